@@ -1,0 +1,1 @@
+//! Manifest schema, signatures and trust policy: bytes in, values out.

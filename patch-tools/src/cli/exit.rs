@@ -1,0 +1,64 @@
+//! Exit codes, the same in both binaries, and the failure that carries one.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a command ended; the number is the process's exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(dead_code, reason = "the table is kept whole, also where no subcommand uses a row yet")]
+pub(crate) enum Exit {
+    /// Did what was asked.
+    Done = 0,
+    /// Failed, and everything is as it was before.
+    Failed = 1,
+    /// The command line is wrong. Clap uses the same number.
+    Usage = 2,
+    /// The input is not fit for the operation; nothing was touched.
+    Refused = 3,
+    /// A signature, digest or policy does not hold.
+    NotAuthentic = 4,
+    /// Another process holds what this one needs.
+    Busy = 5,
+    /// A person has to decide; the message names the state.
+    NeedsOperator = 6,
+    /// A bug in this program.
+    Bug = 70,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// A subcommand's error with the code it ends in and, where there is one, the next step to take.
+pub(crate) struct Failure {
+    /// The process's exit code.
+    pub(crate) exit: Exit,
+    /// What went wrong; its sources are printed below it.
+    pub(crate) error: Box<dyn Error + Send + Sync>,
+    /// The next thing to try.
+    pub(crate) hint: Option<String>,
+}
+
+#[allow(dead_code, reason = "until the first subcommand lands")]
+impl Failure {
+    /// A failure without a hint.
+    pub(crate) fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { exit, error: error.into(), hint: None }
+    }
+
+    /// Adds the next step to take.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}: {}", self.exit, self.error)
+    }
+}

@@ -1,0 +1,27 @@
+//! The command line: declares the subcommands and hands over to them.
+//!
+//! One file per subcommand; the doc comment of its `Args` is its help text. To add one: a `mod` line, a
+//! variant of [`Command`], an arm in [`run`]. A subcommand returns the [`Exit`] it reached or a
+//! [`Failure`]; it prints results to standard output itself and never calls `exit`.
+
+pub(crate) mod exit;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Exit, Failure};
+
+/// Look into, check, compare, build and sign kernel livepatch modules
+#[derive(Debug, Parser)]
+#[command(name = "patch-tools", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Runs the chosen subcommand.
+pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    match arguments.command {}
+}

@@ -1,1 +1,3 @@
 //! updater
+
+pub mod runtime;

@@ -1,0 +1,225 @@
+//! What a container is to this program: its identity, where it lives and what it is made of.
+//!
+//! Values only; they are written to the journal, so every type here is serialisable and its
+//! form is part of the state on disk. Nothing here asks the runtime anything.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A container's name as the runtime knows it.
+///
+/// The alphabet is runc's own (`[A-Za-z0-9_+.-]`, up to 1024 bytes); a name that begins with a dash
+/// is refused because it would be read as an option, and `.` and `..` because ids name directories.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerId(String);
+
+/// A text that cannot be a container's name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} is not a container id: expected 1 to 1024 of [A-Za-z0-9_+.-], not beginning with a dash")]
+pub struct InvalidContainerId {
+    /// What was given.
+    pub text: String,
+}
+
+impl ContainerId {
+    /// Checks a name.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidContainerId> {
+        let text = text.into();
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'.' | b'-');
+        let well_formed = (1..=1024).contains(&text.len())
+            && text.bytes().all(allowed)
+            && !text.starts_with('-')
+            && text != "."
+            && text != "..";
+        if well_formed { Ok(Self(text)) } else { Err(InvalidContainerId { text }) }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ContainerId {
+    type Error = InvalidContainerId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(text)
+    }
+}
+
+impl From<ContainerId> for String {
+    fn from(id: ContainerId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A process id in the host's pid namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pid(pub u32);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The runtime's word on a container's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerStatus {
+    /// Made, its program not started.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Frozen by the cgroup freezer.
+    Paused,
+    /// Its first process is gone; the runtime still remembers it.
+    Stopped,
+}
+
+/// Where a container's packets go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind", content = "path")]
+pub enum NetworkPlace {
+    /// The host's own network namespace.
+    Host,
+    /// A namespace that somebody else made and that outlives the container.
+    Path(PathBuf),
+    /// A namespace made for this container by the runtime; it is gone when the container is.
+    Own,
+}
+
+/// A container as the runtime described it at one instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its name.
+    pub id: ContainerId,
+    /// The runtime's word on its state.
+    pub status: ContainerStatus,
+    /// Its first process; absent once stopped.
+    pub init: Option<Pid>,
+    /// The OCI bundle directory (holds `config.json`).
+    pub bundle: PathBuf,
+    /// Its root file system on the host.
+    pub rootfs: PathBuf,
+    /// OCI annotations; a manifest's label selectors match these.
+    pub annotations: BTreeMap<String, String>,
+    /// Its cgroup, as an absolute path under the cgroup file system's root (`/system.slice/web-1`).
+    pub cgroup: Option<PathBuf>,
+    /// Where its packets go.
+    pub network: NetworkPlace,
+}
+
+/// The directories of one container's checkpoint.
+///
+/// `pre` holds the pre-dump, `full` the final dump, and `work` CRIU's logs and statistics. `full`
+/// refers to `pre` by a relative path, so the two move together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CheckpointDir(PathBuf);
+
+impl CheckpointDir {
+    /// The checkpoint whose directories stand (or will stand) under `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self(root.into())
+    }
+
+    /// The directory that holds the three.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// Memory pages written while the container was running.
+    pub fn pre(&self) -> PathBuf {
+        self.0.join("pre")
+    }
+
+    /// The checkpoint proper.
+    pub fn full(&self) -> PathBuf {
+        self.0.join("full")
+    }
+
+    /// CRIU's logs and statistics.
+    pub fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+}
+
+/// What the final dump builds on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DumpBase {
+    /// All memory is written while the container is frozen.
+    Nothing,
+    /// Only memory changed since the pre-dump is written.
+    PreDump,
+}
+
+/// What a finished checkpoint cost, by CRIU's own account (`stats-dump`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CheckpointStats {
+    /// From the first task's being asked to stop until all stood still.
+    pub freezing: Duration,
+    /// How long the tasks stood still.
+    pub frozen: Duration,
+    /// The part of `frozen` spent on finding changed memory.
+    pub memory_dump: Duration,
+    /// The part of `frozen` spent on writing memory.
+    pub memory_write: Duration,
+    /// Pages examined (of 4096 bytes).
+    pub pages_scanned: u64,
+    /// Pages left out because the pre-dump has them.
+    pub pages_skipped: u64,
+    /// Pages written.
+    pub pages_written: u64,
+}
+
+/// A container that came back from its checkpoint, as found afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Its first process.
+    pub init: Pid,
+    /// Processes found in its cgroup; never fewer than the checkpoint holds.
+    pub processes: usize,
+}
+
+/// How a command inside a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecOutcome {
+    /// It ended by itself with this status.
+    Exited {
+        /// Its exit status.
+        status: i32,
+        /// The end of what it wrote to stderr.
+        stderr_tail: String,
+    },
+    /// It was killed because its time was over.
+    TimedOut,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_would_be_options_or_paths_are_refused() {
+        for text in ["", "-rf", ".", "..", "a/b", "a b", "a\n", "é"] {
+            assert!(ContainerId::new(text).is_err(), "{text:?}");
+        }
+        for text in ["web-1", "a", "0_x+y.z"] {
+            assert_eq!(ContainerId::new(text).unwrap().as_str(), text);
+        }
+    }
+}

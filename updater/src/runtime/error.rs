@@ -1,0 +1,135 @@
+//! Why a request to the container runtime failed.
+//!
+//! Each variant names the container; what a failed command said about itself (the end of its log)
+//! is part of the error, because the operator sees nothing else of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::command::CommandError;
+use super::container::ContainerId;
+use super::images::ImageError;
+
+/// A request to the container runtime that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A command could not be run, or said no.
+    #[error("could not {action} container {id}")]
+    Refused {
+        /// What was asked: `checkpoint`, `restore`, …
+        action: &'static str,
+        /// The container.
+        id: ContainerId,
+        /// What the command said.
+        source: CommandError,
+    },
+    /// The containers could not be listed.
+    #[error("could not list the containers")]
+    List {
+        /// What the command said.
+        source: CommandError,
+    },
+    /// CRIU refused to dump or restore; the container's state after that is in `state`.
+    #[error("CRIU could not {action} container {id} ({state}): {}", .criu.join("; "))]
+    Criu {
+        /// `pre-dump`, `checkpoint` or `restore`.
+        action: &'static str,
+        /// The container.
+        id: ContainerId,
+        /// CRIU's own last error lines, oldest first.
+        criu: Vec<String>,
+        /// What is left of the container.
+        state: AfterFailure,
+        /// What runc said.
+        source: CommandError,
+    },
+    /// The runtime's answer could not be read.
+    #[error("the runtime's answer about {about} is not what runc 1.x writes")]
+    Answer {
+        /// What had been asked.
+        about: String,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
+    /// The bundle's configuration could not be read.
+    #[error("could not read {path}")]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The container's name, as the runtime gave it, is not one that this program accepts.
+    #[error("the runtime listed a container that cannot be handled")]
+    Id(#[from] super::container::InvalidContainerId),
+    /// No such container.
+    #[error("container {id} is not known to the runtime")]
+    Unknown {
+        /// The container.
+        id: ContainerId,
+    },
+    /// The container is not in a state in which this can be done.
+    #[error("container {id} is {found:?}, expected {expected}")]
+    State {
+        /// The container.
+        id: ContainerId,
+        /// Its state.
+        found: super::container::ContainerStatus,
+        /// The state in which this can be done.
+        expected: &'static str,
+    },
+    /// A container did not go away.
+    #[error("container {id} still exists {after:?} after it was killed")]
+    WillNotStop {
+        /// The container.
+        id: ContainerId,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The command said yes but the container is not there.
+    #[error("after {action}, container {id} has {found} processes, expected at least {expected}")]
+    NotAlive {
+        /// What had been asked.
+        action: &'static str,
+        /// The container.
+        id: ContainerId,
+        /// How many there should be.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// The checkpoint's own files could not be prepared or read.
+    #[error("the checkpoint of container {id} is unusable")]
+    Images {
+        /// The container.
+        id: ContainerId,
+        /// The reason.
+        source: ImageError,
+    },
+    /// A directory for images could not be made.
+    #[error("could not prepare {path} for a checkpoint")]
+    Prepare {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+}
+
+/// What is left of a container after CRIU failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// It runs on as if nothing had been asked.
+    StillRunning,
+    /// It does not run.
+    Gone,
+}
+
+impl std::fmt::Display for AfterFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::StillRunning => "it is still running, unharmed",
+            Self::Gone => "it is not running",
+        })
+    }
+}

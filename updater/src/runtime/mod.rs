@@ -1,0 +1,142 @@
+//! Containers: what runs, what it maps, whether it can be checkpointed, and every change made to it.
+//!
+//! The executor sees only the narrow traits below; each has a real adapter and a part in the
+//! simulated machine of [`fake`].
+//!
+//! | trait | question or change | adapter |
+//! |---|---|---|
+//! | [`ContainerRuntime`] | life cycle: list, dump, restore, start, stop, exec | [`runc`] |
+//! | [`RootfsMounts`] | which directories make up a root file system | [`rootfs`] |
+//! | [`ConnectionHold`] | packets of checkpointed connections | [`hold`] |
+//! | [`Limits`] | cgroup knobs | [`cgroup`] |
+//!
+//! Values and pure parts: [`container`] (identity and state), [`images`] (CRIU's image files),
+//! [`error`].
+//!
+//! Invariants:
+//! - Every request may be repeated: asking for a state that already holds is success.
+//! - External programs are run from [`command`] only; the end of their stderr is in the error.
+//! - Nothing here decides: which container, in which order and what to do on failure is the plan's.
+
+pub mod cgroup;
+pub mod command;
+pub mod container;
+pub mod error;
+pub mod hold;
+pub mod images;
+pub mod rootfs;
+pub mod topology;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub use cgroup::{CgroupError, CgroupRecord, KnobDifference};
+pub use container::{
+    CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase, ExecOutcome,
+    NetworkPlace, Pid, Restored,
+};
+pub use error::RuntimeError;
+pub use hold::{HoldError, HoldName, LeftoverLock};
+pub use images::{CheckpointContent, CheckpointedFile, Connection, FilePlace};
+pub use rootfs::{FileRecord, RootfsError, Switched, TreeDigest};
+pub use topology::{FreshUpper, Overlay, Topology, TopologyError};
+
+/// The life cycle of containers.
+pub trait ContainerRuntime {
+    /// All containers that the runtime knows, by id.
+    fn list(&self) -> Result<Vec<Container>, RuntimeError>;
+
+    /// One container; `None` when the runtime does not know it (any more).
+    fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, RuntimeError>;
+
+    /// Writes memory to `dir.pre()` while the container runs on.
+    fn pre_dump(&self, id: &ContainerId, dir: &CheckpointDir) -> Result<(), RuntimeError>;
+
+    /// Writes the container to `dir.full()` and ends it without a packet to its peers.
+    ///
+    /// On error the container runs on ([`error::AfterFailure`] says so when it is certain).
+    /// CRIU's network lock stays behind: [`ConnectionHold::clear_checkpoint_lock`] removes it.
+    fn checkpoint(
+        &self,
+        id: &ContainerId,
+        dir: &CheckpointDir,
+        base: DumpBase,
+    ) -> Result<CheckpointStats, RuntimeError>;
+
+    /// Brings a container back from `dir.full()` and proves that its processes live.
+    ///
+    /// The root file system must already be the one of the checkpoint. What a failed restore leaves
+    /// in the runtime is removed, so that it can be tried again.
+    fn restore(&self, id: &ContainerId, bundle: &Path, dir: &CheckpointDir)
+    -> Result<Restored, RuntimeError>;
+
+    /// Starts a new container, detached, with its standard streams on `/dev/null`.
+    fn start(&self, id: &ContainerId, bundle: &Path) -> Result<Pid, RuntimeError>;
+
+    /// Ends a container: SIGTERM, after `patience` SIGKILL, then the runtime forgets it.
+    fn stop(&self, id: &ContainerId, patience: Duration) -> Result<(), RuntimeError>;
+
+    /// Runs a command inside the container.
+    fn exec(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutcome, RuntimeError>;
+}
+
+/// Root file systems on the host's side.
+pub trait RootfsMounts {
+    /// What is mounted on `rootfs` now.
+    fn current(&self, rootfs: &Path) -> Result<Topology, RootfsError>;
+
+    /// Makes `rootfs` show `to`; its directories are made if need be. Already so is success.
+    ///
+    /// The container must be stopped. All layers of mounts made by this program are left before the
+    /// new one is made; a plain root is left bare.
+    fn switch(&self, rootfs: &Path, to: &Topology) -> Result<Switched, RootfsError>;
+
+    /// Digest of a whole tree that nobody changes at the moment (an old upper directory on trial).
+    fn tree_digest(&self, directory: &Path) -> Result<TreeDigest, RootfsError>;
+
+    /// Digests of the files that lie in the root file system; links stay inside it.
+    fn file_records(&self, rootfs: &Path, files: &[CheckpointedFile])
+    -> Result<Vec<FileRecord>, RootfsError>;
+}
+
+/// Packets of connections whose container is on trial.
+pub trait ConnectionHold {
+    /// Drops the packets of these connections, in and out, and no others. One atomic change; a hold
+    /// of the same name is replaced. Nothing happens for [`NetworkPlace::Own`]: the namespace is gone.
+    fn hold(
+        &self,
+        place: &NetworkPlace,
+        name: &HoldName,
+        connections: &[Connection],
+    ) -> Result<(), HoldError>;
+
+    /// Removes what CRIU leaves after a dump or a restore: its `CRIU` chain in a namespace of the
+    /// container, its rules for `connections` in the host's.
+    fn clear_checkpoint_lock(
+        &self,
+        place: &NetworkPlace,
+        connections: &[Connection],
+    ) -> Result<LeftoverLock, HoldError>;
+
+    /// Lets the packets through again. No such hold is success.
+    fn release(&self, place: &NetworkPlace, name: &HoldName) -> Result<(), HoldError>;
+
+    /// Makes the peers learn at once that these connections are no more. Call after `release`, when
+    /// the old container will not come back; connections that live again are not harmed.
+    fn reset_peers(&self, place: &NetworkPlace, connections: &[Connection]) -> Result<(), HoldError>;
+}
+
+/// Resource limits.
+pub trait Limits {
+    /// The knobs of a running container's cgroup.
+    fn record(&self, container: &Container) -> Result<CgroupRecord, CgroupError>;
+
+    /// Puts recorded knobs on a running container; returns those that still differ.
+    fn apply(&self, container: &Container, record: &CgroupRecord)
+    -> Result<Vec<KnobDifference>, CgroupError>;
+}

@@ -1,0 +1,382 @@
+//! Header, sections, symbols and relocations, each checked before it is handed out.
+
+use object::LittleEndian as LE;
+use object::elf::{
+    ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, EV_CURRENT, FileHeader64, Rela64, SHF_ALLOC, SHF_EXECINSTR,
+    SHF_WRITE, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHN_XINDEX, SHT_NOBITS, SHT_NULL, SHT_RELA, SHT_SYMTAB,
+    SHT_SYMTAB_SHNDX, STT_FUNC, STT_SECTION, SectionHeader64, Sym64,
+};
+use object::pod;
+
+use super::{Malformed, Rule};
+
+/// Section indexes from `SHN_LORESERVE` (0xff00) on are reserved.
+pub const MAX_SECTIONS: usize = SHN_LORESERVE as usize - 1;
+
+/// A kernel with all its symbols has about 200,000; a file with more than this is not one of ours.
+pub const MAX_SYMBOLS: usize = 1 << 22;
+
+/// No name in a kernel or module comes near (the kernel's own limit for symbols is 512).
+const MAX_NAME: usize = 4096;
+
+/// A checked ELF file.
+#[derive(Debug)]
+pub struct Elf<'data> {
+    data: &'data [u8],
+    elf_type: u16,
+    sections: Vec<Section<'data>>,
+    symbols: Vec<Symbol<'data>>,
+}
+
+/// A section; its data lies within the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Section<'data> {
+    /// Index in the section table.
+    pub index: usize,
+    /// The name.
+    pub name: &'data str,
+    /// `sh_type`.
+    pub kind: u32,
+    /// `sh_flags`.
+    pub flags: u64,
+    /// `sh_addr`: zero in relocatable files.
+    pub address: u64,
+    /// Where its data starts in the file.
+    pub offset: u64,
+    /// `sh_size`, also for sections without data in the file.
+    pub size: u64,
+    /// `sh_link`.
+    pub link: u32,
+    /// `sh_info`.
+    pub info: u32,
+    /// The bytes; empty for `SHT_NOBITS`.
+    pub data: &'data [u8],
+}
+
+/// A symbol; its section, where it names one, exists.
+#[derive(Debug, Clone, Copy)]
+pub struct Symbol<'data> {
+    /// The name; a section symbol has none of its own.
+    pub name: &'data str,
+    /// `st_value`: in relocatable files the offset in its section.
+    pub value: u64,
+    /// `st_size` in bytes.
+    pub size: u64,
+    /// `STT_*`.
+    pub kind: u8,
+    /// `STB_*`.
+    pub binding: u8,
+    /// What it is defined in.
+    pub place: Place,
+    /// Where the entry itself stands in the file.
+    pub entry_offset: u64,
+}
+
+/// Where a symbol is defined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Defined elsewhere.
+    Undefined,
+    /// A number, not an address.
+    Absolute,
+    /// In the section of this index.
+    Section(usize),
+    /// One of the other reserved indexes, such as 0xff20 (`SHN_LIVEPATCH`).
+    Reserved(u16),
+}
+
+/// A relocation with addend; it lies within its section and its symbol exists.
+#[derive(Debug, Clone, Copy)]
+pub struct Relocation {
+    /// Offset in the section that is relocated.
+    pub offset: u64,
+    /// `R_X86_64_*`.
+    pub kind: u32,
+    /// Index of the symbol.
+    pub symbol: usize,
+    /// What is added to the symbol's address.
+    pub addend: i64,
+    /// Where the entry itself stands in the file.
+    pub entry_offset: u64,
+}
+
+impl<'data> Elf<'data> {
+    /// Checks and reads header, sections and symbols.
+    pub fn parse(data: &'data [u8]) -> Result<Self, Malformed> {
+        let header = header(data)?;
+        let raw = section_table(data, header)?;
+        let names = name_table(data, header, raw)?;
+        let mut sections = Vec::with_capacity(raw.len());
+        for (index, section) in raw.iter().enumerate() {
+            sections.push(read_section(data, header, names, index, section)?);
+        }
+        let symbols = read_symbols(&sections)?;
+        Ok(Self { data, elf_type: header.e_type.get(LE), sections, symbols })
+    }
+
+    /// `e_type`: `ET_REL`, `ET_EXEC` and so on.
+    pub fn elf_type(&self) -> u16 {
+        self.elf_type
+    }
+
+    /// The whole file.
+    pub fn data(&self) -> &'data [u8] {
+        self.data
+    }
+
+    /// All sections, the null section included, in the order of the table.
+    pub fn sections(&self) -> &[Section<'data>] {
+        &self.sections
+    }
+
+    /// The first section of that name.
+    pub fn section(&self, name: &str) -> Option<&Section<'data>> {
+        self.sections.iter().find(|section| section.name == name)
+    }
+
+    /// All symbols, the null symbol included; empty for a file without a symbol table.
+    pub fn symbols(&self) -> &[Symbol<'data>] {
+        &self.symbols
+    }
+
+    /// Reads the entries of a `SHT_RELA` section.
+    ///
+    /// Entries must lie within the section that `sh_info` names, unless `sh_info` is zero.
+    pub fn relocations(&self, section: &Section<'data>) -> Result<Vec<Relocation>, Malformed> {
+        if section.kind != SHT_RELA {
+            let found = format!("type {} in section {}", section.kind, section.name);
+            return Err(Malformed::new(section.offset, Rule::RelocationTable, found));
+        }
+        let target = self.sections.get(section.info as usize).ok_or_else(|| {
+            let found = format!("sh_info {} in section {}", section.info, section.name);
+            Malformed::new(section.offset, Rule::SectionLink, found)
+        })?;
+        let entries = pod::slice_from_all_bytes::<Rela64<LE>>(section.data).map_err(|()| {
+            let found = format!("{} bytes in section {}", section.data.len(), section.name);
+            Malformed::new(section.offset, Rule::RelocationTable, found)
+        })?;
+        let mut relocations = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let entry_offset = section.offset + (index * size_of::<Rela64<LE>>()) as u64;
+            let relocation = Relocation {
+                offset: entry.r_offset.get(LE),
+                kind: entry.r_type(LE, false),
+                symbol: entry.r_sym(LE, false) as usize,
+                addend: entry.r_addend.get(LE),
+                entry_offset,
+            };
+            if relocation.symbol != 0 && relocation.symbol >= self.symbols.len() {
+                let found = format!("symbol {} of {}", relocation.symbol, self.symbols.len());
+                return Err(Malformed::new(entry_offset, Rule::RelocationSymbol, found));
+            }
+            if section.info != 0 && relocation.offset >= target.size {
+                let found =
+                    format!("{:#x} in {} of {:#x} bytes", relocation.offset, target.name, target.size);
+                return Err(Malformed::new(entry_offset, Rule::RelocationPlace, found));
+            }
+            relocations.push(relocation);
+        }
+        Ok(relocations)
+    }
+}
+
+impl Section<'_> {
+    /// Part of the program in memory.
+    pub fn is_allocated(&self) -> bool {
+        self.flags & u64::from(SHF_ALLOC) != 0
+    }
+
+    /// Holds instructions.
+    pub fn is_executable(&self) -> bool {
+        self.flags & u64::from(SHF_EXECINSTR) != 0
+    }
+
+    /// Can be written when loaded.
+    pub fn is_writable(&self) -> bool {
+        self.flags & u64::from(SHF_WRITE) != 0
+    }
+}
+
+impl Symbol<'_> {
+    /// A function.
+    pub fn is_function(&self) -> bool {
+        self.kind == STT_FUNC
+    }
+
+    /// Stands for a section's start.
+    pub fn is_section(&self) -> bool {
+        self.kind == STT_SECTION
+    }
+}
+
+fn header(data: &[u8]) -> Result<&FileHeader64<LE>, Malformed> {
+    let Ok((header, _)) = pod::from_bytes::<FileHeader64<LE>>(data) else {
+        return Err(Malformed::new(0, Rule::FileSize, format!("{} bytes", data.len())));
+    };
+    let ident = &header.e_ident;
+    if ident.magic != ELFMAG {
+        return Err(Malformed::new(0, Rule::ElfMagic, format!("bytes {}", hex::encode(ident.magic))));
+    }
+    if ident.class != ELFCLASS64 || ident.data != ELFDATA2LSB || ident.version != EV_CURRENT {
+        let found = format!("class {}, byte order {}, version {}", ident.class, ident.data, ident.version);
+        return Err(Malformed::new(4, Rule::ElfClass, found));
+    }
+    let machine = header.e_machine.get(LE);
+    if machine != EM_X86_64 {
+        return Err(Malformed::new(18, Rule::ElfMachine, format!("machine {machine}")));
+    }
+    Ok(header)
+}
+
+fn section_table<'data>(
+    data: &'data [u8],
+    header: &FileHeader64<LE>,
+) -> Result<&'data [SectionHeader64<LE>], Malformed> {
+    let count = usize::from(header.e_shnum.get(LE));
+    if count == 0 || count > MAX_SECTIONS {
+        return Err(Malformed::new(60, Rule::SectionCount, format!("{count} sections")));
+    }
+    let start = header.e_shoff.get(LE);
+    let entry = header.e_shentsize.get(LE);
+    usize::try_from(start)
+        .ok()
+        .filter(|_| usize::from(entry) == size_of::<SectionHeader64<LE>>())
+        .and_then(|start| data.get(start..))
+        .and_then(|bytes| pod::slice_from_bytes(bytes, count).ok())
+        .map(|(table, _)| table)
+        .ok_or_else(|| {
+            let found = format!(
+                "{count} entries of {entry} bytes at {start:#x} in a file of {:#x} bytes",
+                data.len()
+            );
+            Malformed::new(40, Rule::SectionTable, found)
+        })
+}
+
+fn name_table<'data>(
+    data: &'data [u8],
+    header: &FileHeader64<LE>,
+    raw: &[SectionHeader64<LE>],
+) -> Result<(u64, &'data [u8]), Malformed> {
+    let index = header.e_shstrndx.get(LE);
+    let section = raw.get(usize::from(index)).filter(|_| index != SHN_UNDEF).ok_or_else(|| {
+        Malformed::new(62, Rule::SectionLink, format!("e_shstrndx {index} of {} sections", raw.len()))
+    })?;
+    let bytes = section_bytes(data, header, usize::from(index), section)?;
+    Ok((section.sh_offset.get(LE), bytes))
+}
+
+/// File offset of a section's entry in the table.
+fn entry_offset(header: &FileHeader64<LE>, index: usize) -> u64 {
+    header.e_shoff.get(LE) + (index * size_of::<SectionHeader64<LE>>()) as u64
+}
+
+fn section_bytes<'data>(
+    data: &'data [u8],
+    header: &FileHeader64<LE>,
+    index: usize,
+    section: &SectionHeader64<LE>,
+) -> Result<&'data [u8], Malformed> {
+    let kind = section.sh_type.get(LE);
+    if kind == SHT_NOBITS || kind == SHT_NULL {
+        return Ok(&[]);
+    }
+    let (start, size) = (section.sh_offset.get(LE), section.sh_size.get(LE));
+    slice(data, start, size).ok_or_else(|| {
+        let found = format!("section {index} at {start:#x} with {size:#x} bytes, file of {:#x}", data.len());
+        Malformed::new(entry_offset(header, index), Rule::SectionData, found)
+    })
+}
+
+fn slice(data: &[u8], start: u64, size: u64) -> Option<&[u8]> {
+    let start = usize::try_from(start).ok()?;
+    let end = start.checked_add(usize::try_from(size).ok()?)?;
+    data.get(start..end)
+}
+
+fn read_section<'data>(
+    data: &'data [u8],
+    header: &FileHeader64<LE>,
+    names: (u64, &'data [u8]),
+    index: usize,
+    section: &SectionHeader64<LE>,
+) -> Result<Section<'data>, Malformed> {
+    Ok(Section {
+        index,
+        name: string(names.1, names.0, section.sh_name.get(LE))?,
+        kind: section.sh_type.get(LE),
+        flags: section.sh_flags.get(LE),
+        address: section.sh_addr.get(LE),
+        offset: section.sh_offset.get(LE),
+        size: section.sh_size.get(LE),
+        link: section.sh_link.get(LE),
+        info: section.sh_info.get(LE),
+        data: section_bytes(data, header, index, section)?,
+    })
+}
+
+/// The string at `position` of a string table that stands at `table_offset` in the file.
+fn string(table: &[u8], table_offset: u64, position: u32) -> Result<&str, Malformed> {
+    let offset = table_offset.saturating_add(u64::from(position));
+    let tail = table.get(position as usize..).unwrap_or_default();
+    let Some(length) = memchr::memchr(0, tail) else {
+        // An empty table is allowed as long as nothing is taken from it.
+        if position == 0 && table.is_empty() {
+            return Ok("");
+        }
+        let found = format!("position {position} of {} bytes, without an end", table.len());
+        return Err(Malformed::new(offset, Rule::StringTable, found));
+    };
+    if length > MAX_NAME {
+        return Err(Malformed::new(offset, Rule::NameText, format!("{length} bytes")));
+    }
+    std::str::from_utf8(&tail[..length])
+        .map_err(|error| Malformed::new(offset, Rule::NameText, format!("{error}")))
+}
+
+fn read_symbols<'data>(sections: &[Section<'data>]) -> Result<Vec<Symbol<'data>>, Malformed> {
+    let mut tables = sections.iter().filter(|section| section.kind == SHT_SYMTAB);
+    let Some(table) = tables.next() else { return Ok(Vec::new()) };
+    if let Some(second) = tables.next() {
+        let found = format!("a second symbol table {}", second.name);
+        return Err(Malformed::new(second.offset, Rule::SectionUnique, found));
+    }
+    let entries = pod::slice_from_all_bytes::<Sym64<LE>>(table.data)
+        .ok()
+        .filter(|entries| entries.len() <= MAX_SYMBOLS)
+        .ok_or_else(|| {
+            Malformed::new(table.offset, Rule::SymbolTable, format!("{} bytes", table.data.len()))
+        })?;
+    let strings = sections.get(table.link as usize).ok_or_else(|| {
+        Malformed::new(table.offset, Rule::SectionLink, format!("sh_link {} of the symbol table", table.link))
+    })?;
+    if sections.iter().any(|section| section.kind == SHT_SYMTAB_SHNDX) {
+        let found = "a table of extended section indexes".to_owned();
+        return Err(Malformed::new(table.offset, Rule::SectionCount, found));
+    }
+    let mut symbols = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let offset = table.offset + (index * size_of::<Sym64<LE>>()) as u64;
+        symbols.push(Symbol {
+            name: string(strings.data, strings.offset, entry.st_name.get(LE))?,
+            value: entry.st_value.get(LE),
+            size: entry.st_size.get(LE),
+            kind: entry.st_type(),
+            binding: entry.st_bind(),
+            place: place(entry.st_shndx.get(LE), sections.len(), offset)?,
+            entry_offset: offset,
+        });
+    }
+    Ok(symbols)
+}
+
+fn place(index: u16, sections: usize, offset: u64) -> Result<Place, Malformed> {
+    match index {
+        SHN_UNDEF => Ok(Place::Undefined),
+        SHN_ABS => Ok(Place::Absolute),
+        SHN_XINDEX => Err(Malformed::new(offset, Rule::SymbolSection, "an extended section index")),
+        SHN_LORESERVE.. => Ok(Place::Reserved(index)),
+        _ if usize::from(index) < sections => Ok(Place::Section(usize::from(index))),
+        _ => Err(Malformed::new(offset, Rule::SymbolSection, format!("section {index} of {sections}"))),
+    }
+}

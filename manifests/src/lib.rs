@@ -1,1 +1,35 @@
-//! Manifest schema, signatures and trust policy: bytes in, values out.
+//! Manifests: what changes on a host, who vouches for it, and whom a host believes.
+//!
+//! Bytes in, values out: nothing here opens a file, reads a clock or knows a host.
+//!
+//! - [`schema`]: the manifest itself; [`Manifest::parse`]
+//! - [`names`], [`text`], [`digest`], [`duration`], [`time`]: its words, each checked once, by type
+//! - [`yaml`]: the strict reading of YAML
+//! - [`error`]: why a document is not a manifest
+
+pub mod digest;
+pub mod duration;
+pub mod error;
+pub mod names;
+pub mod schema;
+pub mod text;
+pub mod time;
+pub mod yaml;
+
+pub use digest::{BuildId, Sha256};
+pub use duration::Span;
+pub use error::ManifestError;
+pub use names::{
+    ContainerId, CveId, FileName, KernelRelease, KeyName, LabelName, ManifestName, ModuleName, NameError,
+    ObjectName, RoleName, SymbolName,
+};
+pub use schema::layer::{
+    ContainerSelector, FileIdentity, Label, LayerComponent, LayerFormat, Order, OrderBy, ReplacedFile,
+    WithoutCheckpoint,
+};
+pub use schema::livepatch::{LivepatchComponent, PatchedFunction, PatchedObject, Replace, Transition};
+pub use schema::payload::Payload;
+pub use schema::probe::{Check, HttpUrl, Probe};
+pub use schema::{Arch, Component, Manifest, OnFailure, Rollback, Severity, Targets};
+pub use text::{Argument, ContainerPath, LabelValue, Summary};
+pub use time::UtcTime;

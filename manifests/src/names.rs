@@ -1,0 +1,273 @@
+//! Names that a manifest uses, each with its own type and its own alphabet.
+//!
+//! Invariant: a value of one of these types satisfies its rule, however it was made; serde goes
+//! through the same check as `FromStr`. None of them can hold a control character, a space or a
+//! path separator, so they can be printed and used as file names without quoting.
+//! What a name refers to (whether that module or container exists) is not decided here.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// A string that does not follow the rule of the name it was given for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is not a {what}: expected {rule}")]
+pub struct NameError {
+    /// What the string was meant to be.
+    pub what: &'static str,
+    /// The rule in words.
+    pub rule: &'static str,
+    /// The string, cut to its first 80 characters.
+    pub found: String,
+}
+
+impl NameError {
+    pub(crate) fn new(what: &'static str, rule: &'static str, found: &str) -> Self {
+        Self { what, rule, found: found.chars().take(80).collect() }
+    }
+}
+
+/// One newtype over `String` with its rule, pattern and conversions.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, what: $what:literal, rule: $rule:literal, pattern: $pattern:literal, check: $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as written.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                let check: fn(&str) -> bool = $check;
+                if check(text) { Ok(Self(text.to_owned())) } else { Err(NameError::new($what, $rule, text)) }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern, "description": concat!("A ", $what, ": ", $rule, ".") })
+            }
+        }
+    };
+}
+
+fn sized(text: &str, max: usize, allowed: fn(u8) -> bool) -> bool {
+    (1..=max).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn first(text: &str, allowed: fn(&u8) -> bool) -> bool {
+    text.as_bytes().first().is_some_and(allowed)
+}
+
+name! {
+    /// The name of a line of manifests; versions count within it.
+    ManifestName,
+    what: "manifest name",
+    rule: "1 to 64 characters of a-z, 0-9, '.', '-', starting with a letter or digit",
+    pattern: r"^[a-z0-9][a-z0-9.-]{0,63}$",
+    check: |s| {
+        sized(s, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'-'))
+            && first(s, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    }
+}
+
+name! {
+    /// A kernel release as `uname -r` prints it. At most 64 bytes: `struct new_utsname` holds 65 with its NUL.
+    KernelRelease,
+    what: "kernel release",
+    rule: "1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '+', '~', '-', starting with a digit",
+    pattern: r"^[0-9][A-Za-z0-9._+~-]{0,63}$",
+    check: |s| {
+        sized(s, 64, |c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'+' | b'~' | b'-'))
+            && first(s, |c| c.is_ascii_digit())
+    }
+}
+
+name! {
+    /// A module name as the kernel shows it, with underscores.
+    /// At most 55 bytes: the kernel's `MODULE_NAME_LEN` is `64 - sizeof(unsigned long)` with the NUL.
+    ModuleName,
+    what: "module name",
+    rule: "1 to 55 characters of A-Z, a-z, 0-9, '_' (the kernel shows '-' as '_')",
+    pattern: r"^[A-Za-z0-9_]{1,55}$",
+    check: |s| sized(s, 55, |c| c.is_ascii_alphanumeric() || c == b'_')
+}
+
+name! {
+    /// The object that a livepatch changes: `vmlinux` or a module.
+    ObjectName,
+    what: "object name",
+    rule: "'vmlinux' or a module name with underscores",
+    pattern: r"^[A-Za-z0-9_]{1,55}$",
+    check: |s| sized(s, 55, |c| c.is_ascii_alphanumeric() || c == b'_')
+}
+
+impl ObjectName {
+    /// Whether this is the kernel itself and not a module.
+    pub fn is_vmlinux(&self) -> bool {
+        self.0 == "vmlinux"
+    }
+}
+
+name! {
+    /// A kernel symbol as kallsyms shows it. At most 511 bytes: `KSYM_NAME_LEN` is 512 with the NUL.
+    SymbolName,
+    what: "kernel symbol",
+    rule: "1 to 511 characters of A-Z, a-z, 0-9, '_', '.', '$', not starting with a digit",
+    pattern: r"^[A-Za-z_.$][A-Za-z0-9_.$]{0,510}$",
+    check: |s| {
+        sized(s, 511, |c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'$'))
+            && first(s, |c| !c.is_ascii_digit())
+    }
+}
+
+name! {
+    /// A vulnerability's identifier in the CVE list.
+    CveId,
+    what: "CVE id",
+    rule: "CVE-, four digits of a year, '-', four to nineteen digits",
+    pattern: r"^CVE-[0-9]{4}-[0-9]{4,19}$",
+    check: |s| {
+        let Some((year, number)) = s.strip_prefix("CVE-").and_then(|rest| rest.split_once('-')) else { return false };
+        year.len() == 4
+            && (4..=19).contains(&number.len())
+            && year.bytes().chain(number.bytes()).all(|c| c.is_ascii_digit())
+    }
+}
+
+name! {
+    /// The name of a payload file, beside its manifest or in a directory given to the command.
+    FileName,
+    what: "payload file name",
+    rule: "1 to 200 characters of A-Z, a-z, 0-9, '.', '_', '+', '~', '-', starting with a letter, digit or '_'",
+    pattern: r"^[A-Za-z0-9_][A-Za-z0-9._+~-]{0,199}$",
+    check: |s| {
+        sized(s, 200, |c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'+' | b'~' | b'-'))
+            && first(s, |c| c.is_ascii_alphanumeric() || *c == b'_')
+    }
+}
+
+name! {
+    /// A container's id; runc allows the same alphabet.
+    ContainerId,
+    what: "container id",
+    rule: "1 to 128 characters of A-Z, a-z, 0-9, '_', '+', '-', '.', not '.' or '..'",
+    pattern: r"^[A-Za-z0-9_+.-]{1,128}$",
+    check: |s| {
+        sized(s, 128, |c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'+' | b'-' | b'.'))
+            && s != "."
+            && s != ".."
+    }
+}
+
+name! {
+    /// The name of an OCI annotation (what runc calls a label).
+    LabelName,
+    what: "label name",
+    rule: "1 to 253 characters of A-Z, a-z, 0-9, '.', '_', '-', '/'",
+    pattern: r"^[A-Za-z0-9._/-]{1,253}$",
+    check: |s| sized(s, 253, |c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'/'))
+}
+
+name! {
+    /// What people call a signing key in a trust policy.
+    KeyName,
+    what: "key name",
+    rule: "1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '-', '@', starting with a letter or digit",
+    pattern: r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$",
+    check: |s| {
+        sized(s, 64, |c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'@'))
+            && first(s, |c| c.is_ascii_alphanumeric())
+    }
+}
+
+name! {
+    /// A role in a trust policy, such as `build` or `security-review`.
+    RoleName,
+    what: "role name",
+    rule: "1 to 64 characters of a-z, 0-9, '-', starting with a letter",
+    pattern: r"^[a-z][a-z0-9-]{0,63}$",
+    check: |s| {
+        sized(s, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+            && first(s, |c| c.is_ascii_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payload_names_cannot_leave_their_directory() {
+        for bad in ["", ".", "..", "../a", "a/b", "/etc/passwd", ".hidden", "-rf", "a\0b", "a b", "ä", "a\n"]
+        {
+            assert!(bad.parse::<FileName>().is_err(), "{bad:?} was taken");
+        }
+        for good in ["livepatch-cmdline.ko", "greet-fix.tar.zst", "_a", "a+b~c"] {
+            assert!(good.parse::<FileName>().is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn module_names_are_as_the_kernel_shows_them() {
+        assert!("livepatch_cmdline".parse::<ModuleName>().is_ok());
+        assert!("livepatch-cmdline".parse::<ModuleName>().is_err());
+        assert!("a".repeat(55).parse::<ModuleName>().is_ok());
+        assert!("a".repeat(56).parse::<ModuleName>().is_err());
+    }
+
+    #[test]
+    fn cve_ids_need_all_three_parts() {
+        for bad in ["CVE-2026-1", "CVE-26-0001", "cve-2026-0001", "CVE-2026-00a1", "CVE-20260001"] {
+            assert!(bad.parse::<CveId>().is_err(), "{bad:?} was taken");
+        }
+        assert!("CVE-2026-0001".parse::<CveId>().is_ok());
+    }
+
+    #[test]
+    fn a_long_bad_name_is_cut_in_its_error() {
+        let error = "x y".repeat(1000).parse::<ManifestName>().unwrap_err();
+        assert_eq!(error.found.chars().count(), 80);
+    }
+}

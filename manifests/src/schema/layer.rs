@@ -1,0 +1,163 @@
+//! A fix to files in containers, as one more layer under their writable directory.
+//!
+//! A container is affected when one of its processes maps a file that `replaces` names and it
+//! passes the selector. Paths are for people: a file is known by its build id or digest.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::payload::Payload;
+use super::probe::Probe;
+use crate::digest::{BuildId, Sha256};
+use crate::names::{ContainerId, LabelName};
+use crate::text::{ContainerPath, LabelValue};
+
+/// How many containers are updated at once when the manifest does not say.
+pub const DEFAULT_CONCURRENCY: u32 = 1;
+
+fn default_concurrency() -> u32 {
+    DEFAULT_CONCURRENCY
+}
+
+/// A layer of files and the containers that it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LayerComponent {
+    /// The archive.
+    pub payload: Payload,
+    /// How the archive is packed.
+    pub format: LayerFormat,
+    /// The files that are at fault; mapping one of them makes a container affected.
+    #[schemars(length(min = 1, max = 256))]
+    pub replaces: Vec<ReplacedFile>,
+    /// Narrows the affected containers. Absent: every container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containers: Option<ContainerSelector>,
+    /// What to do with an affected container that cannot be checkpointed.
+    #[serde(default)]
+    #[schemars(default)]
+    pub without_checkpoint: WithoutCheckpoint,
+    /// The order of the containers. Absent: by id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// How many containers are updated at once, 1 to 64.
+    #[serde(default)]
+    #[schemars(default = "default_concurrency", range(min = 1, max = 64))]
+    pub concurrency: u32,
+    /// Probes of each updated container.
+    #[serde(default)]
+    #[schemars(default, length(max = 32))]
+    pub probes: Vec<Probe>,
+}
+
+/// How a layer is packed: the OCI image layer format (image-spec, layer.md), with its whiteouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum LayerFormat {
+    /// A plain tar archive.
+    #[serde(rename = "tar")]
+    Tar,
+    /// A tar archive compressed with zstd (RFC 8878).
+    #[serde(rename = "tar+zstd")]
+    TarZstd,
+}
+
+/// One file at fault.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ReplacedFile {
+    /// Where it usually is; for people, nothing is decided by it.
+    pub path: ContainerPath,
+    /// What it is known by: exactly one of `build_id` and `sha256`.
+    #[serde(flatten)]
+    pub identity: FileIdentity,
+}
+
+/// What a file is known by, wherever it lies.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileIdentity {
+    /// Its GNU build id.
+    BuildId(BuildId),
+    /// The digest of its bytes.
+    Sha256(Sha256),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReplacedFile {
+    path: ContainerPath,
+    build_id: Option<BuildId>,
+    sha256: Option<Sha256>,
+}
+
+impl<'de> Deserialize<'de> for ReplacedFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = RawReplacedFile::deserialize(deserializer)?;
+        let identity = match (raw.build_id, raw.sha256) {
+            (Some(id), None) => FileIdentity::BuildId(id),
+            (None, Some(digest)) => FileIdentity::Sha256(digest),
+            (None, None) => {
+                return Err(de::Error::custom("a replaced file needs `build_id` or `sha256`: found neither"));
+            }
+            (Some(_), Some(_)) => {
+                return Err(de::Error::custom("a replaced file needs `build_id` or `sha256`: found both"));
+            }
+        };
+        Ok(Self { path: raw.path, identity })
+    }
+}
+
+/// Which containers, of those affected. Both parts must hold; at least one must be given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSelector {
+    /// The container's id is one of these. Empty: any id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub ids: Vec<ContainerId>,
+    /// The container has every one of these labels. Empty: any labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub labels: Vec<Label>,
+}
+
+/// A label: an OCI annotation of the container and its value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Label {
+    /// The annotation's name.
+    pub name: LabelName,
+    /// The value that it must have.
+    pub value: LabelValue,
+}
+
+/// What to do with an affected container that cannot be checkpointed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WithoutCheckpoint {
+    /// Refuse the whole manifest before anything is touched.
+    #[default]
+    Fail,
+    /// Leave this container as it is, and say so.
+    Skip,
+    /// Restart it all the same; going back is then a restart, too, and memory is lost.
+    Restart,
+}
+
+/// The order in which containers are updated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// What is compared.
+    pub by: OrderBy,
+    /// The label whose values sort, as bytes; containers without it come last; ties go by id.
+    pub name: LabelName,
+}
+
+/// What an [`Order`] compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderBy {
+    /// The value of a label.
+    Label,
+}

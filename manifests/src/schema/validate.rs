@@ -1,0 +1,351 @@
+//! Rules between fields, and limits that types do not carry.
+//!
+//! Each rule stands here once and has its own error. What needs a host (is this kernel running,
+//! does this container exist) is not asked here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+
+use super::layer::{FileIdentity, LayerComponent};
+use super::livepatch::{LivepatchComponent, Replace};
+use super::payload::Payload;
+use super::probe::{Check, Probe};
+use super::{Arch, Component, Manifest};
+use crate::duration::Span;
+use crate::names::{FileName, KernelRelease, ModuleName, ObjectName, SymbolName};
+use crate::text::Argument;
+use crate::time::UtcTime;
+
+/// The longest time from issue to expiry: a host never trusts a manifest longer than that.
+const MAX_LIFETIME: SignedDuration = SignedDuration::from_hours(366 * 24);
+
+/// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers stream.
+const MAX_LIVEPATCH_BYTES: u64 = 64 << 20;
+const MAX_LAYER_BYTES: u64 = 16 << 30;
+
+/// A manifest that contradicts itself or a limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// It would expire before it is valid.
+    #[error("expires: expected a time after issued ({issued}), found {expires}")]
+    ExpiresBeforeIssued {
+        /// `issued`.
+        issued: UtcTime,
+        /// `expires`.
+        expires: UtcTime,
+    },
+    /// It would be valid for too long.
+    #[error("expires: expected at most {limit_days} days after issued, found {found_days}")]
+    LifetimeTooLong {
+        /// The limit in days.
+        limit_days: i64,
+        /// The days between the two, rounded up.
+        found_days: i64,
+    },
+    /// A list has too few or too many entries.
+    #[error("{field}: expected {min} to {max} entries, found {found}")]
+    Count {
+        /// The list.
+        field: String,
+        /// The fewest allowed.
+        min: usize,
+        /// The most allowed.
+        max: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// A number is outside of its limits.
+    #[error("{field}: expected {min} to {max}, found {found}")]
+    Number {
+        /// The field.
+        field: String,
+        /// The smallest allowed.
+        min: u64,
+        /// The largest allowed.
+        max: u64,
+        /// What it is.
+        found: u64,
+    },
+    /// A duration is outside of its limits.
+    #[error("{field}: expected {min} to {max}, found {found}")]
+    Duration {
+        /// The field.
+        field: String,
+        /// The shortest allowed.
+        min: Span,
+        /// The longest allowed.
+        max: Span,
+        /// What it is.
+        found: Span,
+    },
+    /// An entry stands twice in a list.
+    #[error("{field}: expected each entry once, found {entry} twice")]
+    Duplicate {
+        /// The list.
+        field: String,
+        /// The entry.
+        entry: String,
+    },
+    /// Two components are the same module.
+    #[error("components: expected each module once, found {module} twice")]
+    DuplicateModule {
+        /// The module.
+        module: ModuleName,
+    },
+    /// Two components name one payload file and mean different bytes.
+    #[error("components: expected one digest and size for {file}, found two")]
+    PayloadConflict {
+        /// The file.
+        file: FileName,
+    },
+    /// A livepatch is for a kernel that the manifest is not for.
+    #[error("components: expected the kernel of {module} among targets.kernels, found {kernel}")]
+    KernelNotTargeted {
+        /// The livepatch module.
+        module: ModuleName,
+        /// Its kernel.
+        kernel: KernelRelease,
+    },
+    /// A livepatch in a manifest for machines other than x86_64.
+    #[error("components: expected targets.arch to be x86_64 alone beside livepatch {module}, found {arch}")]
+    LivepatchArch {
+        /// The livepatch module.
+        module: ModuleName,
+        /// The other architecture.
+        arch: Arch,
+    },
+    /// A livepatch that replaces all others follows another one, which it would undo.
+    #[error("components: expected `replace: all` on the first livepatch only, found it on {module}")]
+    ReplaceNotFirst {
+        /// The later livepatch module.
+        module: ModuleName,
+    },
+    /// One symbol is called unique (sympos 0) and one of several.
+    #[error("components: expected sympos 0 only when {object} has one {function}, found 0 beside another")]
+    SymposContradicts {
+        /// The patched object.
+        object: ObjectName,
+        /// The function.
+        function: SymbolName,
+    },
+    /// A selector that selects by nothing.
+    #[error("{field}: expected ids or labels (leave `containers` out for every container), found neither")]
+    EmptySelector {
+        /// The field.
+        field: String,
+    },
+    /// A command without a program.
+    #[error("{field}: expected a program as the first word, found an empty one")]
+    EmptyProgram {
+        /// The field.
+        field: String,
+    },
+    /// A command on the host that would be searched in PATH.
+    #[error("{field}: expected an absolute path to a program on the host, found {program:?}")]
+    RelativeProgram {
+        /// The field.
+        field: String,
+        /// The program.
+        program: Argument,
+    },
+    /// A probe that cannot succeed in its time.
+    #[error(
+        "{field}: expected {successes} successes {interval} apart to fit into the timeout, found {timeout}"
+    )]
+    ProbeCannotSucceed {
+        /// The probe.
+        field: String,
+        /// Successes that it needs.
+        successes: u32,
+        /// Pause between attempts.
+        interval: Span,
+        /// Time that it has.
+        timeout: Span,
+    },
+}
+
+pub(super) fn manifest(manifest: &Manifest) -> Result<(), RuleError> {
+    number("version", manifest.version, 1, u64::MAX)?;
+    lifetime(manifest.issued, manifest.expires)?;
+    count("fixes", manifest.fixes.len(), 0, 256)?;
+    distinct("fixes", &manifest.fixes)?;
+    count("targets.arch", manifest.targets.arch.len(), 1, 8)?;
+    distinct("targets.arch", &manifest.targets.arch)?;
+    count("targets.kernels", manifest.targets.kernels.len(), 0, 64)?;
+    distinct("targets.kernels", &manifest.targets.kernels)?;
+    components(manifest)?;
+    probes("probes", &manifest.probes, Where::Host)?;
+    duration("settle", manifest.settle, Span::from_secs(0), Span::from_secs(3600))
+}
+
+fn lifetime(issued: UtcTime, expires: UtcTime) -> Result<(), RuleError> {
+    if expires <= issued {
+        return Err(RuleError::ExpiresBeforeIssued { issued, expires });
+    }
+    let lifetime = expires.timestamp().duration_since(issued.timestamp());
+    if lifetime > MAX_LIFETIME {
+        let day = 24 * 3600;
+        return Err(RuleError::LifetimeTooLong {
+            limit_days: MAX_LIFETIME.as_secs() / day,
+            found_days: (lifetime.as_secs() + day - 1) / day,
+        });
+    }
+    Ok(())
+}
+
+fn components(manifest: &Manifest) -> Result<(), RuleError> {
+    count("components", manifest.components.len(), 1, 64)?;
+    let mut files: BTreeMap<&FileName, &Payload> = BTreeMap::new();
+    let mut modules: BTreeSet<&ModuleName> = BTreeSet::new();
+    for (index, component) in manifest.components.iter().enumerate() {
+        let field = format!("components[{index}]");
+        let payload = component.payload();
+        if files.insert(&payload.file, payload).is_some_and(|earlier| earlier != payload) {
+            return Err(RuleError::PayloadConflict { file: payload.file.clone() });
+        }
+        match component {
+            Component::Livepatch(livepatch) => {
+                if livepatch.replace == Replace::All && !modules.is_empty() {
+                    return Err(RuleError::ReplaceNotFirst { module: livepatch.module.clone() });
+                }
+                if !modules.insert(&livepatch.module) {
+                    return Err(RuleError::DuplicateModule { module: livepatch.module.clone() });
+                }
+                self::livepatch(&field, livepatch, manifest)?;
+            }
+            Component::Layer(layer) => self::layer(&field, layer)?,
+        }
+    }
+    Ok(())
+}
+
+fn livepatch(field: &str, livepatch: &LivepatchComponent, manifest: &Manifest) -> Result<(), RuleError> {
+    let module = || livepatch.module.clone();
+    number(&format!("{field}.payload.size"), livepatch.payload.size, 1, MAX_LIVEPATCH_BYTES)?;
+    if let Some(&arch) = manifest.targets.arch.iter().find(|arch| **arch != Arch::X86_64) {
+        return Err(RuleError::LivepatchArch { module: module(), arch });
+    }
+    if !manifest.targets.kernels.contains(&livepatch.kernel) {
+        return Err(RuleError::KernelNotTargeted { module: module(), kernel: livepatch.kernel.clone() });
+    }
+    let deadline = livepatch.transition.deadline;
+    duration(&format!("{field}.transition.deadline"), deadline, Span::from_secs(1), Span::from_secs(3600))?;
+
+    count(&format!("{field}.patches"), livepatch.patches.len(), 1, 64)?;
+    let objects: Vec<_> = livepatch.patches.iter().map(|patch| &patch.object).collect();
+    distinct(&format!("{field}.patches"), &objects)?;
+    for patch in &livepatch.patches {
+        let field = format!("{field}.patches[{}].functions", patch.object);
+        count(&field, patch.functions.len(), 1, 1024)?;
+        let mut positions: BTreeMap<&SymbolName, BTreeSet<u32>> = BTreeMap::new();
+        for function in &patch.functions {
+            let positions = positions.entry(&function.name).or_default();
+            if !positions.insert(function.sympos) {
+                return Err(RuleError::Duplicate { field, entry: function.name.to_string() });
+            }
+            if positions.len() > 1 && positions.contains(&0) {
+                return Err(RuleError::SymposContradicts {
+                    object: patch.object.clone(),
+                    function: function.name.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn layer(field: &str, layer: &LayerComponent) -> Result<(), RuleError> {
+    number(&format!("{field}.payload.size"), layer.payload.size, 1, MAX_LAYER_BYTES)?;
+    count(&format!("{field}.replaces"), layer.replaces.len(), 1, 256)?;
+    let mut identities = BTreeSet::new();
+    for file in &layer.replaces {
+        if !identities.insert(&file.identity) {
+            let entry = match &file.identity {
+                FileIdentity::BuildId(id) => format!("build_id {id}"),
+                FileIdentity::Sha256(digest) => format!("sha256 {digest}"),
+            };
+            return Err(RuleError::Duplicate { field: format!("{field}.replaces"), entry });
+        }
+    }
+    if let Some(selector) = &layer.containers {
+        let field = format!("{field}.containers");
+        if selector.ids.is_empty() && selector.labels.is_empty() {
+            return Err(RuleError::EmptySelector { field });
+        }
+        count(&format!("{field}.ids"), selector.ids.len(), 0, 256)?;
+        distinct(&format!("{field}.ids"), &selector.ids)?;
+        count(&format!("{field}.labels"), selector.labels.len(), 0, 64)?;
+        // A container has one value per label: two entries of one name could never both match.
+        let names: Vec<_> = selector.labels.iter().map(|label| &label.name).collect();
+        distinct(&format!("{field}.labels"), &names)?;
+    }
+    number(&format!("{field}.concurrency"), layer.concurrency.into(), 1, 64)?;
+    probes(&format!("{field}.probes"), &layer.probes, Where::Container)
+}
+
+/// Where a probe's command runs.
+#[derive(Clone, Copy, PartialEq)]
+enum Where {
+    Host,
+    Container,
+}
+
+fn probes(field: &str, probes: &[Probe], place: Where) -> Result<(), RuleError> {
+    count(field, probes.len(), 0, 32)?;
+    for (index, probe) in probes.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        match &probe.check {
+            Check::Exec { command } => {
+                let field = format!("{field}.command");
+                count(&field, command.len(), 1, 64)?;
+                let program = &command[0];
+                if program.as_str().is_empty() {
+                    return Err(RuleError::EmptyProgram { field });
+                }
+                if place == Where::Host && !program.as_str().starts_with('/') {
+                    return Err(RuleError::RelativeProgram { field, program: program.clone() });
+                }
+            }
+            Check::Http { status, .. } => number(&format!("{field}.status"), (*status).into(), 100, 599)?,
+            Check::Tcp { .. } => {}
+        }
+        duration(&format!("{field}.timeout"), probe.timeout, Span::from_millis(100), Span::from_secs(600))?;
+        duration(&format!("{field}.interval"), probe.interval, Span::from_millis(10), Span::from_secs(60))?;
+        number(&format!("{field}.successes"), probe.successes.into(), 1, 100)?;
+        if probe.interval.duration() * (probe.successes - 1) >= probe.timeout.duration() {
+            let Probe { successes, interval, timeout, .. } = *probe;
+            return Err(RuleError::ProbeCannotSucceed { field, successes, interval, timeout });
+        }
+    }
+    Ok(())
+}
+
+fn count(field: &str, found: usize, min: usize, max: usize) -> Result<(), RuleError> {
+    match (min..=max).contains(&found) {
+        true => Ok(()),
+        false => Err(RuleError::Count { field: field.to_owned(), min, max, found }),
+    }
+}
+
+fn number(field: &str, found: u64, min: u64, max: u64) -> Result<(), RuleError> {
+    match (min..=max).contains(&found) {
+        true => Ok(()),
+        false => Err(RuleError::Number { field: field.to_owned(), min, max, found }),
+    }
+}
+
+fn duration(field: &str, found: Span, min: Span, max: Span) -> Result<(), RuleError> {
+    match (min..=max).contains(&found) {
+        true => Ok(()),
+        false => Err(RuleError::Duration { field: field.to_owned(), min, max, found }),
+    }
+}
+
+fn distinct<T: Ord + std::fmt::Display>(field: &str, entries: &[T]) -> Result<(), RuleError> {
+    let mut seen = BTreeSet::new();
+    match entries.iter().find(|entry| !seen.insert(*entry)) {
+        Some(twice) => Err(RuleError::Duplicate { field: field.to_owned(), entry: twice.to_string() }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,22 @@
+//! Every shipped example is a manifest, and reads back the same from what it serialises to.
+
+use std::fs;
+use std::path::Path;
+
+use manifests::Manifest;
+
+#[test]
+fn every_example_is_a_manifest() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut parsed = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        let manifest =
+            Manifest::parse(&bytes).unwrap_or_else(|error| panic!("{}: {:?}", path.display(), error));
+        let json = serde_json::to_vec(&manifest).unwrap();
+        assert_eq!(Manifest::parse(&json).unwrap(), manifest, "{}", path.display());
+        parsed += 1;
+    }
+    assert!(parsed > 0, "no example in {}", folder.display());
+}

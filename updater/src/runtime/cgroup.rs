@@ -193,7 +193,7 @@ fn writable(knob: &str, expected: &str, current: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::Limits;
-    use super::super::container::{ContainerStatus, NetworkPlace};
+    use super::super::container::{CgroupDriver, ContainerStatus, NetworkPlace};
     use super::*;
 
     fn container(cgroup: &str) -> Container {
@@ -205,6 +205,7 @@ mod tests {
             rootfs: "/b/rootfs".into(),
             annotations: BTreeMap::new(),
             cgroup: Some(cgroup.into()),
+            cgroup_driver: CgroupDriver::Cgroupfs,
             network: NetworkPlace::Host,
         }
     }

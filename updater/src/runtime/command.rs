@@ -12,7 +12,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -121,14 +121,17 @@ pub(crate) struct Invocation<'a> {
     limit: Duration,
     late: WhenLate,
     lock: Option<&'a HeldLock>,
+    environment: Vec<(&'static str, OsString)>,
     streams: Streams,
 }
 
-/// Where stdout and stderr go.
+/// Where what a program says goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Streams {
+    /// stdout and stderr are captured.
     Captured,
-    Null,
+    /// Both are `/dev/null`, and messages come from a log of JSON lines given by `--log`.
+    Log,
 }
 
 /// What a program that ended by itself left.
@@ -173,6 +176,7 @@ impl<'a> Invocation<'a> {
             limit: Duration::from_secs(30),
             late: WhenLate::Kill,
             lock: None,
+            environment: Vec::new(),
             streams: Streams::Captured,
         }
     }
@@ -202,10 +206,16 @@ impl<'a> Invocation<'a> {
         self
     }
 
+    pub(crate) fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name, value.as_ref().to_owned()));
+        self
+    }
+
     /// Standard streams on `/dev/null`: a detached container inherits them, and CRIU cannot dump a
-    /// process that has a host file there.
-    pub(crate) fn detached_streams(mut self) -> Self {
-        self.streams = Streams::Null;
+    /// process that has a host file there. Messages come from the log that `--log` and
+    /// `--log-format json`, put before the arguments, ask for.
+    pub(crate) fn speaking_by_log(mut self) -> Self {
+        self.streams = Streams::Log;
         self
     }
 
@@ -233,7 +243,17 @@ impl<'a> Invocation<'a> {
             (memory_file("stdout").map_err(failed)?, memory_file("stderr").map_err(failed)?);
 
         let mut command = Command::new(path);
-        command.args(&self.args).env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C").current_dir("/");
+        if self.streams == Streams::Log {
+            // The file has no name; the child opens it through this process.
+            let log = format!("/proc/{}/fd/{}", std::process::id(), stderr.as_raw_fd());
+            command.args(["--log", &log, "--log-format", "json"]);
+        }
+        command.args(&self.args).current_dir("/");
+        command
+            .env_clear()
+            .env("PATH", SEARCH_PATH)
+            .env("LC_ALL", "C")
+            .envs(self.environment.iter().cloned());
         if self.input.is_empty() {
             command.stdin(Stdio::null());
         } else {
@@ -243,7 +263,7 @@ impl<'a> Invocation<'a> {
             command.stdin(input);
         }
         match self.streams {
-            Streams::Null => command.stdout(Stdio::null()).stderr(Stdio::null()),
+            Streams::Log => command.stdout(Stdio::null()).stderr(Stdio::null()),
             Streams::Captured => command
                 .stdout(stdout.try_clone().map_err(failed)?)
                 .stderr(stderr.try_clone().map_err(failed)?),
@@ -258,13 +278,14 @@ impl<'a> Invocation<'a> {
             }
             child.kill().map_err(failed)?;
             child.wait().map_err(failed)?;
-            let stderr_tail = tail(&mut stderr).map_err(failed)?;
+            let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
             return Err(CommandError::Killed { line, limit: self.limit, stderr_tail });
         };
         let mut output = Vec::new();
         stdout.seek(SeekFrom::Start(0)).map_err(failed)?;
         stdout.read_to_end(&mut output).map_err(failed)?;
-        Ok(Finished { status, stdout: output, stderr_tail: tail(&mut stderr).map_err(failed)?, line })
+        let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
+        Ok(Finished { status, stdout: output, stderr_tail, line })
     }
 }
 
@@ -283,6 +304,33 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
 
 fn memory_file(name: &str) -> std::io::Result<File> {
     Ok(File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?))
+}
+
+/// The end of what a program said, wherever it said it.
+fn words(file: &mut File, streams: Streams) -> std::io::Result<String> {
+    let text = tail(file)?;
+    Ok(match streams {
+        Streams::Captured => text,
+        Streams::Log => log_messages(&text),
+    })
+}
+
+/// The messages of a log of JSON lines, as logrus writes them, warnings and worse.
+fn log_messages(log: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        level: String,
+        msg: String,
+    }
+    let messages: Vec<String> = log
+        .lines()
+        .filter_map(|line| match serde_json::from_str::<Line>(line) {
+            Ok(line) if matches!(line.level.as_str(), "info" | "debug" | "trace") => None,
+            Ok(line) => Some(line.msg),
+            Err(_) => Some(line.to_owned()),
+        })
+        .collect();
+    messages.join("\n")
 }
 
 /// The end of a program's messages, on one line per message, whole lines only.
@@ -371,6 +419,18 @@ mod tests {
         let pid = nix::unistd::Pid::from_raw(pid as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         nix::sys::wait::waitpid(pid, None).unwrap();
+    }
+
+    #[test]
+    fn a_program_on_null_streams_speaks_through_its_log() {
+        // The arguments of `sh` begin with `--log FILE --log-format json`; -c makes them $0 and on.
+        let line = r#"{"level":"error","msg":"no such thing","time":"t"}"#;
+        let finished = Invocation::new("sh").speaking_by_log();
+        assert_eq!(
+            log_messages(&format!("{line}\n{}", r#"{"level":"info","msg":"x","time":"t"}"#)),
+            "no such thing"
+        );
+        assert!(!finished.run().unwrap().status.success(), "sh has no --log");
     }
 
     #[test]

@@ -102,7 +102,20 @@ pub enum NetworkPlace {
     Own,
 }
 
+/// Who makes a container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// The runtime, in the file system.
+    Cgroupfs,
+    /// systemd, asked by the runtime; the runtime must be told so at each start.
+    Systemd,
+}
+
 /// A container as the runtime described it at one instant.
+///
+/// The record taken before a container is touched is what it is started or restored from: the
+/// runtime forgets it as soon as it is checkpointed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// Its name.
@@ -119,6 +132,8 @@ pub struct Container {
     pub annotations: BTreeMap<String, String>,
     /// Its cgroup, as an absolute path under the cgroup file system's root (`/system.slice/web-1`).
     pub cgroup: Option<PathBuf>,
+    /// Who makes its cgroup.
+    pub cgroup_driver: CgroupDriver,
     /// Where its packets go.
     pub network: NetworkPlace,
 }
@@ -152,7 +167,7 @@ impl CheckpointDir {
         self.0.join("full")
     }
 
-    /// CRIU's logs and statistics.
+    /// CRIU's logs and statistics, in one directory per operation.
     pub fn work(&self) -> PathBuf {
         self.0.join("work")
     }

@@ -86,17 +86,36 @@ pub enum RuntimeError {
         /// How long it was waited for.
         after: Duration,
     },
-    /// The command said yes but the container is not there.
-    #[error("after {action}, container {id} has {found} processes, expected at least {expected}")]
+    /// The command said yes but the container is not all there.
+    #[error("after {action}, container {id} is {found} and lacks {}", list(.missing))]
     NotAlive {
         /// What had been asked.
         action: &'static str,
         /// The container.
         id: ContainerId,
-        /// How many there should be.
-        expected: usize,
-        /// How many there are.
-        found: usize,
+        /// Its status.
+        found: String,
+        /// Processes that should live and do not.
+        missing: Vec<String>,
+    },
+    /// The dump itself succeeded but its images could not be completed on disk.
+    #[error("the checkpoint of container {id} could not be completed; {}", brought_back(.during_undo))]
+    Unfinished {
+        /// The container.
+        id: ContainerId,
+        /// Why it could not be completed.
+        #[source]
+        original: Box<RuntimeError>,
+        /// Why the container could not be brought back at once; absent when it was.
+        during_undo: Option<Box<RuntimeError>>,
+    },
+    /// There is no complete checkpoint where one is needed.
+    #[error("{path} holds no complete checkpoint of container {id}")]
+    Incomplete {
+        /// The container.
+        id: ContainerId,
+        /// The checkpoint's directory.
+        path: PathBuf,
     },
     /// The checkpoint's own files could not be prepared or read.
     #[error("the checkpoint of container {id} is unusable")]
@@ -131,5 +150,16 @@ impl std::fmt::Display for AfterFailure {
             Self::StillRunning => "it is still running, unharmed",
             Self::Gone => "it is not running",
         })
+    }
+}
+
+fn list(missing: &[String]) -> String {
+    if missing.is_empty() { "nothing".into() } else { missing.join(", ") }
+}
+
+fn brought_back(during_undo: &Option<Box<RuntimeError>>) -> String {
+    match during_undo {
+        None => "it was brought back from its images at once".into(),
+        Some(error) => format!("and bringing it back failed: {error}"),
     }
 }

@@ -25,6 +25,7 @@ const SERVICE: u32 = 0x5510_5940;
 const FILES: u32 = 0x5630_3138;
 const PSTREE: u32 = 0x5027_3030;
 const MOUNTS: u32 = 0x5556_3928;
+const CORE: u32 = 0x5505_3847;
 const STATS: u32 = 0x5709_3306;
 
 /// The largest image read whole. `files.img` has about 100 bytes per open or mapped file.
@@ -154,8 +155,23 @@ pub struct CheckpointContent {
     pub connections: Vec<Connection>,
     /// Regular files, sorted, each once.
     pub files: Vec<CheckpointedFile>,
-    /// Process ids inside the container, by the container's own numbering.
-    pub processes: Vec<u32>,
+    /// Living processes.
+    pub processes: Vec<CheckpointedProcess>,
+}
+
+/// A process that lives in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CheckpointedProcess {
+    /// Its id inside the container.
+    pub pid: u32,
+    /// Its command name, at most 15 bytes.
+    pub comm: String,
+}
+
+impl std::fmt::Display for CheckpointedProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.pid, self.comm)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -204,6 +220,20 @@ struct InetSkEntry {
 struct PstreeEntry {
     #[prost(uint32, tag = "1")]
     pid: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CoreEntry {
+    #[prost(message, optional, tag = "3")]
+    tc: Option<TaskCoreEntry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TaskCoreEntry {
+    #[prost(uint32, tag = "1")]
+    task_state: u32,
+    #[prost(string, tag = "6")]
+    comm: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -342,6 +372,24 @@ fn checkpointed_files(files: &[FileEntry], mounts: &[MountEntry]) -> Vec<Checkpo
     found.into_iter().collect()
 }
 
+/// CRIU's task states (`compel/include/uapi/task-state.h`): dead ones are restored as zombies.
+const TASK_DEAD: u32 = 2;
+const TASK_ZOMBIE: u32 = 6;
+
+fn living(images: &Path, processes: &[PstreeEntry]) -> Result<Vec<CheckpointedProcess>, ImageError> {
+    let mut found = Vec::new();
+    for process in processes {
+        let path = images.join(format!("core-{}.img", process.pid));
+        let cores: Vec<CoreEntry> = read_entries(&path, [IMAGE, CORE])?;
+        let task = cores.into_iter().next().and_then(|core| core.tc);
+        let task = task.ok_or(ImageError::Malformed { path, source: FormatError::Empty })?;
+        if !matches!(task.task_state, TASK_DEAD | TASK_ZOMBIE) {
+            found.push(CheckpointedProcess { pid: process.pid, comm: task.comm });
+        }
+    }
+    Ok(found)
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     let failed = |source| ImageError::Read { path: path.to_owned(), source };
     let size = path.metadata().map_err(failed)?.len();
@@ -373,7 +421,7 @@ impl CheckpointContent {
             connections: connections(&files)
                 .map_err(|source| ImageError::Malformed { path: files_path, source })?,
             files: checkpointed_files(&files, &mounts),
-            processes: processes.iter().map(|process| process.pid).collect(),
+            processes: living(images, &processes)?,
         })
     }
 }
@@ -519,6 +567,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn zombies_of_a_checkpoint_are_not_among_its_living_processes() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = [PstreeEntry { pid: 1 }, PstreeEntry { pid: 7 }];
+        for (pid, task_state) in [(1, 1), (7, TASK_ZOMBIE)] {
+            let core = CoreEntry { tc: Some(TaskCoreEntry { task_state, comm: format!("task-{pid}") }) };
+            let path = directory.path().join(format!("core-{pid}.img"));
+            std::fs::write(path, image([IMAGE, CORE], &[core])).unwrap();
+        }
+        let found = living(directory.path(), &tree).unwrap();
+        assert_eq!(found, [CheckpointedProcess { pid: 1, comm: "task-1".into() }]);
     }
 
     #[test]

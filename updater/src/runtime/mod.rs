@@ -24,7 +24,9 @@ pub mod container;
 pub mod error;
 pub mod hold;
 pub mod images;
+pub mod process;
 pub mod rootfs;
+pub mod runc;
 pub mod topology;
 
 use std::path::Path;
@@ -37,7 +39,7 @@ pub use container::{
 };
 pub use error::RuntimeError;
 pub use hold::{HoldError, HoldName, LeftoverLock};
-pub use images::{CheckpointContent, CheckpointedFile, Connection, FilePlace};
+pub use images::{CheckpointContent, CheckpointedFile, CheckpointedProcess, Connection, FilePlace};
 pub use rootfs::{FileRecord, RootfsError, Switched, TreeDigest};
 pub use topology::{FreshUpper, Overlay, Topology, TopologyError};
 
@@ -63,15 +65,17 @@ pub trait ContainerRuntime {
         base: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError>;
 
+    /// What a finished checkpoint holds: connections, files, processes.
+    fn content(&self, id: &ContainerId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError>;
+
     /// Brings a container back from `dir.full()` and proves that its processes live.
     ///
     /// The root file system must already be the one of the checkpoint. What a failed restore leaves
     /// in the runtime is removed, so that it can be tried again.
-    fn restore(&self, id: &ContainerId, bundle: &Path, dir: &CheckpointDir)
-    -> Result<Restored, RuntimeError>;
+    fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError>;
 
-    /// Starts a new container, detached, with its standard streams on `/dev/null`.
-    fn start(&self, id: &ContainerId, bundle: &Path) -> Result<Pid, RuntimeError>;
+    /// Starts a container anew from its bundle, detached, with its standard streams on `/dev/null`.
+    fn start(&self, container: &Container) -> Result<Pid, RuntimeError>;
 
     /// Ends a container: SIGTERM, after `patience` SIGKILL, then the runtime forgets it.
     fn stop(&self, id: &ContainerId, patience: Duration) -> Result<(), RuntimeError>;

@@ -1,0 +1,168 @@
+//! From runc's JSON, the bundle and `/proc` to a [`Container`].
+//!
+//! runc's own answer lacks three things: the cgroup, who made it, and the network namespace. The
+//! first comes from the kernel, the second from runc's saved state, the third from the bundle (it is
+//! what a restore will use) checked against the kernel.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::super::container::{CgroupDriver, Container, ContainerId, ContainerStatus, NetworkPlace, Pid};
+use super::super::error::RuntimeError;
+use super::super::process;
+
+/// The part of `runc list` and `runc state` that is used (OCI runtime specification, "State").
+#[derive(Debug, Deserialize)]
+struct State {
+    id: String,
+    pid: u32,
+    status: ContainerStatus,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// The part of a bundle's `config.json` that is used.
+#[derive(Debug, Deserialize)]
+struct Config {
+    linux: Option<Linux>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Linux {
+    #[serde(default)]
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    path: Option<PathBuf>,
+}
+
+/// The part of runc's `state.json` that is used.
+#[derive(Debug, Deserialize)]
+struct Saved {
+    config: SavedConfig,
+}
+
+#[derive(Debug, Deserialize)]
+struct SavedConfig {
+    cgroups: Option<SavedCgroups>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SavedCgroups {
+    #[serde(default, alias = "Systemd")]
+    systemd: bool,
+}
+
+pub(super) fn containers(json: &[u8], root: &Path) -> Result<Vec<Container>, RuntimeError> {
+    let states: Option<Vec<State>> = serde_json::from_slice(json)
+        .map_err(|source| RuntimeError::Answer { about: "all containers".into(), source })?;
+    // No container at all is `null`.
+    states.unwrap_or_default().into_iter().map(|state| complete(state, root)).collect()
+}
+
+pub(super) fn container(json: &[u8], root: &Path) -> Result<Container, RuntimeError> {
+    let state: State = serde_json::from_slice(json)
+        .map_err(|source| RuntimeError::Answer { about: "a container".into(), source })?;
+    complete(state, root)
+}
+
+fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
+    let id = ContainerId::new(state.id)?;
+    let init = (state.pid != 0 && state.status != ContainerStatus::Stopped).then_some(Pid(state.pid));
+    let config: Config = read_json(&state.bundle.join("config.json"), &id)?;
+    let saved: Option<Saved> = read_json(&root.join(id.as_str()).join("state.json"), &id).ok();
+    let systemd = saved.and_then(|saved| saved.config.cgroups).is_some_and(|cgroups| cgroups.systemd);
+    let cgroup_driver = if systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+    Ok(Container {
+        status: state.status,
+        init,
+        rootfs: state.rootfs,
+        annotations: state.annotations.unwrap_or_default(),
+        cgroup: init.and_then(process::cgroup_of),
+        cgroup_driver,
+        network: network(&config),
+        bundle: state.bundle,
+        id,
+    })
+}
+
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, id: &ContainerId) -> Result<T, RuntimeError> {
+    let bytes = fs::read(path).map_err(|source| RuntimeError::Bundle { path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| RuntimeError::Answer {
+        about: format!("container {id}, {}", path.display()),
+        source,
+    })
+}
+
+fn network(config: &Config) -> NetworkPlace {
+    let namespaces = config.linux.as_ref().map(|linux| linux.namespaces.as_slice()).unwrap_or_default();
+    let Some(namespace) = namespaces.iter().find(|namespace| namespace.kind == "network") else {
+        return NetworkPlace::Host;
+    };
+    match namespace.path.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        None => NetworkPlace::Own,
+        Some(path) if is_hosts(path) => NetworkPlace::Host,
+        Some(path) => NetworkPlace::Path(path.to_owned()),
+    }
+}
+
+/// Whether a namespace file leads to the namespace that this process lives in.
+fn is_hosts(path: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    identity(path).is_some_and(|one| Some(one) == identity(Path::new("/proc/self/ns/net")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(namespaces: &str) -> NetworkPlace {
+        let text = format!(r#"{{"linux": {{"namespaces": [{namespaces}]}}}}"#);
+        network(&serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn the_network_is_the_hosts_unless_the_bundle_says_otherwise() {
+        assert_eq!(place(r#"{"type": "pid"}"#), NetworkPlace::Host);
+        assert_eq!(place(r#"{"type": "network"}"#), NetworkPlace::Own);
+        assert_eq!(place(r#"{"type": "network", "path": ""}"#), NetworkPlace::Own);
+        assert_eq!(place(r#"{"type": "network", "path": "/proc/self/ns/net"}"#), NetworkPlace::Host);
+        assert_eq!(
+            place(r#"{"type": "network", "path": "/run/netns/web"}"#),
+            NetworkPlace::Path("/run/netns/web".into())
+        );
+    }
+
+    #[test]
+    fn a_listing_without_containers_is_null() {
+        assert_eq!(containers(b"null", Path::new("/run/runc")).unwrap(), []);
+        assert!(containers(b"what?", Path::new("/run/runc")).is_err());
+    }
+
+    #[test]
+    fn a_container_is_described_from_its_state_and_bundle() {
+        let bundle = tempfile::tempdir().unwrap();
+        let config = r#"{"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "network"}]}}"#;
+        fs::write(bundle.path().join("config.json"), config).unwrap();
+        let bundle = bundle.path().display();
+        let json = format!(
+            r#"{{"ociVersion":"1.0.2","id":"web-1","pid":0,"status":"stopped","bundle":"{bundle}",
+                "rootfs":"{bundle}/rootfs","created":"2026-01-01T00:00:00Z","annotations":{{"tier":"web"}},"owner":""}}"#
+        );
+        let found = container(json.as_bytes(), Path::new("/nonexistent")).unwrap();
+        assert_eq!(found.id.as_str(), "web-1");
+        assert_eq!((found.status, found.init), (ContainerStatus::Stopped, None));
+        assert_eq!(found.annotations["tier"], "web");
+        assert_eq!(found.network, NetworkPlace::Own);
+    }
+}

@@ -1,3 +1,4 @@
 //! updater
 
+pub mod host;
 pub mod runtime;

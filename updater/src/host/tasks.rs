@@ -1,0 +1,161 @@
+//! Which tasks hold a transition back, and where they are.
+//!
+//! `patch_state` (`Documentation/livepatch/livepatch.rst`): -1 no transition, 0 unpatched, 1 patched.
+//! A task blocks when it is in the other state than the one that the transition moves to. Kernel
+//! threads are tasks too; only the idle tasks are not in procfs.
+//!
+//! Tasks come and go while the directory is read. One that is gone blocks nothing and is left out;
+//! what a living task does not show (its stack, for want of `CAP_SYS_ADMIN`) is left empty.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::cgroup::{CgroupOwner, CgroupPath, Owners};
+use super::error::HostError;
+use super::livepatch::{Blocker, Enabled, TaskState};
+
+/// Stack frames kept of a blocker.
+const FRAMES: usize = 16;
+
+/// What a stack frame of a blocker is compared with.
+pub(super) struct Suspects<'a> {
+    /// The functions that the patch replaces.
+    pub(super) functions: BTreeSet<&'a str>,
+    /// The livepatch modules, which hold the replacements.
+    pub(super) modules: BTreeSet<&'a str>,
+}
+
+/// Every task below `proc` that is not in the state `to`.
+pub(super) fn blockers(
+    proc: &Path,
+    to: Enabled,
+    suspects: &Suspects<'_>,
+    owners: &Owners,
+) -> Result<Vec<Blocker>, HostError> {
+    let held_back = to.opposite().as_str();
+    let mut found = Vec::new();
+    for process in fs::read_dir(proc).map_err(HostError::read(proc))? {
+        let process = process.map_err(HostError::read(proc))?;
+        let Some(pid) = number(&process.file_name()) else { continue };
+        let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
+        for thread in threads {
+            let Ok(thread) = thread else { break };
+            let Some(tid) = number(&thread.file_name()) else { continue };
+            let path = thread.path();
+            match fs::read_to_string(path.join("patch_state")) {
+                Ok(state) if state.trim_end() == held_back => {
+                    found.extend(blocker(&path, pid, tid, suspects, owners));
+                }
+                // Not being root must not look like "nobody blocks".
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Err(HostError::Read { path: path.join("patch_state"), source: error });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn number(name: &std::ffi::OsStr) -> Option<i32> {
+    name.to_str()?.parse().ok()
+}
+
+/// `None` if the task ended meanwhile.
+fn blocker(path: &Path, pid: i32, tid: i32, suspects: &Suspects<'_>, owners: &Owners) -> Option<Blocker> {
+    let (comm, task) = comm_and_state(&fs::read_to_string(path.join("stat")).ok()?)?;
+    let cgroup = fs::read_to_string(path.join("cgroup")).ok().as_deref().and_then(CgroupPath::from_proc);
+    let frames = fs::read_to_string(path.join("stack")).unwrap_or_default();
+    let frames: Vec<Frame<'_>> = frames.lines().filter_map(Frame::parse).take(FRAMES).collect();
+    let held_in = frames.iter().find(|frame| frame.is_suspect(suspects)).map(Frame::to_string);
+    let owner = cgroup.as_ref().map_or(CgroupOwner::Unknown, |cgroup| owners.owner(cgroup));
+    let stack = frames.iter().map(Frame::to_string).collect();
+    Some(Blocker { pid, tid, comm, task, cgroup, owner, held_in, stack })
+}
+
+/// From `/proc/PID/stat`: `TID (COMM) STATE …`. The name may hold spaces and parentheses.
+fn comm_and_state(stat: &str) -> Option<(String, TaskState)> {
+    let (head, tail) = stat.rsplit_once(") ")?;
+    let (_, comm) = head.split_once(" (")?;
+    let task = match tail.chars().next()? {
+        'R' => TaskState::Running,
+        'D' => TaskState::Uninterruptible,
+        'T' | 't' => TaskState::Stopped,
+        'I' => TaskState::Idle,
+        'Z' | 'X' | 'x' => TaskState::Dead,
+        // 'S', and the short-lived 'P' and 'W', which a signal wakes just as well.
+        _ => TaskState::Sleeping,
+    };
+    Some((comm.to_owned(), task))
+}
+
+/// A line of `/proc/PID/stack`: `[<0>] function+0x1c/0x40 [module]`.
+struct Frame<'a> {
+    function: &'a str,
+    module: Option<&'a str>,
+}
+
+impl<'a> Frame<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (_, place) = line.split_once("] ")?;
+        let (symbol, module) = match place.split_once(" [") {
+            Some((symbol, module)) => (symbol, module.strip_suffix(']')),
+            None => (place, None),
+        };
+        let function = symbol.split('+').next()?.trim();
+        (!function.is_empty()).then_some(Self { function, module })
+    }
+
+    fn is_suspect(&self, suspects: &Suspects<'_>) -> bool {
+        match self.module {
+            Some(module) => suspects.modules.contains(module) || suspects.functions.contains(self.function),
+            None => suspects.functions.contains(self.function),
+        }
+    }
+}
+
+impl std::fmt::Display for Frame<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.module {
+            Some(module) => write!(f, "{} [{module}]", self.function),
+            None => f.write_str(self.function),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_hide_the_state() {
+        let (comm, task) = comm_and_state("7 (a) R (b) D 1 7 7 0").unwrap();
+        assert_eq!((comm.as_str(), task), ("a) R (b", TaskState::Uninterruptible));
+    }
+
+    #[test]
+    fn a_frame_names_its_function_and_module() {
+        let frame = Frame::parse("[<0>] fixed_show+0x1c/0x40 [livepatch_cmdline]").unwrap();
+        assert_eq!((frame.function, frame.module), ("fixed_show", Some("livepatch_cmdline")));
+        let frame = Frame::parse("[<0>] do_nanosleep+0x67/0x190").unwrap();
+        assert_eq!((frame.function, frame.module), ("do_nanosleep", None));
+        assert!(Frame::parse("").is_none());
+    }
+
+    #[test]
+    fn a_function_of_the_patch_or_of_any_livepatch_module_holds_a_task_back() {
+        let suspects =
+            Suspects { functions: ["cmdline_proc_show"].into(), modules: ["livepatch_cmdline"].into() };
+        for (line, suspect) in [
+            ("[<0>] cmdline_proc_show+0x10/0x20", Some(())),
+            ("[<0>] fixed_show+0x10/0x20 [livepatch_cmdline]", Some(())),
+            ("[<0>] seq_read_iter+0x10/0x20", None),
+            ("[<0>] ext4_read+0x10/0x20 [ext4]", None),
+        ] {
+            let frame = Frame::parse(line).unwrap();
+            assert_eq!(frame.is_suspect(&suspects).then_some(()), suspect, "{line}");
+        }
+    }
+}

@@ -2,8 +2,10 @@
 //!
 //! Every module takes bytes and returns values; only `build` runs a compiler. One line per module here:
 //!
+//! - [`check`]: whether a module would load into a kernel and patch what it says
 //! - [`elf`]: a strict reader of ELF files; every bound is checked in this one place
 //! - [`module`]: what a `.ko` says about itself: functions patched, relocations, CRCs
 
+pub mod check;
 pub mod elf;
 pub mod module;

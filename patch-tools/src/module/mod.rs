@@ -13,16 +13,21 @@
 //! | `tables` | `struct klp_patch` and the two generators' own tables |
 //! | `memory` | data as it is after relocation: pointers and strings |
 //! | `klp` | livepatch relocations and symbols |
+//! | `signature`, `der` | the appended signature: signer and algorithms |
+//! | `sections` | build id, sizes, special sections |
 //!
 //! A livepatch's tables are data in the module, filled by relocations. They are found through the argument
 //! of the `klp_enable_patch` call, not by the names of variables. What a module does in code before that call
 //! (filling tables at run time) cannot be seen here.
 
+mod der;
 mod klp;
 mod locate;
 mod memory;
 mod modinfo;
 mod patch;
+mod sections;
+mod signature;
 mod symbols;
 mod tables;
 
@@ -34,6 +39,8 @@ pub use modinfo::Modinfo;
 pub use patch::{
     Callbacks, Livepatch, ObjectName, PatchedFunction, PatchedObject, Replace, State, TableForm,
 };
+pub use sections::{Sizes, SpecialSection};
+pub use signature::{Signature, Signer, SignerIdentity};
 pub use symbols::{Import, Need};
 pub use tables::Layout;
 
@@ -62,6 +69,14 @@ pub struct Module {
     pub klp_symbols: Vec<KlpSymbol>,
     /// Symbols that the module loader resolves, with the CRC the module was built against.
     pub imports: Vec<Import>,
+    /// The signature appended to the file; not verified.
+    pub signature: Option<Signature>,
+    /// The GNU build id in hex.
+    pub build_id: Option<String>,
+    /// Tables that the kernel applies when it loads the module.
+    pub special_sections: Vec<SpecialSection>,
+    /// Bytes by what they are.
+    pub sizes: Sizes,
 }
 
 impl Module {
@@ -75,7 +90,8 @@ impl Module {
         if data.len() > MAX_MODULE {
             return Err(Malformed::new(0, Rule::FileSize, format!("{} bytes", data.len())));
         }
-        let elf = Elf::parse(data)?;
+        let (contents, signature) = signature::split(data)?;
+        let elf = Elf::parse(contents)?;
         if elf.elf_type() != object::elf::ET_REL {
             return Err(Malformed::new(
                 16,
@@ -94,6 +110,10 @@ impl Module {
             klp_relocations: klp::relocations(&elf, &klp_symbols)?,
             klp_symbols: klp_symbols.into_iter().map(|(_, symbol)| symbol).collect(),
             imports: symbols::imports(&elf)?,
+            signature,
+            build_id: sections::build_id(&elf)?,
+            special_sections: sections::special(&elf),
+            sizes: sections::sizes(&elf, data.len()),
             modinfo,
             livepatch,
         })

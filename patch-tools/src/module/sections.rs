@@ -1,0 +1,127 @@
+//! What else a module carries: its build id, its size in memory, and the tables that the kernel applies to it.
+
+use object::elf::{SHT_NOBITS, SHT_NOTE, SHT_RELA};
+use serde::Serialize;
+
+use crate::elf::{Elf, Malformed, Rule};
+
+/// `NT_GNU_BUILD_ID`.
+const BUILD_ID: u32 = 3;
+
+/// Tables by section name, with the size of an entry in bytes on x86-64 (Linux 6.1; the retpoline, return and
+/// call sites are 32-bit offsets, mcount locations 64-bit addresses).
+const SPECIAL: [(&str, u64); 23] = [
+    ("__bug_table", 12),
+    ("__ex_table", 12),
+    ("__jump_table", 16),
+    (".altinstructions", 14),
+    (".parainstructions", 16),
+    (".smp_locks", 4),
+    (".static_call_sites", 8),
+    (".retpoline_sites", 4),
+    (".return_sites", 4),
+    (".call_sites", 4),
+    (".ibt_endbr_seal", 4),
+    (".orc_unwind", 6),
+    (".orc_unwind_ip", 4),
+    (".printk_index", 8),
+    ("__mcount_loc", 8),
+    ("__patchable_function_entries", 8),
+    ("__tracepoints_ptrs", 4),
+    ("_ftrace_events", 8),
+    ("__bpf_raw_tp_map", 32),
+    ("__param", 40),
+    ("__ksymtab", 12),
+    ("__ksymtab_gpl", 12),
+    ("__versions", 64),
+];
+
+/// A table of the module that the kernel reads or patches by when it loads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SpecialSection {
+    /// The section's name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Number of entries; `None` where the size is no multiple of the entry size of Linux 6.1.
+    pub entries: Option<u64>,
+}
+
+/// Bytes by what they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Sizes {
+    /// The file, its signature included.
+    pub file: u64,
+    /// Code that stays in memory.
+    pub text: u64,
+    /// Data that stays in memory, writable or not.
+    pub data: u64,
+    /// Code and data that go after initialisation.
+    pub init: u64,
+    /// Debug data, which is not loaded.
+    pub debug: u64,
+}
+
+pub(super) fn special(elf: &Elf<'_>) -> Vec<SpecialSection> {
+    let of_interest = SPECIAL.iter().filter_map(|(name, entry)| Some((elf.section(name)?, *entry)));
+    of_interest
+        .filter(|(section, _)| section.size > 0)
+        .map(|(section, entry)| SpecialSection {
+            name: section.name.to_owned(),
+            size: section.size,
+            entries: section.size.is_multiple_of(entry).then_some(section.size / entry),
+        })
+        .collect()
+}
+
+pub(super) fn sizes(elf: &Elf<'_>, file: usize) -> Sizes {
+    let mut sizes = Sizes { file: file as u64, ..Sizes::default() };
+    for section in elf.sections() {
+        let in_file = section.kind != SHT_NOBITS;
+        let slot = match section {
+            // The loader leaves these out: struct module itself is counted as data.
+            section if section.name.starts_with(".debug") && in_file => &mut sizes.debug,
+            section if !section.is_allocated() || section.kind == SHT_RELA => continue,
+            section if section.name.starts_with(".init") => &mut sizes.init,
+            section if section.is_executable() => &mut sizes.text,
+            _ => &mut sizes.data,
+        };
+        *slot = slot.saturating_add(section.size);
+    }
+    sizes
+}
+
+/// The GNU build id in hex.
+pub(crate) fn build_id(elf: &Elf<'_>) -> Result<Option<String>, Malformed> {
+    for section in elf.sections().iter().filter(|section| section.kind == SHT_NOTE) {
+        if let Some(id) = build_id_in(section.data, section.offset)? {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
+}
+
+/// The GNU build id among the notes in `data`, which stands at `offset`.
+///
+/// A note is three 32-bit words (length of the name, length of the description, type), name and description,
+/// each padded to four bytes.
+pub(crate) fn build_id_in(data: &[u8], offset: u64) -> Result<Option<String>, Malformed> {
+    let mut rest = data;
+    while rest.len() >= 12 {
+        let at = offset + (data.len() - rest.len()) as u64;
+        let cut = || Malformed::new(at, Rule::Note, format!("{} bytes left", rest.len()));
+        let word = |index: usize| u32::from_le_bytes([0, 1, 2, 3].map(|byte| rest[index * 4 + byte]));
+        let (name_size, description_size, kind) = (word(0) as usize, word(1) as usize, word(2));
+        let name = rest.get(12..).and_then(|tail| tail.get(..name_size)).ok_or_else(cut)?;
+        let start = 12 + name_size.next_multiple_of(4);
+        let description = rest.get(start..).and_then(|tail| tail.get(..description_size)).ok_or_else(cut)?;
+        if kind == BUILD_ID && name == b"GNU\0" {
+            return Ok(Some(hex::encode(description)));
+        }
+        let end = start + description_size.next_multiple_of(4);
+        rest = rest.get(end..).unwrap_or_default();
+    }
+    Ok(None)
+}

@@ -1,4 +1,5 @@
 //! updater
 
+pub mod exit;
 pub mod host;
 pub mod runtime;

@@ -3,9 +3,11 @@
 //! Every module takes bytes and returns values; only `build` runs a compiler. One line per module here:
 //!
 //! - [`check`]: whether a module would load into a kernel and patch what it says
+//! - [`diff`]: what changed between two relocatable objects, and the part that a livepatch needs
 //! - [`elf`]: a strict reader of ELF files; every bound is checked in this one place
 //! - [`module`]: what a `.ko` says about itself: functions patched, relocations, CRCs
 
 pub mod check;
+pub mod diff;
 pub mod elf;
 pub mod module;

@@ -49,6 +49,10 @@ pub struct Section<'data> {
     pub link: u32,
     /// `sh_info`.
     pub info: u32,
+    /// `sh_addralign`: 0 and 1 mean none.
+    pub alignment: u64,
+    /// `sh_entsize`: size of an entry where the section is a table of equal ones.
+    pub entry_size: u64,
     /// The bytes; empty for `SHT_NOBITS`.
     pub data: &'data [u8],
 }
@@ -311,6 +315,8 @@ fn read_section<'data>(
         size: section.sh_size.get(LE),
         link: section.sh_link.get(LE),
         info: section.sh_info.get(LE),
+        alignment: section.sh_addralign.get(LE),
+        entry_size: section.sh_entsize.get(LE),
         data: section_bytes(data, header, index, section)?,
     })
 }

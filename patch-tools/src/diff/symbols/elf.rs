@@ -1,0 +1,62 @@
+//! The symbol table of an ELF file: a `vmlinux` or a module.
+
+use object::elf::{STB_LOCAL, STB_WEAK, STT_FILE, STT_SECTION};
+
+use super::{Binding, NewSymbol, SymbolKind, SymbolTable, SymbolsError};
+use crate::elf::{Elf, Place};
+use crate::module::ObjectName;
+
+impl SymbolTable {
+    /// Reads the symbol table of an ELF file that is `object`, or the module that its modinfo names.
+    ///
+    /// What kallsyms leaves out does not count for positions and is left out here: undefined and absolute
+    /// symbols, sections and files, and for a module the symbols of sections that are freed after loading.
+    pub fn read_elf(&mut self, bytes: &[u8], object: &ObjectName) -> Result<(), SymbolsError> {
+        let elf = Elf::parse(bytes)?;
+        let object = module_name(&elf).unwrap_or_else(|| object.clone());
+        let Some(index) = self.new_object(&object) else { return Ok(()) };
+        let is_module = object != ObjectName::Vmlinux;
+        let mut file = None;
+        let before = self.entries.len();
+        for symbol in elf.symbols() {
+            if symbol.kind == STT_FILE {
+                file = Some(symbol.name);
+                continue;
+            }
+            let Place::Section(section) = symbol.place else { continue };
+            let Some(section) = elf.sections().get(section) else { continue };
+            let freed = is_module && section.name.starts_with(".init");
+            if symbol.kind == STT_SECTION || symbol.name.is_empty() || !section.is_allocated() || freed {
+                continue;
+            }
+            if symbol.name.starts_with(".L") || symbol.name.starts_with("__crc_") {
+                continue;
+            }
+            let binding = match symbol.binding {
+                STB_LOCAL => Binding::Local,
+                STB_WEAK => Binding::Weak,
+                _ => Binding::Global,
+            };
+            self.push(
+                index,
+                &NewSymbol {
+                    name: symbol.name,
+                    address: symbol.value,
+                    size: Some(symbol.size),
+                    kind: if section.is_executable() { SymbolKind::Text } else { SymbolKind::Data },
+                    binding,
+                    file: file.filter(|_| binding == Binding::Local),
+                },
+            )?;
+        }
+        self.finish_source();
+        if self.entries.len() == before { Err(SymbolsError::Empty(object)) } else { Ok(()) }
+    }
+}
+
+/// The `name=` of a module's modinfo.
+fn module_name(elf: &Elf<'_>) -> Option<ObjectName> {
+    let modinfo = elf.section(".modinfo")?;
+    let name = modinfo.data.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(b"name="))?;
+    Some(ObjectName::Module(std::str::from_utf8(name).ok()?.to_owned()))
+}

@@ -1,0 +1,118 @@
+//! What the planner needs to know of a host, as values.
+//!
+//! [`crate::survey`] fills these from a running host; tests write them down. Nothing here asks the host.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use manifests::{KernelRelease, ModuleName, Sha256};
+
+use crate::runtime::{Container, Obstacle, Topology};
+
+/// A host as it is at one instant, seen with one manifest in mind.
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    /// `uname -m`.
+    pub arch: String,
+    /// `uname -r`.
+    pub kernel: KernelRelease,
+    /// The host's clock.
+    pub now: Timestamp,
+    /// One entry for each livepatch component of the manifest, in the manifest's order.
+    pub livepatches: Vec<LivepatchFacts>,
+    /// Every running container that a layer component affects.
+    pub containers: Vec<ContainerFacts>,
+    /// Needs of this host that are not met (`runc` missing, …), whatever the manifest says.
+    pub unmet: Vec<Unmet>,
+    /// From the host's configuration.
+    pub settings: Settings,
+}
+
+/// Settings that shape a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How long after a load a crash is blamed on the livepatch.
+    pub crash_guard: Duration,
+    /// Where unpacked layers and fresh upper directories live.
+    pub store: PathBuf,
+}
+
+/// A precondition that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Unmet {
+    /// What it is about: a module, a function, a container, the host.
+    pub subject: String,
+    /// What was expected.
+    pub expected: String,
+    /// What was found.
+    pub found: String,
+}
+
+impl std::fmt::Display for Unmet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: expected {}, found {}", self.subject, self.expected, self.found)
+    }
+}
+
+/// What is known of one livepatch component on this host.
+#[derive(Debug, Clone)]
+pub struct LivepatchFacts {
+    /// Preconditions of loading it that do not hold.
+    pub unmet: Vec<Unmet>,
+    /// Things worth reading that do not forbid it.
+    pub warnings: Vec<String>,
+    /// Whether it is there already.
+    pub presence: Presence,
+    /// For an atomic-replace module: the enabled livepatches that it would replace.
+    pub replaces: Vec<ReplacedPatch>,
+    /// Set if this host crashed of these bytes before.
+    pub quarantined: Option<String>,
+}
+
+/// Whether a livepatch is there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// No module of that name.
+    Absent,
+    /// These very bytes, loaded by this program, enabled and out of transition.
+    Live,
+    /// A module of that name that is something else.
+    Other {
+        /// What.
+        what: String,
+    },
+}
+
+/// A livepatch that an atomic-replace module would replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplacedPatch {
+    /// The module.
+    pub module: ModuleName,
+    /// Its bytes, if this program loaded it and can load it again.
+    pub payload: Option<Sha256>,
+}
+
+/// A container that is affected.
+#[derive(Debug, Clone)]
+pub struct ContainerFacts {
+    /// What the runtime says of it.
+    pub container: Container,
+    /// How its root file system is put together.
+    pub topology: Topology,
+    /// By which components (index in the manifest), and through which mapped files.
+    pub affected: Vec<AffectedBy>,
+    /// Why it cannot be checkpointed; empty if it can.
+    pub obstacles: Vec<Obstacle>,
+    /// Why it cannot be restarted either, checkpoint or not; empty if it can.
+    pub unmet: Vec<Unmet>,
+}
+
+/// One reason why a container is affected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AffectedBy {
+    /// Index of the layer component in the manifest.
+    pub component: usize,
+    /// The mapped files, as the container sees them.
+    pub files: Vec<PathBuf>,
+}

@@ -1,0 +1,346 @@
+//! What will be done to this host: a closed, serialisable list of steps with their undos.
+//!
+//! [`planner`] makes a [`Plan`] out of a verified manifest and [`HostFacts`](facts::HostFacts) and is pure: the
+//! same inputs give the same plan, and `update plan` prints exactly what `update apply` obeys. [`facts`] says
+//! what the planner needs to know of a host. [`reverse`] plans the rollback of a committed transaction with the
+//! same steps.
+//!
+//! A step names its action and its undo. Undo is data, chosen here and not at the time of trouble;
+//! [`Undo::Impossible`] is an honest value that a plan contains only after its commit step.
+
+pub mod facts;
+pub mod planner;
+pub mod reverse;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use manifests::{LayerFormat, ModuleName, Probe, Sha256};
+use serde::{Deserialize, Serialize};
+
+use crate::host::clock::millis;
+use crate::runtime::{Container, ContainerId, Topology};
+
+/// The whole of what a transaction will do, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The containers that the steps name, and what each of them will feel.
+    pub containers: Vec<PlannedContainer>,
+    /// The steps. Stages run one after the other; the lanes of a stage run side by side.
+    pub steps: Vec<Step>,
+    /// What happens when a step before the commit fails.
+    pub on_failure: OnFailure,
+    /// Things an operator should read before saying yes.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// The planned container of that name.
+    pub fn container(&self, id: &ContainerId) -> Option<&PlannedContainer> {
+        self.containers.iter().find(|planned| &planned.container.id == id)
+    }
+
+    /// Whether there is nothing to do: the host has what the manifest wants.
+    pub fn is_empty(&self) -> bool {
+        self.steps.iter().all(|step| matches!(step.action, Action::Commit | Action::Probe { .. } | Action::Settle { .. }))
+    }
+}
+
+/// What happens when a step before the commit fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Undo everything by itself.
+    RollBack,
+    /// Stop and ask the operator: exit code 6.
+    Hold,
+}
+
+/// A container as it was when the plan was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedContainer {
+    /// What the runtime said of it.
+    #[serde(flatten)]
+    pub container: Container,
+    /// How its root file system is put together now.
+    pub topology: Topology,
+    /// The files that made it affected, as the container sees them.
+    pub files: Vec<PathBuf>,
+    /// What it will feel.
+    pub feels: Feels,
+}
+
+/// What a container feels of the transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "feels", rename_all = "kebab-case")]
+pub enum Feels {
+    /// Its own restart; on failure its memory, files and connections come back.
+    RestartWithCheckpoint,
+    /// Its own restart; on failure it is started again on its old files, its memory is lost.
+    RestartWithoutCheckpoint {
+        /// Why it cannot be checkpointed.
+        obstacles: Vec<String>,
+    },
+    /// Nothing: the manifest skips it, and it keeps running the files that the manifest replaces.
+    Skipped {
+        /// Why it cannot be checkpointed.
+        obstacles: Vec<String>,
+    },
+}
+
+/// One change to the host, or one check of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Stages run in ascending order.
+    pub stage: u32,
+    /// Steps of a lane run in order; lanes of a stage run side by side.
+    pub lane: u32,
+    /// What is done.
+    pub action: Action,
+    /// How it is taken back.
+    pub undo: Undo,
+}
+
+/// Where a probe looks from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum ProbeSite {
+    /// Inside a container: its processes and its network namespace.
+    Container {
+        /// Which.
+        container: ContainerId,
+    },
+    /// The host.
+    Host,
+}
+
+/// A probe and where it looks from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SitedProbe {
+    /// Where from.
+    pub site: ProbeSite,
+    /// What is asked.
+    pub probe: Probe,
+}
+
+/// Everything that a transaction can do to a host. The list is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum Action {
+    /// Record that a module is about to be loaded, so that a host that crashes of it does not load it again.
+    ArmCrashGuard {
+        /// The module.
+        module: ModuleName,
+        /// Its bytes.
+        payload: Sha256,
+        /// A crash within this time after the load is blamed on the module.
+        #[serde(with = "millis")]
+        window: Duration,
+    },
+    /// Load the module; the kernel starts the transition.
+    LoadLivepatch {
+        /// The module.
+        module: ModuleName,
+        /// Its bytes.
+        payload: Sha256,
+    },
+    /// Wait until every task runs the patched functions; name and unblock the tasks that hold it back.
+    AwaitTransition {
+        /// The module.
+        module: ModuleName,
+        /// Past this time the transition is reversed.
+        #[serde(with = "millis")]
+        deadline: Duration,
+    },
+    /// Disable a loaded livepatch, wait, unload it.
+    RemoveLivepatch {
+        /// The module.
+        module: ModuleName,
+        /// Past this time the disabling is reversed.
+        #[serde(with = "millis")]
+        deadline: Duration,
+    },
+    /// Unpack a layer into the store, where containers can mount it.
+    UnpackLayer {
+        /// The layer's bytes.
+        layer: Sha256,
+        /// How they are packed.
+        format: LayerFormat,
+    },
+    /// Write most of a container's memory to disk while it runs.
+    PreDump {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Prepare to hold the container's connections: from the checkpoint on their packets are dropped.
+    HoldConnections {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Freeze the container, write the rest, end its processes silently, and hold its connections.
+    Checkpoint {
+        /// Which.
+        container: ContainerId,
+    },
+    /// End the container without a checkpoint.
+    Stop {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Mount the container's root file system another way. The container must not be running.
+    SwitchRootfs {
+        /// Which.
+        container: ContainerId,
+        /// The way.
+        to: Topology,
+    },
+    /// Start the container afresh.
+    Start {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Bring the container back from the retained checkpoint of an earlier transaction.
+    RestoreRetained {
+        /// Which.
+        container: ContainerId,
+        /// The transaction whose checkpoint it is.
+        of: String,
+    },
+    /// Ask until the answer is right often enough, or fail.
+    Probe(SitedProbe),
+    /// Watch: every probe must keep holding.
+    Settle {
+        /// For this long.
+        #[serde(with = "millis")]
+        watch: Duration,
+        /// The probes.
+        probes: Vec<SitedProbe>,
+    },
+    /// The point of no return: from here on the host should have the new state.
+    Commit,
+    /// Let go of held connections and make their peers learn at once that they are gone.
+    ReleaseConnections {
+        /// Which.
+        container: ContainerId,
+    },
+}
+
+impl Action {
+    /// The action in the field's words, for people.
+    pub fn title(&self) -> String {
+        match self {
+            Self::ArmCrashGuard { module, .. } => format!("arm the crash guard for {module}"),
+            Self::LoadLivepatch { module, .. } => format!("load livepatch {module}"),
+            Self::AwaitTransition { module, .. } => format!("wait for the transition of {module}"),
+            Self::RemoveLivepatch { module, .. } => format!("disable and unload livepatch {module}"),
+            Self::UnpackLayer { layer, .. } => format!("unpack layer {:.12}", layer.to_string()),
+            Self::PreDump { container } => format!("pre-dump {container}"),
+            Self::HoldConnections { container } => format!("prepare to hold the connections of {container}"),
+            Self::Checkpoint { container } => format!("checkpoint {container}"),
+            Self::Stop { container } => format!("stop {container}"),
+            Self::SwitchRootfs { container, .. } => format!("switch the root file system of {container}"),
+            Self::Start { container } => format!("start {container}"),
+            Self::RestoreRetained { container, of } => format!("restore {container} from the checkpoint of {of}"),
+            Self::Probe(SitedProbe { site: ProbeSite::Host, .. }) => "probe the host".to_owned(),
+            Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => {
+                format!("probe {container}")
+            }
+            Self::Settle { watch, .. } => format!("settle for {}", humantime::format_duration(*watch)),
+            Self::Commit => "commit".to_owned(),
+            Self::ReleaseConnections { container } => format!("release the held connections of {container}"),
+        }
+    }
+
+    /// The container that the action is about, if it is about one.
+    pub fn container(&self) -> Option<&ContainerId> {
+        match self {
+            Self::PreDump { container }
+            | Self::HoldConnections { container }
+            | Self::Checkpoint { container }
+            | Self::Stop { container }
+            | Self::SwitchRootfs { container, .. }
+            | Self::Start { container }
+            | Self::RestoreRetained { container, .. }
+            | Self::ReleaseConnections { container }
+            | Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => Some(container),
+            _ => None,
+        }
+    }
+}
+
+/// How a step is taken back. Every undo is safe to repeat and safe where the step never acted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum Undo {
+    /// The step changes nothing that anyone would miss.
+    Nothing,
+    /// Forget the crash guard of a module.
+    DisarmCrashGuard {
+        /// The module's bytes.
+        payload: Sha256,
+    },
+    /// Disable (or reverse) and unload the livepatch.
+    UnloadLivepatch {
+        /// The module.
+        module: ModuleName,
+        /// How long the disabling may take.
+        #[serde(with = "millis")]
+        deadline: Duration,
+        /// Livepatches of ours that it replaced, in the order of loading them again.
+        reload: Vec<LoadedPayload>,
+    },
+    /// Load the livepatch again and wait for its transition.
+    ReloadLivepatch {
+        /// What to load.
+        patch: LoadedPayload,
+        /// How long the transition may take.
+        #[serde(with = "millis")]
+        deadline: Duration,
+    },
+    /// Remove the pre-dump's images.
+    DiscardImages {
+        /// Whose.
+        container: ContainerId,
+    },
+    /// Drop nothing any more; the connections' own processes are back.
+    LetConnectionsGo {
+        /// Whose.
+        container: ContainerId,
+    },
+    /// Bring the container back from the checkpoint with memory and connections.
+    RestoreCheckpoint {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Mount the root file system as it was and prove its files by digest.
+    SwitchBack {
+        /// Which.
+        container: ContainerId,
+        /// The way it was.
+        to: Topology,
+    },
+    /// End the version on trial.
+    StopTrial {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Start the container again on its old files.
+    StartAgain {
+        /// Which.
+        container: ContainerId,
+    },
+    /// There is no way back.
+    Impossible {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A livepatch whose bytes are in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedPayload {
+    /// The module.
+    pub module: ModuleName,
+    /// Its bytes.
+    pub payload: Sha256,
+}

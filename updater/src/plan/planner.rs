@@ -1,0 +1,338 @@
+//! From a verified manifest and the facts of a host to a plan. Pure.
+//!
+//! The order is the least disturbing first: layers are unpacked while nothing is touched, livepatches go
+//! live, then the affected containers are restarted, as many at a time as the manifest allows. Host probes
+//! and the settle time follow, then the commit.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use manifests::{
+    Component, LayerComponent, LivepatchComponent, Manifest, OnRollback, Probe, Replace, WithoutCheckpoint,
+};
+
+use super::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
+use super::{Action, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo};
+use crate::runtime::{ContainerId, FreshUpper, Topology};
+
+/// Why this host cannot take this manifest. Nothing was touched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} of this host's preconditions {} not met:\n{}", unmet.len(), if unmet.len() == 1 { "is" } else { "are" }, list(unmet))]
+pub struct Refusal {
+    /// Every precondition that does not hold.
+    pub unmet: Vec<Unmet>,
+}
+
+fn list(unmet: &[Unmet]) -> String {
+    unmet.iter().map(|unmet| format!("  - {unmet}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Make the plan for a manifest on a host. `name` is unique to the transaction; fresh directories bear it.
+///
+/// # Errors
+/// [`Refusal`] with every unmet precondition, not only the first.
+pub fn plan(manifest: &Manifest, facts: &HostFacts, name: &str) -> Result<Plan, Refusal> {
+    let mut draft = Draft::new(facts);
+    draft.check_targets(manifest);
+    draft.unmet.extend(facts.unmet.iter().cloned());
+    let livepatches = manifest.components.iter().filter_map(|component| match component {
+        Component::Livepatch(livepatch) => Some(livepatch),
+        Component::Layer(_) => None,
+    });
+    for (component, known) in livepatches.zip(&facts.livepatches) {
+        draft.livepatch(component, known);
+    }
+    draft.containers(manifest, name);
+    draft.finish(manifest)
+}
+
+/// A plan under way.
+struct Draft<'a> {
+    facts: &'a HostFacts,
+    steps: Vec<Step>,
+    stage: u32,
+    containers: Vec<PlannedContainer>,
+    unmet: Vec<Unmet>,
+    notes: Vec<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(facts: &'a HostFacts) -> Self {
+        Self { facts, steps: Vec::new(), stage: 0, containers: Vec::new(), unmet: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Add a stage of one lane.
+    fn stage(&mut self, steps: impl IntoIterator<Item = (Action, Undo)>) {
+        self.lanes([steps.into_iter().collect()]);
+    }
+
+    /// Add a stage of lanes that run side by side.
+    fn lanes(&mut self, lanes: impl IntoIterator<Item = Vec<(Action, Undo)>>) {
+        let mut any = false;
+        for (lane, steps) in (0..).zip(lanes) {
+            any |= !steps.is_empty();
+            let stage = self.stage;
+            self.steps.extend(steps.into_iter().map(|(action, undo)| Step { stage, lane, action, undo }));
+        }
+        self.stage += u32::from(any);
+    }
+
+    fn miss(&mut self, subject: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) {
+        self.unmet.push(Unmet { subject: subject.into(), expected: expected.into(), found: found.into() });
+    }
+
+    fn check_targets(&mut self, manifest: &Manifest) {
+        let targets = &manifest.targets;
+        if !targets.arch.iter().any(|arch| arch.as_str() == self.facts.arch) {
+            let expected = join(targets.arch.iter().map(|arch| arch.as_str()));
+            self.miss("this host's architecture", expected, &self.facts.arch);
+        }
+        if !targets.kernels.is_empty() && !targets.kernels.contains(&self.facts.kernel) {
+            self.miss("this host's kernel", join(&targets.kernels), self.facts.kernel.to_string());
+        }
+    }
+
+    fn livepatch(&mut self, component: &LivepatchComponent, known: &LivepatchFacts) {
+        let module = &component.module;
+        self.unmet.extend(known.unmet.iter().cloned());
+        self.notes.extend(known.warnings.iter().cloned());
+        if let Some(why) = &known.quarantined {
+            self.miss(format!("livepatch {module}"), "a module that this host has not crashed of", why);
+        }
+        match &known.presence {
+            Presence::Live => {
+                self.notes.push(format!("livepatch {module} is live already"));
+                return;
+            }
+            Presence::Other { what } => {
+                self.miss(format!("livepatch {module}"), "no other module of that name", what);
+            }
+            Presence::Absent => {}
+        }
+        let mut reload = Vec::new();
+        for replaced in &known.replaces {
+            match replaced.payload {
+                Some(payload) => reload.push(LoadedPayload { module: replaced.module.clone(), payload }),
+                None => self.miss(
+                    format!("livepatch {module}"),
+                    "to replace only livepatches that can be loaded again on rollback",
+                    format!("{}, which this program did not load", replaced.module),
+                ),
+            }
+        }
+        if component.replace == Replace::All && !reload.is_empty() {
+            let names = join(reload.iter().map(|patch| patch.module.as_str()));
+            self.notes.push(format!("livepatch {module} replaces {names}; a rollback loads them again"));
+        }
+        let deadline = component.transition.deadline.into();
+        let payload = component.payload.sha256;
+        self.stage([
+            (
+                Action::ArmCrashGuard { module: module.clone(), payload, window: self.facts.settings.crash_guard },
+                Undo::DisarmCrashGuard { payload },
+            ),
+            (
+                Action::LoadLivepatch { module: module.clone(), payload },
+                Undo::UnloadLivepatch { module: module.clone(), deadline, reload },
+            ),
+            // The load's undo takes the transition back with the module.
+            (Action::AwaitTransition { module: module.clone(), deadline }, Undo::Nothing),
+        ]);
+    }
+
+    fn containers(&mut self, manifest: &Manifest, name: &str) {
+        let layers: BTreeMap<usize, &LayerComponent> = manifest
+            .components
+            .iter()
+            .enumerate()
+            .filter_map(|(index, component)| match component {
+                Component::Layer(layer) => Some((index, layer)),
+                Component::Livepatch(_) => None,
+            })
+            .collect();
+        let mut work = Vec::new();
+        for known in &self.facts.containers {
+            let by: Vec<&LayerComponent> =
+                known.affected.iter().filter_map(|affected| layers.get(&affected.component).copied()).collect();
+            if let Some(first) = by.first() {
+                work.push((order_key(first, known), known, by));
+            }
+        }
+        work.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+
+        let mut lanes = Vec::new();
+        for (_, known, by) in &work {
+            if let Some(steps) = self.container(known, by, name) {
+                lanes.push((by, steps));
+            }
+        }
+        let mut unpack: Vec<(Action, Undo)> = Vec::new();
+        for layer in lanes.iter().flat_map(|(by, _)| by.iter()) {
+            // A layer in the store harms nobody; what no container uses is collected later.
+            let step = (Action::UnpackLayer { layer: layer.payload.sha256, format: layer.format }, Undo::Nothing);
+            if !unpack.contains(&step) {
+                unpack.push(step);
+            }
+        }
+        self.stage(unpack);
+        let width = lanes.iter().flat_map(|(by, _)| by.iter()).map(|layer| layer.concurrency).min().unwrap_or(1);
+        let mut lanes = lanes.into_iter().map(|(_, steps)| steps).peekable();
+        while lanes.peek().is_some() {
+            let batch: Vec<_> = lanes.by_ref().take(width.max(1) as usize).collect();
+            self.lanes(batch);
+        }
+    }
+
+    /// The steps for one affected container, and what it will feel; `None` if it is left alone.
+    fn container(&mut self, known: &ContainerFacts, by: &[&LayerComponent], name: &str) -> Option<Vec<(Action, Undo)>> {
+        let id = &known.container.id;
+        self.unmet.extend(known.unmet.iter().cloned());
+        let feels = self.feels(known, by);
+        let files = known.affected.iter().flat_map(|affected| affected.files.iter().cloned()).collect();
+        self.containers.push(PlannedContainer {
+            container: known.container.clone(),
+            topology: known.topology.clone(),
+            files,
+            feels: feels.clone(),
+        });
+        let checkpoint = match feels {
+            Feels::Skipped { .. } => return None,
+            Feels::RestartWithCheckpoint => true,
+            Feels::RestartWithoutCheckpoint { .. } => false,
+        };
+        let layers: Vec<PathBuf> =
+            by.iter().map(|layer| layer_directory(&self.facts.settings.store, &layer.payload.sha256)).collect();
+        let fresh = Fresh::beside(known, &self.facts.settings.store, name);
+        let to = match known.topology.trial(&known.container.rootfs, &layers, &fresh.upper) {
+            Ok(to) => to,
+            Err(error) => {
+                self.miss(format!("the root file system of container {id}"), "room for one more layer", error.to_string());
+                return None;
+            }
+        };
+        let mut steps = take_down(id, checkpoint);
+        steps.push((
+            Action::SwitchRootfs { container: id.clone(), to },
+            Undo::SwitchBack { container: id.clone(), to: known.topology.with_new_work(&fresh.back) },
+        ));
+        steps.push((Action::Start { container: id.clone() }, Undo::StopTrial { container: id.clone() }));
+        let probes = by.iter().flat_map(|layer| layer.probes.iter());
+        steps.extend(sited(probes, &ProbeSite::Container { container: id.clone() }).map(|probe| (Action::Probe(probe), Undo::Nothing)));
+        Some(steps)
+    }
+
+    fn feels(&mut self, known: &ContainerFacts, by: &[&LayerComponent]) -> Feels {
+        if known.obstacles.is_empty() {
+            return Feels::RestartWithCheckpoint;
+        }
+        let obstacles: Vec<String> = known.obstacles.iter().map(ToString::to_string).collect();
+        let any = |wanted| by.iter().any(|layer| layer.without_checkpoint == wanted);
+        if any(WithoutCheckpoint::Fail) {
+            let subject = format!("container {}", known.container.id);
+            for obstacle in &obstacles {
+                self.miss(subject.clone(), "a container that can be checkpointed", obstacle);
+            }
+        }
+        if any(WithoutCheckpoint::Skip) {
+            Feels::Skipped { obstacles }
+        } else {
+            Feels::RestartWithoutCheckpoint { obstacles }
+        }
+    }
+
+    fn finish(mut self, manifest: &Manifest) -> Result<Plan, Refusal> {
+        if !self.unmet.is_empty() {
+            return Err(Refusal { unmet: self.unmet });
+        }
+        let host: Vec<SitedProbe> = sited(&manifest.probes, &ProbeSite::Host).collect();
+        self.stage(host.iter().cloned().map(|probe| (Action::Probe(probe), Undo::Nothing)));
+        if !self.steps.is_empty() {
+            let probes = self.steps.iter().filter_map(|step| match &step.action {
+                Action::Probe(probe) => Some(probe.clone()),
+                _ => None,
+            });
+            let settle = Action::Settle { watch: manifest.settle.into(), probes: probes.collect() };
+            self.stage([(settle, Undo::Nothing)]);
+        }
+        let why = "the host was committed to the new state".to_owned();
+        self.stage([(Action::Commit, Undo::Impossible { why: why.clone() })]);
+        let held: Vec<ContainerId> = self
+            .steps
+            .iter()
+            .filter_map(|step| match &step.action {
+                Action::HoldConnections { container } => Some(container.clone()),
+                _ => None,
+            })
+            .collect();
+        self.stage(
+            held.into_iter()
+                .map(|container| (Action::ReleaseConnections { container }, Undo::Impossible { why: why.clone() })),
+        );
+        let on_failure = match manifest.rollback.on_failure {
+            OnRollback::Automatic => OnFailure::RollBack,
+            OnRollback::Hold => OnFailure::Hold,
+        };
+        Ok(Plan { containers: self.containers, steps: self.steps, on_failure, notes: self.notes })
+    }
+}
+
+/// The steps that end a running container so that it can come back.
+pub(super) fn take_down(id: &ContainerId, checkpoint: bool) -> Vec<(Action, Undo)> {
+    let container = || id.clone();
+    if !checkpoint {
+        return vec![(Action::Stop { container: container() }, Undo::StartAgain { container: container() })];
+    }
+    vec![
+        (Action::PreDump { container: container() }, Undo::DiscardImages { container: container() }),
+        // Undone after the restore, when the connections have their processes again.
+        (Action::HoldConnections { container: container() }, Undo::LetConnectionsGo { container: container() }),
+        (Action::Checkpoint { container: container() }, Undo::RestoreCheckpoint { container: container() }),
+    ]
+}
+
+/// Where an unpacked layer lives in the store.
+pub fn layer_directory(store: &Path, layer: &manifests::Sha256) -> PathBuf {
+    store.join("layers").join(layer.to_string())
+}
+
+/// The directories that a transaction makes for a container.
+pub(super) struct Fresh {
+    /// For the changes of the version on trial.
+    pub(super) upper: FreshUpper,
+    /// The work directory for mounting the old upper directory again: overlay wants a new one.
+    pub(super) back: PathBuf,
+}
+
+impl Fresh {
+    /// Beside the container's own upper directory, so that its data stays on its file system; in the store
+    /// for a plain root file system, which has none.
+    pub(super) fn beside(known: &ContainerFacts, store: &Path, name: &str) -> Self {
+        let beside = match &known.topology {
+            Topology::Overlay(overlay) => overlay.upper.as_deref().and_then(Path::parent),
+            Topology::Plain => None,
+        };
+        let directory = match beside {
+            Some(parent) => parent.join(format!("update-{name}")),
+            None => store.join("rootfs").join(known.container.id.as_str()).join(name),
+        };
+        let upper = FreshUpper { upper: directory.join("upper"), work: directory.join("work") };
+        Self { upper, back: directory.join("back") }
+    }
+}
+
+fn sited<'a>(
+    probes: impl IntoIterator<Item = &'a Probe>,
+    site: &ProbeSite,
+) -> impl Iterator<Item = SitedProbe> {
+    probes.into_iter().map(move |probe| SitedProbe { site: site.clone(), probe: probe.clone() })
+}
+
+/// Containers sort by the ordering label's value (those without it last), then by name.
+fn order_key(layer: &LayerComponent, known: &ContainerFacts) -> (bool, String, ContainerId) {
+    let value = layer.order.as_ref().and_then(|order| known.container.annotations.get(order.name.as_str()));
+    (value.is_none(), value.cloned().unwrap_or_default(), known.container.id.clone())
+}
+
+fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}

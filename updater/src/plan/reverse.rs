@@ -1,0 +1,191 @@
+//! The plan that undoes a committed transaction. Pure.
+//!
+//! It is a transaction of its own, with the same steps, so it can fail and be undone like any other. Files
+//! and connections that came after the commit are the operator's: by default a container is restarted on its
+//! old files and keeps its data; [`Memory::FromCheckpoint`] brings back memory and files of the checkpoint
+//! and loses what came since.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::facts::{ContainerFacts, Settings, Unmet};
+use super::planner::{Fresh, Refusal, layer_directory, take_down};
+use super::{Action, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
+use crate::runtime::ContainerId;
+
+/// What a container gets back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// The old files; data written since stays; its processes start afresh.
+    StartAfresh,
+    /// Memory and files of the checkpoint; what came since is lost.
+    FromCheckpoint {
+        /// Since when it is lost.
+        taken: Timestamp,
+    },
+}
+
+/// What the reverse planner needs to know.
+#[derive(Debug, Clone)]
+pub struct ReverseFacts<'a> {
+    /// Name of the transaction to undo.
+    pub of: &'a str,
+    /// Its plan.
+    pub done: &'a Plan,
+    /// Livepatches that are loaded now and that the host should have.
+    pub live: &'a [LoadedPayload],
+    /// The containers of the plan that run now.
+    pub containers: &'a [ContainerFacts],
+    /// What each container gets back.
+    pub memory: Memory,
+    /// From the host's configuration.
+    pub settings: &'a Settings,
+}
+
+/// Make the plan; `name` is unique to the new transaction.
+///
+/// # Errors
+/// [`Refusal`] if a container's root file system cannot be put back.
+pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
+    let mut plan = Plan { containers: Vec::new(), steps: Vec::new(), on_failure: OnFailure::RollBack, notes: Vec::new() };
+    let mut unmet = Vec::new();
+    let mut stage = 0;
+    for planned in facts.done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. })) {
+        let id = &planned.container.id;
+        let Some(now) = facts.containers.iter().find(|now| &now.container.id == id) else {
+            plan.notes.push(format!("container {id} is not running; it gets its old files when it is started"));
+            continue;
+        };
+        match container(facts, planned, now, name) {
+            Ok(steps) => {
+                push(&mut plan, &mut stage, steps);
+                plan.containers.push(PlannedContainer {
+                    container: now.container.clone(),
+                    topology: now.topology.clone(),
+                    files: planned.files.clone(),
+                    feels: feels(now),
+                });
+            }
+            Err(missing) => unmet.push(missing),
+        }
+    }
+    for step in facts.done.steps.iter().rev() {
+        if let Action::LoadLivepatch { module, payload } = &step.action {
+            let patch = LoadedPayload { module: module.clone(), payload: *payload };
+            if !facts.live.contains(&patch) {
+                plan.notes.push(format!("livepatch {module} is not live"));
+                continue;
+            }
+            let (deadline, reload) = match &step.undo {
+                Undo::UnloadLivepatch { deadline, reload, .. } => (*deadline, reload.clone()),
+                _ => (DEFAULT_DEADLINE, Vec::new()),
+            };
+            push(&mut plan, &mut stage, livepatch(patch, deadline, reload, facts.settings.crash_guard));
+        }
+    }
+    if !unmet.is_empty() {
+        return Err(Refusal { unmet });
+    }
+    let impossible = || Undo::Impossible { why: "the host was committed to the rollback".to_owned() };
+    push(&mut plan, &mut stage, vec![(Action::Commit, impossible())]);
+    let held: Vec<ContainerId> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::HoldConnections { container } => Some(container.clone()),
+            _ => None,
+        })
+        .collect();
+    let release = held.into_iter().map(|container| (Action::ReleaseConnections { container }, impossible())).collect();
+    push(&mut plan, &mut stage, release);
+    Ok(plan)
+}
+
+/// For a load step whose undo says nothing; the planner makes no such step.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+
+fn push(plan: &mut Plan, stage: &mut u32, steps: Vec<(Action, Undo)>) {
+    let here = *stage;
+    *stage += u32::from(!steps.is_empty());
+    plan.steps.extend(steps.into_iter().map(|(action, undo)| Step { stage: here, lane: 0, action, undo }));
+}
+
+fn feels(now: &ContainerFacts) -> Feels {
+    if now.obstacles.is_empty() {
+        Feels::RestartWithCheckpoint
+    } else {
+        Feels::RestartWithoutCheckpoint { obstacles: now.obstacles.iter().map(ToString::to_string).collect() }
+    }
+}
+
+fn container(
+    facts: &ReverseFacts<'_>,
+    planned: &PlannedContainer,
+    now: &ContainerFacts,
+    name: &str,
+) -> Result<Vec<(Action, Undo)>, Unmet> {
+    let id = planned.container.id.clone();
+    if let Some(unmet) = now.unmet.first() {
+        return Err(unmet.clone());
+    }
+    let mut steps = take_down(&id, now.obstacles.is_empty());
+    let fresh = Fresh::beside(now, &facts.settings.store, name);
+    let to = match facts.memory {
+        Memory::FromCheckpoint { .. } => planned.topology.with_new_work(&fresh.upper.work),
+        Memory::StartAfresh => {
+            let layers: Vec<_> = facts
+                .done
+                .steps
+                .iter()
+                .filter_map(|step| match &step.action {
+                    Action::UnpackLayer { layer, .. } => Some(layer_directory(&facts.settings.store, layer)),
+                    _ => None,
+                })
+                .collect();
+            now.topology.without(&layers, &fresh.upper.work).map_err(|error| Unmet {
+                subject: format!("the root file system of container {id}"),
+                expected: "a way to put the old files back".to_owned(),
+                found: error.to_string(),
+            })?
+        }
+    };
+    steps.push((
+        Action::SwitchRootfs { container: id.clone(), to },
+        Undo::SwitchBack { container: id.clone(), to: now.topology.with_new_work(&fresh.back) },
+    ));
+    let start = match facts.memory {
+        Memory::StartAfresh => Action::Start { container: id.clone() },
+        Memory::FromCheckpoint { .. } => {
+            Action::RestoreRetained { container: id.clone(), of: facts.of.to_owned() }
+        }
+    };
+    steps.push((start, Undo::StopTrial { container: id }));
+    Ok(steps)
+}
+
+fn livepatch(
+    patch: LoadedPayload,
+    deadline: Duration,
+    reload: Vec<LoadedPayload>,
+    crash_guard: Duration,
+) -> Vec<(Action, Undo)> {
+    let mut steps = vec![(
+        Action::RemoveLivepatch { module: patch.module.clone(), deadline },
+        Undo::ReloadLivepatch { patch, deadline },
+    )];
+    for old in reload {
+        steps.extend([
+            (
+                Action::ArmCrashGuard { module: old.module.clone(), payload: old.payload, window: crash_guard },
+                Undo::DisarmCrashGuard { payload: old.payload },
+            ),
+            (
+                Action::LoadLivepatch { module: old.module.clone(), payload: old.payload },
+                Undo::UnloadLivepatch { module: old.module.clone(), deadline, reload: Vec::new() },
+            ),
+            (Action::AwaitTransition { module: old.module, deadline }, Undo::Nothing),
+        ]);
+    }
+    steps
+}

@@ -1,0 +1,190 @@
+//! Payloads by digest: hashed while they are copied in, used only as the file that was hashed.
+//!
+//! `payloads/<sha256>` in the store. A payload becomes visible under its digest only after its bytes were
+//! hashed, synced and renamed, so a name in this directory is a statement about its content. [`Payloads::open`]
+//! hashes again and returns the descriptor that it hashed: nothing re-opens the path.
+//!
+//! It does not know what a payload is for.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use manifests::{Payload, Sha256};
+use sha2::Digest;
+
+/// Large enough that hashing, not system calls, sets the pace.
+const CHUNK: usize = 256 * 1024;
+
+/// Why a payload cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The payload's file is not where it was looked for.
+    #[error("payload {name} is missing: looked for {path}")]
+    Missing {
+        /// Its name in the manifest.
+        name: String,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The payload has another size than the manifest says.
+    #[error("payload {name} is {found} bytes long, the manifest says {expected}")]
+    Size {
+        /// Its name in the manifest.
+        name: String,
+        /// What the manifest says, in bytes.
+        expected: u64,
+        /// What was found, in bytes; at most one more than expected is read.
+        found: u64,
+    },
+    /// The payload's bytes are not the ones that were signed.
+    #[error("payload {name} has SHA-256 {found}, the manifest says {expected}")]
+    Changed {
+        /// Its name in the manifest.
+        name: String,
+        /// What the manifest says.
+        expected: Sha256,
+        /// What was found.
+        found: Sha256,
+    },
+    /// The store's own copy is damaged.
+    #[error("the store's copy of {digest} is damaged: its bytes have SHA-256 {found}")]
+    Damaged {
+        /// What it should be.
+        digest: Sha256,
+        /// What it is.
+        found: Sha256,
+    },
+    /// Reading or writing failed.
+    #[error("{doing} {path}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+}
+
+/// The payload directory of a store.
+#[derive(Debug, Clone)]
+pub struct Payloads {
+    directory: PathBuf,
+}
+
+impl Payloads {
+    /// The payloads of the store at `store`; the directory is made when the first one is added.
+    pub fn new(store: &Path) -> Self {
+        Self { directory: store.join("payloads") }
+    }
+
+    /// Copy the payload in from `source_dir` unless it is there already, hashing what is copied.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the store then holds no trace of it.
+    pub fn add(&self, payload: &Payload, source_dir: &Path) -> Result<(), StoreError> {
+        if self.path(&payload.sha256).exists() && self.open(&payload.sha256).is_ok() {
+            return Ok(());
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .map_err(StoreError::io("make", &self.directory))?;
+        let name = payload.file.to_string();
+        let source_path = source_dir.join(&name);
+        let mut source = match File::open(&source_path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing { name, path: source_path });
+            }
+            Err(error) => return Err(StoreError::io("open", &source_path)(error)),
+        };
+        let mut copy = tempfile::Builder::new()
+            .prefix(".incoming-")
+            .tempfile_in(&self.directory)
+            .map_err(StoreError::io("make a file in", &self.directory))?;
+        // One byte more than expected is enough to know that it is too long.
+        let mut limited = (&mut source).take(payload.size.saturating_add(1));
+        let (found, size) = hash_while(&mut limited, |chunk| copy.write_all(chunk))
+            .map_err(StoreError::io("copy", &source_path))?;
+        if size != payload.size {
+            return Err(StoreError::Size { name, expected: payload.size, found: size });
+        }
+        if found != payload.sha256 {
+            return Err(StoreError::Changed { name, expected: payload.sha256, found });
+        }
+        copy.as_file().sync_all().map_err(StoreError::io("sync", copy.path()))?;
+        let path = self.path(&payload.sha256);
+        copy.persist(&path).map_err(|error| StoreError::io("rename to", &path)(error.error))?;
+        sync_directory(&self.directory)
+    }
+
+    /// Open a payload, hash it, and return the very descriptor that was hashed, at its start.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the bytes are not those of its name any more.
+    pub fn open(&self, digest: &Sha256) -> Result<File, StoreError> {
+        let path = self.path(digest);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(StoreError::io("open", &path))?;
+        let (found, _) = hash_while(&mut file, |_| Ok(())).map_err(StoreError::io("read", &path))?;
+        if found != *digest {
+            return Err(StoreError::Damaged { digest: *digest, found });
+        }
+        file.rewind().map_err(StoreError::io("rewind", &path))?;
+        Ok(file)
+    }
+
+    /// The bytes of a payload, checked.
+    ///
+    /// # Errors
+    /// As [`Payloads::open`].
+    pub fn read(&self, digest: &Sha256) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        self.open(digest)?.read_to_end(&mut bytes).map_err(StoreError::io("read", &self.path(digest)))?;
+        Ok(bytes)
+    }
+
+    fn path(&self, digest: &Sha256) -> PathBuf {
+        self.directory.join(digest.to_string())
+    }
+}
+
+/// Read to the end, give each chunk to `sink`, and return the SHA-256 and the number of bytes.
+pub fn hash_while(
+    source: &mut dyn Read,
+    mut sink: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<(Sha256, u64)> {
+    let mut hash = sha2::Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut size = 0;
+    loop {
+        let read = match source.read(&mut chunk) {
+            Ok(0) => return Ok((Sha256::from_bytes(hash.finalize().into()), size)),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hash.update(&chunk[..read]);
+        sink(&chunk[..read])?;
+        size += read as u64;
+    }
+}
+
+/// Make a rename in this directory survive a power cut.
+pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", directory))
+}

@@ -1,0 +1,269 @@
+//! The driver and the journal against a model of a host, cut at every boundary.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use manifests::Sha256;
+use serde_json::Value;
+
+use super::driver::{Boundaries, Boundary, DriveError, Driver, Hands, Heard, Onward, Place, Reached, StepError};
+use super::journal::{Journal, Origin, TransactionId};
+use super::state::{Cause, Event, Outcome, Phase};
+use crate::baseline::Baseline;
+use crate::host::boot::BootId;
+use crate::host::clock::{Clock, SystemClock};
+use crate::plan::{Action, LoadedPayload, OnFailure, Plan, Step, Undo};
+
+const BOOT: &str = "11111111-1111-1111-1111-111111111111";
+
+/// A host that is a set of loaded modules.
+#[derive(Default)]
+struct Model {
+    loaded: Mutex<BTreeSet<String>>,
+    fails: Option<&'static str>,
+    undo_fails: Mutex<Option<&'static str>>,
+}
+
+impl Hands for Model {
+    fn perform(&self, at: &Place<'_>) -> Result<Value, StepError> {
+        if let Action::LoadLivepatch { module, .. } = &at.step.action {
+            if self.fails == Some(module.as_str()) {
+                return Err(StepError::doing(format!("load {module}"))("the model says no"));
+            }
+            self.loaded.lock().unwrap().insert(module.to_string());
+        }
+        Ok(Value::Null)
+    }
+
+    fn undo(&self, at: &Place<'_>) -> Result<Value, StepError> {
+        if let Undo::UnloadLivepatch { module, .. } = &at.step.undo {
+            if *self.undo_fails.lock().unwrap() == Some(module.as_str()) {
+                return Err(StepError::doing(format!("unload {module}"))("the model says no"));
+            }
+            self.loaded.lock().unwrap().remove(module.as_str());
+        }
+        Ok(Value::Null)
+    }
+}
+
+/// Cuts, or turns back, at the n-th boundary.
+struct At {
+    reached: AtomicUsize,
+    at: usize,
+    what: Onward,
+}
+
+impl Boundaries for At {
+    fn reached(&self, _: &Boundary<'_>) -> Onward {
+        if self.reached.fetch_add(1, Ordering::SeqCst) == self.at { self.what } else { Onward::Continue }
+    }
+}
+
+fn at(at: usize, what: Onward) -> At {
+    At { reached: AtomicUsize::new(0), at, what }
+}
+
+fn load(stage: u32, lane: u32, name: &str) -> Step {
+    let module: manifests::ModuleName = name.parse().unwrap();
+    let deadline = Duration::from_secs(1);
+    Step {
+        stage,
+        lane,
+        action: Action::LoadLivepatch { module: module.clone(), payload: Sha256::of(name.as_bytes()) },
+        undo: Undo::UnloadLivepatch { module, deadline, reload: Vec::new() },
+    }
+}
+
+fn plan() -> Plan {
+    let commit = Step {
+        stage: 3,
+        lane: 0,
+        action: Action::Commit,
+        undo: Undo::Impossible { why: "committed".to_owned() },
+    };
+    let mut after = commit.clone();
+    after.stage = 4;
+    after.action = Action::Settle { watch: Duration::ZERO, probes: Vec::new() };
+    Plan {
+        containers: Vec::new(),
+        steps: vec![load(0, 0, "one"), load(1, 0, "two"), load(1, 1, "three"), load(1, 1, "four"), commit, after],
+        on_failure: OnFailure::RollBack,
+        notes: Vec::new(),
+    }
+}
+
+/// A journal on disk with one transaction begun in it.
+struct Bench {
+    store: tempfile::TempDir,
+    journal: Mutex<Journal>,
+    id: TransactionId,
+}
+
+impl Bench {
+    fn new(plan: &Plan) -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(store.path()).unwrap();
+        let id = TransactionId::new(SystemClock.now(), 1);
+        let origin = Origin::Apply {
+            name: "demo".to_owned(),
+            version: 1,
+            digest: Sha256::of(b"demo").to_string(),
+            signed_by: Vec::new(),
+        };
+        journal.begin(&id, &origin, plan, SystemClock.now()).unwrap();
+        Self { store, journal: Mutex::new(journal), id }
+    }
+
+    /// Forget everything that was only in memory.
+    fn power_cycle(&mut self) {
+        self.journal = Mutex::new(Journal::open(self.store.path()).unwrap());
+    }
+
+    fn drive(&self, model: &Model, boundaries: &At) -> Result<Reached, DriveError> {
+        let stored = self.journal.lock().unwrap().transaction(self.id.as_str()).unwrap();
+        self.driver(model, boundaries, &|_| {}).run(stored)
+    }
+
+    /// What `update resume` does with an open transaction.
+    fn resume(&self, model: &Model, boundaries: &At) -> Result<Reached, DriveError> {
+        let stored = self.journal.lock().unwrap().transaction(self.id.as_str()).unwrap();
+        self.driver(model, boundaries, &|_| {}).resume(stored)
+    }
+
+    fn driver<'a>(
+        &'a self,
+        model: &'a Model,
+        boundaries: &'a At,
+        listener: &'a (dyn Fn(&Heard<'_>) + Sync),
+    ) -> Driver<'a> {
+        static BOOT_ID: std::sync::OnceLock<BootId> = std::sync::OnceLock::new();
+        Driver {
+            journal: &self.journal,
+            hands: model,
+            boundaries,
+            clock: &SystemClock,
+            boot_id: BOOT_ID.get_or_init(|| BOOT.parse().unwrap()),
+            listener,
+        }
+    }
+
+    fn baseline(&self) -> Baseline {
+        Baseline::read(&self.journal.lock().unwrap()).unwrap()
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let stored = self.journal.lock().unwrap().transaction(self.id.as_str()).unwrap();
+        stored.events.into_iter().map(|recorded| recorded.event).collect()
+    }
+}
+
+/// The host and what the journal says of it agree: all new or all old.
+fn expect_whole(bench: &Bench, model: &Model, outcome: Outcome, context: &str) {
+    let loaded = model.loaded.lock().unwrap();
+    let expected = if outcome == Outcome::Committed { 4 } else { 0 };
+    assert_eq!(loaded.len(), expected, "{context}: {outcome:?} but {loaded:?} are loaded");
+    assert_eq!(bench.baseline().livepatches.len(), expected, "{context}: baseline");
+}
+
+const NEVER: usize = usize::MAX;
+
+#[test]
+fn an_undisturbed_transaction_commits() {
+    let (bench, model) = (Bench::new(&plan()), Model::default());
+    let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::Ended(Outcome::Committed));
+    expect_whole(&bench, &model, Outcome::Committed, "undisturbed");
+}
+
+#[test]
+fn a_cut_at_any_boundary_resumes_to_all_new_or_all_old() {
+    let mut cuts = 0;
+    for boundary in 0.. {
+        let (mut bench, model) = (Bench::new(&plan()), Model::default());
+        let cut = bench.drive(&model, &at(boundary, Onward::Cut));
+        if cut.is_ok() {
+            break;
+        }
+        cuts += 1;
+        bench.power_cycle();
+        let Reached::Ended(outcome) = bench.resume(&model, &at(NEVER, Onward::Continue)).unwrap() else {
+            panic!("boundary {boundary}: did not end");
+        };
+        expect_whole(&bench, &model, outcome, &format!("boundary {boundary}"));
+    }
+    assert!(cuts > 20, "only {cuts} boundaries were met");
+}
+
+#[test]
+fn a_second_cut_during_the_recovery_changes_nothing() {
+    for first in (0..16).step_by(3) {
+        for second in 0.. {
+            let (mut bench, model) = (Bench::new(&plan()), Model::default());
+            assert!(bench.drive(&model, &at(first, Onward::Cut)).is_err());
+            bench.power_cycle();
+            if bench.resume(&model, &at(second, Onward::Cut)).is_ok() {
+                break;
+            }
+            bench.power_cycle();
+            let Reached::Ended(outcome) = bench.resume(&model, &at(NEVER, Onward::Continue)).unwrap() else {
+                panic!("{first}, {second}: did not end");
+            };
+            expect_whole(&bench, &model, outcome, &format!("{first}, {second}"));
+        }
+    }
+}
+
+#[test]
+fn an_operator_who_stops_it_before_the_commit_gets_the_old_state() {
+    for boundary in 0..14 {
+        let (bench, model) = (Bench::new(&plan()), Model::default());
+        let reached = bench.drive(&model, &at(boundary, Onward::TurnBack)).unwrap();
+        let turned = bench.events().contains(&Event::RollbackDecided { cause: Cause::Operator });
+        let expected = if turned { Outcome::RolledBack } else { Outcome::Committed };
+        assert_eq!(reached, Reached::Ended(expected), "boundary {boundary}");
+        expect_whole(&bench, &model, expected, &format!("boundary {boundary}"));
+    }
+}
+
+#[test]
+fn a_failed_step_takes_back_what_was_done_before_it() {
+    let (bench, model) = (Bench::new(&plan()), Model { fails: Some("four"), ..Model::default() });
+    let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::Ended(Outcome::RolledBack));
+    expect_whole(&bench, &model, Outcome::RolledBack, "failed step");
+}
+
+#[test]
+fn a_failed_step_under_hold_waits_for_the_operator() {
+    let mut held = plan();
+    held.on_failure = OnFailure::Hold;
+    let (bench, model) = (Bench::new(&held), Model { fails: Some("two"), ..Model::default() });
+    let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::NeedsOperator(vec![1]));
+}
+
+#[test]
+fn a_failed_undo_leaves_the_transaction_open_and_a_retry_ends_it() {
+    let (bench, model) = (Bench::new(&plan()), Model { fails: Some("four"), ..Model::default() });
+    *model.undo_fails.lock().unwrap() = Some("one");
+    let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::NeedsOperator(vec![0]));
+    assert_eq!(bench.journal.lock().unwrap().unfinished().unwrap().len(), 1);
+    *model.undo_fails.lock().unwrap() = None;
+    let reached = bench.resume(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::Ended(Outcome::RolledBack));
+    expect_whole(&bench, &model, Outcome::RolledBack, "after the retry");
+    assert!(bench.journal.lock().unwrap().unfinished().unwrap().is_empty());
+}
+
+#[test]
+fn the_journal_replays_to_the_state_that_was_driven() {
+    let (bench, model) = (Bench::new(&plan()), Model::default());
+    bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    let stored = bench.journal.lock().unwrap().transaction(bench.id.as_str()).unwrap();
+    assert_eq!(*stored.progress.phase(), Phase::Ended(Outcome::Committed));
+    let reload = LoadedPayload { module: "one".parse().unwrap(), payload: Sha256::of(b"one") };
+    assert_eq!(bench.baseline().livepatches[0].payload, reload.payload);
+}

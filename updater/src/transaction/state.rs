@@ -1,0 +1,375 @@
+//! The transition function of a host transaction.
+//!
+//! A transaction is a [`Plan`] plus the list of [`Event`]s that happened to it. [`Progress::apply`] is the
+//! only place where an event changes anything, and it serves both live running and replaying the journal
+//! after a crash; [`Progress::next`] derives what to do from nothing else. So what a resumed transaction does
+//! can never differ from what the interrupted one would have done.
+//!
+//! Invariants:
+//! - the commit step decides: before it is done a transaction can only end rolled back, after it only
+//!   committed;
+//! - a step is undone if it was *intended*, whether or not its outcome was recorded, because an intended step
+//!   may have acted; undos are therefore safe to repeat and safe on untouched things;
+//! - nothing here touches a host, reads a clock, or panics on a strange journal: an impossible event is an
+//!   [`Impossible`] error.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Action, OnFailure, Plan};
+
+/// Index of a step in its plan.
+pub type StepIndex = usize;
+
+/// Something that happened to a transaction. Each event is synced to disk before the next thing is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The step is about to touch the host.
+    Intended {
+        /// Which step.
+        step: StepIndex,
+    },
+    /// The step took effect and its effect was checked.
+    Done {
+        /// Which step.
+        step: StepIndex,
+        /// What the step learned that its undo or the story of the transaction needs.
+        receipt: serde_json::Value,
+    },
+    /// The step did not take effect, or did so only in part.
+    Failed {
+        /// Which step.
+        step: StepIndex,
+        /// The error with its causes.
+        error: String,
+    },
+    /// From here on the transaction goes back to the old state.
+    RollbackDecided {
+        /// Why.
+        cause: Cause,
+    },
+    /// The undo of the step is about to touch the host.
+    UndoIntended {
+        /// Which step.
+        step: StepIndex,
+    },
+    /// The step's effect is gone, and that was checked.
+    Undone {
+        /// Which step.
+        step: StepIndex,
+        /// What the undo learned.
+        receipt: serde_json::Value,
+    },
+    /// The undo did not take effect. Other steps are still undone.
+    UndoFailed {
+        /// Which step.
+        step: StepIndex,
+        /// The error with its causes.
+        error: String,
+    },
+    /// An operator asked to try the failed steps or undos once more.
+    RetryDecided,
+    /// The transaction is over.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+/// Why a transaction goes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "kebab-case")]
+pub enum Cause {
+    /// A step failed; its index names it.
+    StepFailed {
+        /// Which step.
+        step: StepIndex,
+    },
+    /// The program or the host stopped before the commit.
+    Crash,
+    /// The operator asked, by a signal or by `update rollback`.
+    Operator,
+}
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The host is in the new state.
+    Committed,
+    /// The host is in the old state.
+    RolledBack,
+}
+
+/// Where one step stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepStatus {
+    /// Never begun.
+    Pending,
+    /// Begun, outcome not recorded.
+    Intended,
+    /// Took effect.
+    Done(serde_json::Value),
+    /// Failed, perhaps half-way.
+    Failed(String),
+    /// Its undo has begun, outcome not recorded. Keeps the receipt if there was one.
+    Undoing(Option<serde_json::Value>),
+    /// Undone.
+    Undone,
+    /// Its undo failed. Keeps the receipt and the error.
+    UndoFailed(Option<serde_json::Value>, String),
+}
+
+impl StepStatus {
+    /// What the step learned when it was done, if that was recorded.
+    pub fn receipt(&self) -> Option<&serde_json::Value> {
+        match self {
+            Self::Done(receipt) => Some(receipt),
+            Self::Undoing(receipt) | Self::UndoFailed(receipt, _) => receipt.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Which way a transaction moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Towards the new state.
+    Forward,
+    /// Towards the old state.
+    Backward(Cause),
+    /// Over.
+    Ended(Outcome),
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Run the rest of a stage: lanes that are independent of each other, each with its steps in order.
+    Run(Vec<Vec<StepIndex>>),
+    /// Record that the transaction goes back.
+    DecideRollback(Cause),
+    /// Undo this step.
+    Undo(StepIndex),
+    /// Record this end.
+    End(Outcome),
+    /// These steps (or their undos) failed and only an operator can say what now.
+    NeedsOperator(Vec<StepIndex>),
+    /// The transaction has ended.
+    Nothing,
+}
+
+/// An event that cannot follow what came before: the journal is damaged or the program is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("event {event} cannot follow: step {step:?} is {found}, expected {expected}")]
+pub struct Impossible {
+    /// The event's name.
+    pub event: &'static str,
+    /// The step that it speaks of.
+    pub step: Option<StepIndex>,
+    /// What the event needs.
+    pub expected: &'static str,
+    /// What the state is.
+    pub found: String,
+}
+
+/// A plan and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    plan: Plan,
+    steps: Vec<StepStatus>,
+    phase: Phase,
+}
+
+impl Progress {
+    /// A transaction to which nothing has happened yet.
+    pub fn new(plan: Plan) -> Self {
+        let steps = vec![StepStatus::Pending; plan.steps.len()];
+        Self { plan, steps, phase: Phase::Forward }
+    }
+
+    /// The state after all `events`, in order.
+    ///
+    /// # Errors
+    /// [`Impossible`] for the first event that cannot follow those before it.
+    pub fn replay<'a>(plan: Plan, events: impl IntoIterator<Item = &'a Event>) -> Result<Self, Impossible> {
+        let mut progress = Self::new(plan);
+        for event in events {
+            progress.apply(event)?;
+        }
+        Ok(progress)
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Which way it moves.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Where a step stands; `None` past the end of the plan.
+    pub fn status(&self, step: StepIndex) -> Option<&StepStatus> {
+        self.steps.get(step)
+    }
+
+    /// Whether the commit step took effect, from where on there is no way back inside this transaction.
+    pub fn committed(&self) -> bool {
+        self.plan
+            .steps
+            .iter()
+            .zip(&self.steps)
+            .any(|(step, status)| step.action == Action::Commit && matches!(status, StepStatus::Done(_)))
+    }
+
+    /// Advance by one event.
+    ///
+    /// # Errors
+    /// [`Impossible`] if the event cannot happen in this state; the state is then unchanged.
+    pub fn apply(&mut self, event: &Event) -> Result<(), Impossible> {
+        use StepStatus as S;
+        match event {
+            Event::Intended { step } => {
+                self.expect_phase("intended", &self.phase == &Phase::Forward, "moving forward")?;
+                self.change("intended", *step, "pending", |status| match status {
+                    S::Pending => Some(S::Intended),
+                    _ => None,
+                })
+            }
+            Event::Done { step, receipt } => self.change("done", *step, "intended", |status| match status {
+                S::Intended => Some(S::Done(receipt.clone())),
+                _ => None,
+            }),
+            Event::Failed { step, error } => self.change("failed", *step, "intended", |status| match status {
+                S::Intended => Some(S::Failed(error.clone())),
+                _ => None,
+            }),
+            Event::RollbackDecided { cause } => {
+                let possible = self.phase == Phase::Forward && !self.committed();
+                self.expect_phase("rollback-decided", possible, "moving forward and not committed")?;
+                self.phase = Phase::Backward(cause.clone());
+                Ok(())
+            }
+            Event::UndoIntended { step } => {
+                let backward = matches!(self.phase, Phase::Backward(_));
+                self.expect_phase("undo-intended", backward, "moving backward")?;
+                self.change("undo-intended", *step, "begun and not undone", |status| match status {
+                    S::Intended | S::Failed(_) => Some(S::Undoing(None)),
+                    S::Done(receipt) => Some(S::Undoing(Some(receipt.clone()))),
+                    // The program stopped between this undo's intent and its outcome: it is begun again.
+                    S::Undoing(receipt) => Some(S::Undoing(receipt.clone())),
+                    _ => None,
+                })
+            }
+            Event::Undone { step, .. } => self.change("undone", *step, "being undone", |status| match status {
+                S::Undoing(_) => Some(S::Undone),
+                _ => None,
+            }),
+            Event::UndoFailed { step, error } => {
+                self.change("undo-failed", *step, "being undone", |status| match status {
+                    S::Undoing(receipt) => Some(S::UndoFailed(receipt.clone(), error.clone())),
+                    _ => None,
+                })
+            }
+            Event::RetryDecided => {
+                let open = !matches!(self.phase, Phase::Ended(_));
+                self.expect_phase("retry-decided", open, "not ended")?;
+                let committed = self.committed();
+                for status in &mut self.steps {
+                    match status {
+                        S::UndoFailed(receipt, _) => *status = S::Undoing(receipt.take()),
+                        // After the commit an unfinished step is simply done again.
+                        S::Failed(_) | S::Intended if committed => *status = S::Pending,
+                        _ => {}
+                    }
+                }
+                Ok(())
+            }
+            Event::Ended { outcome } => {
+                let open = !matches!(self.phase, Phase::Ended(_));
+                self.expect_phase("ended", open, "not ended")?;
+                self.phase = Phase::Ended(*outcome);
+                Ok(())
+            }
+        }
+    }
+
+    /// What to do next, derived from the state alone.
+    pub fn next(&self) -> Next {
+        match &self.phase {
+            Phase::Ended(_) => Next::Nothing,
+            Phase::Forward => self.next_forward(),
+            Phase::Backward(_) => self.next_backward(),
+        }
+    }
+
+    fn next_forward(&self) -> Next {
+        let failed = self.steps.iter().position(|status| matches!(status, StepStatus::Failed(_)));
+        if let Some(step) = failed {
+            return if self.committed() || self.plan.on_failure == OnFailure::Hold {
+                Next::NeedsOperator(vec![step])
+            } else {
+                Next::DecideRollback(Cause::StepFailed { step })
+            };
+        }
+        let unfinished = |index: &StepIndex| !matches!(self.steps[*index], StepStatus::Done(_));
+        let Some(first) = (0..self.steps.len()).find(unfinished) else {
+            return Next::End(Outcome::Committed);
+        };
+        let stage = self.plan.steps[first].stage;
+        let mut lanes: BTreeMap<u32, Vec<StepIndex>> = BTreeMap::new();
+        for index in (first..self.steps.len()).filter(unfinished) {
+            let step = &self.plan.steps[index];
+            if step.stage == stage {
+                lanes.entry(step.lane).or_default().push(index);
+            }
+        }
+        Next::Run(lanes.into_values().collect())
+    }
+
+    fn next_backward(&self) -> Next {
+        let begun = |status: &StepStatus| {
+            matches!(
+                status,
+                StepStatus::Intended | StepStatus::Done(_) | StepStatus::Failed(_) | StepStatus::Undoing(_)
+            )
+        };
+        if let Some(step) = self.steps.iter().rposition(begun) {
+            return Next::Undo(step);
+        }
+        let stuck: Vec<StepIndex> = (0..self.steps.len())
+            .filter(|index| matches!(self.steps[*index], StepStatus::UndoFailed(..)))
+            .collect();
+        if stuck.is_empty() { Next::End(Outcome::RolledBack) } else { Next::NeedsOperator(stuck) }
+    }
+
+    fn expect_phase(&self, event: &'static str, holds: bool, expected: &'static str) -> Result<(), Impossible> {
+        if holds {
+            return Ok(());
+        }
+        Err(Impossible { event, step: None, expected, found: format!("{:?}", self.phase) })
+    }
+
+    fn change(
+        &mut self,
+        event: &'static str,
+        step: StepIndex,
+        expected: &'static str,
+        change: impl FnOnce(&StepStatus) -> Option<StepStatus>,
+    ) -> Result<(), Impossible> {
+        let impossible = |found: String| Impossible { event, step: Some(step), expected, found };
+        if let Phase::Ended(outcome) = self.phase {
+            return Err(impossible(format!("ended as {outcome:?}")));
+        }
+        let status = self.steps.get_mut(step).ok_or_else(|| impossible("not in the plan".to_owned()))?;
+        match change(status) {
+            Some(new) => *status = new,
+            None => return Err(impossible(format!("{status:?}"))),
+        }
+        Ok(())
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use manifests::{KernelRelease, ModuleName, Sha256};
 
-use crate::runtime::{Container, Obstacle, Topology};
+use crate::runtime::{Container, Topology};
 
 /// A host as it is at one instant, seen with one manifest in mind.
 #[derive(Debug, Clone)]
@@ -102,8 +102,8 @@ pub struct ContainerFacts {
     pub topology: Topology,
     /// By which components (index in the manifest), and through which mapped files.
     pub affected: Vec<AffectedBy>,
-    /// Why it cannot be checkpointed; empty if it can.
-    pub obstacles: Vec<Obstacle>,
+    /// Why it cannot be checkpointed, one sentence each; empty if it can.
+    pub obstacles: Vec<String>,
     /// Why it cannot be restarted either, checkpoint or not; empty if it can.
     pub unmet: Vec<Unmet>,
 }

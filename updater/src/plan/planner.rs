@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use manifests::{
-    Component, LayerComponent, LivepatchComponent, Manifest, OnRollback, Probe, Replace, WithoutCheckpoint,
+    Component, LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, WithoutCheckpoint,
 };
 
 use super::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
@@ -124,7 +124,7 @@ impl<'a> Draft<'a> {
             let names = join(reload.iter().map(|patch| patch.module.as_str()));
             self.notes.push(format!("livepatch {module} replaces {names}; a rollback loads them again"));
         }
-        let deadline = component.transition.deadline.into();
+        let deadline = component.transition.deadline.duration();
         let payload = component.payload.sha256;
         self.stage([
             (
@@ -225,7 +225,7 @@ impl<'a> Draft<'a> {
         if known.obstacles.is_empty() {
             return Feels::RestartWithCheckpoint;
         }
-        let obstacles: Vec<String> = known.obstacles.iter().map(ToString::to_string).collect();
+        let obstacles: Vec<String> = known.obstacles.clone();
         let any = |wanted| by.iter().any(|layer| layer.without_checkpoint == wanted);
         if any(WithoutCheckpoint::Fail) {
             let subject = format!("container {}", known.container.id);
@@ -251,7 +251,7 @@ impl<'a> Draft<'a> {
                 Action::Probe(probe) => Some(probe.clone()),
                 _ => None,
             });
-            let settle = Action::Settle { watch: manifest.settle.into(), probes: probes.collect() };
+            let settle = Action::Settle { watch: manifest.settle.duration(), probes: probes.collect() };
             self.stage([(settle, Undo::Nothing)]);
         }
         let why = "the host was committed to the new state".to_owned();

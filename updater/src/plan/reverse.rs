@@ -115,7 +115,7 @@ fn feels(now: &ContainerFacts) -> Feels {
     if now.obstacles.is_empty() {
         Feels::RestartWithCheckpoint
     } else {
-        Feels::RestartWithoutCheckpoint { obstacles: now.obstacles.iter().map(ToString::to_string).collect() }
+        Feels::RestartWithoutCheckpoint { obstacles: now.obstacles.clone() }
     }
 }
 

@@ -83,11 +83,11 @@ pub enum TopologyError {
 }
 
 impl Topology {
-    /// The trial: `fix` on top of everything `self` shows, changes going to `fresh`.
+    /// The trial: `fixes`, topmost first, on top of everything `self` shows, changes going to `fresh`.
     ///
     /// `rootfs` is the directory itself, which becomes the bottom lower when it is plain.
-    pub fn trial(&self, rootfs: &Path, fix: &Path, fresh: &FreshUpper) -> Result<Self, TopologyError> {
-        let mut lower = vec![fix.to_owned()];
+    pub fn trial(&self, rootfs: &Path, fixes: &[PathBuf], fresh: &FreshUpper) -> Result<Self, TopologyError> {
+        let mut lower = fixes.to_vec();
         let mut options = Vec::new();
         match self {
             Self::Plain => lower.push(rootfs.to_owned()),
@@ -118,13 +118,13 @@ impl Topology {
         }
     }
 
-    /// The same without one layer, keeping all data written since: what a rollback after commit
+    /// The same without these layers, keeping all data written since: what a rollback after commit
     /// mounts.
-    pub fn without(&self, fix: &Path, work: &Path) -> Result<Self, TopologyError> {
+    pub fn without(&self, fixes: &[PathBuf], work: &Path) -> Result<Self, TopologyError> {
         match self.with_new_work(work) {
             Self::Plain => Ok(Self::Plain),
             Self::Overlay(mut overlay) => {
-                overlay.lower.retain(|lower| lower != fix);
+                overlay.lower.retain(|lower| !fixes.contains(lower));
                 Self::checked(overlay)
             }
         }
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_trial_puts_the_fix_on_top_and_the_old_upper_under_it() {
-        let trial = original().trial(Path::new("/b/rootfs"), Path::new("/s/fix"), &fresh()).unwrap();
+        let trial = original().trial(Path::new("/b/rootfs"), &["/s/fix".into()], &fresh()).unwrap();
         assert_eq!(
             options(&trial),
             "lowerdir=/s/fix:/c/upper:/img/b:/img/a,upperdir=/s/u1,workdir=/s/w1,index=off"
@@ -264,16 +264,16 @@ mod tests {
 
     #[test]
     fn a_plain_root_becomes_the_bottom_lower() {
-        let trial = Topology::Plain.trial(Path::new("/b/rootfs"), Path::new("/s/fix"), &fresh()).unwrap();
+        let trial = Topology::Plain.trial(Path::new("/b/rootfs"), &["/s/fix".into()], &fresh()).unwrap();
         assert_eq!(options(&trial), "lowerdir=/s/fix:/b/rootfs,upperdir=/s/u1,workdir=/s/w1");
     }
 
     #[test]
     fn a_second_fix_stacks_on_the_first_and_the_first_can_be_taken_out() {
-        let first = original().trial(Path::new("/b/rootfs"), Path::new("/s/fix1"), &fresh()).unwrap();
+        let first = original().trial(Path::new("/b/rootfs"), &["/s/fix1".into()], &fresh()).unwrap();
         let more = FreshUpper { upper: "/s/u2".into(), work: "/s/w2".into() };
-        let second = first.trial(Path::new("/b/rootfs"), Path::new("/s/fix2"), &more).unwrap();
-        let without = second.without(Path::new("/s/fix1"), Path::new("/s/w3")).unwrap();
+        let second = first.trial(Path::new("/b/rootfs"), &["/s/fix2".into()], &more).unwrap();
+        let without = second.without(&["/s/fix1".into()], Path::new("/s/w3")).unwrap();
         assert_eq!(
             options(&without),
             "lowerdir=/s/fix2:/s/u1:/c/upper:/img/b:/img/a,upperdir=/s/u2,workdir=/s/w3,index=off"

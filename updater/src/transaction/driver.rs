@@ -209,14 +209,16 @@ impl Driver<'_> {
     /// As [`Driver::run`].
     pub fn resume(&self, stored: Stored) -> Result<Reached, DriveError> {
         let live = self.live(stored);
-        let (forward, committed) = {
+        let decision = {
             let progress = live.progress();
-            (*progress.phase() == Phase::Forward, progress.committed())
+            match progress.phase() {
+                Phase::Ended(_) => None,
+                Phase::Forward if !progress.committed() => Some(Event::RollbackDecided { cause: Cause::Crash }),
+                Phase::Forward | Phase::Backward(_) => Some(Event::RetryDecided),
+            }
         };
-        if forward && !committed {
-            live.record(Event::RollbackDecided { cause: Cause::Crash })?;
-        } else {
-            live.record(Event::RetryDecided)?;
+        if let Some(event) = decision {
+            live.record(event)?;
         }
         live.run()
     }

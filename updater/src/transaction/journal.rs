@@ -158,11 +158,6 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// The boot in which the last event was recorded.
-    pub fn last_boot(&self) -> Option<&str> {
-        self.events.last().map(|recorded| recorded.boot_id.as_str())
-    }
-
     /// How it ended, if it did.
     pub fn outcome(&self) -> Option<Outcome> {
         match self.progress.phase() {

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`plan`] | manifest + facts -> a closed list of steps with their undos; pure |
 //! | [`transaction`] | the transition function, the journal, the driver between them |
-//! | [`machine`] | what each step does, and how it is undone |
+//! | `machine` | what each step does, and how it is undone |
 //! | `engine` | whole operations: apply, rollback, resume, status |
 //! | [`host`], [`runtime`] | the kernel and the containers, behind narrow traits |
 //! | [`store`], [`baseline`], [`crash_guard`], [`lock`], [`config`] | what is kept on disk |
@@ -20,7 +20,6 @@ pub mod crash_guard;
 pub mod exit;
 pub mod host;
 pub mod lock;
-pub mod machine;
 pub mod plan;
 pub mod runtime;
 pub mod store;

@@ -8,9 +8,9 @@
 //! machine noticing anything that unwinding does afterwards; [`FakeMachine::reboot`] loses what a
 //! real machine loses.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -120,9 +120,9 @@ struct State {
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct FakeMachine {
-    state: RefCell<State>,
+    state: Mutex<State>,
     leases: LeaseStore,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// What a [`FakeMachine::stop_before`] stop unwinds with.
@@ -132,11 +132,7 @@ pub(crate) struct Stopped;
 impl FakeMachine {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self {
-            state: RefCell::default(),
-            leases: LeaseStore::new(directory.path().join("frozen")),
-            _directory: directory,
-        }
+        Self { state: Mutex::default(), leases: LeaseStore::new(directory.path().join("frozen")), directory }
     }
 
     pub(crate) fn watcher(&self) -> Watcher<'_> {
@@ -149,7 +145,7 @@ impl FakeMachine {
 
     /// Teaches the machine what a module does; unknown ones are [`FakeModule::default`].
     pub(crate) fn with_module(self, name: &str, module: FakeModule) -> Self {
-        self.state.borrow_mut().catalog.insert(name.parse().unwrap(), module);
+        self.lock().catalog.insert(name.parse().unwrap(), module);
         self
     }
 
@@ -161,7 +157,7 @@ impl FakeMachine {
     }
 
     pub(crate) fn with_task_in(self, cgroup: &str, owner: CgroupOwner, leaves: Leaves) -> Self {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.lock();
         let tid = 100 + i32::try_from(state.tasks.len()).unwrap();
         let task = match leaves {
             Leaves::AtOnce | Leaves::WhenDisturbed => TaskState::Sleeping,
@@ -187,18 +183,18 @@ impl FakeMachine {
 
     /// Somebody else freezes a group.
     pub(crate) fn freeze_from_outside(&self, cgroup: &str) {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.lock();
         let now = state.now;
         state.frozen.insert(cgroup.parse().unwrap(), now);
     }
 
     pub(crate) fn boot_id(&self) -> BootId {
-        format!("00000000-0000-0000-0000-{:012x}", self.state.borrow().boot).parse().unwrap()
+        format!("00000000-0000-0000-0000-{:012x}", self.lock().boot).parse().unwrap()
     }
 
     /// Power off and on: modules, livepatches and frozen groups are gone, time goes on.
     pub(crate) fn reboot(&self) {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.lock();
         state.boot += 1;
         state.dead = None;
         state.stop_before = None;
@@ -208,47 +204,51 @@ impl FakeMachine {
         state.frozen.clear();
         state.tasks.iter_mut().for_each(|task| task.moved = None);
         drop(state);
-        std::fs::remove_dir_all(self._directory.path().join("frozen")).ok();
+        std::fs::remove_dir_all(self.directory.path().join("frozen")).ok();
     }
 
     /// The program dies (unwinding with [`Stopped`]) when it makes its `nth` request, counted from
     /// 1 and from now. Until [`Self::reboot`] or [`Self::revive`], nothing reaches the machine.
     pub(crate) fn stop_before(&self, nth: u64) {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.lock();
         state.stop_before = Some(state.requests + nth);
     }
 
     /// A new process on the same, still running machine.
     pub(crate) fn revive(&self) {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.lock();
         state.dead = None;
         state.stop_before = None;
     }
 
     /// Requests made so far: the points where [`Self::stop_before`] can strike.
     pub(crate) fn requests(&self) -> u64 {
-        self.state.borrow().requests
+        self.lock().requests
     }
 
     pub(crate) fn modules(&self) -> Vec<String> {
-        self.state.borrow().modules.keys().map(ToString::to_string).collect()
+        self.lock().modules.keys().map(ToString::to_string).collect()
     }
 
     pub(crate) fn frozen(&self) -> Vec<CgroupPath> {
-        self.state.borrow().frozen.keys().cloned().collect()
+        self.lock().frozen.keys().cloned().collect()
     }
 
     pub(crate) fn ever_frozen(&self) -> Vec<CgroupPath> {
-        self.state.borrow().ever_frozen.clone()
+        self.lock().ever_frozen.clone()
     }
 
     pub(crate) fn forced(&self) -> Vec<String> {
-        self.state.borrow().forced.iter().map(ToString::to_string).collect()
+        self.lock().forced.iter().map(ToString::to_string).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a request; `None` when the program is dead and the request goes nowhere.
-    fn request(&self) -> Option<std::cell::RefMut<'_, State>> {
-        let mut state = self.state.borrow_mut();
+    fn request(&self) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.lock();
         if state.dead.is_some() {
             return None;
         }
@@ -485,16 +485,16 @@ impl Freezer for FakeMachine {
 
 impl Clock for FakeMachine {
     fn elapsed(&self) -> Duration {
-        self.state.borrow().now
+        self.lock().now
     }
 
     fn now(&self) -> Timestamp {
         // 2026-11-20T08:00:00Z and on.
-        Timestamp::from_second(1_795_161_600).unwrap() + self.state.borrow().now
+        Timestamp::from_second(1_795_161_600).unwrap() + self.lock().now
     }
 
     fn sleep(&self, duration: Duration) {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.lock();
         let end = state.now + duration;
         while state.now < end {
             state.now = (state.now + TICK).min(end);

@@ -10,6 +10,7 @@
 //! | [`patching`] | load and enable, disable and unload, each to its end |
 //! | [`freezer`] | [`Freezer`]: stop a container for a moment, and never forget to thaw it |
 //! | [`cgroup`] | control group paths, and whose they are |
+//! | [`preflight`] | would a livepatch load here, and does it do what its manifest says |
 //! | [`guard`] | whether a livepatch that may have crashed the host is loaded again |
 //! | [`clock`], [`boot`] | time, and which boot this is |
 //! | [`error`] | what can go wrong here |
@@ -28,6 +29,7 @@ pub mod guard;
 mod kmsg;
 pub mod livepatch;
 pub mod patching;
+pub mod preflight;
 pub mod sysfs;
 mod tasks;
 pub mod transition;

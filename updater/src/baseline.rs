@@ -55,7 +55,10 @@ impl BaselineChange {
         let mut changes = Vec::new();
         for step in &plan.steps {
             match (&step.action, &step.undo) {
-                (Action::LoadLivepatch { module, payload }, Undo::UnloadLivepatch { deadline, reload, .. }) => {
+                (
+                    Action::LoadLivepatch { module, payload },
+                    Undo::UnloadLivepatch { deadline, reload, .. },
+                ) => {
                     changes.extend(reload.iter().map(|old| Self::RemoveLivepatch(old.module.clone())));
                     changes.push(Self::AddLivepatch(Livepatch {
                         module: module.clone(),
@@ -63,7 +66,9 @@ impl BaselineChange {
                         deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
                     }));
                 }
-                (Action::RemoveLivepatch { module, .. }, _) => changes.push(Self::RemoveLivepatch(module.clone())),
+                (Action::RemoveLivepatch { module, .. }, _) => {
+                    changes.push(Self::RemoveLivepatch(module.clone()))
+                }
                 (Action::SwitchRootfs { container, to }, _) => {
                     changes.extend(plan.container(container).map(|planned| {
                         Self::SetRootfs(Rootfs {
@@ -123,8 +128,14 @@ impl Baseline {
         let livepatches = rows("baseline_livepatches", "rowid")?;
         let rootfs = rows("baseline_rootfs", "container")?;
         Ok(Self {
-            livepatches: livepatches.iter().map(|text| decode("baseline livepatch", text)).collect::<Result<_, _>>()?,
-            rootfs: rootfs.iter().map(|text| decode("baseline root file system", text)).collect::<Result<_, _>>()?,
+            livepatches: livepatches
+                .iter()
+                .map(|text| decode("baseline livepatch", text))
+                .collect::<Result<_, _>>()?,
+            rootfs: rootfs
+                .iter()
+                .map(|text| decode("baseline root file system", text))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

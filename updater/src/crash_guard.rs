@@ -101,7 +101,9 @@ impl<'a> GuardBook<'a> {
             let due = match fate {
                 LoadFate::Unknown => false,
                 LoadFate::Stopped(_) => true,
-                LoadFate::Survived(now) => now.duration_since(record.loaded_at).unsigned_abs() >= record.window,
+                LoadFate::Survived(now) => {
+                    now.duration_since(record.loaded_at).unsigned_abs() >= record.window
+                }
             };
             if due && record.boot_id == *boot && record.fate == LoadFate::Unknown {
                 record.fate = fate;
@@ -127,7 +129,10 @@ impl<'a> GuardBook<'a> {
                         "INSERT OR REPLACE INTO quarantine (digest, value) VALUES (?1, ?2)",
                         params![entry.digest.to_string(), encode(&entry)],
                     )?;
-                    db.execute("DELETE FROM crash_guards WHERE digest = ?1", params![entry.digest.to_string()])
+                    db.execute(
+                        "DELETE FROM crash_guards WHERE digest = ?1",
+                        params![entry.digest.to_string()],
+                    )
                 })?;
                 quarantined.push(entry);
             }

@@ -86,7 +86,10 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let held = HostLock::take(store.path(), "apply demo v1").unwrap();
         let refused = HostLock::take(store.path(), "apply other v1").unwrap_err();
-        assert!(matches!(&refused, LockError::Busy { holder } if holder.contains("apply demo v1")), "{refused}");
+        assert!(
+            matches!(&refused, LockError::Busy { holder } if holder.contains("apply demo v1")),
+            "{refused}"
+        );
         drop(held);
         HostLock::take(store.path(), "apply other v1").unwrap();
     }

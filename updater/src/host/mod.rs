@@ -12,6 +12,7 @@
 //! | [`cgroup`] | control group paths, and whose they are |
 //! | [`preflight`] | would a livepatch load here, and does it do what its manifest says |
 //! | [`guard`] | whether a livepatch that may have crashed the host is loaded again |
+//! | [`survival`] | have systemd look whether the host lives on after a load |
 //! | [`clock`], [`boot`] | time, and which boot this is |
 //! | [`error`] | what can go wrong here |
 //!
@@ -30,6 +31,7 @@ mod kmsg;
 pub mod livepatch;
 pub mod patching;
 pub mod preflight;
+pub mod survival;
 pub mod sysfs;
 mod tasks;
 pub mod transition;

@@ -42,7 +42,9 @@ impl Plan {
 
     /// Whether there is nothing to do: the host has what the manifest wants.
     pub fn is_empty(&self) -> bool {
-        self.steps.iter().all(|step| matches!(step.action, Action::Commit | Action::Probe { .. } | Action::Settle { .. }))
+        self.steps
+            .iter()
+            .all(|step| matches!(step.action, Action::Commit | Action::Probe { .. } | Action::Settle { .. }))
     }
 }
 
@@ -240,7 +242,9 @@ impl Action {
             Self::Stop { container } => format!("stop {container}"),
             Self::SwitchRootfs { container, .. } => format!("switch the root file system of {container}"),
             Self::Start { container } => format!("start {container}"),
-            Self::RestoreRetained { container, of } => format!("restore {container} from the checkpoint of {of}"),
+            Self::RestoreRetained { container, of } => {
+                format!("restore {container} from the checkpoint of {of}")
+            }
             Self::Probe(SitedProbe { site: ProbeSite::Host, .. }) => "probe the host".to_owned(),
             Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => {
                 format!("probe {container}")

@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use manifests::{
-    Component, LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, WithoutCheckpoint,
+    Component, LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace,
+    WithoutCheckpoint,
 };
 
 use super::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
-use super::{Action, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo};
+use super::{
+    Action, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo,
+};
 use crate::runtime::{ContainerId, FreshUpper, Topology};
 
 /// Why this host cannot take this manifest. Nothing was touched.
@@ -58,7 +61,14 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(facts: &'a HostFacts) -> Self {
-        Self { facts, steps: Vec::new(), stage: 0, containers: Vec::new(), unmet: Vec::new(), notes: Vec::new() }
+        Self {
+            facts,
+            steps: Vec::new(),
+            stage: 0,
+            containers: Vec::new(),
+            unmet: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// Add a stage of one lane.
@@ -128,7 +138,11 @@ impl<'a> Draft<'a> {
         let payload = component.payload.sha256;
         self.stage([
             (
-                Action::ArmCrashGuard { module: module.clone(), payload, window: self.facts.settings.crash_guard },
+                Action::ArmCrashGuard {
+                    module: module.clone(),
+                    payload,
+                    window: self.facts.settings.crash_guard,
+                },
                 Undo::DisarmCrashGuard { payload },
             ),
             (
@@ -152,8 +166,11 @@ impl<'a> Draft<'a> {
             .collect();
         let mut work = Vec::new();
         for known in &self.facts.containers {
-            let by: Vec<&LayerComponent> =
-                known.affected.iter().filter_map(|affected| layers.get(&affected.component).copied()).collect();
+            let by: Vec<&LayerComponent> = known
+                .affected
+                .iter()
+                .filter_map(|affected| layers.get(&affected.component).copied())
+                .collect();
             if let Some(first) = by.first() {
                 work.push((order_key(first, known), known, by));
             }
@@ -169,13 +186,15 @@ impl<'a> Draft<'a> {
         let mut unpack: Vec<(Action, Undo)> = Vec::new();
         for layer in lanes.iter().flat_map(|(by, _)| by.iter()) {
             // A layer in the store harms nobody; what no container uses is collected later.
-            let step = (Action::UnpackLayer { layer: layer.payload.sha256, format: layer.format }, Undo::Nothing);
+            let step =
+                (Action::UnpackLayer { layer: layer.payload.sha256, format: layer.format }, Undo::Nothing);
             if !unpack.contains(&step) {
                 unpack.push(step);
             }
         }
         self.stage(unpack);
-        let width = lanes.iter().flat_map(|(by, _)| by.iter()).map(|layer| layer.concurrency).min().unwrap_or(1);
+        let width =
+            lanes.iter().flat_map(|(by, _)| by.iter()).map(|layer| layer.concurrency).min().unwrap_or(1);
         let mut lanes = lanes.into_iter().map(|(_, steps)| steps).peekable();
         while lanes.peek().is_some() {
             let batch: Vec<_> = lanes.by_ref().take(width.max(1) as usize).collect();
@@ -184,7 +203,12 @@ impl<'a> Draft<'a> {
     }
 
     /// The steps for one affected container, and what it will feel; `None` if it is left alone.
-    fn container(&mut self, known: &ContainerFacts, by: &[&LayerComponent], name: &str) -> Option<Vec<(Action, Undo)>> {
+    fn container(
+        &mut self,
+        known: &ContainerFacts,
+        by: &[&LayerComponent],
+        name: &str,
+    ) -> Option<Vec<(Action, Undo)>> {
         let id = &known.container.id;
         self.unmet.extend(known.unmet.iter().cloned());
         let feels = self.feels(known, by);
@@ -200,13 +224,19 @@ impl<'a> Draft<'a> {
             Feels::RestartWithCheckpoint => true,
             Feels::RestartWithoutCheckpoint { .. } => false,
         };
-        let layers: Vec<PathBuf> =
-            by.iter().map(|layer| layer_directory(&self.facts.settings.store, &layer.payload.sha256)).collect();
+        let layers: Vec<PathBuf> = by
+            .iter()
+            .map(|layer| layer_directory(&self.facts.settings.store, &layer.payload.sha256))
+            .collect();
         let fresh = Fresh::beside(known, &self.facts.settings.store, name);
         let to = match known.topology.trial(&known.container.rootfs, &layers, &fresh.upper) {
             Ok(to) => to,
             Err(error) => {
-                self.miss(format!("the root file system of container {id}"), "room for one more layer", error.to_string());
+                self.miss(
+                    format!("the root file system of container {id}"),
+                    "room for one more layer",
+                    error.to_string(),
+                );
                 return None;
             }
         };
@@ -217,7 +247,10 @@ impl<'a> Draft<'a> {
         ));
         steps.push((Action::Start { container: id.clone() }, Undo::StopTrial { container: id.clone() }));
         let probes = by.iter().flat_map(|layer| layer.probes.iter());
-        steps.extend(sited(probes, &ProbeSite::Container { container: id.clone() }).map(|probe| (Action::Probe(probe), Undo::Nothing)));
+        steps.extend(
+            sited(probes, &ProbeSite::Container { container: id.clone() })
+                .map(|probe| (Action::Probe(probe), Undo::Nothing)),
+        );
         Some(steps)
     }
 
@@ -264,10 +297,9 @@ impl<'a> Draft<'a> {
                 _ => None,
             })
             .collect();
-        self.stage(
-            held.into_iter()
-                .map(|container| (Action::ReleaseConnections { container }, Undo::Impossible { why: why.clone() })),
-        );
+        self.stage(held.into_iter().map(|container| {
+            (Action::ReleaseConnections { container }, Undo::Impossible { why: why.clone() })
+        }));
         let on_failure = match manifest.rollback.on_failure {
             OnRollback::Automatic => OnFailure::RollBack,
             OnRollback::Hold => OnFailure::Hold,
@@ -285,7 +317,10 @@ pub(super) fn take_down(id: &ContainerId, checkpoint: bool) -> Vec<(Action, Undo
     vec![
         (Action::PreDump { container: container() }, Undo::DiscardImages { container: container() }),
         // Undone after the restore, when the connections have their processes again.
-        (Action::HoldConnections { container: container() }, Undo::LetConnectionsGo { container: container() }),
+        (
+            Action::HoldConnections { container: container() },
+            Undo::LetConnectionsGo { container: container() },
+        ),
         (Action::Checkpoint { container: container() }, Undo::RestoreCheckpoint { container: container() }),
     ]
 }

@@ -48,13 +48,21 @@ pub struct ReverseFacts<'a> {
 /// # Errors
 /// [`Refusal`] if a container's root file system cannot be put back.
 pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
-    let mut plan = Plan { containers: Vec::new(), steps: Vec::new(), on_failure: OnFailure::RollBack, notes: Vec::new() };
+    let mut plan = Plan {
+        containers: Vec::new(),
+        steps: Vec::new(),
+        on_failure: OnFailure::RollBack,
+        notes: Vec::new(),
+    };
     let mut unmet = Vec::new();
     let mut stage = 0;
-    for planned in facts.done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. })) {
+    for planned in
+        facts.done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. }))
+    {
         let id = &planned.container.id;
         let Some(now) = facts.containers.iter().find(|now| &now.container.id == id) else {
-            plan.notes.push(format!("container {id} is not running; it gets its old files when it is started"));
+            plan.notes
+                .push(format!("container {id} is not running; it gets its old files when it is started"));
             continue;
         };
         match container(facts, planned, now, name) {
@@ -97,7 +105,8 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
             _ => None,
         })
         .collect();
-    let release = held.into_iter().map(|container| (Action::ReleaseConnections { container }, impossible())).collect();
+    let release =
+        held.into_iter().map(|container| (Action::ReleaseConnections { container }, impossible())).collect();
     push(&mut plan, &mut stage, release);
     Ok(plan)
 }
@@ -177,7 +186,11 @@ fn livepatch(
     for old in reload {
         steps.extend([
             (
-                Action::ArmCrashGuard { module: old.module.clone(), payload: old.payload, window: crash_guard },
+                Action::ArmCrashGuard {
+                    module: old.module.clone(),
+                    payload: old.payload,
+                    window: crash_guard,
+                },
                 Undo::DisarmCrashGuard { payload: old.payload },
             ),
             (

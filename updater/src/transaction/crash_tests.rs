@@ -8,7 +8,9 @@ use std::time::Duration;
 use manifests::Sha256;
 use serde_json::Value;
 
-use super::driver::{Boundaries, Boundary, DriveError, Driver, Hands, Heard, Onward, Place, Reached, StepError};
+use super::driver::{
+    Boundaries, Boundary, DriveError, Driver, Hands, Heard, Onward, Place, Reached, StepError,
+};
 use super::journal::{Journal, Origin, TransactionId};
 use super::state::{Cause, Event, Outcome, Phase};
 use crate::baseline::Baseline;
@@ -88,7 +90,14 @@ fn plan() -> Plan {
     after.action = Action::Settle { watch: Duration::ZERO, probes: Vec::new() };
     Plan {
         containers: Vec::new(),
-        steps: vec![load(0, 0, "one"), load(1, 0, "two"), load(1, 1, "three"), load(1, 1, "four"), commit, after],
+        steps: vec![
+            load(0, 0, "one"),
+            load(1, 0, "two"),
+            load(1, 1, "three"),
+            load(1, 1, "four"),
+            commit,
+            after,
+        ],
         on_failure: OnFailure::RollBack,
         notes: Vec::new(),
     }

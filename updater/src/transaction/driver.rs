@@ -213,7 +213,9 @@ impl Driver<'_> {
             let progress = live.progress();
             match progress.phase() {
                 Phase::Ended(_) => None,
-                Phase::Forward if !progress.committed() => Some(Event::RollbackDecided { cause: Cause::Crash }),
+                Phase::Forward if !progress.committed() => {
+                    Some(Event::RollbackDecided { cause: Cause::Crash })
+                }
                 Phase::Forward | Phase::Backward(_) => Some(Event::RetryDecided),
             }
         };
@@ -308,7 +310,8 @@ impl Live<'_> {
             (progress.plan().clone(), receipt)
         };
         let Some(action) = plan.steps.get(step) else { return Ok(()) };
-        let at = Place { id: &self.id, plan: &plan, step: action, receipt: receipt.as_ref(), since: self.since };
+        let at =
+            Place { id: &self.id, plan: &plan, step: action, receipt: receipt.as_ref(), since: self.since };
         match self.driver.hands.undo(&at) {
             Ok(receipt) => self.record(Event::Undone { step, receipt }),
             Err(error) => self.record(Event::UndoFailed { step, error: error.chain() }),

@@ -331,7 +331,11 @@ impl Journal {
         })?;
         let mut events = Vec::with_capacity(rows.len());
         for (at, boot_id, event) in rows {
-            events.push(Recorded { at: decode_time("event time", &at)?, boot_id, event: decode("event", &event)? });
+            events.push(Recorded {
+                at: decode_time("event time", &at)?,
+                boot_id,
+                event: decode("event", &event)?,
+            });
         }
         let plan: Plan = decode("plan", &plan)?;
         let progress = Progress::replay(plan, events.iter().map(|recorded| &recorded.event))

@@ -244,10 +244,12 @@ impl Progress {
                 S::Intended => Some(S::Done(receipt.clone())),
                 _ => None,
             }),
-            Event::Failed { step, error } => self.change("failed", *step, "intended", |status| match status {
-                S::Intended => Some(S::Failed(error.clone())),
-                _ => None,
-            }),
+            Event::Failed { step, error } => {
+                self.change("failed", *step, "intended", |status| match status {
+                    S::Intended => Some(S::Failed(error.clone())),
+                    _ => None,
+                })
+            }
             Event::RollbackDecided { cause } => {
                 let possible = self.phase == Phase::Forward && !self.committed();
                 self.expect_phase("rollback-decided", possible, "moving forward and not committed")?;
@@ -265,10 +267,12 @@ impl Progress {
                     _ => None,
                 })
             }
-            Event::Undone { step, .. } => self.change("undone", *step, "being undone", |status| match status {
-                S::Undoing(_) => Some(S::Undone),
-                _ => None,
-            }),
+            Event::Undone { step, .. } => {
+                self.change("undone", *step, "being undone", |status| match status {
+                    S::Undoing(_) => Some(S::Undone),
+                    _ => None,
+                })
+            }
             Event::UndoFailed { step, error } => {
                 self.change("undo-failed", *step, "being undone", |status| match status {
                     S::Undoing(receipt) => Some(S::UndoFailed(receipt.clone(), error.clone())),
@@ -347,7 +351,12 @@ impl Progress {
         if stuck.is_empty() { Next::End(Outcome::RolledBack) } else { Next::NeedsOperator(stuck) }
     }
 
-    fn expect_phase(&self, event: &'static str, holds: bool, expected: &'static str) -> Result<(), Impossible> {
+    fn expect_phase(
+        &self,
+        event: &'static str,
+        holds: bool,
+        expected: &'static str,
+    ) -> Result<(), Impossible> {
         if holds {
             return Ok(());
         }

@@ -5,9 +5,11 @@
 //! - [`check`]: whether a module would load into a kernel and patch what it says
 //! - [`diff`]: what changed between two relocatable objects, and the part that a livepatch needs
 //! - [`elf`]: a strict reader of ELF files; every bound is checked in this one place
+//! - [`image`]: a kernel image without its debug package: kallsyms, exports with CRCs, BTF
 //! - [`module`]: what a `.ko` says about itself: functions patched, relocations, CRCs
 
 pub mod check;
 pub mod diff;
 pub mod elf;
+pub mod image;
 pub mod module;

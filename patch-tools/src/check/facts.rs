@@ -1,11 +1,13 @@
 //! What is known about a kernel; plain values with no way to look for more.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::objects::ObjectFacts;
 use super::symbols::SymbolList;
+use crate::image::{Config, Exports, KernelImage};
 use crate::module::ObjectName;
 
 /// A kernel, as far as it matters to a livepatch. `None` means not known, never "no".
@@ -42,6 +44,32 @@ pub struct KernelFacts {
     pub taints: Option<u64>,
 }
 
+impl KernelFacts {
+    /// What a kernel image tells. Its configuration is usually beside it, in `/boot/config-RELEASE`: add it
+    /// as [`KernelFacts::config`].
+    pub fn from_image(image: &KernelImage) -> Self {
+        Self {
+            origin: Origin::Image,
+            release: image.release().to_owned(),
+            vermagic: image.vermagic().map(str::to_owned),
+            config: image.config().cloned(),
+            symbols: SymbolList::Image(Arc::clone(image.kallsyms())),
+            traceable: match image.ftrace_sites() {
+                [] => Traceable::Unknown,
+                sites => Traceable::Sites(sites.to_vec()),
+            },
+            exports: Some(image.exports().clone()),
+            objects: BTreeMap::new(),
+            loaded: None,
+            livepatches: Vec::new(),
+            probes: None,
+            lockdown: None,
+            signatures: None,
+            taints: None,
+        }
+    }
+}
+
 /// Where facts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,49 +78,6 @@ pub enum Origin {
     Image,
     /// A running host.
     Running,
-}
-
-/// Text in the format of `/boot/config-*`.
-#[derive(Debug, Clone, Default)]
-pub struct Config {
-    values: HashMap<String, String>,
-}
-
-impl Config {
-    /// Reads the text; lines that set nothing are left out.
-    pub fn parse(text: &str) -> Self {
-        let settings =
-            text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
-        let values =
-            settings.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned())).collect();
-        Self { values }
-    }
-
-    /// The value of an option, given with its `CONFIG_` prefix; `None` when it is not set.
-    pub fn get(&self, option: &str) -> Option<&str> {
-        self.values.get(option).map(String::as_str)
-    }
-
-    /// Whether an option is `y`.
-    pub fn is_set(&self, option: &str) -> bool {
-        self.get(option) == Some("y")
-    }
-
-    /// The vermagic of a kernel with this configuration (`include/linux/vermagic.h`).
-    pub fn vermagic(&self, release: &str) -> String {
-        let mut vermagic = format!("{release} ");
-        let words = [
-            ("CONFIG_SMP", "SMP "),
-            ("CONFIG_PREEMPT_BUILD", "preempt "),
-            ("CONFIG_PREEMPT_RT", "preempt_rt "),
-            ("CONFIG_MODULE_UNLOAD", "mod_unload "),
-            ("CONFIG_MODVERSIONS", "modversions "),
-        ];
-        for (_, word) in words.iter().filter(|(option, _)| self.is_set(option)) {
-            vermagic.push_str(word);
-        }
-        vermagic
-    }
 }
 
 /// Which functions can be livepatched at all: those with an ftrace location at their entry.
@@ -105,18 +90,6 @@ pub enum Traceable {
     /// Addresses of the ftrace locations of vmlinux, sorted.
     Sites(Vec<u64>),
 }
-
-/// An exported symbol.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Export {
-    /// The CRC of its prototype, where the kernel has `CONFIG_MODVERSIONS`.
-    pub crc: Option<u32>,
-    /// The namespace that a user has to import.
-    pub namespace: Option<String>,
-}
-
-/// Exported symbols by name.
-pub type Exports = HashMap<String, Export>;
 
 /// Names in `/sys/module` that are loaded modules, not built-in ones.
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,7 @@
 //! Symbols that the module loader resolves: exported, with the right CRC, by licence and namespace.
 
-use super::facts::Export;
 use super::{Findings, Scene};
+use crate::image::Export;
 use crate::module::{Import, Need};
 
 pub(super) fn check(scene: &Scene<'_>, findings: &mut Findings) {

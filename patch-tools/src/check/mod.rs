@@ -31,8 +31,8 @@ use std::fmt;
 use serde::Serialize;
 
 pub use facts::{
-    Config, Export, Exports, KernelFacts, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind,
-    SignaturePolicy, Traceable, Transition,
+    KernelFacts, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
+    Traceable, Transition,
 };
 pub use objects::{ObjectFacts, ObjectSymbol, ObjectsError, read_module};
 pub use running::FactsError;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use object::elf::{SHT_RELA, STT_FILE};
 
-use super::facts::{Export, Exports};
 use crate::elf::{Elf, Malformed, Place};
+use crate::image::{Export, Exports};
 use crate::module::{MAX_MODULE, Module};
 
 /// A module file that cannot be used.

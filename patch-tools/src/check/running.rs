@@ -8,11 +8,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::facts::{
-    Config, KernelFacts, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
+    KernelFacts, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
     Traceable, Transition,
 };
 use super::objects::{ObjectFacts, ObjectsError};
 use super::symbols::SymbolList;
+use crate::image::Config;
 use crate::module::{Module, ObjectName};
 
 /// A fact that is needed and cannot be had.

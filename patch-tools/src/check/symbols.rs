@@ -4,9 +4,11 @@
 //! and searched once for all names, without building a table of it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use memchr::{memchr, memchr_iter};
 
+use crate::image::Kallsyms;
 use crate::module::ObjectName;
 
 /// A kernel's symbols.
@@ -14,6 +16,8 @@ use crate::module::ObjectName;
 pub enum SymbolList {
     /// The text of `/proc/kallsyms`.
     Proc(Vec<u8>),
+    /// The table decoded from a kernel image.
+    Image(Arc<Kallsyms>),
 }
 
 /// A symbol with the name that was asked for.
@@ -40,6 +44,7 @@ impl SymbolList {
     pub fn find(&self, wanted: &HashSet<&str>) -> FoundSymbols {
         match self {
             Self::Proc(text) => find_in_text(text, wanted),
+            Self::Image(kallsyms) => find_in_image(kallsyms, wanted),
         }
     }
 }
@@ -68,6 +73,22 @@ impl FoundSymbols {
             }
         }
     }
+}
+
+fn find_in_image(kallsyms: &Kallsyms, wanted: &HashSet<&str>) -> FoundSymbols {
+    let mut found = FoundSymbols::default();
+    for symbol in kallsyms.select(wanted) {
+        found.push(
+            symbol.name,
+            FoundSymbol {
+                object: ObjectName::Vmlinux,
+                address: symbol.address,
+                letter: symbol.letter,
+                size: symbol.size,
+            },
+        );
+    }
+    found
 }
 
 /// Searches lines of the form `ADDRESS LETTER NAME` or `ADDRESS LETTER NAME\t[MODULE]`.

@@ -77,6 +77,14 @@ rules! {
     KlpLayout = "klp-layout": "fields that the kernel fills in are zero in the file",
     KlpTable = "klp-table": "a livepatch table lies within its section and ends with an empty entry",
     KlpLimit = "klp-limit": "a livepatch has at most 1024 objects and 65536 functions",
+    ImageSetup = "image-setup": "a kernel image has a setup header of protocol 2.08 or later, with its payload in the file",
+    ImageIdentity = "image-identity": "a kernel has a banner \"Linux version RELEASE\" in its read-only data",
+    ImageTable = "image-table": "a table of the kernel lies within a section of its image",
+    ExportName = "export-name": "the name of an exported symbol lies within __ksymtab_strings",
+    KallsymsTokens = "kallsyms-tokens": "a kernel has a kallsyms token table with its index",
+    KallsymsNames = "kallsyms-names": "kallsyms names lie where count and markers say",
+    KallsymsOffsets = "kallsyms-offsets": "kallsyms has as many addresses as names, in rising order",
+    Btf = "btf": "BTF has a header of version 1, and its types and strings lie within it",
     KlpSinglePatch = "klp-single-patch": "the module enables one struct klp_patch",
 }
 

@@ -39,6 +39,7 @@ pub use modinfo::Modinfo;
 pub use patch::{
     Callbacks, Livepatch, ObjectName, PatchedFunction, PatchedObject, Replace, State, TableForm,
 };
+pub(crate) use sections::build_id;
 pub use sections::{Sizes, SpecialSection};
 pub use signature::{Signature, Signer, SignerIdentity};
 pub use symbols::{Import, Need};

@@ -43,7 +43,6 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
 }
 
-#[allow(dead_code, reason = "until the first subcommand lands")]
 impl Failure {
     /// A failure without a hint.
     pub(crate) fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -4,7 +4,11 @@
 //! variant of [`Command`], an arm in [`run`]. A subcommand returns the [`Exit`] it reached or a
 //! [`Failure`]; it prints results to standard output itself and never calls `exit`.
 
+mod check;
 pub(crate) mod exit;
+mod file;
+mod inspect;
+mod output;
 
 use clap::{Parser, Subcommand};
 
@@ -19,9 +23,15 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Inspect(inspect::Args),
+    Check(check::Args),
+}
 
 /// Runs the chosen subcommand.
 pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    match arguments.command {}
+    match arguments.command {
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Check(args) => check::run(&args),
+    }
 }

@@ -1,6 +1,7 @@
 //! The `.modinfo` section: zero-terminated `key=value` strings.
 
-use serde::ser::{Serialize, SerializeSeq, Serializer};
+use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
 
 use crate::elf::{Elf, Malformed, Rule};
 
@@ -48,11 +49,17 @@ impl Modinfo {
     }
 }
 
+#[derive(Serialize)]
+struct Entry<'a> {
+    key: &'a str,
+    value: &'a str,
+}
+
 impl Serialize for Modinfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut sequence = serializer.serialize_seq(Some(self.entries.len()))?;
-        for (key, value) in &self.entries {
-            sequence.serialize_element(&[key, value])?;
+        for (key, value) in self.iter() {
+            sequence.serialize_element(&Entry { key, value })?;
         }
         sequence.end()
     }

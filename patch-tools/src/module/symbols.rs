@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use object::elf::STB_WEAK;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::elf::{Elf, Malformed, Place, Rule};
 
@@ -19,7 +19,8 @@ const MODULE_NAME: std::ops::Range<usize> = 24..80;
 pub struct Import {
     /// Its name.
     pub name: String,
-    /// The CRC of its prototype that the module was built against.
+    /// The CRC of its prototype that the module was built against; in JSON as hex text.
+    #[serde(serialize_with = "hex_crc")]
     pub crc: Option<u32>,
     /// How the loader takes its absence.
     pub need: Need,
@@ -35,6 +36,10 @@ pub enum Need {
     Optional,
     /// Not referenced: `module_layout` stands in `__versions` to pin the layout of `struct module`.
     Layout,
+}
+
+fn hex_crc<S: Serializer>(crc: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
+    crc.map(|crc| format!("{crc:#010x}")).serialize(serializer)
 }
 
 /// The name in the module's own `struct module`.

@@ -23,7 +23,6 @@ use std::ops::Range;
 use crate::elf::Malformed;
 use crate::module::ObjectName;
 
-
 /// A symbol source that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -7,14 +7,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
 use crate::names::NameError;
+use crate::scalar::as_string;
 
 /// A SHA-256 digest (FIPS 180-4), written as 64 lowercase hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256([u8; 32]);
 
 impl Sha256 {
@@ -33,6 +32,8 @@ impl Sha256 {
         &self.0
     }
 }
+
+as_string!(Sha256);
 
 impl FromStr for Sha256 {
     type Err = NameError;
@@ -58,20 +59,6 @@ impl fmt::Debug for Sha256 {
     }
 }
 
-impl TryFrom<String> for Sha256 {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<Sha256> for String {
-    fn from(digest: Sha256) -> String {
-        digest.to_string()
-    }
-}
-
 impl JsonSchema for Sha256 {
     fn schema_name() -> Cow<'static, str> {
         "Sha256".into()
@@ -85,8 +72,7 @@ impl JsonSchema for Sha256 {
 /// The content of an ELF file's `NT_GNU_BUILD_ID` note: 8 to 32 bytes, usually 20.
 ///
 /// Linkers write 8 (`--build-id=fast`), 16, 20 or as many as the user gives.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BuildId(Vec<u8>);
 
 impl BuildId {
@@ -100,6 +86,8 @@ impl BuildId {
         &self.0
     }
 }
+
+as_string!(BuildId);
 
 impl FromStr for BuildId {
     type Err = NameError;
@@ -122,20 +110,6 @@ impl fmt::Display for BuildId {
 impl fmt::Debug for BuildId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BuildId({self})")
-    }
-}
-
-impl TryFrom<String> for BuildId {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<BuildId> for String {
-    fn from(id: BuildId) -> String {
-        id.to_string()
     }
 }
 

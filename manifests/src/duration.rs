@@ -8,13 +8,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
 
 use crate::names::NameError;
+use crate::scalar::as_string;
 
 /// A span of time in whole milliseconds, at most a day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(Duration);
 
 impl Span {
@@ -41,6 +40,8 @@ impl Span {
         self.0.is_zero()
     }
 }
+
+as_string!(Span);
 
 impl FromStr for Span {
     type Err = NameError;
@@ -86,20 +87,6 @@ impl fmt::Display for Span {
             n => format!("{n}ms"),
         };
         f.pad(&text)
-    }
-}
-
-impl TryFrom<String> for Span {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<Span> for String {
-    fn from(span: Span) -> String {
-        span.to_string()
     }
 }
 

@@ -2,15 +2,10 @@
 //!
 //! Invariant: a value of one of these types satisfies its rule, however it was made; serde goes
 //! through the same check as `FromStr`. None of them can hold a control character, a space or a
-//! path separator, so they can be printed and used as file names without quoting.
+//! quote, so they can be printed as they are; only a label's name may hold a `/`.
 //! What a name refers to (whether that module or container exists) is not decided here.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::str::FromStr;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use crate::scalar::word;
 
 /// A string that does not follow the rule of the name it was given for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,68 +25,6 @@ impl NameError {
     }
 }
 
-/// One newtype over `String` with its rule, pattern and conversions.
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, what: $what:literal, rule: $rule:literal, pattern: $pattern:literal, check: $check:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The name as written.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                let check: fn(&str) -> bool = $check;
-                if check(text) { Ok(Self(text.to_owned())) } else { Err(NameError::new($what, $rule, text)) }
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-
-            fn try_from(text: String) -> Result<Self, NameError> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
-                name.0
-            }
-        }
-
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern, "description": concat!("A ", $what, ": ", $rule, ".") })
-            }
-        }
-    };
-}
-
 fn sized(text: &str, max: usize, allowed: fn(u8) -> bool) -> bool {
     (1..=max).contains(&text.len()) && text.bytes().all(allowed)
 }
@@ -100,46 +33,46 @@ fn first(text: &str, allowed: fn(&u8) -> bool) -> bool {
     text.as_bytes().first().is_some_and(allowed)
 }
 
-name! {
+word! {
     /// The name of a line of manifests; versions count within it.
     ManifestName,
     what: "manifest name",
     rule: "1 to 64 characters of a-z, 0-9, '.', '-', starting with a letter or digit",
-    pattern: r"^[a-z0-9][a-z0-9.-]{0,63}$",
+    schema: { "pattern": r"^[a-z0-9][a-z0-9.-]{0,63}$" },
     check: |s| {
         sized(s, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'-'))
             && first(s, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
     }
 }
 
-name! {
+word! {
     /// A kernel release as `uname -r` prints it. At most 64 bytes: `struct new_utsname` holds 65 with its NUL.
     KernelRelease,
     what: "kernel release",
     rule: "1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '+', '~', '-', starting with a digit",
-    pattern: r"^[0-9][A-Za-z0-9._+~-]{0,63}$",
+    schema: { "pattern": r"^[0-9][A-Za-z0-9._+~-]{0,63}$" },
     check: |s| {
         sized(s, 64, |c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'+' | b'~' | b'-'))
             && first(s, |c| c.is_ascii_digit())
     }
 }
 
-name! {
+word! {
     /// A module name as the kernel shows it, with underscores.
     /// At most 55 bytes: the kernel's `MODULE_NAME_LEN` is `64 - sizeof(unsigned long)` with the NUL.
     ModuleName,
     what: "module name",
     rule: "1 to 55 characters of A-Z, a-z, 0-9, '_' (the kernel shows '-' as '_')",
-    pattern: r"^[A-Za-z0-9_]{1,55}$",
+    schema: { "pattern": r"^[A-Za-z0-9_]{1,55}$" },
     check: |s| sized(s, 55, |c| c.is_ascii_alphanumeric() || c == b'_')
 }
 
-name! {
+word! {
     /// The object that a livepatch changes: `vmlinux` or a module.
     ObjectName,
     what: "object name",
     rule: "'vmlinux' or a module name with underscores",
-    pattern: r"^[A-Za-z0-9_]{1,55}$",
+    schema: { "pattern": r"^[A-Za-z0-9_]{1,55}$" },
     check: |s| sized(s, 55, |c| c.is_ascii_alphanumeric() || c == b'_')
 }
 
@@ -150,24 +83,24 @@ impl ObjectName {
     }
 }
 
-name! {
+word! {
     /// A kernel symbol as kallsyms shows it. At most 511 bytes: `KSYM_NAME_LEN` is 512 with the NUL.
     SymbolName,
     what: "kernel symbol",
     rule: "1 to 511 characters of A-Z, a-z, 0-9, '_', '.', '$', not starting with a digit",
-    pattern: r"^[A-Za-z_.$][A-Za-z0-9_.$]{0,510}$",
+    schema: { "pattern": r"^[A-Za-z_.$][A-Za-z0-9_.$]{0,510}$" },
     check: |s| {
         sized(s, 511, |c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'$'))
             && first(s, |c| !c.is_ascii_digit())
     }
 }
 
-name! {
+word! {
     /// A vulnerability's identifier in the CVE list.
     CveId,
     what: "CVE id",
     rule: "CVE-, four digits of a year, '-', four to nineteen digits",
-    pattern: r"^CVE-[0-9]{4}-[0-9]{4,19}$",
+    schema: { "pattern": r"^CVE-[0-9]{4}-[0-9]{4,19}$" },
     check: |s| {
         let Some((year, number)) = s.strip_prefix("CVE-").and_then(|rest| rest.split_once('-')) else { return false };
         year.len() == 4
@@ -176,24 +109,24 @@ name! {
     }
 }
 
-name! {
+word! {
     /// The name of a payload file, beside its manifest or in a directory given to the command.
     FileName,
     what: "payload file name",
     rule: "1 to 200 characters of A-Z, a-z, 0-9, '.', '_', '+', '~', '-', starting with a letter, digit or '_'",
-    pattern: r"^[A-Za-z0-9_][A-Za-z0-9._+~-]{0,199}$",
+    schema: { "pattern": r"^[A-Za-z0-9_][A-Za-z0-9._+~-]{0,199}$" },
     check: |s| {
         sized(s, 200, |c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'+' | b'~' | b'-'))
             && first(s, |c| c.is_ascii_alphanumeric() || *c == b'_')
     }
 }
 
-name! {
+word! {
     /// A container's id; runc allows the same alphabet.
     ContainerId,
     what: "container id",
     rule: "1 to 128 characters of A-Z, a-z, 0-9, '_', '+', '-', '.', not '.' or '..'",
-    pattern: r"^[A-Za-z0-9_+.-]{1,128}$",
+    schema: { "pattern": r"^[A-Za-z0-9_+.-]{1,128}$" },
     check: |s| {
         sized(s, 128, |c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'+' | b'-' | b'.'))
             && s != "."
@@ -201,33 +134,33 @@ name! {
     }
 }
 
-name! {
+word! {
     /// The name of an OCI annotation (what runc calls a label).
     LabelName,
     what: "label name",
     rule: "1 to 253 characters of A-Z, a-z, 0-9, '.', '_', '-', '/'",
-    pattern: r"^[A-Za-z0-9._/-]{1,253}$",
+    schema: { "pattern": r"^[A-Za-z0-9._/-]{1,253}$" },
     check: |s| sized(s, 253, |c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'/'))
 }
 
-name! {
+word! {
     /// What people call a signing key in a trust policy.
     KeyName,
     what: "key name",
     rule: "1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '-', '@', starting with a letter or digit",
-    pattern: r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$",
+    schema: { "pattern": r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$" },
     check: |s| {
         sized(s, 64, |c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'@'))
             && first(s, |c| c.is_ascii_alphanumeric())
     }
 }
 
-name! {
+word! {
     /// A role in a trust policy, such as `build` or `security-review`.
     RoleName,
     what: "role name",
     rule: "1 to 64 characters of a-z, 0-9, '-', starting with a letter",
-    pattern: r"^[a-z][a-z0-9-]{0,63}$",
+    schema: { "pattern": r"^[a-z][a-z0-9-]{0,63}$" },
     check: |s| {
         sized(s, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
             && first(s, |c| c.is_ascii_lowercase())

@@ -3,14 +3,7 @@
 //! Invariant: no control characters (a summary cannot move the cursor) and none of the
 //! bidirectional overrides that make text read differently from its bytes.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::str::FromStr;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
-
-use crate::names::NameError;
+use crate::scalar::word;
 
 /// Whether a character can be shown as it is: no control, no bidirectional control
 /// (Unicode 15, `Bidi_Control`), no byte order mark, no line or paragraph separator.
@@ -20,91 +13,30 @@ pub(crate) fn is_showable(c: char) -> bool {
             '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
-macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, what: $what:literal, rule: $rule:literal, schema: $schema:tt, check: $check:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text as written.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = NameError;
-
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                Self::try_from(text.to_owned())
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-
-            fn try_from(text: String) -> Result<Self, NameError> {
-                let check: fn(&str) -> bool = $check;
-                if check(&text) { Ok(Self(text)) } else { Err(NameError::new($what, $rule, &text)) }
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(text: $name) -> String {
-                text.0
-            }
-        }
-
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!($schema)
-            }
-        }
-    };
-}
-
-text! {
+word! {
     /// One line for people.
     Summary,
     what: "summary",
     rule: "one line of 1 to 200 characters without control or direction characters",
-    schema: { "type": "string", "minLength": 1, "maxLength": 200, "description": "One line for people, without control or direction characters." },
+    schema: { "minLength": 1, "maxLength": 200 },
     check: |s| (1..=200).contains(&s.chars().count()) && s.chars().all(is_showable) && !s.trim().is_empty()
 }
 
-text! {
+word! {
     /// The value of a label; may be empty.
     LabelValue,
     what: "label value",
     rule: "at most 1024 characters without control or direction characters",
-    schema: { "type": "string", "maxLength": 1024, "description": "The value of an OCI annotation." },
+    schema: { "maxLength": 1024 },
     check: |s| s.chars().count() <= 1024 && s.chars().all(is_showable)
 }
 
-text! {
+word! {
     /// An absolute path as a container's processes see it.
     ContainerPath,
     what: "container path",
     rule: "an absolute path of at most 4095 bytes without '.', '..' or empty components and without control characters",
-    schema: { "type": "string", "pattern": "^/[^/]", "maxLength": 4095, "description": "An absolute path inside the container, without '.' or '..' components." },
+    schema: { "pattern": "^/[^/]", "maxLength": 4095 },
     check: |s| {
         s.len() <= 4095
             && s.chars().all(is_showable)
@@ -112,12 +44,12 @@ text! {
     }
 }
 
-text! {
+word! {
     /// One argument of a probe's command. May hold line breaks (a script), never a NUL.
     Argument,
     what: "command argument",
     rule: "at most 4096 bytes without NUL",
-    schema: { "type": "string", "maxLength": 4096, "description": "One argument of a command." },
+    schema: { "maxLength": 4096 },
     check: |s| s.len() <= 4096 && !s.contains('\0')
 }
 

@@ -6,13 +6,12 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
 
 use crate::names::NameError;
+use crate::scalar::as_string;
 
 /// A second of UTC, written like `2026-11-01T00:00:00Z`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UtcTime(Timestamp);
 
 impl UtcTime {
@@ -27,6 +26,8 @@ impl UtcTime {
         self.0
     }
 }
+
+as_string!(UtcTime);
 
 impl FromStr for UtcTime {
     type Err = NameError;
@@ -52,20 +53,6 @@ impl FromStr for UtcTime {
 impl fmt::Display for UtcTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0.to_string())
-    }
-}
-
-impl TryFrom<String> for UtcTime {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<UtcTime> for String {
-    fn from(time: UtcTime) -> String {
-        time.to_string()
     }
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::duration::Span;
 use crate::names::NameError;
+use crate::scalar::as_string;
 use crate::text::Argument;
 
 /// Time that a probe has to succeed, when the manifest does not say.
@@ -186,8 +187,7 @@ impl<'de> Deserialize<'de> for Probe {
 
 /// A plain `http` URL whose host is an IP address or `localhost`: a probe must not hang on, or be
 /// led astray by, a name server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HttpUrl {
     text: String,
     address: SocketAddr,
@@ -213,6 +213,8 @@ impl HttpUrl {
         &self.text["http://".len()..self.path_at]
     }
 }
+
+as_string!(HttpUrl);
 
 impl FromStr for HttpUrl {
     type Err = NameError;
@@ -255,20 +257,6 @@ impl FromStr for HttpUrl {
 impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.text)
-    }
-}
-
-impl TryFrom<String> for HttpUrl {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<HttpUrl> for String {
-    fn from(url: HttpUrl) -> String {
-        url.text
     }
 }
 

@@ -142,7 +142,7 @@ pub enum RuleError {
         field: String,
     },
     /// A command on the host that would be searched in PATH.
-    #[error("{field}: expected an absolute path to a program on the host, found {program:?}")]
+    #[error("{field}: expected an absolute path to a program on the host, found {:?}", program.as_str())]
     RelativeProgram {
         /// The field.
         field: String,

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use manifests::{ModuleName, Sha256};
+use manifests::{KernelRelease, ModuleName, Sha256};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ pub struct Livepatch {
     pub module: ModuleName,
     /// Its bytes in the store.
     pub payload: Sha256,
+    /// The kernel that it is for; another one does not get it.
+    pub kernel: KernelRelease,
     /// How long its transition may take, in milliseconds.
     pub deadline_ms: u64,
 }
@@ -56,13 +58,14 @@ impl BaselineChange {
         for step in &plan.steps {
             match (&step.action, &step.undo) {
                 (
-                    Action::LoadLivepatch { module, payload },
+                    Action::LoadLivepatch { module, payload, kernel },
                     Undo::UnloadLivepatch { deadline, reload, .. },
                 ) => {
                     changes.extend(reload.iter().map(|old| Self::RemoveLivepatch(old.module.clone())));
                     changes.push(Self::AddLivepatch(Livepatch {
                         module: module.clone(),
                         payload: *payload,
+                        kernel: kernel.clone(),
                         deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
                     }));
                 }

@@ -103,13 +103,22 @@ impl Machine<'_> {
                 self.remove_livepatch(&patch.module, deadline)?;
             }
         }
-        let image = self.payloads.open(&patch.payload).map_err(StepError::doing(doing("open")))?;
+        self.load_and_await(patch, deadline)
+    }
+
+    /// Load a livepatch and wait for its transition; a transition that has to be turned back unloads it again.
+    ///
+    /// # Errors
+    /// [`StepError`] naming the livepatch.
+    pub fn load_and_await(&self, patch: &LoadedPayload, deadline: Duration) -> Result<Value, StepError> {
+        let what = || format!("load livepatch {} again", patch.module);
+        let image = self.payloads.open(&patch.payload).map_err(StepError::doing(what()))?;
         let policy = Policy::with_deadline(deadline);
         patching::enable(self.watcher(), &patch.module, &image, &policy, &mut |event| {
             (self.tell)(&Told::Transition(&event));
         })
         .map(|report| receipt(&report))
-        .map_err(StepError::doing(doing("load again")))
+        .map_err(StepError::doing(what()))
     }
 
     /// Whether the loaded livepatch of that name has the build-id of these bytes. Somebody else may have

@@ -15,7 +15,7 @@ pub mod reverse;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use manifests::{LayerFormat, ModuleName, Probe, Sha256};
+use manifests::{KernelRelease, LayerFormat, ModuleName, Probe, Sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::host::clock::millis;
@@ -145,6 +145,8 @@ pub enum Action {
         module: ModuleName,
         /// Its bytes.
         payload: Sha256,
+        /// The kernel that it is for.
+        kernel: KernelRelease,
     },
     /// Wait until every task runs the patched functions; name and unblock the tasks that hold it back.
     AwaitTransition {

@@ -146,7 +146,7 @@ impl<'a> Draft<'a> {
                 Undo::DisarmCrashGuard { payload },
             ),
             (
-                Action::LoadLivepatch { module: module.clone(), payload },
+                Action::LoadLivepatch { module: module.clone(), payload, kernel: component.kernel.clone() },
                 Undo::UnloadLivepatch { module: module.clone(), deadline, reload },
             ),
             // The load's undo takes the transition back with the module.

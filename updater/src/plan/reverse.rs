@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use manifests::KernelRelease;
 
 use super::facts::{ContainerFacts, Settings, Unmet};
 use super::planner::{Fresh, Refusal, layer_directory, take_down};
@@ -79,7 +80,7 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
         }
     }
     for step in facts.done.steps.iter().rev() {
-        if let Action::LoadLivepatch { module, payload } = &step.action {
+        if let Action::LoadLivepatch { module, payload, kernel } = &step.action {
             let patch = LoadedPayload { module: module.clone(), payload: *payload };
             if !facts.live.contains(&patch) {
                 plan.notes.push(format!("livepatch {module} is not live"));
@@ -89,7 +90,11 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
                 Undo::UnloadLivepatch { deadline, reload, .. } => (*deadline, reload.clone()),
                 _ => (DEFAULT_DEADLINE, Vec::new()),
             };
-            push(&mut plan, &mut stage, livepatch(patch, deadline, reload, facts.settings.crash_guard));
+            push(
+                &mut plan,
+                &mut stage,
+                livepatch(patch, kernel, deadline, reload, facts.settings.crash_guard),
+            );
         }
     }
     if !unmet.is_empty() {
@@ -175,6 +180,7 @@ fn container(
 
 fn livepatch(
     patch: LoadedPayload,
+    kernel: &KernelRelease,
     deadline: Duration,
     reload: Vec<LoadedPayload>,
     crash_guard: Duration,
@@ -194,7 +200,11 @@ fn livepatch(
                 Undo::DisarmCrashGuard { payload: old.payload },
             ),
             (
-                Action::LoadLivepatch { module: old.module.clone(), payload: old.payload },
+                Action::LoadLivepatch {
+                    module: old.module.clone(),
+                    payload: old.payload,
+                    kernel: kernel.clone(),
+                },
                 Undo::UnloadLivepatch { module: old.module.clone(), deadline, reload: Vec::new() },
             ),
             (Action::AwaitTransition { module: old.module, deadline }, Undo::Nothing),

@@ -73,7 +73,11 @@ fn load(stage: u32, lane: u32, name: &str) -> Step {
     Step {
         stage,
         lane,
-        action: Action::LoadLivepatch { module: module.clone(), payload: Sha256::of(name.as_bytes()) },
+        action: Action::LoadLivepatch {
+            module: module.clone(),
+            payload: Sha256::of(name.as_bytes()),
+            kernel: "6.1.0-50-amd64".parse().unwrap(),
+        },
         undo: Undo::UnloadLivepatch { module, deadline, reload: Vec::new() },
     }
 }

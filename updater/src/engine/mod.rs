@@ -1,0 +1,269 @@
+//! Whole operations on this host: what the subcommands and the agent call.
+//!
+//! - [`survey`]: fills the planner's facts from the running host
+//! - [`apply`], [`rollback`]: begin a transaction and drive it
+//! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
+//! - [`status`], [`story`]: what is, and what was
+//! - [`collect`]: remove what nobody needs any more
+//!
+//! An [`Engine`] owns the real adapters and the journal. Operations that change the host hold the host lock.
+
+pub mod apply;
+pub mod collect;
+pub mod resume;
+pub mod rollback;
+pub mod status;
+pub mod story;
+pub mod survey;
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::config::Config;
+use crate::host::{BootId, CgroupFreezer, HostError, LeaseStore, Owners, Sysfs, SystemClock, boot_id};
+use crate::lock::{HostLock, LockError};
+use crate::machine::{Machine, Told};
+use crate::plan::facts::Settings;
+use crate::plan::planner::Refusal;
+use crate::runtime::{
+    CgroupLimits, HostMounts, LayerStore, NetfilterHold, ProbeError, Probes, RootfsError, Runc, RuntimeError,
+};
+use crate::store::{Payloads, StoreError};
+use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
+use crate::transaction::journal::{Journal, JournalError, Stored, TransactionId};
+use crate::transaction::state::StepIndex;
+
+/// What stands between an operation and its result.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The operation changes the host and the caller is not root.
+    #[error("this changes the host and needs root")]
+    NotRoot,
+    /// The store's directory cannot be made.
+    #[error("make the store {path}")]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another transaction holds the host, or the lock cannot be made.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// An earlier transaction is unfinished.
+    #[error("transaction {id} is unfinished")]
+    Unfinished {
+        /// Which.
+        id: TransactionId,
+    },
+    /// The host does not meet the preconditions.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A payload is missing or not the one that was signed.
+    #[error(transparent)]
+    Payload(#[from] StoreError),
+    /// A payload is authentic but cannot be read as what it should be.
+    #[error("livepatch {module} cannot be read")]
+    Module {
+        /// Its name in the manifest.
+        module: String,
+        /// Where and why.
+        source: patch_tools::module::ParseError,
+    },
+    /// The kernel cannot be asked.
+    #[error("look at the kernel")]
+    Host(#[from] HostError),
+    /// The kernel cannot be asked about a module.
+    #[error("look at the kernel")]
+    Preflight(#[from] crate::host::preflight::PreflightError),
+    /// The containers cannot be asked.
+    #[error("look at the containers")]
+    Runtime(#[from] RuntimeError),
+    /// A root file system cannot be looked at.
+    #[error("look at the root file systems")]
+    Rootfs(#[from] RootfsError),
+    /// Probes cannot be prepared.
+    #[error("prepare the probes")]
+    Probe(#[from] ProbeError),
+    /// The transaction stopped between two steps and stays open.
+    #[error("transaction {id} stopped half-way")]
+    Stopped {
+        /// Which.
+        id: TransactionId,
+        /// Why.
+        source: DriveError,
+    },
+    /// There is no committed transaction to roll back.
+    #[error("{0}")]
+    NothingToRollBack(String),
+    /// A system call about the host itself failed.
+    #[error("ask the kernel who it is")]
+    Uname(#[from] nix::Error),
+    /// A name that the kernel or the configuration gave is not usable.
+    #[error("{what} {found:?} is not usable")]
+    Unusable {
+        /// What.
+        what: &'static str,
+        /// The text.
+        found: String,
+    },
+}
+
+/// How an operation that drove a transaction ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Driven {
+    /// The transaction.
+    pub id: TransactionId,
+    /// How far it came.
+    pub reached: Reached,
+    /// For everything but a plain success: the first error that was recorded, with the step that had it.
+    pub first_error: Option<(StepIndex, String)>,
+}
+
+/// Who listens to a transaction.
+#[derive(Clone, Copy)]
+pub struct Listeners<'a> {
+    /// Hears every recorded event.
+    pub event: &'a (dyn Fn(&Heard<'_>) + Sync),
+    /// Hears what happens inside a step.
+    pub told: &'a (dyn Fn(&Told<'_>) + Sync),
+    /// Sees every boundary.
+    pub boundaries: &'a dyn Boundaries,
+}
+
+/// The real host.
+pub struct Engine {
+    config: Config,
+    journal: Mutex<Journal>,
+    boot_id: BootId,
+    clock: SystemClock,
+    livepatch: Sysfs,
+    freezer: CgroupFreezer,
+    leases: LeaseStore,
+    runtime: Runc,
+    mounts: HostMounts,
+    hold: NetfilterHold,
+    limits: CgroupLimits,
+    probes: Probes,
+    layers: LayerStore,
+    payloads: Payloads,
+}
+
+/// Freeze leases do not outlive the boot, and neither does this directory.
+const LEASES: &str = "/run/update/frozen";
+
+impl Engine {
+    /// Open the host's store and adapters, as root.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRoot`], [`EngineError::Store`], [`EngineError::Journal`], [`EngineError::Host`].
+    pub fn open(config: Config) -> Result<Self, EngineError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(EngineError::NotRoot);
+        }
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.store)
+            .map_err(|source| EngineError::Store { path: config.store.clone(), source })?;
+        let journal = Mutex::new(Journal::open(&config.store)?);
+        let runtime = Runc::new(&config.runc_root);
+        Ok(Self {
+            boot_id: boot_id()?,
+            clock: SystemClock,
+            livepatch: Sysfs::new(Owners::default()),
+            freezer: CgroupFreezer::new("/sys/fs/cgroup"),
+            leases: LeaseStore::new(LEASES),
+            mounts: HostMounts::default(),
+            hold: NetfilterHold::default(),
+            limits: CgroupLimits::default(),
+            probes: Probes::new(runtime.clone()),
+            layers: LayerStore::new(&config.store),
+            payloads: Payloads::new(&config.store),
+            runtime,
+            journal,
+            config,
+        })
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settings(&self) -> Settings {
+        Settings { crash_guard: self.config.crash_guard, store: self.config.store.clone() }
+    }
+
+    /// Hold the host, or say who does.
+    fn lock(&self, purpose: &str) -> Result<HostLock, EngineError> {
+        let lock = HostLock::take(&self.config.store, purpose)?;
+        Ok(lock)
+    }
+
+    /// Nothing new begins while something old is half-way.
+    fn expect_finished(&self) -> Result<(), EngineError> {
+        match self.journal().unfinished()?.into_iter().next() {
+            None => Ok(()),
+            Some(stored) => Err(EngineError::Unfinished { id: stored.id }),
+        }
+    }
+
+    fn machine<'a>(&'a self, listeners: &Listeners<'a>) -> Machine<'a> {
+        Machine {
+            livepatch: &self.livepatch,
+            freezer: &self.freezer,
+            leases: &self.leases,
+            runtime: &self.runtime,
+            mounts: &self.mounts,
+            hold: &self.hold,
+            limits: &self.limits,
+            prober: &self.probes,
+            layers: &self.layers,
+            payloads: &self.payloads,
+            journal: &self.journal,
+            clock: &self.clock,
+            boot_id: &self.boot_id,
+            store: self.config.store.clone(),
+            stop_patience: self.config.stop_patience,
+            tell: listeners.told,
+        }
+    }
+
+    /// Drive a transaction that was just begun, or take up one that was interrupted.
+    fn drive(&self, stored: Stored, how: Drive, listeners: &Listeners<'_>) -> Result<Driven, EngineError> {
+        let id = stored.id.clone();
+        let machine = self.machine(listeners);
+        let driver = Driver {
+            journal: &self.journal,
+            hands: &machine,
+            boundaries: listeners.boundaries,
+            clock: &self.clock,
+            boot_id: &self.boot_id,
+            listener: listeners.event,
+        };
+        let reached = match how {
+            Drive::Begin => driver.run(stored),
+            Drive::Resume => driver.resume(stored),
+        }
+        .map_err(|source| EngineError::Stopped { id: id.clone(), source })?;
+        let first_error = self.journal().transaction(id.as_str())?.first_error();
+        Ok(Driven { id, reached, first_error })
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Drive {
+    Begin,
+    Resume,
+}

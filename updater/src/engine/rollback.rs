@@ -1,0 +1,128 @@
+//! Undo a committed transaction, as a transaction of its own.
+
+use super::{Driven, Engine, EngineError, Listeners};
+use crate::baseline::Baseline;
+use crate::host::Clock;
+use crate::machine::dossier::Dossier;
+use crate::plan::facts::{AffectedBy, ContainerFacts};
+use crate::plan::reverse::{self, Memory, ReverseFacts};
+use crate::plan::{Feels, LoadedPayload, Plan};
+use crate::transaction::journal::{Origin, Stored, TransactionId};
+use crate::transaction::state::Outcome;
+
+/// What containers get back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// Old files, a fresh start, data kept.
+    Files,
+    /// Memory and files of the checkpoint; what came since is lost.
+    Checkpoint,
+}
+
+impl Engine {
+    /// The committed transaction that `update rollback` undoes: the named one, or the last that is still in force.
+    ///
+    /// # Errors
+    /// [`EngineError::NothingToRollBack`].
+    pub fn rollback_target(&self, wanted: Option<&str>) -> Result<Stored, EngineError> {
+        let journal = self.journal();
+        let all = journal.all()?;
+        let undone = |id: &TransactionId| {
+            all.iter().any(|other| {
+                matches!(&other.origin, Origin::Rollback { of, .. } if of == id)
+                    && other.outcome() == Some(Outcome::Committed)
+            })
+        };
+        if let Some(wanted) = wanted {
+            let stored = journal.transaction(wanted)?;
+            let refuse = |why: &str| Err(EngineError::NothingToRollBack(format!("transaction {}: {why}", stored.id)));
+            return match (&stored.origin, stored.outcome()) {
+                (Origin::Rollback { .. }, _) => refuse("it is a rollback itself; apply the manifest again instead"),
+                (_, None) => refuse("it is unfinished; `update resume` ends it"),
+                (_, Some(Outcome::RolledBack)) => refuse("it ended rolled back already"),
+                (_, Some(Outcome::Committed)) if undone(&stored.id) => refuse("it was rolled back later"),
+                (_, Some(Outcome::Committed)) => Ok(stored),
+            };
+        }
+        let last = all.iter().rev().find(|stored| {
+            matches!(stored.origin, Origin::Apply { .. })
+                && stored.outcome() == Some(Outcome::Committed)
+                && !undone(&stored.id)
+        });
+        last.cloned().ok_or_else(|| {
+            EngineError::NothingToRollBack("no committed transaction of this host is in force".to_owned())
+        })
+    }
+
+    /// Plan the undo of a committed transaction.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] if a container cannot be put back; why the host cannot be surveyed.
+    pub fn plan_rollback(&self, of: &Stored, back: Back, id: &TransactionId) -> Result<Plan, EngineError> {
+        let done = of.progress.plan();
+        let mut containers = Vec::new();
+        for planned in done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. })) {
+            if let Some(facts) = self.survey_container(&planned.container.id)? {
+                let affected = vec![AffectedBy { component: 0, files: planned.files.clone() }];
+                containers.push(ContainerFacts { affected, ..facts });
+            }
+        }
+        let live: Vec<LoadedPayload> = Baseline::read(&self.journal())?
+            .livepatches
+            .into_iter()
+            .map(|livepatch| LoadedPayload { module: livepatch.module, payload: livepatch.payload })
+            .collect();
+        let memory = match back {
+            Back::Files => Memory::StartAfresh,
+            Back::Checkpoint => {
+                for planned in &containers {
+                    let dossier = Dossier::new(&self.config.store, &of.id, &planned.container.id);
+                    if !matches!(dossier.after(), Ok(Some(_))) {
+                        return Err(EngineError::NothingToRollBack(format!(
+                            "transaction {} has no checkpoint of container {} any more (looked in {})",
+                            of.id,
+                            planned.container.id,
+                            dossier.images().root().display()
+                        )));
+                    }
+                }
+                Memory::FromCheckpoint { taken: of.began }
+            }
+        };
+        let settings = self.settings();
+        let facts = ReverseFacts { of: of.id.as_str(), done, live: &live, containers: &containers, memory, settings: &settings };
+        Ok(reverse::plan(&facts, id.as_str())?)
+    }
+
+    /// Undo a committed transaction.
+    ///
+    /// # Errors
+    /// [`EngineError`]; except for [`EngineError::Stopped`] nothing was touched.
+    pub fn rollback(
+        &self,
+        wanted: Option<&str>,
+        back: Back,
+        listeners: &Listeners<'_>,
+        begun: &dyn Fn(&TransactionId, &Plan),
+    ) -> Result<Driven, EngineError> {
+        let lock = self.lock("rollback")?;
+        self.expect_finished()?;
+        self.runtime.share_lock(&lock);
+        let of = self.rollback_target(wanted)?;
+        let id = self.new_id();
+        let plan = self.plan_rollback(&of, back, &id)?;
+        let (name, version) = match &of.origin {
+            Origin::Apply { name, version, .. } | Origin::Rollback { name, version, .. } => (name.clone(), *version),
+        };
+        let origin = Origin::Rollback { of: of.id.clone(), name, version };
+        let driven = self.begin(&id, &origin, &plan, listeners, begun)?;
+        self.collect()?;
+        drop(lock);
+        Ok(driven)
+    }
+
+    /// A name for a plan that is only shown.
+    pub fn preview_id(&self) -> TransactionId {
+        TransactionId::new(self.clock.now(), 0)
+    }
+}

@@ -1,2 +1,42 @@
-//! Entry point.
-fn main() {}
+//! `update`: see [`updater::cli`].
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+use updater::cli::Cli;
+use updater::exit::{Exit, guard};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log();
+    match guard(|| cli.run()) {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) => {
+            let text = if cli.json() { failure.for_program() } else { failure.for_person() };
+            // Nobody is left to tell if stderr is closed.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            failure.exit().into()
+        }
+    }
+}
+
+/// Logs go to the journal under systemd, else to stderr; `UPDATE_LOG` sets what (default: warnings).
+fn log() {
+    let filter = || EnvFilter::try_from_env("UPDATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let journald = under_systemd.then(tracing_journald::layer).and_then(Result::ok);
+    let stderr = journald.is_none().then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+    });
+    tracing_subscriber::registry()
+        .with(journald.map(|layer| layer.with_filter(filter())))
+        .with(stderr.map(|layer| layer.with_filter(filter())))
+        .init();
+}

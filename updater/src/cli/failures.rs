@@ -1,0 +1,86 @@
+//! How errors of this host's operations become exit codes and hints: the one mapping.
+
+use crate::config::ConfigError;
+use crate::engine::{Driven, EngineError};
+use crate::exit::{Exit, Failure, State};
+use crate::lock::LockError;
+use crate::store::StoreError;
+use crate::transaction::driver::Reached;
+use crate::transaction::journal::{JournalError, Stored};
+use crate::transaction::state::{Outcome, Phase};
+
+/// The configuration cannot be used.
+pub(super) fn config(error: ConfigError) -> Failure {
+    Failure::new(Exit::Usage, error).next("mend the file, or remove it to use the defaults")
+}
+
+/// An operation that did not come to a result.
+pub(super) fn engine(error: EngineError) -> Failure {
+    match &error {
+        EngineError::NotRoot => {
+            let found = format!("effective user {}", nix::unistd::geteuid());
+            Failure::new(Exit::Refused, error).because("effective user 0", found).next("run it as root")
+        }
+        EngineError::Lock(LockError::Busy { holder }) => {
+            let holder = holder.clone();
+            Failure::new(Exit::Busy, error)
+                .because("nobody holding this host", holder)
+                .next("wait for it to end; `update history` shows it")
+        }
+        EngineError::Unfinished { id } => {
+            let next = format!("update resume, or first update show {id}");
+            let state = State::Named(format!("transaction {id} is half-way; this command changed nothing"));
+            Failure::new(Exit::NeedsOperator, error).state(state).next(next)
+        }
+        EngineError::Refused(_) => {
+            Failure::new(Exit::Refused, error).next("meet the preconditions and try again")
+        }
+        EngineError::Payload(StoreError::Size { .. } | StoreError::Changed { .. }) => {
+            Failure::new(Exit::NotAuthentic, error).next(PAYLOADS)
+        }
+        EngineError::Payload(_) => Failure::new(Exit::Refused, error).next(PAYLOADS),
+        EngineError::Stopped { id, .. } => {
+            let next = format!("update resume; update show {id} tells how far it came");
+            let state = State::Named(format!("transaction {id} is half-way and is in the journal"));
+            Failure::new(Exit::NeedsOperator, error).state(state).next(next)
+        }
+        EngineError::Store { .. } | EngineError::Lock(_) => Failure::new(Exit::Refused, error)
+            .next("make the store writable, or set another `store` in update.yaml"),
+        EngineError::Journal(JournalError::Unknown { .. }) => {
+            Failure::new(Exit::Usage, error).next("update history lists the transactions")
+        }
+        EngineError::Journal(_) => Failure::new(Exit::Refused, error)
+            .next("see that the store is writable and its disk is not full"),
+        EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
+        _ => Failure::new(Exit::Refused, error),
+    }
+}
+
+const PAYLOADS: &str = "fetch the payloads again and put them beside the manifest, or name their folder with --payloads";
+
+/// The transaction was driven as far as it goes; a plain success is `Ok`.
+pub(super) fn driven(driven: &Driven, stored: &Stored) -> Result<(), Failure> {
+    let why = driven
+        .first_error
+        .as_ref()
+        .map_or_else(|| "it was stopped before its commit".to_owned(), |(_, error)| error.clone());
+    let show = format!("update show {}", driven.id);
+    match &driven.reached {
+        Reached::Ended(Outcome::Committed) => Ok(()),
+        Reached::Ended(Outcome::RolledBack) => {
+            Err(Failure::new(Exit::FailedRestored, why).state(State::Restored).next(show))
+        }
+        Reached::NeedsOperator(_) => {
+            let stuck: Vec<String> =
+                stored.stuck().into_iter().map(|(title, error)| format!("{title}: {error}")).collect();
+            let next = match stored.progress.phase() {
+                Phase::Forward if !stored.progress.committed() => {
+                    "look at the host; then `update resume` rolls the transaction back".to_owned()
+                }
+                _ => format!("mend the cause; then `update resume` tries once more ({show} has the details)"),
+            };
+            let state = format!("transaction {} is open; {}", driven.id, stuck.join("; "));
+            Err(Failure::new(Exit::NeedsOperator, why).state(State::Named(state)).next(next))
+        }
+    }
+}

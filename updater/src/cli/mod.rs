@@ -1,0 +1,94 @@
+//! The command line: one file for each subcommand; this file only declares and dispatches.
+//!
+//! A subcommand's `Args` is its grammar and its help, its `run` does it. Results go to stdout, for a person
+//! or with `--json` as one JSON object a line; errors are values of [`Failure`], printed once by `main`.
+
+mod failures;
+mod history;
+mod plan;
+#[cfg(feature = "power-cuts")]
+mod power_cuts;
+mod progress;
+mod resume;
+mod rollback;
+mod show;
+mod signals;
+mod status;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::exit::Failure;
+
+/// Fix a running Linux host without a reboot
+///
+/// A signed manifest says what changes. update proves who signed it, loads kernel livepatches,
+/// restarts the affected containers under a checkpoint, and can undo all of it.
+///
+/// Exit codes: 0 done, 1 failed and everything was restored, 2 usage, 3 refused with nothing
+/// touched, 4 not authentic, 5 busy, 6 needs an operator, 70 bug.
+#[derive(Debug, Parser)]
+#[command(name = "update", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Print JSON, one object a line, instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Read the configuration from this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Rollback(rollback::Args),
+    Status(status::Args),
+    History(history::Args),
+    Show(show::Args),
+    Resume(resume::Args),
+}
+
+impl Cli {
+    /// Whether errors go out as JSON.
+    pub fn json(&self) -> bool {
+        self.global.json
+    }
+
+    /// Do what was asked.
+    ///
+    /// # Errors
+    /// A [`Failure`] with its exit code, and what to do next.
+    pub fn run(&self) -> Result<(), Failure> {
+        let global = &self.global;
+        match &self.command {
+            Command::Rollback(args) => rollback::run(args, global),
+            Command::Status(args) => status::run(args, global),
+            Command::History(args) => history::run(args, global),
+            Command::Show(args) => show::run(args, global),
+            Command::Resume(args) => resume::run(args, global),
+        }
+    }
+}
+
+impl Global {
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Result<Config, Failure> {
+        Config::load(self.config.as_deref()).map_err(failures::config)
+    }
+
+    /// The host's engine.
+    pub(crate) fn engine(&self) -> Result<Engine, Failure> {
+        Engine::open(self.settings()?).map_err(failures::engine)
+    }
+}

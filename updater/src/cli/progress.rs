@@ -1,0 +1,177 @@
+//! What is printed while a transaction runs: a line a step for people, an object a line for programs.
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::host::transition::TransitionEvent;
+use crate::machine::Told;
+use crate::plan::Plan;
+use crate::transaction::driver::Heard;
+use crate::transaction::journal::TransactionId;
+use crate::transaction::state::{Event, StepIndex};
+
+/// Prints progress to stdout.
+pub(super) struct Progress {
+    style: Style,
+    began: Mutex<Vec<(StepIndex, Timestamp)>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// The step under way is shown and rewritten when it ends.
+    Terminal,
+    /// One line when a step has ended.
+    Plain,
+    /// One JSON object for each event.
+    Json,
+}
+
+impl Progress {
+    pub(super) fn new(json: bool) -> Self {
+        let style = match (json, std::io::stdout().is_terminal()) {
+            (true, _) => Style::Json,
+            (false, true) => Style::Terminal,
+            (false, false) => Style::Plain,
+        };
+        Self { style, began: Mutex::new(Vec::new()) }
+    }
+
+    pub(super) fn begun(&self, id: &TransactionId, plan: &Plan) {
+        match self.style {
+            Style::Json => line(&json!({ "transaction": id, "steps": plan.steps.len() }).to_string()),
+            Style::Terminal | Style::Plain => line(&format!("transaction {id}, {} steps", plan.steps.len())),
+        }
+    }
+
+    pub(super) fn hear(&self, heard: &Heard<'_>) {
+        let Heard::Event(recorded, progress) = heard;
+        if self.style == Style::Json {
+            line(&serde_json::to_string(recorded).unwrap_or_default());
+            return;
+        }
+        let steps = &progress.plan().steps;
+        let title = |step: StepIndex| {
+            let title = steps.get(step).map_or_else(String::new, |step| step.action.title());
+            format!("[{:>2}/{}] {title}", step + 1, steps.len())
+        };
+        match &recorded.event {
+            Event::Intended { step } => self.under_way(*step, recorded.at, &title(*step)),
+            Event::Done { step, receipt } => {
+                let took = self.took(*step, recorded.at);
+                self.say(&format!("{} ({took}{})", title(*step), highlights(receipt)));
+            }
+            Event::Failed { step, error } => self.say(&format!("{} FAILED: {error}", title(*step))),
+            Event::RollbackDecided { .. } => self.say("going back to the old state"),
+            Event::UndoIntended { step } => {
+                self.under_way(*step, recorded.at, &format!("undo {}", title(*step)));
+            }
+            Event::Undone { step, receipt } => {
+                let note = receipt.get("note").and_then(Value::as_str);
+                let note = note.map(|note| format!("; {note}")).unwrap_or_default();
+                let took = self.took(*step, recorded.at);
+                self.say(&format!("undo {} ({took}{note}{})", title(*step), highlights(receipt)));
+            }
+            Event::UndoFailed { step, error } => self.say(&format!("undo {} FAILED: {error}", title(*step))),
+            Event::RetryDecided => self.say("trying once more"),
+            Event::Ended { .. } => {}
+        }
+    }
+
+    pub(super) fn tell(&self, told: &Told<'_>) {
+        let Told::Transition(event) = told;
+        if self.style == Style::Json {
+            line(&json!({ "transition": event }).to_string());
+            return;
+        }
+        match event {
+            TransitionEvent::Blocked { after, blockers } => {
+                for blocker in blockers {
+                    let function = blocker.held_in.as_deref().or(blocker.stack.first().map(String::as_str));
+                    self.say(&format!(
+                        "        after {after:.1?}: held back by {} (task {}, {}{})",
+                        blocker.comm,
+                        blocker.tid,
+                        blocker.owner,
+                        function.map(|name| format!(", in {name}")).unwrap_or_default()
+                    ));
+                }
+            }
+            TransitionEvent::Unblocked { after, freeze } => self.say(&format!(
+                "        after {after:.1?}: froze {} for {:.1?} and thawed it",
+                freeze.owner, freeze.held
+            )),
+            TransitionEvent::LeftAlone { after, owner, why, .. } => {
+                self.say(&format!("        after {after:.1?}: {owner} is left alone: {why}"));
+            }
+            TransitionEvent::Reversing { after } => {
+                self.say(&format!("        after {after:.1?}: past the deadline, turning back"));
+            }
+        }
+    }
+
+    fn under_way(&self, step: StepIndex, at: Timestamp, text: &str) {
+        {
+            let mut began = self.began();
+            began.retain(|(known, _)| *known != step);
+            began.push((step, at));
+        }
+        if self.style == Style::Terminal {
+            let mut out = std::io::stdout().lock();
+            // A terminal that went away does not stop a transaction.
+            let _ = write!(out, "\r\x1b[K{text} …").and_then(|()| out.flush());
+        }
+    }
+
+    fn say(&self, text: &str) {
+        let clear = if self.style == Style::Terminal { "\r\x1b[K" } else { "" };
+        line(&format!("{clear}{text}"));
+    }
+
+    fn took(&self, step: StepIndex, at: Timestamp) -> String {
+        let since = self.began().iter().find(|(known, _)| *known == step).map(|(_, since)| *since);
+        since.map_or_else(String::new, |since| short(at.duration_since(since).unsigned_abs()))
+    }
+
+    fn began(&self) -> MutexGuard<'_, Vec<(StepIndex, Timestamp)>> {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The numbers of a receipt that people want to see at once.
+fn highlights(receipt: &Value) -> String {
+    let number = |name: &str| receipt.get(name).and_then(Value::as_u64);
+    let mut text = String::new();
+    if let Some(frozen) = number("frozen_us") {
+        text.push_str(&format!(", frozen {}", short(Duration::from_micros(frozen))));
+    }
+    if let Some(connections) = number("connections") {
+        text.push_str(&format!(", {connections} connections"));
+    }
+    if let Some(reset) = number("reset") {
+        text.push_str(&format!(", {reset} peers told"));
+    }
+    text
+}
+
+/// A duration for people: `12 ms`, `3.4 s`, `2m 5s`.
+pub(super) fn short(duration: Duration) -> String {
+    match duration.as_millis() {
+        0..1_000 => format!("{} ms", duration.as_millis()),
+        1_000..60_000 => format!("{:.1} s", duration.as_secs_f64()),
+        _ => format!("{}m {}s", duration.as_secs() / 60, duration.as_secs() % 60),
+    }
+}
+
+/// A line on stdout. A reader that went away does not stop a transaction.
+pub(super) fn line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A value as one line of JSON on stdout.
+pub(super) fn object<T: serde::Serialize>(value: &T) {
+    line(&serde_json::to_string(value).unwrap_or_else(|error| json!({ "unprintable": error.to_string() }).to_string()));
+}

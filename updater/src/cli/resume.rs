@@ -1,0 +1,124 @@
+//! `update resume`.
+
+use serde_json::json;
+
+use super::progress::{Progress, line, object};
+use super::signals::Signals;
+use super::{Global, failures};
+use crate::engine::resume::{Became, Resumed};
+use crate::engine::{EngineError, Listeners};
+use crate::exit::{Exit, Failure, State};
+use crate::transaction::driver::Reached;
+use crate::transaction::state::Outcome;
+
+/// Finish or undo what an interruption left, and re-apply what the host should have
+///
+/// A transaction that was not committed is rolled back, one that was is finished. Then missing
+/// livepatches are loaded and committed root file systems mounted. Safe to repeat; update-resume.service
+/// runs it at boot.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Say that this is the run at boot; it does the same
+    #[arg(long)]
+    boot: bool,
+    /// Only note that the host is shutting down in order
+    #[arg(long, conflicts_with_all = ["boot", "survived"])]
+    stopping: bool,
+    /// Only clear the livepatches that the host has run for long enough
+    #[arg(long, conflicts_with = "boot")]
+    survived: bool,
+}
+
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    let engine = global.engine()?;
+    if args.stopping || args.survived {
+        let marked = if args.stopping { engine.mark_stopping() } else { engine.mark_survived() };
+        let marked = marked.map_err(failures::engine)?;
+        if global.json {
+            object(&json!({ "marked": marked }));
+        }
+        return Ok(());
+    }
+    let progress = Progress::new(global.json);
+    // A resume is not turned back: it only ever goes to the end that the journal says.
+    let signals = Signals::ignore();
+    let listeners = Listeners {
+        event: &|heard| progress.hear(heard),
+        told: &|told| progress.tell(told),
+        boundaries: &signals,
+    };
+    let resumed = engine.resume(&listeners).map_err(failures::engine)?;
+    if global.json {
+        print_json(&resumed);
+    } else {
+        print(&resumed);
+    }
+    if !resumed.needs_operator() {
+        return Ok(());
+    }
+    let mut left: Vec<String> = Vec::new();
+    for driven in &resumed.transactions {
+        if let Reached::NeedsOperator(_) = driven.reached {
+            let stored =
+                engine.journal().transaction(driven.id.as_str()).map_err(EngineError::from).map_err(failures::engine)?;
+            left.extend(stored.stuck().into_iter().map(|(title, error)| format!("{title}: {error}")));
+        }
+    }
+    left.extend(resumed.baseline.iter().filter_map(|item| match &item.became {
+        Became::Failed { why } => Some(format!("{}: {why}", item.what)),
+        _ => None,
+    }));
+    Err(Failure::new(Exit::NeedsOperator, "something is left that this program cannot decide")
+        .state(State::Named(left.join("; ")))
+        .next("mend the cause, then update resume"))
+}
+
+fn print_json(resumed: &Resumed) {
+    let transactions: Vec<_> = resumed
+        .transactions
+        .iter()
+        .map(|driven| {
+            let (outcome, stuck) = match &driven.reached {
+                Reached::Ended(outcome) => (Some(*outcome), Vec::new()),
+                Reached::NeedsOperator(steps) => (None, steps.clone()),
+            };
+            json!({ "id": driven.id, "outcome": outcome, "stuck": stuck })
+        })
+        .collect();
+    object(&json!({
+        "result": if resumed.needs_operator() { "needs-operator" } else { "resumed" },
+        "thawed": resumed.thawed,
+        "transactions": transactions,
+        "quarantined": resumed.quarantined,
+        "baseline": resumed.baseline,
+    }));
+}
+
+fn print(resumed: &Resumed) {
+    if resumed.thawed > 0 {
+        line(&format!("thawed {} control groups that an interrupted update had frozen", resumed.thawed));
+    }
+    for driven in &resumed.transactions {
+        let became = match &driven.reached {
+            Reached::Ended(Outcome::Committed) => "finished: the host is in the new state",
+            Reached::Ended(Outcome::RolledBack) => "rolled back: the host is in the old state",
+            Reached::NeedsOperator(_) => "NEEDS AN OPERATOR",
+        };
+        line(&format!("transaction {} {became}", driven.id));
+    }
+    for entry in &resumed.quarantined {
+        line(&format!("QUARANTINED {}: {}", entry.module, entry.why));
+    }
+    for item in &resumed.baseline {
+        let became = match &item.became {
+            Became::Present => "present".to_owned(),
+            Became::Reapplied => "re-applied".to_owned(),
+            Became::LeftAlone { why } => format!("left alone: {why}"),
+            Became::Failed { why } => format!("FAILED: {why}"),
+        };
+        line(&format!("{}: {became}", item.what));
+    }
+    if resumed.transactions.is_empty() && resumed.baseline.is_empty() {
+        line("nothing to resume");
+    }
+}

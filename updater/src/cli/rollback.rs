@@ -1,0 +1,60 @@
+//! `update rollback`.
+
+use serde_json::json;
+
+use super::progress::{Progress, line, object};
+use super::signals::Signals;
+use super::{Global, failures};
+use crate::engine::Listeners;
+use crate::engine::rollback::Back;
+use crate::exit::Failure;
+
+/// Undo the last committed transaction, or the named one
+///
+/// Livepatches are unloaded, containers are restarted on their old files and keep their data. The
+/// rollback is a transaction of its own: if it fails, the host goes back to where it was before it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Its name, or the beginning of it, as `update history` lists it
+    transaction: Option<String>,
+    /// Bring containers back from their checkpoints; memory and files since then are lost
+    #[arg(long)]
+    restore_checkpoint: bool,
+    /// Show what would be done and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    let engine = global.engine()?;
+    let back = if args.restore_checkpoint { Back::Checkpoint } else { Back::Files };
+    let wanted = args.transaction.as_deref();
+    if args.dry_run {
+        let of = engine.rollback_target(wanted).map_err(failures::engine)?;
+        let plan = engine.plan_rollback(&of, back, &engine.preview_id()).map_err(failures::engine)?;
+        super::plan::print(&plan, global);
+        return Ok(());
+    }
+    let progress = Progress::new(global.json);
+    let signals = Signals::catch();
+    let listeners = Listeners {
+        event: &|heard| progress.hear(heard),
+        told: &|told| progress.tell(told),
+        boundaries: &signals,
+    };
+    let driven = engine
+        .rollback(wanted, back, &listeners, &|id, plan| progress.begun(id, plan))
+        .map_err(failures::engine)?;
+    let stored = engine
+        .journal()
+        .transaction(driven.id.as_str())
+        .map_err(crate::engine::EngineError::from)
+        .map_err(failures::engine)?;
+    failures::driven(&driven, &stored)?;
+    if global.json {
+        object(&json!({ "result": "rolled-back", "transaction": driven.id }));
+    } else {
+        line(&format!("done: {}", stored.origin));
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! `update show`.
+
+use std::time::Duration;
+
+use super::history::ended;
+use super::progress::{line, object, short};
+use super::{Global, failures};
+use crate::engine::EngineError;
+use crate::engine::story::{Direction, End, Story};
+use crate::exit::Failure;
+
+/// Tell the whole story of a transaction, with times
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Its name, or the beginning of it, as `update history` lists it
+    transaction: String,
+}
+
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    let engine = global.engine()?;
+    let stored =
+        engine.journal().transaction(&args.transaction).map_err(EngineError::from).map_err(failures::engine)?;
+    let story = Story::of(&stored);
+    if global.json {
+        object(&story);
+        return Ok(());
+    }
+    line(&format!("transaction {}: {}", story.id, story.origin));
+    if let crate::transaction::journal::Origin::Apply { signed_by, digest, .. } = &story.origin {
+        signed_by.iter().for_each(|who| line(&format!("  signed by {who}")));
+        line(&format!("  manifest sha256 {digest}"));
+    }
+    line(&format!("  began {}, {}", story.began, ended(&stored)));
+    if let Some(cause) = &story.cause {
+        line(&format!("  went back: {cause}"));
+    }
+    for chapter in &story.steps {
+        let took = chapter.took_us.map_or_else(|| "-".to_owned(), |took| short(Duration::from_micros(took)));
+        let direction = match chapter.direction {
+            Direction::Do => "",
+            Direction::Undo => "undo: ",
+        };
+        let end = match &chapter.end {
+            End::Done { receipt } => {
+                receipt.get("note").and_then(|note| note.as_str()).map(|note| format!("  ({note})")).unwrap_or_default()
+            }
+            End::Failed { error } => format!("  FAILED: {error}"),
+            End::Cut => "  CUT".to_owned(),
+        };
+        line(&format!("  {:>8}  {direction}{}{end}", took, chapter.title));
+    }
+    let micros = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| short(Duration::from_micros(value)));
+    for times in &story.containers {
+        line(&format!(
+            "  container {}: frozen {}, down {}, back from its checkpoint after {}",
+            times.container,
+            micros(times.frozen_us),
+            micros(times.down_us),
+            micros(times.back_after_us)
+        ));
+    }
+    for times in &story.livepatches {
+        let transition = times.transition_ms.map_or_else(|| "-".to_owned(), |ms| short(Duration::from_millis(ms)));
+        line(&format!("  livepatch {}: transition {transition}, {} tasks held it back", times.module, times.blockers));
+    }
+    Ok(())
+}

@@ -15,11 +15,14 @@
 //! Dependencies run downwards in that list. Only `host` and `runtime` touch the kernel or run programs.
 
 pub mod baseline;
+pub mod cli;
 pub mod config;
 pub mod crash_guard;
+pub mod engine;
 pub mod exit;
 pub mod host;
 pub mod lock;
+pub mod machine;
 pub mod plan;
 pub mod runtime;
 pub mod store;

@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let wanted = args.transaction.as_deref();
     if args.dry_run {
         let of = engine.rollback_target(wanted).map_err(failures::engine)?;
-        let plan = engine.plan_rollback(&of, back, &engine.preview_id()).map_err(failures::engine)?;
+        let plan = engine.plan_rollback(&of, back).map_err(failures::engine)?;
         super::plan::print(&plan, global);
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use manifests::Manifest;
 
-use super::{Drive, Driven, Engine, EngineError, Listeners};
+use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
 use crate::host::Clock;
 use crate::plan::Plan;
 use crate::plan::planner;
@@ -25,8 +25,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Refused`] with everything that stands against it, or why the host cannot be surveyed.
     pub fn plan(&self, manifest: &Manifest, payloads: &Path) -> Result<Plan, EngineError> {
-        let id = self.new_id();
-        self.plan_as(&id, manifest, payloads)
+        let adapters = self.look()?;
+        self.plan_as(&adapters, &self.new_id(), manifest, payloads)
     }
 
     /// Plan and do it. `begun` hears the plan before the first step.
@@ -41,22 +41,21 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Applied, EngineError> {
-        let lock = self.lock(&origin.to_string())?;
+        let adapters = self.lock(&origin.to_string())?;
         self.expect_finished()?;
-        self.runtime.share_lock(&lock);
         let id = self.new_id();
-        let plan = self.plan_as(&id, manifest, payloads)?;
+        let plan = self.plan_as(&adapters, &id, manifest, payloads)?;
         if plan.is_empty() {
             return Ok(Applied::Nothing(plan));
         }
-        let driven = self.begin(&id, origin, &plan, listeners, begun)?;
+        let driven = self.begin(&adapters, &id, origin, &plan, listeners, begun)?;
         self.collect()?;
-        drop(lock);
         Ok(Applied::Transaction(plan, driven))
     }
 
     pub(super) fn begin(
         &self,
+        adapters: &Adapters,
         id: &TransactionId,
         origin: &Origin,
         plan: &Plan,
@@ -66,22 +65,26 @@ impl Engine {
         self.journal().begin(id, origin, plan, self.clock.now())?;
         begun(id, plan);
         let stored = self.journal().transaction(id.as_str())?;
-        self.drive(stored, Drive::Begin, listeners)
+        self.drive(adapters, stored, Drive::Begin, listeners)
     }
 
     pub(super) fn new_id(&self) -> TransactionId {
         let now = self.clock.now();
-        // Two transactions of one host never begin in the same second: the lock is held for longer than that.
-        // The salt keeps ids of two hosts apart in a fleet's log.
-        let salt = u16::from_be_bytes([self.boot_id.as_ref()[0], self.boot_id.as_ref()[1]]) ^ now.subsec_nanosecond() as u16;
-        TransactionId::new(now, salt)
+        // Two transactions of a host cannot begin in the same microsecond: each holds the host's lock.
+        TransactionId::new(now, now.subsec_nanosecond().unsigned_abs() / 1000)
     }
 
-    fn plan_as(&self, id: &TransactionId, manifest: &Manifest, payloads: &Path) -> Result<Plan, EngineError> {
+    fn plan_as(
+        &self,
+        adapters: &Adapters,
+        id: &TransactionId,
+        manifest: &Manifest,
+        payloads: &Path,
+    ) -> Result<Plan, EngineError> {
         for payload in manifest.payloads() {
             self.payloads.add(payload, payloads)?;
         }
-        let facts = self.survey(manifest)?;
+        let facts = self.survey(adapters, manifest)?;
         Ok(planner::plan(manifest, &facts, id.as_str())?)
     }
 }

@@ -22,13 +22,15 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
-use crate::host::{BootId, CgroupFreezer, HostError, LeaseStore, Owners, Sysfs, SystemClock, boot_id};
+use crate::host::sysfs::Roots;
+use crate::host::{BootId, CgroupFreezer, HostError, KnownContainer, LeaseStore, Sysfs, SystemClock, boot_id};
 use crate::lock::{HostLock, LockError};
 use crate::machine::{Machine, Told};
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
+use crate::runtime::command::HeldLock;
 use crate::runtime::{
-    CgroupLimits, HostMounts, LayerStore, NetfilterHold, ProbeError, Probes, RootfsError, Runc, RuntimeError,
+    ContainerRuntime as _,     CgroupLimits, HostMounts, LayerStore, NetfilterHold, ProbeError, Probes, RootfsError, Runc, RuntimeError,
 };
 use crate::store::{Payloads, StoreError};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
@@ -142,16 +144,22 @@ pub struct Engine {
     journal: Mutex<Journal>,
     boot_id: BootId,
     clock: SystemClock,
-    livepatch: Sysfs,
     freezer: CgroupFreezer,
     leases: LeaseStore,
-    runtime: Runc,
     mounts: HostMounts,
     hold: NetfilterHold,
     limits: CgroupLimits,
-    probes: Probes,
     layers: LayerStore,
     payloads: Payloads,
+}
+
+/// The adapters that know which containers run, and whose children may hold the host lock.
+struct Adapters {
+    livepatch: Sysfs,
+    runtime: Runc,
+    probes: Probes,
+    /// Held for as long as the adapters are there; `None` for looking only.
+    _lock: Option<HostLock>,
 }
 
 /// Freeze leases do not outlive the boot, and neither does this directory.
@@ -172,20 +180,16 @@ impl Engine {
             .create(&config.store)
             .map_err(|source| EngineError::Store { path: config.store.clone(), source })?;
         let journal = Mutex::new(Journal::open(&config.store)?);
-        let runtime = Runc::new(&config.runc_root);
         Ok(Self {
             boot_id: boot_id()?,
             clock: SystemClock,
-            livepatch: Sysfs::new(Owners::default()),
             freezer: CgroupFreezer::new("/sys/fs/cgroup"),
             leases: LeaseStore::new(LEASES),
             mounts: HostMounts::default(),
             hold: NetfilterHold::default(),
             limits: CgroupLimits::default(),
-            probes: Probes::new(runtime.clone()),
             layers: LayerStore::new(&config.store),
             payloads: Payloads::new(&config.store),
-            runtime,
             journal,
             config,
         })
@@ -205,10 +209,30 @@ impl Engine {
         Settings { crash_guard: self.config.crash_guard, store: self.config.store.clone() }
     }
 
-    /// Hold the host, or say who does.
-    fn lock(&self, purpose: &str) -> Result<HostLock, EngineError> {
+    /// Adapters for looking.
+    fn look(&self) -> Result<Adapters, EngineError> {
+        self.adapters(Runc::new(&self.config.runc_root), None)
+    }
+
+    /// Hold the host, or say who does; adapters for changing it.
+    fn lock(&self, purpose: &str) -> Result<Adapters, EngineError> {
         let lock = HostLock::take(&self.config.store, purpose)?;
-        Ok(lock)
+        let shared = HeldLock::share(lock.shared_with_children())
+            .map_err(|source| LockError::Unusable { path: self.config.store.join("lock"), source })?;
+        self.adapters(Runc::new(&self.config.runc_root).holding(shared), Some(lock))
+    }
+
+    fn adapters(&self, runtime: Runc, lock: Option<HostLock>) -> Result<Adapters, EngineError> {
+        let known = runtime.list()?.into_iter().filter_map(|container| {
+            let cgroup = container.cgroup?.to_str()?.parse().ok()?;
+            Some(KnownContainer { id: container.id.as_str().parse().ok()?, cgroup })
+        });
+        Ok(Adapters {
+            livepatch: Sysfs::new(Roots::default(), known.collect())?,
+            probes: Probes::new(Runc::new(&self.config.runc_root)),
+            runtime,
+            _lock: lock,
+        })
     }
 
     /// Nothing new begins while something old is half-way.
@@ -219,16 +243,16 @@ impl Engine {
         }
     }
 
-    fn machine<'a>(&'a self, listeners: &Listeners<'a>) -> Machine<'a> {
+    fn machine<'a>(&'a self, adapters: &'a Adapters, listeners: &Listeners<'a>) -> Machine<'a> {
         Machine {
-            livepatch: &self.livepatch,
+            livepatch: &adapters.livepatch,
             freezer: &self.freezer,
             leases: &self.leases,
-            runtime: &self.runtime,
+            runtime: &adapters.runtime,
             mounts: &self.mounts,
             hold: &self.hold,
             limits: &self.limits,
-            prober: &self.probes,
+            prober: &adapters.probes,
             layers: &self.layers,
             payloads: &self.payloads,
             journal: &self.journal,
@@ -241,9 +265,15 @@ impl Engine {
     }
 
     /// Drive a transaction that was just begun, or take up one that was interrupted.
-    fn drive(&self, stored: Stored, how: Drive, listeners: &Listeners<'_>) -> Result<Driven, EngineError> {
+    fn drive(
+        &self,
+        adapters: &Adapters,
+        stored: Stored,
+        how: Drive,
+        listeners: &Listeners<'_>,
+    ) -> Result<Driven, EngineError> {
         let id = stored.id.clone();
-        let machine = self.machine(listeners);
+        let machine = self.machine(adapters, listeners);
         let driver = Driver {
             journal: &self.journal,
             hands: &machine,

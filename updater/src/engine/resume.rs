@@ -7,11 +7,11 @@
 
 use serde::Serialize;
 
-use super::{Drive, Driven, Engine, EngineError, Listeners};
+use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
 use crate::baseline::{Baseline, Livepatch, Rootfs};
 use crate::crash_guard::{GuardBook, Quarantined};
 use crate::host::guard::{LoadFate, LoadRecord};
-use crate::host::{Clock, Enabled, Livepatch as _, PatchState};
+use crate::host::{Clock, Enabled, PatchState};
 use crate::machine::Machine;
 use crate::plan::LoadedPayload;
 use crate::runtime::{ContainerRuntime, ContainerStatus, RootfsMounts, Topology};
@@ -75,19 +75,17 @@ impl Engine {
     /// [`EngineError`] if the host cannot be locked or the journal cannot be read; what goes wrong with single
     /// things is in the report.
     pub fn resume(&self, listeners: &Listeners<'_>) -> Result<Resumed, EngineError> {
-        let lock = self.lock("resume")?;
-        self.runtime.share_lock(&lock);
+        let adapters = self.lock("resume")?;
         let thawed = self.leases.thaw_outstanding(&self.freezer)?.len();
         let quarantined = self.guards().judge(&self.boot_id, self.clock.now())?;
         let unfinished = self.journal().unfinished()?;
         let mut transactions = Vec::new();
         for stored in unfinished {
-            transactions.push(self.drive(stored, Drive::Resume, listeners)?);
+            transactions.push(self.drive(&adapters, stored, Drive::Resume, listeners)?);
         }
-        let baseline = self.reapply_baseline(&self.machine(listeners))?;
+        let baseline = self.reapply_baseline(&adapters, &self.machine(&adapters, listeners))?;
         self.guards().mark(&self.boot_id, LoadFate::Survived(self.clock.now()))?;
         self.collect()?;
-        drop(lock);
         Ok(Resumed { thawed, transactions, quarantined, baseline })
     }
 
@@ -112,7 +110,7 @@ impl Engine {
         GuardBook::new(&self.journal)
     }
 
-    fn reapply_baseline(&self, machine: &Machine<'_>) -> Result<Vec<Reapplied>, EngineError> {
+    fn reapply_baseline(&self, adapters: &Adapters, machine: &Machine<'_>) -> Result<Vec<Reapplied>, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let quarantined = self.guards().quarantined()?;
         let mut report = Vec::new();
@@ -124,14 +122,14 @@ impl Engine {
             report.push(Reapplied { what: format!("livepatch {}", livepatch.module), became });
         }
         for rootfs in &baseline.rootfs {
-            let became = self.reapply_rootfs(rootfs)?;
+            let became = self.reapply_rootfs(adapters, rootfs)?;
             report.push(Reapplied { what: format!("root file system of {}", rootfs.container), became });
         }
         Ok(report)
     }
 
     fn reapply_livepatch(&self, machine: &Machine<'_>, livepatch: &Livepatch) -> Result<Became, EngineError> {
-        if self.livepatch.state(&livepatch.module)? == PatchState::Settled(Enabled::Enabled) {
+        if machine.livepatch.state(&livepatch.module)? == PatchState::Settled(Enabled::Enabled) {
             return Ok(Became::Present);
         }
         let running = self.kernel_release()?;
@@ -155,8 +153,8 @@ impl Engine {
         })
     }
 
-    fn reapply_rootfs(&self, rootfs: &Rootfs) -> Result<Became, EngineError> {
-        let running = self.runtime.inspect(&rootfs.container)?.is_some_and(|container| {
+    fn reapply_rootfs(&self, adapters: &Adapters, rootfs: &Rootfs) -> Result<Became, EngineError> {
+        let running = adapters.runtime.inspect(&rootfs.container)?.is_some_and(|container| {
             matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
         });
         let now = match self.mounts.current(&rootfs.mount_point) {

@@ -1,8 +1,7 @@
 //! Undo a committed transaction, as a transaction of its own.
 
-use super::{Driven, Engine, EngineError, Listeners};
+use super::{Adapters, Driven, Engine, EngineError, Listeners};
 use crate::baseline::Baseline;
-use crate::host::Clock;
 use crate::machine::dossier::Dossier;
 use crate::plan::facts::{AffectedBy, ContainerFacts};
 use crate::plan::reverse::{self, Memory, ReverseFacts};
@@ -58,11 +57,21 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Refused`] if a container cannot be put back; why the host cannot be surveyed.
-    pub fn plan_rollback(&self, of: &Stored, back: Back, id: &TransactionId) -> Result<Plan, EngineError> {
+    pub fn plan_rollback(&self, of: &Stored, back: Back) -> Result<Plan, EngineError> {
+        self.plan_rollback_with(&self.look()?, of, back, &self.new_id())
+    }
+
+    fn plan_rollback_with(
+        &self,
+        adapters: &Adapters,
+        of: &Stored,
+        back: Back,
+        id: &TransactionId,
+    ) -> Result<Plan, EngineError> {
         let done = of.progress.plan();
         let mut containers = Vec::new();
         for planned in done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. })) {
-            if let Some(facts) = self.survey_container(&planned.container.id)? {
+            if let Some(facts) = self.survey_container(adapters, &planned.container.id)? {
                 let affected = vec![AffectedBy { component: 0, files: planned.files.clone() }];
                 containers.push(ContainerFacts { affected, ..facts });
             }
@@ -105,24 +114,17 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
-        let lock = self.lock("rollback")?;
+        let adapters = self.lock("rollback")?;
         self.expect_finished()?;
-        self.runtime.share_lock(&lock);
         let of = self.rollback_target(wanted)?;
         let id = self.new_id();
-        let plan = self.plan_rollback(&of, back, &id)?;
+        let plan = self.plan_rollback_with(&adapters, &of, back, &id)?;
         let (name, version) = match &of.origin {
             Origin::Apply { name, version, .. } | Origin::Rollback { name, version, .. } => (name.clone(), *version),
         };
         let origin = Origin::Rollback { of: of.id.clone(), name, version };
-        let driven = self.begin(&id, &origin, &plan, listeners, begun)?;
+        let driven = self.begin(&adapters, &id, &origin, &plan, listeners, begun)?;
         self.collect()?;
-        drop(lock);
         Ok(driven)
-    }
-
-    /// A name for a plan that is only shown.
-    pub fn preview_id(&self) -> TransactionId {
-        TransactionId::new(self.clock.now(), 0)
     }
 }

@@ -73,9 +73,10 @@ impl Engine {
             let journal = self.journal();
             (Baseline::read(&journal)?, journal.unfinished()?)
         };
+        let adapters = self.look()?;
         let mut livepatches = Vec::new();
         for livepatch in &baseline.livepatches {
-            let kernel_says = self.livepatch.state(&livepatch.module)?;
+            let kernel_says = adapters.livepatch.state(&livepatch.module)?;
             livepatches.push(LivepatchStatus {
                 module: livepatch.module.to_string(),
                 payload: livepatch.payload.to_string(),
@@ -84,14 +85,14 @@ impl Engine {
             });
         }
         let ours = |loaded: &LoadedPatch| baseline.livepatches.iter().any(|known| known.module == loaded.module);
-        let foreign = self.livepatch.loaded()?.into_iter().filter(|loaded| !ours(loaded)).collect();
+        let foreign = adapters.livepatch.loaded()?.into_iter().filter(|loaded| !ours(loaded)).collect();
         let mut rootfs = Vec::new();
         for known in &baseline.rootfs {
             let mounted = self
                 .mounts
                 .current(&known.mount_point)
                 .is_ok_and(|now| now.shows_the_same_as(&known.topology));
-            let running = self.runtime.inspect(&known.container)?;
+            let running = adapters.runtime.inspect(&known.container)?;
             rootfs.push(RootfsStatus { container: known.container.to_string(), mounted, running });
         }
         Ok(Status {

@@ -17,7 +17,7 @@ use super::livepatch::micros;
 use super::{Machine, receipt};
 use crate::plan::PlannedContainer;
 use crate::runtime::{
-    CheckpointContent, Container, ContainerId, ContainerStatus, DumpBase, FileRecord, HoldName, NetworkPlace, Topology,
+    Container, ContainerId, ContainerStatus, DumpBase, FileRecord, HoldName, NetworkPlace, Topology,
 };
 use crate::transaction::driver::{Place, Since, StepError};
 use crate::transaction::journal::TransactionId;
@@ -106,7 +106,7 @@ impl Machine<'_> {
         let id = &planned.container.id;
         let network = &planned.container.network;
         let content =
-            CheckpointContent::read(&dossier.images().full()).map_err(doing("read the checkpoint of", id))?;
+            self.runtime.content(id, dossier.images()).map_err(doing("read the checkpoint of", id))?;
         self.hold
             .hold(network, &hold_name(at.id, id)?, &content.connections)
             .map_err(doing("hold the connections of", id))?;
@@ -161,13 +161,14 @@ impl Machine<'_> {
             // The dump ended, and the program or the disk before it was written down what it holds. Nothing
             // has touched the files since.
             None => {
-                CheckpointContent::read(&dossier.images().full())
+                self.runtime
+                    .content(id, dossier.images())
                     .map_err(doing("read the unfinished checkpoint of", id))?
                     .connections
             }
         };
         let begun = self.clock.elapsed();
-        match self.runtime.restore(id, &planned.container.bundle, dossier.images()) {
+        match self.runtime.restore(&planned.container, dossier.images()) {
             Ok(restored) => {
                 self.hold
                     .clear_checkpoint_lock(network, &connections)
@@ -194,7 +195,7 @@ impl Machine<'_> {
     ) -> Result<Value, StepError> {
         let id = &planned.container.id;
         let kept = dossier.images().root().display().to_string();
-        match self.runtime.start(id, &planned.container.bundle) {
+        match self.runtime.start(&planned.container) {
             Ok(_) => Err(StepError::doing(format!(
                 "restore container {id} (it was started afresh on its old files instead; its memory is in {kept})"
             ))(original)),
@@ -219,7 +220,7 @@ impl Machine<'_> {
         let running = match self.running(id)? {
             Some(running) => running,
             None => {
-                self.runtime.start(id, &planned(at, id)?.container.bundle).map_err(doing("start", id))?;
+                self.runtime.start(&planned(at, id)?.container).map_err(doing("start", id))?;
                 self.running(id)?.ok_or_else(|| doing("find the started", id)("it is not running"))?
             }
         };
@@ -247,7 +248,7 @@ impl Machine<'_> {
         let planned = planned(at, id)?;
         self.expect_down(id)?;
         let begun = self.clock.elapsed();
-        self.runtime.start(id, &planned.container.bundle).map_err(doing("start", id))?;
+        self.runtime.start(&planned.container).map_err(doing("start", id))?;
         let running = self.running(id)?.ok_or_else(|| doing("find the started", id)("it is not running"))?;
         self.reapply_limits(&self.dossier(at, id), &running)?;
         Ok(json!({ "took_us": micros(self.clock.elapsed() - begun) }))
@@ -272,7 +273,7 @@ impl Machine<'_> {
             .ok_or_else(|| doing("find the retained checkpoint of", id)(format!("none in {}", dossier.images().root().display())))?;
         self.prove_files(planned, &after.files)?;
         self.runtime
-            .restore(id, &planned.container.bundle, dossier.images())
+            .restore(&planned.container, dossier.images())
             .map_err(doing("restore the retained checkpoint of", id))?;
         self.hold
             .clear_checkpoint_lock(&planned.container.network, &after.connections)

@@ -130,7 +130,7 @@ impl Machine<'_> {
         let (Some(found), Some(payload)) = (loaded.identity.build_id, payload) else { return Ok(true) };
         let bytes = self.payloads.read(payload).map_err(StepError::doing(doing()))?;
         let parsed = patch_tools::module::Module::parse(&bytes).map_err(StepError::doing(doing()))?;
-        Ok(parsed.build_id.is_none_or(|ours| ours.to_string() == found))
+        Ok(parsed.build_id.is_none_or(|ours| ours == found.to_string()))
     }
 }
 

@@ -23,8 +23,6 @@ pub struct HostFacts {
     pub livepatches: Vec<LivepatchFacts>,
     /// Every running container that a layer component affects.
     pub containers: Vec<ContainerFacts>,
-    /// Needs of this host that are not met (`runc` missing, …), whatever the manifest says.
-    pub unmet: Vec<Unmet>,
     /// From the host's configuration.
     pub settings: Settings,
 }

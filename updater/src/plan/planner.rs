@@ -37,7 +37,6 @@ fn list(unmet: &[Unmet]) -> String {
 pub fn plan(manifest: &Manifest, facts: &HostFacts, name: &str) -> Result<Plan, Refusal> {
     let mut draft = Draft::new(facts);
     draft.check_targets(manifest);
-    draft.unmet.extend(facts.unmet.iter().cloned());
     let livepatches = manifest.components.iter().filter_map(|component| match component {
         Component::Livepatch(livepatch) => Some(livepatch),
         Component::Layer(_) => None,

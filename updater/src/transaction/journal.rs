@@ -73,14 +73,14 @@ pub enum JournalError {
     },
 }
 
-/// Name of a transaction: sorts by time, short enough to type. Example: `20261122-091102-3f9c`.
+/// Name of a transaction: sorts by time, short enough to type. Example: `20261122-091102-03f9c`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TransactionId(String);
 
 impl TransactionId {
-    /// A new name for a transaction that begins now; `salt` tells apart two of the same second.
-    pub fn new(now: Timestamp, salt: u16) -> Self {
-        Self(format!("{}-{salt:04x}", now.strftime("%Y%m%d-%H%M%S")))
+    /// A new name for a transaction that begins now; `micros` are those of the second.
+    pub fn new(now: Timestamp, micros: u32) -> Self {
+        Self(format!("{}-{micros:05x}", now.strftime("%Y%m%d-%H%M%S")))
     }
 
     /// The text.

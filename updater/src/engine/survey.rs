@@ -1,0 +1,188 @@
+//! The facts that the planner needs, read from the running host. Changes nothing.
+
+use manifests::{Component, FileIdentity, KernelRelease, LayerComponent, LivepatchComponent, Manifest, Replace};
+use patch_tools::check::Severity;
+use patch_tools::module::Module;
+
+use super::{Adapters, Engine, EngineError};
+use crate::baseline::Baseline;
+use crate::host::{Clock, Enabled, Livepatch as _, PatchState, preflight};
+use crate::plan::facts::{AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet};
+use crate::runtime::{Container, ContainerId, ContainerRuntime, ContainerStatus, RootfsMounts, affected, dumpability};
+
+impl Engine {
+    /// Everything that planning this manifest needs to know.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the host cannot be asked. That something is not as it should be is no error but a
+    /// fact.
+    pub(super) fn survey(&self, adapters: &Adapters, manifest: &Manifest) -> Result<HostFacts, EngineError> {
+        let baseline = Baseline::read(&self.journal())?;
+        let mut livepatches = Vec::new();
+        let mut layers = Vec::new();
+        for (index, component) in manifest.components.iter().enumerate() {
+            match component {
+                Component::Livepatch(livepatch) => livepatches.push(self.survey_livepatch(adapters, livepatch, &baseline)?),
+                Component::Layer(layer) => layers.push((index, layer)),
+            }
+        }
+        let containers = if layers.is_empty() { Vec::new() } else { self.survey_containers(adapters, &layers)? };
+        Ok(HostFacts {
+            arch: nix::sys::utsname::uname()?.machine().to_string_lossy().into_owned(),
+            kernel: self.kernel_release()?,
+            now: self.clock.now(),
+            livepatches,
+            containers,
+            settings: self.settings(),
+        })
+    }
+
+    /// `uname -r`.
+    ///
+    /// # Errors
+    /// [`EngineError::Uname`], [`EngineError::Unusable`].
+    pub fn kernel_release(&self) -> Result<KernelRelease, EngineError> {
+        let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+        release.parse().map_err(|_| EngineError::Unusable { what: "the kernel release", found: release })
+    }
+
+    fn survey_livepatch(
+        &self,
+        adapters: &Adapters,
+        component: &LivepatchComponent,
+        baseline: &Baseline,
+    ) -> Result<LivepatchFacts, EngineError> {
+        let bytes = self.payloads.read(&component.payload.sha256)?;
+        let module = Module::parse(&bytes)
+            .map_err(|source| EngineError::Module { module: component.module.to_string(), source })?;
+        let presence = self.presence(adapters, component, baseline)?;
+        let quarantined = self
+            .guards()
+            .quarantined()?
+            .into_iter()
+            .find(|entry| entry.digest == component.payload.sha256)
+            .map(|entry| entry.why);
+        let (mut unmet, mut warnings) = (Vec::new(), Vec::new());
+        // What is live has passed already, and would be found in conflict with itself.
+        if presence != Presence::Live {
+            let facts = preflight::facts(std::path::Path::new("/"), &module)?;
+            for finding in preflight::judge(component, &module, &facts) {
+                let told = Unmet {
+                    subject: format!("livepatch {}: {}", component.module, finding.subject),
+                    expected: finding.expected,
+                    found: finding.found,
+                };
+                match finding.severity {
+                    Severity::Refuse => unmet.push(told),
+                    Severity::Warn => warnings.push(told.to_string()),
+                    Severity::Note => {}
+                }
+            }
+        }
+        let replaces = match component.replace {
+            Replace::None => Vec::new(),
+            Replace::All => self.replaced_by(adapters, component, baseline)?,
+        };
+        Ok(LivepatchFacts { unmet, warnings, presence, replaces, quarantined })
+    }
+
+    fn presence(&self, adapters: &Adapters, component: &LivepatchComponent, baseline: &Baseline) -> Result<Presence, EngineError> {
+        let state = adapters.livepatch.state(&component.module)?;
+        let ours = baseline
+            .livepatches
+            .iter()
+            .any(|known| known.module == component.module && known.payload == component.payload.sha256);
+        Ok(match state {
+            PatchState::Absent => Presence::Absent,
+            PatchState::Settled(Enabled::Enabled) if ours => Presence::Live,
+            other => Presence::Other { what: format!("{other:?}, not loaded from these bytes by this program") },
+        })
+    }
+
+    fn replaced_by(
+        &self,
+        adapters: &Adapters,
+        component: &LivepatchComponent,
+        baseline: &Baseline,
+    ) -> Result<Vec<ReplacedPatch>, EngineError> {
+        let loaded = adapters.livepatch.loaded()?;
+        Ok(loaded
+            .into_iter()
+            .filter(|patch| patch.module != component.module)
+            .map(|patch| ReplacedPatch {
+                payload: baseline
+                    .livepatches
+                    .iter()
+                    .find(|known| known.module == patch.module)
+                    .map(|known| known.payload),
+                module: patch.module,
+            })
+            .collect())
+    }
+
+    fn survey_containers(&self, adapters: &Adapters, layers: &[(usize, &LayerComponent)]) -> Result<Vec<ContainerFacts>, EngineError> {
+        let running: Vec<Container> = adapters
+            .runtime
+            .list()?
+            .into_iter()
+            .filter(|container| matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused))
+            .collect();
+        let identities: Vec<FileIdentity> =
+            layers.iter().flat_map(|(_, layer)| layer.replaces.iter().map(|file| file.identity.clone())).collect();
+        let mut found = Vec::new();
+        for container in running {
+            let mapped = affected::matches(&container, &identities)?;
+            let by: Vec<AffectedBy> = layers
+                .iter()
+                .filter(|(_, layer)| selects(layer, &container))
+                .filter_map(|(component, layer)| {
+                    let files: Vec<_> = mapped
+                        .iter()
+                        .filter(|mapped| layer.replaces.iter().any(|file| file.identity == mapped.identity))
+                        .map(|mapped| mapped.path.clone())
+                        .collect();
+                    (!files.is_empty()).then_some(AffectedBy { component: *component, files })
+                })
+                .collect();
+            if !by.is_empty() {
+                found.push(ContainerFacts { affected: by, ..self.container_facts(container)? });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The facts of one container, affected or not; `None` if it does not run.
+    pub(super) fn survey_container(&self, adapters: &Adapters, id: &ContainerId) -> Result<Option<ContainerFacts>, EngineError> {
+        let running = adapters.runtime.inspect(id)?.filter(|container| {
+            matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
+        });
+        running.map(|container| self.container_facts(container)).transpose()
+    }
+
+    fn container_facts(&self, container: Container) -> Result<ContainerFacts, EngineError> {
+        let topology = self.mounts.current(&container.rootfs)?;
+        let verdict = dumpability::judge(&container, &self.config.runc_root);
+        let unmet = verdict
+            .iter()
+            .filter(|obstacle| obstacle.forbids_restart())
+            .map(|obstacle| Unmet {
+                subject: format!("container {}", container.id),
+                expected: "a container that can be restarted".to_owned(),
+                found: obstacle.to_string(),
+            })
+            .collect();
+        let obstacles =
+            verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string).collect();
+        Ok(ContainerFacts { container, topology, affected: Vec::new(), obstacles, unmet })
+    }
+}
+
+/// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
+fn selects(layer: &LayerComponent, container: &Container) -> bool {
+    let Some(selector) = &layer.containers else { return true };
+    let named = selector.ids.is_empty() || selector.ids.iter().any(|id| id.as_str() == container.id.as_str());
+    named
+        && selector.labels.iter().all(|label| {
+            container.annotations.get(label.name.as_str()).is_some_and(|value| value == label.value.as_str())
+        })
+}

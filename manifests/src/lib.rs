@@ -10,7 +10,9 @@
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
 //! - [`policy`], `matching`: roles, thresholds, and keys that stand for one role only
 //! - [`verify`]: the one way to a [`Verified`] manifest
+//! - [`bounded`]: reading that stops at a size
 
+pub mod bounded;
 pub mod digest;
 pub mod duration;
 pub mod envelope;

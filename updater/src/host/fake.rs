@@ -25,7 +25,7 @@ use super::freezer::{FreezeState, Freezer, LeaseStore};
 use super::kmsg::KernelWords;
 use super::livepatch::{
     Blocker, Enabled, ForceTransition, Livepatch, LoadedFunction, LoadedObject, LoadedPatch, ModuleIdentity,
-    PatchState, TaskState,
+    PatchState, TaskKind, TaskState,
 };
 use super::transition::Watcher;
 
@@ -168,6 +168,7 @@ impl FakeMachine {
                 pid: tid,
                 tid,
                 comm: format!("task-{tid}"),
+                kind: TaskKind::User,
                 task,
                 cgroup: Some(cgroup.parse().unwrap()),
                 owner,
@@ -275,22 +276,25 @@ impl State {
 
     /// Starts a transition, or turns the running one.
     fn begin(&mut self, module: &ModuleName) {
-        // Turning back: who has not moved is where it should be.
-        let exempt = match &self.transition {
-            Some(_) => self
-                .tasks
-                .iter()
-                .filter(|task| self.is_waited_for(task))
-                .map(|task| task.blocker.tid)
-                .collect(),
-            None => BTreeSet::new(),
+        // Turning back: who has not moved is where it should be, and the kernel waits for its next
+        // regular look.
+        let (exempt, next_try) = match &self.transition {
+            Some(turned) => (
+                self.tasks
+                    .iter()
+                    .filter(|task| self.is_waited_for(task))
+                    .map(|task| task.blocker.tid)
+                    .collect(),
+                turned.next_try,
+            ),
+            None => (BTreeSet::new(), self.now),
         };
         self.serial += 1;
         self.transition = Some(Transition {
             module: module.clone(),
             serial: self.serial,
             begun: self.now,
-            next_try: self.now,
+            next_try,
             exempt,
         });
         self.run();

@@ -161,6 +161,8 @@ pub struct Blocker {
     pub tid: i32,
     /// Its name, at most 15 bytes.
     pub comm: String,
+    /// A program's or the kernel's own.
+    pub kind: TaskKind,
     /// What it is doing.
     pub task: TaskState,
     /// Its control group; absent if the task is not in the unified hierarchy.
@@ -172,6 +174,16 @@ pub struct Blocker {
     /// Its kernel stack, innermost function first; empty if it may not be read or the task runs in
     /// user space.
     pub stack: Vec<String>,
+}
+
+/// Whose task it is (`PF_KTHREAD`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// It has a user space to return to.
+    User,
+    /// A kernel thread.
+    Kernel,
 }
 
 /// The state letter of `/proc/PID/stat`, as far as it matters for leaving a function.

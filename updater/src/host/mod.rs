@@ -44,7 +44,7 @@ pub use freezer::{CgroupFreezer, FreezeLease, FreezeState, Freezer, LeaseStore};
 pub use kmsg::KernelWords;
 pub use livepatch::{
     Blocker, Enabled, ForceTransition, Livepatch, LoadedFunction, LoadedObject, LoadedPatch, ModuleIdentity,
-    PatchState, TaskState,
+    PatchState, TaskKind, TaskState,
 };
 pub use sysfs::Sysfs;
 pub use transition::{

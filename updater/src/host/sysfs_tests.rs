@@ -41,7 +41,7 @@ impl Machine {
     fn task(&self, pid: i32, tid: i32, patch_state: &str, task: &str, cgroup: &str) {
         let directory = format!("proc/{pid}/task/{tid}");
         self.file(&format!("{directory}/patch_state"), patch_state);
-        self.file(&format!("{directory}/stat"), format!("{tid} (holder) {task} 1 1 1 0"));
+        self.file(&format!("{directory}/stat"), format!("{tid} (holder) {task} 1 1 1 0 -1 4194560 0"));
         self.file(&format!("{directory}/cgroup"), format!("0::{cgroup}\n"));
         self.file(
             &format!("{directory}/stack"),

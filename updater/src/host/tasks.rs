@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::cgroup::{CgroupOwner, CgroupPath, Owners};
 use super::error::HostError;
-use super::livepatch::{Blocker, Enabled, TaskState};
+use super::livepatch::{Blocker, Enabled, TaskKind, TaskState};
 
 /// Stack frames kept of a blocker.
 const FRAMES: usize = 16;
@@ -65,30 +65,47 @@ fn number(name: &std::ffi::OsStr) -> Option<i32> {
 
 /// `None` if the task ended meanwhile.
 fn blocker(path: &Path, pid: i32, tid: i32, suspects: &Suspects<'_>, owners: &Owners) -> Option<Blocker> {
-    let (comm, task) = comm_and_state(&fs::read_to_string(path.join("stat")).ok()?)?;
+    let Stat { comm, task, kind } = Stat::parse(&fs::read_to_string(path.join("stat")).ok()?)?;
     let cgroup = fs::read_to_string(path.join("cgroup")).ok().as_deref().and_then(CgroupPath::from_proc);
     let frames = fs::read_to_string(path.join("stack")).unwrap_or_default();
     let frames: Vec<Frame<'_>> = frames.lines().filter_map(Frame::parse).take(FRAMES).collect();
     let held_in = frames.iter().find(|frame| frame.is_suspect(suspects)).map(Frame::to_string);
     let owner = cgroup.as_ref().map_or(CgroupOwner::Unknown, |cgroup| owners.owner(cgroup));
     let stack = frames.iter().map(Frame::to_string).collect();
-    Some(Blocker { pid, tid, comm, task, cgroup, owner, held_in, stack })
+    Some(Blocker { pid, tid, comm, kind, task, cgroup, owner, held_in, stack })
 }
 
-/// From `/proc/PID/stat`: `TID (COMM) STATE …`. The name may hold spaces and parentheses.
-fn comm_and_state(stat: &str) -> Option<(String, TaskState)> {
-    let (head, tail) = stat.rsplit_once(") ")?;
-    let (_, comm) = head.split_once(" (")?;
-    let task = match tail.chars().next()? {
-        'R' => TaskState::Running,
-        'D' => TaskState::Uninterruptible,
-        'T' | 't' => TaskState::Stopped,
-        'I' => TaskState::Idle,
-        'Z' | 'X' | 'x' => TaskState::Dead,
-        // 'S', and the short-lived 'P' and 'W', which a signal wakes just as well.
-        _ => TaskState::Sleeping,
-    };
-    Some((comm.to_owned(), task))
+/// `PF_KTHREAD` of `include/linux/sched.h`.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// What matters here of `/proc/PID/stat` (`Documentation/filesystems/proc.rst`, table 1-4).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    comm: String,
+    task: TaskState,
+    kind: TaskKind,
+}
+
+impl Stat {
+    /// `TID (COMM) STATE PPID PGRP SESSION TTY TPGID FLAGS …`. The name may hold spaces and
+    /// parentheses.
+    fn parse(stat: &str) -> Option<Self> {
+        let (head, tail) = stat.rsplit_once(") ")?;
+        let (_, comm) = head.split_once(" (")?;
+        let mut fields = tail.split(' ');
+        let task = match fields.next()? {
+            "R" => TaskState::Running,
+            "D" => TaskState::Uninterruptible,
+            "T" | "t" => TaskState::Stopped,
+            "I" => TaskState::Idle,
+            "Z" | "X" | "x" => TaskState::Dead,
+            // "S", and the short-lived "P" and "W", which a signal wakes just as well.
+            _ => TaskState::Sleeping,
+        };
+        let flags: u32 = fields.nth(5)?.parse().ok()?;
+        let kind = if flags & KERNEL_THREAD == 0 { TaskKind::User } else { TaskKind::Kernel };
+        Some(Self { comm: comm.to_owned(), task, kind })
+    }
 }
 
 /// A line of `/proc/PID/stack`: `[<0>] function+0x1c/0x40 [module]`.
@@ -109,10 +126,12 @@ impl<'a> Frame<'a> {
     }
 
     fn is_suspect(&self, suspects: &Suspects<'_>) -> bool {
-        match self.module {
-            Some(module) => suspects.modules.contains(module) || suspects.functions.contains(self.function),
-            None => suspects.functions.contains(self.function),
-        }
+        // A stack shows one name of several for an address, and of a system call's entry it is not
+        // the one that livepatches use (`SYSCALL_ALIAS`, `arch/x86/include/asm/syscall_wrapper.h`).
+        let entry = self.function.strip_prefix("__do_sys_").map(|call| format!("__x64_sys_{call}"));
+        self.module.is_some_and(|module| suspects.modules.contains(module))
+            || suspects.functions.contains(self.function)
+            || entry.is_some_and(|entry| suspects.functions.contains(entry.as_str()))
     }
 }
 
@@ -131,8 +150,15 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_hide_the_state() {
-        let (comm, task) = comm_and_state("7 (a) R (b) D 1 7 7 0").unwrap();
-        assert_eq!((comm.as_str(), task), ("a) R (b", TaskState::Uninterruptible));
+        let stat = Stat::parse("7 (a) R (b) D 1 7 7 0 -1 4194304 0").unwrap();
+        let expected = (TaskState::Uninterruptible, TaskKind::User);
+        assert_eq!((stat.comm.as_str(), (stat.task, stat.kind)), ("a) R (b", expected));
+    }
+
+    #[test]
+    fn a_kernel_thread_is_told_by_its_flag() {
+        let stat = Stat::parse("15 (rcu_preempt) I 2 0 0 0 -1 2129984 0").unwrap();
+        assert_eq!((stat.task, stat.kind), (TaskState::Idle, TaskKind::Kernel));
     }
 
     #[test]
@@ -146,11 +172,14 @@ mod tests {
 
     #[test]
     fn a_function_of_the_patch_or_of_any_livepatch_module_holds_a_task_back() {
-        let suspects =
-            Suspects { functions: ["cmdline_proc_show"].into(), modules: ["livepatch_cmdline"].into() };
+        let suspects = Suspects {
+            functions: ["cmdline_proc_show", "__x64_sys_vfork"].into(),
+            modules: ["livepatch_cmdline"].into(),
+        };
         for (line, suspect) in [
             ("[<0>] cmdline_proc_show+0x10/0x20", Some(())),
             ("[<0>] fixed_show+0x10/0x20 [livepatch_cmdline]", Some(())),
+            ("[<0>] __do_sys_vfork+0x10/0x20", Some(())),
             ("[<0>] seq_read_iter+0x10/0x20", None),
             ("[<0>] ext4_read+0x10/0x20 [ext4]", None),
         ] {

@@ -198,7 +198,7 @@ mod tests {
 
     fn container(cgroup: &str) -> Container {
         Container {
-            id: ContainerId::new("web-1").unwrap(),
+            id: "web-1".parse().unwrap(),
             status: ContainerStatus::Running,
             init: None,
             bundle: "/b".into(),

@@ -8,62 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use manifests::ContainerId;
 use serde::{Deserialize, Serialize};
-
-/// A container's name as the runtime knows it.
-///
-/// The alphabet is runc's own (`[A-Za-z0-9_+.-]`, up to 1024 bytes); a name that begins with a dash
-/// is refused because it would be read as an option, and `.` and `..` because ids name directories.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ContainerId(String);
-
-/// A text that cannot be a container's name.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is not a container id: expected 1 to 1024 of [A-Za-z0-9_+.-], not beginning with a dash")]
-pub struct InvalidContainerId {
-    /// What was given.
-    pub text: String,
-}
-
-impl ContainerId {
-    /// Checks a name.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidContainerId> {
-        let text = text.into();
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'.' | b'-');
-        let well_formed = (1..=1024).contains(&text.len())
-            && text.bytes().all(allowed)
-            && !text.starts_with('-')
-            && text != "."
-            && text != "..";
-        if well_formed { Ok(Self(text)) } else { Err(InvalidContainerId { text }) }
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for ContainerId {
-    type Error = InvalidContainerId;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        Self::new(text)
-    }
-}
-
-impl From<ContainerId> for String {
-    fn from(id: ContainerId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for ContainerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A process id in the host's pid namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -222,19 +168,4 @@ pub enum ExecOutcome {
     },
     /// It was killed because its time was over.
     TimedOut,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_that_would_be_options_or_paths_are_refused() {
-        for text in ["", "-rf", ".", "..", "a/b", "a b", "a\n", "é"] {
-            assert!(ContainerId::new(text).is_err(), "{text:?}");
-        }
-        for text in ["web-1", "a", "0_x+y.z"] {
-            assert_eq!(ContainerId::new(text).unwrap().as_str(), text);
-        }
-    }
 }

@@ -61,7 +61,7 @@ pub enum RuntimeError {
     },
     /// The container's name, as the runtime gave it, is not one that this program accepts.
     #[error("the runtime listed a container that cannot be handled")]
-    Id(#[from] super::container::InvalidContainerId),
+    Id(#[from] manifests::NameError),
     /// No such container.
     #[error("container {id} is not known to the runtime")]
     Unknown {

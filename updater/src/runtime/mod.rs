@@ -25,13 +25,20 @@ pub mod container;
 pub mod error;
 pub mod hold;
 pub mod images;
+pub mod layer;
+mod mountinfo;
+mod netns;
+pub mod obstacle;
 pub mod process;
 pub mod rootfs;
 pub mod runc;
 pub mod topology;
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
+
+use manifests::{LayerFormat, Sha256};
 
 pub use cgroup::{CgroupError, CgroupRecord, KnobDifference};
 pub use container::{
@@ -39,9 +46,11 @@ pub use container::{
     NetworkPlace, Pid, Restored,
 };
 pub use error::RuntimeError;
-pub use hold::{HoldError, HoldName, LeftoverLock};
+pub use hold::{Farewell, HoldError, HoldName, LeftoverLock};
 pub use images::{CheckpointContent, CheckpointedFile, CheckpointedProcess, Connection, FilePlace};
-pub use rootfs::{FileRecord, RootfsError, Switched, TreeDigest};
+pub use layer::{Layer, LayerError, LayerStore};
+pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
+pub use rootfs::{FileRecord, LayerConflict, RootfsError, Switched, TreeDigest};
 pub use topology::{FreshUpper, Overlay, Topology, TopologyError};
 
 /// The life cycle of containers.
@@ -95,10 +104,18 @@ pub trait RootfsMounts {
     /// What is mounted on `rootfs` now.
     fn current(&self, rootfs: &Path) -> Result<Topology, RootfsError>;
 
-    /// Makes `rootfs` show `to`; its directories are made if need be. Already so is success.
+    /// Places where a layer's directory would hide something that is not a directory, such as a
+    /// link `/lib` to `usr/lib`. Look before anything is stopped.
+    fn conflicts(&self, rootfs: &Path, layer: &Layer) -> Result<Vec<LayerConflict>, RootfsError>;
+
+    /// Makes the directories that a trial writes to, empty, with the owners and modes that `rootfs`
+    /// shows now for its root and for the directories that the layers only imply.
+    fn prepare(&self, rootfs: &Path, layers: &[Layer], fresh: &FreshUpper) -> Result<(), RootfsError>;
+
+    /// Makes `rootfs` show `to`; already so is success. Its work directory is made if need be.
     ///
-    /// The container must be stopped. All layers of mounts made by this program are left before the
-    /// new one is made; a plain root is left bare.
+    /// The container must be stopped. Overlays on `rootfs` are unmounted before the new one is
+    /// mounted; a plain root is left bare.
     fn switch(&self, rootfs: &Path, to: &Topology) -> Result<Switched, RootfsError>;
 
     /// Digest of a whole tree that nobody changes at the moment (an old upper directory on trial).
@@ -107,6 +124,15 @@ pub trait RootfsMounts {
     /// Digests of the files that lie in the root file system; links stay inside it.
     fn file_records(&self, rootfs: &Path, files: &[CheckpointedFile])
     -> Result<Vec<FileRecord>, RootfsError>;
+}
+
+/// Fix layers, unpacked.
+pub trait Layers {
+    /// Unpacks an archive that was verified to have this digest. Already there is success.
+    fn unpack(&self, digest: &Sha256, archive: &File, format: LayerFormat) -> Result<Layer, LayerError>;
+
+    /// A layer that was unpacked before.
+    fn get(&self, digest: &Sha256) -> Result<Option<Layer>, LayerError>;
 }
 
 /// Packets of connections whose container is on trial.
@@ -133,7 +159,7 @@ pub trait ConnectionHold {
 
     /// Makes the peers learn at once that these connections are no more. Call after `release`, when
     /// the old container will not come back; connections that live again are not harmed.
-    fn reset_peers(&self, place: &NetworkPlace, connections: &[Connection]) -> Result<(), HoldError>;
+    fn reset_peers(&self, place: &NetworkPlace, connections: &[Connection]) -> Result<Farewell, HoldError>;
 }
 
 /// Resource limits.

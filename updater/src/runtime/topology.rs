@@ -39,6 +39,10 @@ pub struct Overlay {
     pub work: Option<PathBuf>,
     /// Other options of the file system, as the kernel showed them (`index=off`, `metacopy=on`, …).
     pub options: Vec<String>,
+    /// Options of the mount itself (`ro`, `nosuid`, `nodev`, `noexec`, `noatime`, …), but for the
+    /// kernel's defaults `rw` and `relatime`.
+    #[serde(default)]
+    pub flags: Vec<String>,
 }
 
 /// A new upper directory and its work directory, both empty and on one file system.
@@ -88,12 +92,13 @@ impl Topology {
     /// `rootfs` is the directory itself, which becomes the bottom lower when it is plain.
     pub fn trial(&self, rootfs: &Path, fixes: &[PathBuf], fresh: &FreshUpper) -> Result<Self, TopologyError> {
         let mut lower = fixes.to_vec();
-        let mut options = Vec::new();
+        let (mut options, mut flags) = (Vec::new(), Vec::new());
         match self {
             Self::Plain => lower.push(rootfs.to_owned()),
             Self::Overlay(old) => {
                 lower.extend(old.upper.iter().chain(&old.lower).cloned());
                 options.clone_from(&old.options);
+                flags.clone_from(&old.flags);
             }
         }
         Self::checked(Overlay {
@@ -101,6 +106,7 @@ impl Topology {
             upper: Some(fresh.upper.clone()),
             work: Some(fresh.work.clone()),
             options,
+            flags,
         })
     }
 
@@ -108,12 +114,9 @@ impl Topology {
     /// the kernel may still hold the old work directory.
     pub fn with_new_work(&self, work: &Path) -> Self {
         match self {
-            Self::Overlay(Overlay { lower, upper: Some(upper), options, .. }) => Self::Overlay(Overlay {
-                lower: lower.clone(),
-                upper: Some(upper.clone()),
-                work: Some(work.to_owned()),
-                options: options.clone(),
-            }),
+            Self::Overlay(overlay) if overlay.upper.is_some() => {
+                Self::Overlay(Overlay { work: Some(work.to_owned()), ..overlay.clone() })
+            }
             other => other.clone(),
         }
     }
@@ -138,6 +141,24 @@ impl Topology {
         }
     }
 
+    /// Where a new work directory for the same upper belongs: beside the old one, because both must
+    /// lie on one mount.
+    pub fn work_beside(&self, tag: &str) -> Option<PathBuf> {
+        let Self::Overlay(Overlay { work: Some(work), .. }) = self else { return None };
+        let mut name = work.file_name()?.to_owned();
+        name.push(format!(".update-{tag}"));
+        Some(work.with_file_name(name))
+    }
+
+    /// Whether both show the same directories; scratch space and options aside.
+    pub fn same_directories(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Plain, Self::Plain) => true,
+            (Self::Overlay(one), Self::Overlay(two)) => one.lower == two.lower && one.upper == two.upper,
+            _ => false,
+        }
+    }
+
     fn checked(overlay: Overlay) -> Result<Self, TopologyError> {
         overlay.mount_options()?;
         Ok(Self::Overlay(overlay))
@@ -147,13 +168,16 @@ impl Topology {
 impl Overlay {
     /// Reads what `/proc/self/mountinfo` shows as the super block's options, octal escapes resolved.
     pub fn from_options(shown: &str) -> Result<Self, TopologyError> {
-        let mut overlay = Self { lower: Vec::new(), upper: None, work: None, options: Vec::new() };
+        let mut overlay =
+            Self { lower: Vec::new(), upper: None, work: None, options: Vec::new(), flags: Vec::new() };
         for option in split_unescaped(shown, ',') {
             match option.split_once('=') {
                 Some(("lowerdir", value)) => {
                     overlay.lower =
                         split_unescaped(value, ':').into_iter().map(|one| unescape(one).into()).collect();
                 }
+                // How newer kernels show layers that were added one by one.
+                Some(("lowerdir+", value)) => overlay.lower.push(unescape(value).into()),
                 Some(("upperdir", value)) => overlay.upper = Some(unescape(value).into()),
                 Some(("workdir", value)) => overlay.work = Some(unescape(value).into()),
                 // `rw` and `ro` are the mount's state, not options of the file system.
@@ -288,12 +312,19 @@ mod tests {
     }
 
     #[test]
+    fn a_new_work_directory_stands_beside_the_old_one() {
+        assert_eq!(original().work_beside("7"), Some("/c/work.update-7".into()));
+        assert_eq!(Topology::Plain.work_beside("7"), None);
+    }
+
+    #[test]
     fn paths_with_separators_survive_the_round_trip() {
         let overlay = Overlay {
             lower: vec!["/a:b,c\\d".into(), "/plain".into()],
             upper: Some("/u,p".into()),
             work: Some("/w".into()),
             options: vec![],
+            flags: vec![],
         };
         assert_eq!(Overlay::from_options(&overlay.mount_options().unwrap()).unwrap(), overlay);
     }
@@ -301,7 +332,7 @@ mod tests {
     #[test]
     fn options_that_do_not_fit_a_page_are_refused_before_anything_is_mounted() {
         let lower = (0..60).map(|n| PathBuf::from(format!("/{}/{n}", "x".repeat(80)))).collect();
-        let overlay = Overlay { lower, upper: None, work: None, options: vec![] };
+        let overlay = Overlay { lower, upper: None, work: None, options: vec![], flags: vec![] };
         assert!(matches!(overlay.mount_options(), Err(TopologyError::TooLong { needed }) if needed > 4096));
     }
 

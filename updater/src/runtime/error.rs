@@ -41,7 +41,7 @@ pub enum RuntimeError {
         /// What is left of the container.
         state: AfterFailure,
         /// What runc said.
-        source: CommandError,
+        source: Box<CommandError>,
     },
     /// The runtime's answer could not be read.
     #[error("the runtime's answer about {about} is not what runc 1.x writes")]

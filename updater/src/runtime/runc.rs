@@ -179,7 +179,7 @@ impl Runc {
         };
         let written = fs::read(log).unwrap_or_default();
         let criu = last_errors(&String::from_utf8_lossy(&written), CRIU_LINES);
-        RuntimeError::Criu { action, id: id.clone(), criu, state, source }
+        RuntimeError::Criu { action, id: id.clone(), criu, state, source: Box::new(source) }
     }
 
     /// Proof that a container runs and has these processes.

@@ -77,7 +77,7 @@ pub(super) fn container(json: &[u8], root: &Path) -> Result<Container, RuntimeEr
 }
 
 fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
-    let id = ContainerId::try_from(state.id)?;
+    let id: ContainerId = state.id.parse()?;
     let init = (state.pid != 0 && state.status != ContainerStatus::Stopped).then_some(Pid(state.pid));
     let config: Config = read_json(&state.bundle.join("config.json"), &id)?;
     let saved: Option<Saved> = read_json(&root.join(id.as_str()).join("state.json"), &id).ok();

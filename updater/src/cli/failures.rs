@@ -49,14 +49,16 @@ pub(super) fn engine(error: EngineError) -> Failure {
         EngineError::Journal(JournalError::Unknown { .. }) => {
             Failure::new(Exit::Usage, error).next("update history lists the transactions")
         }
-        EngineError::Journal(_) => Failure::new(Exit::Refused, error)
-            .next("see that the store is writable and its disk is not full"),
+        EngineError::Journal(_) => {
+            Failure::new(Exit::Refused, error).next("see that the store is writable and its disk is not full")
+        }
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
         _ => Failure::new(Exit::Refused, error),
     }
 }
 
-const PAYLOADS: &str = "fetch the payloads again and put them beside the manifest, or name their folder with --payloads";
+const PAYLOADS: &str =
+    "fetch the payloads again and put them beside the manifest, or name their folder with --payloads";
 
 /// The transaction was driven as far as it goes; a plain success is `Ok`.
 pub(super) fn driven(driven: &Driven, stored: &Stored) -> Result<(), Failure> {

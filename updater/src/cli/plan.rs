@@ -22,10 +22,14 @@ pub(super) fn print(plan: &Plan, global: &Global) {
         let id = &planned.container.id;
         match &planned.feels {
             Feels::RestartWithCheckpoint => {
-                line(&format!("container {id}: is restarted; on failure its memory, files and connections come back"));
+                line(&format!(
+                    "container {id}: is restarted; on failure its memory, files and connections come back"
+                ));
             }
             Feels::RestartWithoutCheckpoint { obstacles } => {
-                line(&format!("container {id}: is restarted; on failure it starts afresh, its memory is lost, because"));
+                line(&format!(
+                    "container {id}: is restarted; on failure it starts afresh, its memory is lost, because"
+                ));
                 obstacles.iter().for_each(|obstacle| line(&format!("    {obstacle}")));
             }
             Feels::Skipped { obstacles } => {

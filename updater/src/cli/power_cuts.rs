@@ -14,7 +14,9 @@ static REACHED: AtomicUsize = AtomicUsize::new(0);
 pub(super) fn reached(boundary: &Boundary<'_>) {
     let number = REACHED.fetch_add(1, Ordering::SeqCst);
     let wanted = std::env::var("UPDATE_CUT_AT").ok().and_then(|text| text.parse::<usize>().ok());
-    let Some(device) = std::env::var_os("UPDATE_CUT_SIGNAL").filter(|_| wanted == Some(number)) else { return };
+    let Some(device) = std::env::var_os("UPDATE_CUT_SIGNAL").filter(|_| wanted == Some(number)) else {
+        return;
+    };
     let side = match boundary.moment {
         Moment::BeforeRecord => "before",
         Moment::AfterRecord => "after",

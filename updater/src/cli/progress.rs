@@ -173,5 +173,8 @@ pub(super) fn line(text: &str) {
 
 /// A value as one line of JSON on stdout.
 pub(super) fn object<T: serde::Serialize>(value: &T) {
-    line(&serde_json::to_string(value).unwrap_or_else(|error| json!({ "unprintable": error.to_string() }).to_string()));
+    line(
+        &serde_json::to_string(value)
+            .unwrap_or_else(|error| json!({ "unprintable": error.to_string() }).to_string()),
+    );
 }

@@ -59,8 +59,11 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let mut left: Vec<String> = Vec::new();
     for driven in &resumed.transactions {
         if let Reached::NeedsOperator(_) = driven.reached {
-            let stored =
-                engine.journal().transaction(driven.id.as_str()).map_err(EngineError::from).map_err(failures::engine)?;
+            let stored = engine
+                .journal()
+                .transaction(driven.id.as_str())
+                .map_err(EngineError::from)
+                .map_err(failures::engine)?;
             left.extend(stored.stuck().into_iter().map(|(title, error)| format!("{title}: {error}")));
         }
     }

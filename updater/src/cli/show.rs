@@ -18,8 +18,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let engine = global.engine()?;
-    let stored =
-        engine.journal().transaction(&args.transaction).map_err(EngineError::from).map_err(failures::engine)?;
+    let stored = engine
+        .journal()
+        .transaction(&args.transaction)
+        .map_err(EngineError::from)
+        .map_err(failures::engine)?;
     let story = Story::of(&stored);
     if global.json {
         object(&story);
@@ -41,15 +44,19 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
             Direction::Undo => "undo: ",
         };
         let end = match &chapter.end {
-            End::Done { receipt } => {
-                receipt.get("note").and_then(|note| note.as_str()).map(|note| format!("  ({note})")).unwrap_or_default()
-            }
+            End::Done { receipt } => receipt
+                .get("note")
+                .and_then(|note| note.as_str())
+                .map(|note| format!("  ({note})"))
+                .unwrap_or_default(),
             End::Failed { error } => format!("  FAILED: {error}"),
             End::Cut => "  CUT".to_owned(),
         };
         line(&format!("  {:>8}  {direction}{}{end}", took, chapter.title));
     }
-    let micros = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| short(Duration::from_micros(value)));
+    let micros = |value: Option<u64>| {
+        value.map_or_else(|| "-".to_owned(), |value| short(Duration::from_micros(value)))
+    };
     for times in &story.containers {
         line(&format!(
             "  container {}: frozen {}, down {}, back from its checkpoint after {}",
@@ -60,8 +67,12 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         ));
     }
     for times in &story.livepatches {
-        let transition = times.transition_ms.map_or_else(|| "-".to_owned(), |ms| short(Duration::from_millis(ms)));
-        line(&format!("  livepatch {}: transition {transition}, {} tasks held it back", times.module, times.blockers));
+        let transition =
+            times.transition_ms.map_or_else(|| "-".to_owned(), |ms| short(Duration::from_millis(ms)));
+        line(&format!(
+            "  livepatch {}: transition {transition}, {} tasks held it back",
+            times.module, times.blockers
+        ));
     }
     Ok(())
 }

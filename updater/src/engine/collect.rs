@@ -37,7 +37,8 @@ impl Engine {
         }
         let store = &self.config.store;
         for name in entries(&store.join("checkpoints")) {
-            let recent = all.iter().any(|stored| stored.id.as_str() == name && needed.transactions.contains(&name));
+            let recent =
+                all.iter().any(|stored| stored.id.as_str() == name && needed.transactions.contains(&name));
             if !recent {
                 remove(&store.join("checkpoints").join(name));
             }
@@ -54,7 +55,10 @@ impl Engine {
             }
         }
         for stored in all.iter().filter(|stored| stored.outcome() == Some(Outcome::RolledBack)) {
-            trial_directories(stored).iter().filter(|path| !needed.directories.contains(*path)).for_each(|path| remove(path));
+            trial_directories(stored)
+                .iter()
+                .filter(|path| !needed.directories.contains(*path))
+                .for_each(|path| remove(path));
         }
         Ok(())
     }
@@ -94,7 +98,9 @@ impl Needed {
                 Action::UnpackLayer { layer, .. } => {
                     self.payloads.insert(layer.to_string());
                 }
-                Action::SwitchRootfs { to, .. } if stored.outcome() != Some(Outcome::RolledBack) => self.topology(to),
+                Action::SwitchRootfs { to, .. } if stored.outcome() != Some(Outcome::RolledBack) => {
+                    self.topology(to)
+                }
                 Action::RestoreRetained { of, .. } => {
                     self.transactions.insert(of.clone());
                 }
@@ -129,7 +135,11 @@ fn trial_directories(stored: &Stored) -> Vec<PathBuf> {
 
 fn entries(directory: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with('.')).collect()
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect()
 }
 
 fn remove(path: &Path) {

@@ -23,14 +23,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
 use crate::host::sysfs::Roots;
-use crate::host::{BootId, CgroupFreezer, HostError, KnownContainer, LeaseStore, Sysfs, SystemClock, boot_id};
+use crate::host::{
+    BootId, CgroupFreezer, HostError, KnownContainer, LeaseStore, Sysfs, SystemClock, boot_id,
+};
 use crate::lock::{HostLock, LockError};
 use crate::machine::{Machine, Told};
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
 use crate::runtime::command::HeldLock;
 use crate::runtime::{
-    ContainerRuntime as _,     CgroupLimits, HostMounts, LayerStore, NetfilterHold, ProbeError, Probes, RootfsError, Runc, RuntimeError,
+    CgroupLimits, ContainerRuntime as _, HostMounts, LayerStore, NetfilterHold, ProbeError, Probes,
+    RootfsError, Runc, RuntimeError,
 };
 use crate::store::{Payloads, StoreError};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};

@@ -110,7 +110,11 @@ impl Engine {
         GuardBook::new(&self.journal)
     }
 
-    fn reapply_baseline(&self, adapters: &Adapters, machine: &Machine<'_>) -> Result<Vec<Reapplied>, EngineError> {
+    fn reapply_baseline(
+        &self,
+        adapters: &Adapters,
+        machine: &Machine<'_>,
+    ) -> Result<Vec<Reapplied>, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let quarantined = self.guards().quarantined()?;
         let mut report = Vec::new();
@@ -165,7 +169,9 @@ impl Engine {
             return Ok(Became::Present);
         }
         if running {
-            return Ok(Became::LeftAlone { why: "the container runs on another root file system".to_owned() });
+            return Ok(Became::LeftAlone {
+                why: "the container runs on another root file system".to_owned(),
+            });
         }
         if now != Topology::Plain {
             return Ok(Became::LeftAlone { why: "somebody else has mounted something there".to_owned() });

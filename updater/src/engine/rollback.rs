@@ -34,9 +34,12 @@ impl Engine {
         };
         if let Some(wanted) = wanted {
             let stored = journal.transaction(wanted)?;
-            let refuse = |why: &str| Err(EngineError::NothingToRollBack(format!("transaction {}: {why}", stored.id)));
+            let refuse =
+                |why: &str| Err(EngineError::NothingToRollBack(format!("transaction {}: {why}", stored.id)));
             return match (&stored.origin, stored.outcome()) {
-                (Origin::Rollback { .. }, _) => refuse("it is a rollback itself; apply the manifest again instead"),
+                (Origin::Rollback { .. }, _) => {
+                    refuse("it is a rollback itself; apply the manifest again instead")
+                }
                 (_, None) => refuse("it is unfinished; `update resume` ends it"),
                 (_, Some(Outcome::RolledBack)) => refuse("it ended rolled back already"),
                 (_, Some(Outcome::Committed)) if undone(&stored.id) => refuse("it was rolled back later"),
@@ -70,7 +73,9 @@ impl Engine {
     ) -> Result<Plan, EngineError> {
         let done = of.progress.plan();
         let mut containers = Vec::new();
-        for planned in done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. })) {
+        for planned in
+            done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. }))
+        {
             if let Some(facts) = self.survey_container(adapters, &planned.container.id)? {
                 let affected = vec![AffectedBy { component: 0, files: planned.files.clone() }];
                 containers.push(ContainerFacts { affected, ..facts });
@@ -99,7 +104,14 @@ impl Engine {
             }
         };
         let settings = self.settings();
-        let facts = ReverseFacts { of: of.id.as_str(), done, live: &live, containers: &containers, memory, settings: &settings };
+        let facts = ReverseFacts {
+            of: of.id.as_str(),
+            done,
+            live: &live,
+            containers: &containers,
+            memory,
+            settings: &settings,
+        };
         Ok(reverse::plan(&facts, id.as_str())?)
     }
 
@@ -120,7 +132,9 @@ impl Engine {
         let id = self.new_id();
         let plan = self.plan_rollback_with(&adapters, &of, back, &id)?;
         let (name, version) = match &of.origin {
-            Origin::Apply { name, version, .. } | Origin::Rollback { name, version, .. } => (name.clone(), *version),
+            Origin::Apply { name, version, .. } | Origin::Rollback { name, version, .. } => {
+                (name.clone(), *version)
+            }
         };
         let origin = Origin::Rollback { of: of.id.clone(), name, version };
         let driven = self.begin(&adapters, &id, &origin, &plan, listeners, begun)?;

@@ -84,7 +84,8 @@ impl Engine {
                 kernel_says,
             });
         }
-        let ours = |loaded: &LoadedPatch| baseline.livepatches.iter().any(|known| known.module == loaded.module);
+        let ours =
+            |loaded: &LoadedPatch| baseline.livepatches.iter().any(|known| known.module == loaded.module);
         let foreign = adapters.livepatch.loaded()?.into_iter().filter(|loaded| !ours(loaded)).collect();
         let mut rootfs = Vec::new();
         for known in &baseline.rootfs {

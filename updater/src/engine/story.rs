@@ -186,7 +186,8 @@ fn chapters(stored: &Stored) -> Vec<Chapter> {
 }
 
 fn end(chapters: &mut [Chapter], step: StepIndex, direction: Direction, at: Timestamp, event: &Event) {
-    let open = chapters.iter_mut().rev().find(|chapter| chapter.step == step && chapter.direction == direction);
+    let open =
+        chapters.iter_mut().rev().find(|chapter| chapter.step == step && chapter.direction == direction);
     let Some(chapter) = open else { return };
     chapter.took_us = Some(between(chapter.began, at));
     chapter.end = match event {
@@ -210,25 +211,26 @@ fn container_times(stored: &Stored, chapters: &[Chapter]) -> Vec<ContainerTimes>
             let find = |direction: Direction, wanted: &dyn Fn(&Action) -> bool| {
                 chapters.iter().rev().find(|chapter| {
                     chapter.direction == direction
-                        && plan.steps.get(chapter.step).is_some_and(|step| {
-                            step.action.container() == Some(id) && wanted(&step.action)
-                        })
+                        && plan
+                            .steps
+                            .get(chapter.step)
+                            .is_some_and(|step| step.action.container() == Some(id) && wanted(&step.action))
                 })
             };
-            let took_down = |action: &Action| matches!(action, Action::Checkpoint { .. } | Action::Stop { .. });
+            let took_down =
+                |action: &Action| matches!(action, Action::Checkpoint { .. } | Action::Stop { .. });
             let down = find(Direction::Do, &took_down);
             let ended = |chapter: &Chapter| match (&chapter.end, chapter.took_us) {
                 (End::Done { .. }, Some(took)) => chapter.began.checked_add(Duration::from_micros(took)).ok(),
                 _ => None,
             };
-            let until = |chapter: Option<&Chapter>| {
-                Some(between(down?.began, chapter.and_then(ended)?))
-            };
+            let until = |chapter: Option<&Chapter>| Some(between(down?.began, chapter.and_then(ended)?));
             let frozen_us = match down.map(|chapter| &chapter.end) {
                 Some(End::Done { receipt }) => receipt.get("frozen_us").and_then(Value::as_u64),
                 _ => None,
             };
-            let started = |action: &Action| matches!(action, Action::Start { .. } | Action::RestoreRetained { .. });
+            let started =
+                |action: &Action| matches!(action, Action::Start { .. } | Action::RestoreRetained { .. });
             ContainerTimes {
                 container: id.to_string(),
                 frozen_us,

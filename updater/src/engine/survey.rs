@@ -1,14 +1,20 @@
 //! The facts that the planner needs, read from the running host. Changes nothing.
 
-use manifests::{Component, FileIdentity, KernelRelease, LayerComponent, LivepatchComponent, Manifest, Replace};
+use manifests::{
+    Component, FileIdentity, KernelRelease, LayerComponent, LivepatchComponent, Manifest, Replace,
+};
 use patch_tools::check::Severity;
 use patch_tools::module::Module;
 
 use super::{Adapters, Engine, EngineError};
 use crate::baseline::Baseline;
 use crate::host::{Clock, Enabled, Livepatch as _, PatchState, preflight};
-use crate::plan::facts::{AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet};
-use crate::runtime::{Container, ContainerId, ContainerRuntime, ContainerStatus, RootfsMounts, affected, dumpability};
+use crate::plan::facts::{
+    AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
+};
+use crate::runtime::{
+    Container, ContainerId, ContainerRuntime, ContainerStatus, RootfsMounts, affected, dumpability,
+};
 
 impl Engine {
     /// Everything that planning this manifest needs to know.
@@ -22,11 +28,14 @@ impl Engine {
         let mut layers = Vec::new();
         for (index, component) in manifest.components.iter().enumerate() {
             match component {
-                Component::Livepatch(livepatch) => livepatches.push(self.survey_livepatch(adapters, livepatch, &baseline)?),
+                Component::Livepatch(livepatch) => {
+                    livepatches.push(self.survey_livepatch(adapters, livepatch, &baseline)?)
+                }
                 Component::Layer(layer) => layers.push((index, layer)),
             }
         }
-        let containers = if layers.is_empty() { Vec::new() } else { self.survey_containers(adapters, &layers)? };
+        let containers =
+            if layers.is_empty() { Vec::new() } else { self.survey_containers(adapters, &layers)? };
         Ok(HostFacts {
             arch: nix::sys::utsname::uname()?.machine().to_string_lossy().into_owned(),
             kernel: self.kernel_release()?,
@@ -86,7 +95,12 @@ impl Engine {
         Ok(LivepatchFacts { unmet, warnings, presence, replaces, quarantined })
     }
 
-    fn presence(&self, adapters: &Adapters, component: &LivepatchComponent, baseline: &Baseline) -> Result<Presence, EngineError> {
+    fn presence(
+        &self,
+        adapters: &Adapters,
+        component: &LivepatchComponent,
+        baseline: &Baseline,
+    ) -> Result<Presence, EngineError> {
         let state = adapters.livepatch.state(&component.module)?;
         let ours = baseline
             .livepatches
@@ -95,7 +109,9 @@ impl Engine {
         Ok(match state {
             PatchState::Absent => Presence::Absent,
             PatchState::Settled(Enabled::Enabled) if ours => Presence::Live,
-            other => Presence::Other { what: format!("{other:?}, not loaded from these bytes by this program") },
+            other => {
+                Presence::Other { what: format!("{other:?}, not loaded from these bytes by this program") }
+            }
         })
     }
 
@@ -120,15 +136,23 @@ impl Engine {
             .collect())
     }
 
-    fn survey_containers(&self, adapters: &Adapters, layers: &[(usize, &LayerComponent)]) -> Result<Vec<ContainerFacts>, EngineError> {
+    fn survey_containers(
+        &self,
+        adapters: &Adapters,
+        layers: &[(usize, &LayerComponent)],
+    ) -> Result<Vec<ContainerFacts>, EngineError> {
         let running: Vec<Container> = adapters
             .runtime
             .list()?
             .into_iter()
-            .filter(|container| matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused))
+            .filter(|container| {
+                matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
+            })
             .collect();
-        let identities: Vec<FileIdentity> =
-            layers.iter().flat_map(|(_, layer)| layer.replaces.iter().map(|file| file.identity.clone())).collect();
+        let identities: Vec<FileIdentity> = layers
+            .iter()
+            .flat_map(|(_, layer)| layer.replaces.iter().map(|file| file.identity.clone()))
+            .collect();
         let mut found = Vec::new();
         for container in running {
             let mapped = affected::matches(&container, &identities)?;
@@ -152,7 +176,11 @@ impl Engine {
     }
 
     /// The facts of one container, affected or not; `None` if it does not run.
-    pub(super) fn survey_container(&self, adapters: &Adapters, id: &ContainerId) -> Result<Option<ContainerFacts>, EngineError> {
+    pub(super) fn survey_container(
+        &self,
+        adapters: &Adapters,
+        id: &ContainerId,
+    ) -> Result<Option<ContainerFacts>, EngineError> {
         let running = adapters.runtime.inspect(id)?.filter(|container| {
             matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
         });

@@ -34,7 +34,10 @@ impl Machine<'_> {
     pub(super) fn unpack_layer(&self, layer: &Sha256, format: LayerFormat) -> Result<Value, StepError> {
         let what = || format!("unpack layer {layer}");
         let payload = self.payloads.open(layer).map_err(StepError::doing(what()))?;
-        self.layers.unpack(layer, format, payload).map(|unpacked| receipt(&unpacked)).map_err(StepError::doing(what()))
+        self.layers
+            .unpack(layer, format, payload)
+            .map(|unpacked| receipt(&unpacked))
+            .map_err(StepError::doing(what()))
     }
 
     pub(super) fn pre_dump(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
@@ -59,7 +62,9 @@ impl Machine<'_> {
 
     pub(super) fn prepare_hold(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
         let network = &planned(at, id)?.container.network;
-        self.hold.hold(network, &hold_name(at.id, id)?, &[]).map_err(doing("prepare to hold the connections of", id))?;
+        self.hold
+            .hold(network, &hold_name(at.id, id)?, &[])
+            .map_err(doing("prepare to hold the connections of", id))?;
         Ok(Value::Null)
     }
 
@@ -68,7 +73,9 @@ impl Machine<'_> {
             return Ok(Value::Null);
         }
         let network = &planned(at, id)?.container.network;
-        self.hold.release(network, &hold_name(at.id, id)?).map_err(doing("let go of the connections of", id))?;
+        self.hold
+            .release(network, &hold_name(at.id, id)?)
+            .map_err(doing("let go of the connections of", id))?;
         Ok(Value::Null)
     }
 
@@ -77,7 +84,9 @@ impl Machine<'_> {
         let container = self.expect_unchanged(planned)?;
         let dossier = self.dossier(at, id);
         let limits = self.limits.record(&container).map_err(doing("record the limits of", id))?;
-        dossier.write_before(&Before { container, limits }).map_err(doing("prepare the checkpoint of", id))?;
+        dossier
+            .write_before(&Before { container, limits })
+            .map_err(doing("prepare the checkpoint of", id))?;
 
         let begun = self.clock.elapsed();
         let stats = self
@@ -133,13 +142,17 @@ impl Machine<'_> {
 
         if let Some(running) = self.running(id)? {
             // The dump failed or never began, or this undo was cut after its restore.
-            self.hold.clear_checkpoint_lock(network, &connections).map_err(doing("remove CRIU's network lock of", id))?;
+            self.hold
+                .clear_checkpoint_lock(network, &connections)
+                .map_err(doing("remove CRIU's network lock of", id))?;
             self.reapply_limits(&dossier, &running)?;
             return Ok(json!({ "note": "it runs" }));
         }
         if at.since == Since::Rebooted {
             if after.is_none() {
-                return Ok(json!({ "note": "the reboot ended it before it was checkpointed; whoever starts it at boot does so" }));
+                return Ok(
+                    json!({ "note": "the reboot ended it before it was checkpointed; whoever starts it at boot does so" }),
+                );
             }
             if let NetworkPlace::Path(path) = network
                 && !path.exists()
@@ -148,7 +161,9 @@ impl Machine<'_> {
                     "note": format!("its network namespace {} is gone; its checkpoint is kept in {}", path.display(), dossier.images().root().display()),
                 }));
             }
-            self.mounts.switch(&planned.container.rootfs, &planned.topology).map_err(doing("mount the old files of", id))?;
+            self.mounts
+                .switch(&planned.container.rootfs, &planned.topology)
+                .map_err(doing("mount the old files of", id))?;
         }
         let connections = match &after {
             Some(after) => {
@@ -173,7 +188,8 @@ impl Machine<'_> {
                 self.hold
                     .clear_checkpoint_lock(network, &connections)
                     .map_err(doing("remove CRIU's network lock of", id))?;
-                let running = self.running(id)?.ok_or_else(|| doing("find the restored", id)("it is not running"))?;
+                let running =
+                    self.running(id)?.ok_or_else(|| doing("find the restored", id)("it is not running"))?;
                 self.reapply_limits(&dossier, &running)?;
                 Ok(json!({
                     "took_us": micros(self.clock.elapsed() - begun),
@@ -208,7 +224,9 @@ impl Machine<'_> {
     pub(super) fn stop(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
         let container = self.expect_unchanged(planned(at, id)?)?;
         let limits = self.limits.record(&container).map_err(doing("record the limits of", id))?;
-        self.dossier(at, id).write_before(&Before { container, limits }).map_err(doing("prepare to stop", id))?;
+        self.dossier(at, id)
+            .write_before(&Before { container, limits })
+            .map_err(doing("prepare to stop", id))?;
         self.runtime.stop(id, self.stop_patience).map_err(doing("stop", id))?;
         Ok(Value::Null)
     }
@@ -228,20 +246,36 @@ impl Machine<'_> {
         Ok(Value::Null)
     }
 
-    pub(super) fn switch_rootfs(&self, at: &Place<'_>, id: &ContainerId, to: &Topology) -> Result<Value, StepError> {
+    pub(super) fn switch_rootfs(
+        &self,
+        at: &Place<'_>,
+        id: &ContainerId,
+        to: &Topology,
+    ) -> Result<Value, StepError> {
         self.expect_down(id)?;
         let rootfs = &planned(at, id)?.container.rootfs;
-        self.mounts.switch(rootfs, to).map(|_| Value::Null).map_err(doing("switch the root file system of", id))
+        self.mounts
+            .switch(rootfs, to)
+            .map(|_| Value::Null)
+            .map_err(doing("switch the root file system of", id))
     }
 
-    pub(super) fn switch_back(&self, at: &Place<'_>, id: &ContainerId, to: &Topology) -> Result<Value, StepError> {
+    pub(super) fn switch_back(
+        &self,
+        at: &Place<'_>,
+        id: &ContainerId,
+        to: &Topology,
+    ) -> Result<Value, StepError> {
         if at.since == Since::Rebooted {
             // Mounts are gone. The restore, if there is one, mounts the old files itself.
             return Ok(json!({ "note": "the reboot unmounted it" }));
         }
         self.expect_down(id)?;
         let rootfs = &planned(at, id)?.container.rootfs;
-        self.mounts.switch(rootfs, to).map(|_| Value::Null).map_err(doing("put back the root file system of", id))
+        self.mounts
+            .switch(rootfs, to)
+            .map(|_| Value::Null)
+            .map_err(doing("put back the root file system of", id))
     }
 
     pub(super) fn start(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
@@ -263,14 +297,22 @@ impl Machine<'_> {
         Ok(Value::Null)
     }
 
-    pub(super) fn restore_retained(&self, at: &Place<'_>, id: &ContainerId, of: &str) -> Result<Value, StepError> {
+    pub(super) fn restore_retained(
+        &self,
+        at: &Place<'_>,
+        id: &ContainerId,
+        of: &str,
+    ) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
         self.expect_down(id)?;
         let dossier = Dossier::named(&self.store, of, id);
-        let after = dossier
-            .after()
-            .map_err(doing("read the retained checkpoint of", id))?
-            .ok_or_else(|| doing("find the retained checkpoint of", id)(format!("none in {}", dossier.images().root().display())))?;
+        let after =
+            dossier.after().map_err(doing("read the retained checkpoint of", id))?.ok_or_else(|| {
+                doing("find the retained checkpoint of", id)(format!(
+                    "none in {}",
+                    dossier.images().root().display()
+                ))
+            })?;
         self.prove_files(planned, &after.files)?;
         self.runtime
             .restore(&planned.container, dossier.images())
@@ -289,7 +331,9 @@ impl Machine<'_> {
         if at.since == Since::Rebooted {
             return Ok(json!({ "note": "the reboot let go of them" }));
         }
-        self.hold.release(network, &hold_name(at.id, id)?).map_err(doing("let go of the connections of", id))?;
+        self.hold
+            .release(network, &hold_name(at.id, id)?)
+            .map_err(doing("let go of the connections of", id))?;
         let connections = after.map(|after| after.connections).unwrap_or_default();
         self.hold.reset_peers(network, &connections).map_err(doing("reset the peers of", id))?;
         Ok(json!({ "reset": connections.len() }))
@@ -301,7 +345,9 @@ impl Machine<'_> {
 
     fn running(&self, id: &ContainerId) -> Result<Option<Container>, StepError> {
         let found = self.runtime.inspect(id).map_err(doing("look at", id))?;
-        Ok(found.filter(|container| matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)))
+        Ok(found.filter(|container| {
+            matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
+        }))
     }
 
     /// The container that the plan was made for still runs, with the same first process.
@@ -346,7 +392,8 @@ impl Machine<'_> {
     fn reapply_limits(&self, dossier: &Dossier, running: &Container) -> Result<(), StepError> {
         let id = &running.id;
         let Some(before) = dossier.before().map_err(doing("read the limits of", id))? else { return Ok(()) };
-        let differing = self.limits.apply(running, &before.limits).map_err(doing("put back the limits of", id))?;
+        let differing =
+            self.limits.apply(running, &before.limits).map_err(doing("put back the limits of", id))?;
         if differing.is_empty() {
             return Ok(());
         }

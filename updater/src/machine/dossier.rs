@@ -138,14 +138,19 @@ impl Dossier {
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DossierError> {
         let path = self.dir.root().join(name);
-        let io = |doing| { let path = path.clone(); move |source| DossierError::Io { doing, path, source } };
+        let io = |doing| {
+            let path = path.clone();
+            move |source| DossierError::Io { doing, path, source }
+        };
         fs::create_dir_all(self.dir.root()).map_err(io("make the directory of"))?;
         let bytes = serde_json::to_vec_pretty(value)
             .map_err(|source| DossierError::Damaged { path: path.clone(), source })?;
         let mut file = tempfile::NamedTempFile::new_in(self.dir.root()).map_err(io("make"))?;
         file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(io("write"))?;
         file.persist(&path).map_err(|error| io("rename")(error.error))?;
-        File::open(self.dir.root()).and_then(|directory| directory.sync_all()).map_err(io("sync the directory of"))
+        File::open(self.dir.root())
+            .and_then(|directory| directory.sync_all())
+            .map_err(io("sync the directory of"))
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DossierError> {

@@ -38,10 +38,14 @@ impl Machine<'_> {
     }
 
     pub(super) fn load_livepatch(&self, module: &ModuleName, payload: &Sha256) -> Result<Value, StepError> {
-        let doing = || StepError::doing::<Box<dyn std::error::Error + Send + Sync>>(format!("load livepatch {module}"));
+        let doing = || {
+            StepError::doing::<Box<dyn std::error::Error + Send + Sync>>(format!("load livepatch {module}"))
+        };
         let found = self.livepatch.state(module).map_err(|error| doing()(error.into()))?;
         if found != PatchState::Absent {
-            let why = format!("expected no livepatch of that name, found one that is {found:?}: it came after the plan");
+            let why = format!(
+                "expected no livepatch of that name, found one that is {found:?}: it came after the plan"
+            );
             return Err(doing()(why.into()));
         }
         let image = self.payloads.open(payload).map_err(|error| doing()(error.into()))?;
@@ -50,14 +54,24 @@ impl Machine<'_> {
         Ok(json!({ "load_us": micros(self.clock.elapsed() - begun) }))
     }
 
-    pub(super) fn await_transition(&self, module: &ModuleName, deadline: Duration) -> Result<Value, StepError> {
+    pub(super) fn await_transition(
+        &self,
+        module: &ModuleName,
+        deadline: Duration,
+    ) -> Result<Value, StepError> {
         let policy = Policy::with_deadline(deadline);
-        watch(self.watcher(), module, Enabled::Enabled, &policy, &mut |event| (self.tell)(&Told::Transition(&event)))
-            .map(|report| receipt(&report))
-            .map_err(StepError::doing(format!("complete the transition of {module}")))
+        watch(self.watcher(), module, Enabled::Enabled, &policy, &mut |event| {
+            (self.tell)(&Told::Transition(&event))
+        })
+        .map(|report| receipt(&report))
+        .map_err(StepError::doing(format!("complete the transition of {module}")))
     }
 
-    pub(super) fn remove_livepatch(&self, module: &ModuleName, deadline: Duration) -> Result<Value, StepError> {
+    pub(super) fn remove_livepatch(
+        &self,
+        module: &ModuleName,
+        deadline: Duration,
+    ) -> Result<Value, StepError> {
         let policy = Policy::with_deadline(deadline);
         patching::remove(self.watcher(), module, &policy, &mut |event| (self.tell)(&Told::Transition(&event)))
             .map(|report| receipt(&report))
@@ -77,7 +91,10 @@ impl Machine<'_> {
             return Ok(json!({ "note": "the reboot unloaded it" }));
         }
         let mut report = json!({ "note": "it was never loaded" });
-        if self.guards().armed(at.step_payload(), self.boot_id).map_err(StepError::doing("read the crash guard"))?
+        if self
+            .guards()
+            .armed(at.step_payload(), self.boot_id)
+            .map_err(StepError::doing("read the crash guard"))?
             && self.is_ours(module, at.step_payload())?
         {
             let policy = Policy::undoing(&Policy::with_deadline(deadline));
@@ -93,7 +110,11 @@ impl Machine<'_> {
         Ok(report)
     }
 
-    pub(super) fn reload_livepatch(&self, patch: &LoadedPayload, deadline: Duration) -> Result<Value, StepError> {
+    pub(super) fn reload_livepatch(
+        &self,
+        patch: &LoadedPayload,
+        deadline: Duration,
+    ) -> Result<Value, StepError> {
         let doing = |what: &str| format!("{what} livepatch {}", patch.module);
         match self.livepatch.state(&patch.module).map_err(StepError::doing(doing("look for")))? {
             PatchState::Settled(Enabled::Enabled) => return Ok(json!({ "note": "it is live" })),

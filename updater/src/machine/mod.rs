@@ -87,7 +87,9 @@ impl Machine<'_> {
 impl Hands for Machine<'_> {
     fn perform(&self, at: &Place<'_>) -> Result<Value, StepError> {
         match &at.step.action {
-            Action::ArmCrashGuard { module, payload, window } => self.arm_crash_guard(module, payload, *window),
+            Action::ArmCrashGuard { module, payload, window } => {
+                self.arm_crash_guard(module, payload, *window)
+            }
             Action::LoadLivepatch { module, payload, .. } => self.load_livepatch(module, payload),
             Action::AwaitTransition { module, deadline } => self.await_transition(module, *deadline),
             Action::RemoveLivepatch { module, deadline } => self.remove_livepatch(module, *deadline),

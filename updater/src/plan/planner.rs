@@ -370,3 +370,7 @@ fn order_key(layer: &LayerComponent, known: &ContainerFacts) -> (bool, String, C
 fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+#[path = "planner_tests.rs"]
+mod tests;

@@ -18,7 +18,8 @@
 //! - External programs are run from [`command`] only; the end of their stderr is in the error.
 //! - Nothing here decides: which container, in which order and what to do on failure is the plan's.
 
-pub mod pending; pub use pending::*;
+pub mod pending;
+pub use pending::*;
 pub mod cgroup;
 pub mod command;
 pub mod container;

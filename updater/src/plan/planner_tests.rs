@@ -1,0 +1,224 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::facts::{AffectedBy, ReplacedPatch, Settings};
+use super::*;
+use crate::runtime::container::CgroupDriver;
+use crate::runtime::{Container, ContainerStatus, NetworkPlace, Overlay, Pid};
+
+const MANIFEST: &str = r#"
+schema: 1
+name: demo
+version: 3
+issued: 2026-11-01T00:00:00Z
+expires: 2026-12-01T00:00:00Z
+severity: critical
+summary: One kernel fix, one library fix
+targets:
+  arch: [x86_64]
+  kernels: [6.1.0-50-amd64]
+components:
+  - kind: livepatch
+    module: livepatch_demo
+    payload: {file: livepatch-demo.ko, sha256: "1111111111111111111111111111111111111111111111111111111111111111", size: 10}
+    kernel: 6.1.0-50-amd64
+    patches:
+      - object: vmlinux
+        functions: [{name: cmdline_proc_show}]
+  - kind: layer
+    payload: {file: fix.tar, sha256: "2222222222222222222222222222222222222222222222222222222222222222", size: 10}
+    format: tar
+    replaces:
+      - {path: /usr/lib/libgreet.so.1, build_id: "0011223344556677889900112233445566778899"}
+    without_checkpoint: fail
+    order: {by: label, name: tier}
+    concurrency: 2
+    probes:
+      - {kind: tcp, port: 7000, timeout: 5s, interval: 100ms, successes: 1}
+settle: 1s
+"#;
+
+fn manifest() -> Manifest {
+    Manifest::parse(MANIFEST.as_bytes()).unwrap()
+}
+
+/// The manifest with one text in place of another.
+fn changed(from: &str, to: &str) -> Manifest {
+    assert!(MANIFEST.contains(from));
+    Manifest::parse(MANIFEST.replace(from, to).as_bytes()).unwrap()
+}
+
+fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
+    let lower = vec![PathBuf::from("/img")];
+    ContainerFacts {
+        container: Container {
+            id: ContainerId::new(id).unwrap(),
+            status: ContainerStatus::Running,
+            init: Some(Pid(100)),
+            bundle: PathBuf::from(format!("/c/{id}")),
+            rootfs: PathBuf::from(format!("/c/{id}/rootfs")),
+            annotations: tier
+                .map(|tier| ("tier".to_owned(), tier.to_owned()))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>(),
+            network: NetworkPlace::Host,
+            cgroup: Some(PathBuf::from(format!("/{id}"))),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+        },
+        topology: Topology::Overlay(Overlay {
+            lower,
+            upper: Some(PathBuf::from(format!("/c/{id}/upper"))),
+            work: Some(PathBuf::from(format!("/c/{id}/work"))),
+            options: Vec::new(),
+        }),
+        affected: vec![AffectedBy { component: 1, files: vec![PathBuf::from("/usr/lib/libgreet.so.1")] }],
+        obstacles: Vec::new(),
+        unmet: Vec::new(),
+    }
+}
+
+fn facts(containers: Vec<ContainerFacts>) -> HostFacts {
+    HostFacts {
+        arch: "x86_64".to_owned(),
+        kernel: "6.1.0-50-amd64".parse().unwrap(),
+        now: "2026-11-02T00:00:00Z".parse().unwrap(),
+        livepatches: vec![LivepatchFacts {
+            unmet: Vec::new(),
+            warnings: Vec::new(),
+            presence: Presence::Absent,
+            replaces: Vec::new(),
+            quarantined: None,
+        }],
+        containers,
+        settings: Settings { crash_guard: Duration::from_secs(600), store: PathBuf::from("/store") },
+    }
+}
+
+fn planned(facts: &HostFacts) -> Plan {
+    plan(&manifest(), facts, "tx").unwrap()
+}
+
+fn titles(plan: &Plan) -> Vec<String> {
+    plan.steps.iter().map(|step| format!("{}.{} {}", step.stage, step.lane, step.action.title())).collect()
+}
+
+fn refused(manifest: &Manifest, facts: &HostFacts) -> String {
+    plan(manifest, facts, "tx").unwrap_err().to_string()
+}
+
+#[test]
+fn kernel_first_then_containers_by_label_then_the_commit() {
+    let plan =
+        planned(&facts(vec![container("z", Some("1")), container("a", Some("2")), container("m", None)]));
+    insta::assert_snapshot!(titles(&plan).join("\n"));
+}
+
+#[test]
+fn every_step_before_the_commit_has_a_way_back() {
+    let plan = planned(&facts(vec![container("web", None)]));
+    let commit = plan.steps.iter().position(|step| step.action == Action::Commit).unwrap();
+    for (index, step) in plan.steps.iter().enumerate() {
+        let impossible = matches!(step.undo, Undo::Impossible { .. });
+        assert_eq!(impossible, index >= commit, "{}", step.action.title());
+    }
+}
+
+#[test]
+fn the_trial_stacks_the_fix_over_the_old_upper_directory_and_goes_back_to_the_old_mount() {
+    let plan = planned(&facts(vec![container("web", None)]));
+    let switch = plan.steps.iter().find(|step| matches!(step.action, Action::SwitchRootfs { .. })).unwrap();
+    let Action::SwitchRootfs { to: Topology::Overlay(trial), .. } = &switch.action else {
+        panic!("not an overlay")
+    };
+    let fix = PathBuf::from("/store/layers/2222222222222222222222222222222222222222222222222222222222222222");
+    assert_eq!(trial.lower, [fix, PathBuf::from("/c/web/upper"), PathBuf::from("/img")]);
+    assert_eq!(trial.upper.as_deref(), Some(Path::new("/c/web/update-tx/upper")));
+    let Undo::SwitchBack { to: Topology::Overlay(back), .. } = &switch.undo else { panic!("no way back") };
+    assert_eq!(back.upper.as_deref(), Some(Path::new("/c/web/upper")));
+    assert_eq!(back.work.as_deref(), Some(Path::new("/c/web/update-tx/back")));
+}
+
+#[test]
+fn connections_are_released_after_the_restore_on_the_way_back() {
+    let plan = planned(&facts(vec![container("web", None)]));
+    let at = |wanted: fn(&Undo) -> bool| plan.steps.iter().position(|step| wanted(&step.undo)).unwrap();
+    // Undos run from the last step to the first.
+    assert!(
+        at(|undo| matches!(undo, Undo::LetConnectionsGo { .. }))
+            < at(|undo| matches!(undo, Undo::RestoreCheckpoint { .. }))
+    );
+    assert!(
+        at(|undo| matches!(undo, Undo::RestoreCheckpoint { .. }))
+            < at(|undo| matches!(undo, Undo::SwitchBack { .. }))
+    );
+}
+
+#[test]
+fn a_container_that_cannot_be_checkpointed_does_what_the_manifest_says() {
+    let mut stuck = container("web", None);
+    stuck.obstacles = vec!["process 7 uses io_uring".to_owned()];
+    let facts = facts(vec![stuck]);
+    assert!(refused(&manifest(), &facts).contains("process 7 uses io_uring"));
+
+    let skipping =
+        plan(&changed("without_checkpoint: fail", "without_checkpoint: skip"), &facts, "tx").unwrap();
+    assert!(matches!(skipping.containers[0].feels, Feels::Skipped { .. }));
+    assert!(skipping.steps.iter().all(|step| step.action.container().is_none()));
+
+    let restarting =
+        plan(&changed("without_checkpoint: fail", "without_checkpoint: restart"), &facts, "tx").unwrap();
+    assert!(matches!(restarting.containers[0].feels, Feels::RestartWithoutCheckpoint { .. }));
+    assert!(restarting.steps.iter().any(|step| matches!(step.undo, Undo::StartAgain { .. })));
+    assert!(!restarting.steps.iter().any(|step| matches!(step.action, Action::HoldConnections { .. })));
+}
+
+#[test]
+fn a_host_of_another_kernel_or_architecture_is_refused_with_both_reasons() {
+    let mut facts = facts(Vec::new());
+    facts.kernel = "6.1.0-49-amd64".parse().unwrap();
+    facts.arch = "aarch64".to_owned();
+    let text = refused(&manifest(), &facts);
+    assert!(text.contains("expected 6.1.0-50-amd64, found 6.1.0-49-amd64"), "{text}");
+    assert!(text.contains("expected x86_64, found aarch64"), "{text}");
+}
+
+#[test]
+fn a_livepatch_that_is_live_is_not_loaded_again() {
+    let mut facts = facts(Vec::new());
+    facts.livepatches[0].presence = Presence::Live;
+    let plan = planned(&facts);
+    assert!(plan.is_empty(), "{:?}", titles(&plan));
+}
+
+#[test]
+fn a_quarantined_livepatch_is_refused_with_its_story() {
+    let mut facts = facts(Vec::new());
+    facts.livepatches[0].quarantined = Some("the host crashed 12 s after it was loaded".to_owned());
+    assert!(refused(&manifest(), &facts).contains("crashed 12 s after"));
+}
+
+#[test]
+fn atomic_replace_is_refused_if_what_it_replaces_could_not_come_back() {
+    let replacing = changed("    kernel: 6.1.0-50-amd64\n", "    kernel: 6.1.0-50-amd64\n    replace: all\n");
+    let mut facts = facts(Vec::new());
+    let old = ReplacedPatch { module: "kpatch_old".parse().unwrap(), payload: None };
+    facts.livepatches[0].replaces = vec![old.clone()];
+    assert!(refused(&replacing, &facts).contains("kpatch_old"));
+    facts.livepatches[0].replaces =
+        vec![ReplacedPatch { payload: Some(manifests::Sha256::of(b"old")), ..old }];
+    let plan = plan(&replacing, &facts, "tx").unwrap();
+    assert!(
+        plan.steps
+            .iter()
+            .any(|step| matches!(&step.undo, Undo::UnloadLivepatch { reload, .. } if reload.len() == 1))
+    );
+}
+
+#[test]
+fn the_same_inputs_give_the_same_plan_and_it_survives_the_journal() {
+    let facts = facts(vec![container("b", None), container("a", None)]);
+    let first = planned(&facts);
+    assert_eq!(first, planned(&facts));
+    let text = serde_json::to_string(&first).unwrap();
+    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), first);
+}

@@ -17,7 +17,7 @@ pub const MAX_SECTIONS: usize = SHN_LORESERVE as usize - 1;
 pub const MAX_SYMBOLS: usize = 1 << 22;
 
 /// No name in a kernel or module comes near (the kernel's own limit for symbols is 512).
-const MAX_NAME: usize = 4096;
+const MAX_NAME: usize = 1024;
 
 /// A checked ELF file.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Section<'data> {
     pub flags: u64,
     /// `sh_addr`: zero in relocatable files.
     pub address: u64,
-    /// Where its data starts in the file.
+    /// Where its data starts in the file; within the file also for a section that has none.
     pub offset: u64,
     /// `sh_size`, also for sections without data in the file.
     pub size: u64,
@@ -261,13 +261,12 @@ fn name_table<'data>(
     data: &'data [u8],
     header: &FileHeader64<LE>,
     raw: &[SectionHeader64<LE>],
-) -> Result<(u64, &'data [u8]), Malformed> {
+) -> Result<&'data [u8], Malformed> {
     let index = header.e_shstrndx.get(LE);
     let section = raw.get(usize::from(index)).filter(|_| index != SHN_UNDEF).ok_or_else(|| {
         Malformed::new(62, Rule::SectionLink, format!("e_shstrndx {index} of {} sections", raw.len()))
     })?;
-    let bytes = section_bytes(data, header, usize::from(index), section)?;
-    Ok((section.sh_offset.get(LE), bytes))
+    section_bytes(data, header, usize::from(index), section)
 }
 
 /// File offset of a section's entry in the table.
@@ -301,17 +300,17 @@ fn slice(data: &[u8], start: u64, size: u64) -> Option<&[u8]> {
 fn read_section<'data>(
     data: &'data [u8],
     header: &FileHeader64<LE>,
-    names: (u64, &'data [u8]),
+    names: &'data [u8],
     index: usize,
     section: &SectionHeader64<LE>,
 ) -> Result<Section<'data>, Malformed> {
     Ok(Section {
         index,
-        name: string(names.1, names.0, section.sh_name.get(LE))?,
+        name: string(names, section.sh_name.get(LE), entry_offset(header, index))?,
         kind: section.sh_type.get(LE),
         flags: section.sh_flags.get(LE),
         address: section.sh_addr.get(LE),
-        offset: section.sh_offset.get(LE),
+        offset: section.sh_offset.get(LE).min(data.len() as u64),
         size: section.sh_size.get(LE),
         link: section.sh_link.get(LE),
         info: section.sh_info.get(LE),
@@ -321,9 +320,8 @@ fn read_section<'data>(
     })
 }
 
-/// The string at `position` of a string table that stands at `table_offset` in the file.
-fn string(table: &[u8], table_offset: u64, position: u32) -> Result<&str, Malformed> {
-    let offset = table_offset.saturating_add(u64::from(position));
+/// The string at `position` of a string table, for the entry at `entry_offset` of the file.
+fn string(table: &[u8], position: u32, entry_offset: u64) -> Result<&str, Malformed> {
     let tail = table.get(position as usize..).unwrap_or_default();
     let Some(length) = memchr::memchr(0, tail) else {
         // An empty table is allowed as long as nothing is taken from it.
@@ -331,13 +329,13 @@ fn string(table: &[u8], table_offset: u64, position: u32) -> Result<&str, Malfor
             return Ok("");
         }
         let found = format!("position {position} of {} bytes, without an end", table.len());
-        return Err(Malformed::new(offset, Rule::StringTable, found));
+        return Err(Malformed::new(entry_offset, Rule::StringTable, found));
     };
     if length > MAX_NAME {
-        return Err(Malformed::new(offset, Rule::NameText, format!("{length} bytes")));
+        return Err(Malformed::new(entry_offset, Rule::NameText, format!("{length} bytes")));
     }
     std::str::from_utf8(&tail[..length])
-        .map_err(|error| Malformed::new(offset, Rule::NameText, format!("{error}")))
+        .map_err(|error| Malformed::new(entry_offset, Rule::NameText, format!("{error}")))
 }
 
 fn read_symbols<'data>(sections: &[Section<'data>]) -> Result<Vec<Symbol<'data>>, Malformed> {
@@ -364,7 +362,7 @@ fn read_symbols<'data>(sections: &[Section<'data>]) -> Result<Vec<Symbol<'data>>
     for (index, entry) in entries.iter().enumerate() {
         let offset = table.offset + (index * size_of::<Sym64<LE>>()) as u64;
         symbols.push(Symbol {
-            name: string(strings.data, strings.offset, entry.st_name.get(LE))?,
+            name: string(strings.data, entry.st_name.get(LE), offset)?,
             value: entry.st_value.get(LE),
             size: entry.st_size.get(LE),
             kind: entry.st_type(),

@@ -52,7 +52,9 @@ pub(super) fn decompress(image: &[u8]) -> Result<Vec<u8>, ImageError> {
 
 /// The compressed kernel and where it starts.
 fn payload(image: &[u8]) -> Result<(&[u8], u64), Malformed> {
-    let broken = |offset: usize, found: String| Malformed::new(offset as u64, Rule::ImageSetup, found);
+    let broken = |offset: usize, found: String| {
+        Malformed::new(offset.min(image.len()) as u64, Rule::ImageSetup, found)
+    };
     if image.get(HEADER_MAGIC..HEADER_MAGIC + 4) != Some(b"HdrS") {
         let start = hex::encode(&image[..image.len().min(4)]);
         return Err(broken(

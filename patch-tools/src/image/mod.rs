@@ -23,6 +23,7 @@ mod exports;
 mod identity;
 mod kallsyms;
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ pub enum ImageError {
 }
 
 /// A kernel image, decompressed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct KernelImage {
     data: Vec<u8>,
     sections: Vec<ImageSection>,
@@ -202,6 +203,18 @@ impl KernelImage {
             (Some(object), Some(function), Some(state)) => Some(Layout { object, function, state }),
             _ => None,
         })
+    }
+}
+
+impl fmt::Debug for KernelImage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("KernelImage")
+            .field("release", &self.release)
+            .field("build_id", &self.build_id)
+            .field("bytes", &self.data.len())
+            .field("kallsyms", &self.kallsyms)
+            .finish_non_exhaustive()
     }
 }
 

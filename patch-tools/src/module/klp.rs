@@ -20,6 +20,8 @@ pub const SHN_LIVEPATCH: u16 = 0xff20;
 /// The kernel's `sscanf` limits: `%55[^.]` for objects, `%511[^,]` for names.
 const MAX_OBJECT: usize = 55;
 const MAX_NAME: usize = 511;
+/// Each is reported with its symbol; a large livepatch has some thousand.
+const MAX_RELOCATIONS: usize = 131_072;
 
 /// A symbol to be found in kallsyms.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -101,6 +103,10 @@ pub(super) fn relocations(
             .filter(|object| (1..=MAX_OBJECT).contains(&object.len()))
             .ok_or_else(|| Malformed::new(section.offset, Rule::KlpSection, format!("{:?}", section.name)))?;
         let relocations = elf.relocations(section)?;
+        if found.len() + relocations.len() > MAX_RELOCATIONS {
+            let count = format!("{} livepatch relocations", found.len() + relocations.len());
+            return Err(Malformed::new(section.offset, Rule::KlpLimit, count));
+        }
         let target = elf.sections()[section.info as usize].name;
         found.reserve(relocations.len());
         for relocation in relocations {

@@ -10,6 +10,7 @@
 
 use object::elf::{R_X86_64_32S, R_X86_64_64, R_X86_64_PC32, R_X86_64_PLT32};
 
+use super::generators;
 use super::memory::{Address, Memory, Pointer};
 use super::patch::Livepatch;
 use super::tables::{self, Layout};
@@ -21,6 +22,9 @@ const ARGUMENT_DISTANCE: u64 = 128;
 /// Decodes the livepatch of the module, or `None` when its tables cannot be found.
 pub(super) fn livepatch(elf: &Elf<'_>, layout: &Layout) -> Result<Option<Livepatch>, Malformed> {
     let memory = Memory::new(elf)?;
+    if let Some(livepatch) = generators::livepatch(&memory)? {
+        return Ok(Some(livepatch));
+    }
     let mut patches = Vec::new();
     for section in elf.sections().iter().filter(|section| section.is_executable()) {
         for call in calls(&memory, section) {

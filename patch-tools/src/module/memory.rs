@@ -78,7 +78,8 @@ impl<'elf, 'data> Memory<'elf, 'data> {
 
     /// Offset in the file, for error messages.
     pub(super) fn file_offset(&self, address: Address) -> u64 {
-        self.section(address).offset.saturating_add(address.offset)
+        let section = self.section(address);
+        section.offset + address.offset.min(section.data.len() as u64)
     }
 
     /// `size` bytes as they are in the file.
@@ -142,6 +143,17 @@ impl<'elf, 'data> Memory<'elf, 'data> {
             [one] if one.kind == R_X86_64_64 && one.offset == address.offset => self.target(one, one.addend),
             [one] => Err(broken(format!("relocation type {} at {:#x} of the section", one.kind, one.offset))),
             many => Err(broken(format!("{} relocations", many.len()))),
+        }
+    }
+
+    /// The place in this module that the pointer at `address` leads to; it must lead to one.
+    pub(super) fn local(&self, address: Address) -> Result<Address, Malformed> {
+        match self.pointer(address)? {
+            Pointer::Local(target) => Ok(target),
+            Pointer::Null | Pointer::External(_) => {
+                let found = "a pointer that leads nowhere in this module";
+                Err(Malformed::new(self.file_offset(address), Rule::KlpTable, found))
+            }
         }
     }
 

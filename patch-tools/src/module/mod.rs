@@ -10,7 +10,8 @@
 //! | `symbols` | imported symbols and their CRCs |
 //! | `patch` | the decoded livepatch: objects, functions, callbacks, states |
 //! | `locate` | where in the module those tables are |
-//! | `tables` | `struct klp_patch` and the two generators' own tables |
+//! | `tables` | `struct klp_patch` |
+//! | `generators` | the tables of kpatch-build and klp-build |
 //! | `memory` | data as it is after relocation: pointers and strings |
 //! | `klp` | livepatch relocations and symbols |
 //! | `signature`, `der` | the appended signature: signer and algorithms |
@@ -21,6 +22,7 @@
 //! (filling tables at run time) cannot be seen here.
 
 mod der;
+mod generators;
 mod klp;
 mod locate;
 mod memory;

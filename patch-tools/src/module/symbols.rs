@@ -45,7 +45,10 @@ fn hex_crc<S: Serializer>(crc: &Option<u32>, serializer: S) -> Result<S::Ok, S::
 /// The name in the module's own `struct module`.
 pub(super) fn module_name(elf: &Elf<'_>) -> Result<Option<String>, Malformed> {
     let Some(section) = elf.section(".gnu.linkonce.this_module") else { return Ok(None) };
-    let field = section.data.get(MODULE_NAME).unwrap_or_default();
+    let Some(field) = section.data.get(MODULE_NAME) else {
+        let found = format!("{} bytes of struct module", section.data.len());
+        return Err(Malformed::new(section.offset, Rule::NameText, found));
+    };
     let offset = section.offset + MODULE_NAME.start as u64;
     let length = memchr::memchr(0, field).ok_or_else(|| {
         Malformed::new(offset, Rule::NameText, format!("{} bytes without an end", field.len()))
@@ -97,7 +100,7 @@ fn versions<'data>(elf: &Elf<'data>) -> Result<HashMap<&'data str, u32>, Malform
         let mut position = 0;
         for crc in numbers.data.as_chunks::<4>().0 {
             let tail = names.data.get(position..).unwrap_or_default();
-            let name = text(tail, names.offset + position as u64)?;
+            let name = text(tail, names.offset + position.min(names.data.len()) as u64)?;
             position += name.len() + 1;
             crcs.entry(name).or_insert(u32::from_le_bytes(*crc));
         }

@@ -10,8 +10,9 @@ use super::patch::{
 };
 use crate::elf::{Malformed, Rule};
 
-const MAX_OBJECTS: usize = 1024;
-const MAX_FUNCTIONS: usize = 65_536;
+/// No livepatch comes near: the largest cumulative ones have some hundred functions.
+pub(super) const MAX_OBJECTS: usize = 1024;
+pub(super) const MAX_FUNCTIONS: usize = 65_536;
 
 /// Sizes in bytes of the kernel's livepatch structures.
 ///
@@ -63,28 +64,16 @@ pub(super) fn klp_patch(
             return Err(Malformed::new(offset, Rule::KlpTable, format!("{other:?} as a bool")));
         }
     };
-    let first = match memory.pointer(patch.plus(field::PATCH_OBJECTS))? {
-        Pointer::Local(address) => address,
-        other => {
-            let offset = memory.file_offset(patch.plus(field::PATCH_OBJECTS));
-            return Err(Malformed::new(offset, Rule::KlpTable, format!("{other:?} as the objects")));
-        }
-    };
     let mut objects = Vec::new();
     let mut budget = MAX_FUNCTIONS;
-    let mut entry = first;
+    let mut entry = memory.local(patch.plus(field::PATCH_OBJECTS))?;
     // The table ends where both name and functions are null: klp_for_each_object_static().
     loop {
         let name = memory.string(entry.plus(field::OBJECT_NAME))?;
-        let functions = memory.pointer(entry.plus(field::OBJECT_FUNCTIONS))?;
-        let functions = match (name, functions) {
-            (None, Pointer::Null) => break,
-            (_, Pointer::Local(functions)) => functions,
-            (_, other) => {
-                let offset = memory.file_offset(entry.plus(field::OBJECT_FUNCTIONS));
-                return Err(Malformed::new(offset, Rule::KlpTable, format!("{other:?} as the functions")));
-            }
-        };
+        if name.is_none() && memory.pointer(entry.plus(field::OBJECT_FUNCTIONS))? == Pointer::Null {
+            break;
+        }
+        let functions = memory.local(entry.plus(field::OBJECT_FUNCTIONS))?;
         limit(memory, entry, objects.len(), MAX_OBJECTS, "objects")?;
         objects.push(PatchedObject {
             name: name.map_or(ObjectName::Vmlinux, |name| ObjectName::Module(name.to_owned())),
@@ -105,7 +94,8 @@ pub(super) fn klp_patch(
     })
 }
 
-fn limit(
+/// Fails if there are `count` entries already.
+pub(super) fn limit(
     memory: &Memory<'_, '_>,
     entry: Address,
     count: usize,
@@ -118,7 +108,8 @@ fn limit(
     Err(Malformed::new(memory.file_offset(entry), Rule::KlpLimit, format!("more than {limit} {what}")))
 }
 
-fn callbacks(memory: &Memory<'_, '_>, address: Address) -> Result<Callbacks, Malformed> {
+/// The four pointers of `struct klp_callbacks`.
+pub(super) fn callbacks(memory: &Memory<'_, '_>, address: Address) -> Result<Callbacks, Malformed> {
     Ok(Callbacks {
         pre_patch: memory.callee(address)?,
         post_patch: memory.callee(address.plus(8))?,
@@ -153,7 +144,8 @@ fn functions_at(
     }
 }
 
-fn function(
+/// A function from the fields of its entry.
+pub(super) fn function(
     memory: &Memory<'_, '_>,
     entry: Address,
     name: Option<&str>,

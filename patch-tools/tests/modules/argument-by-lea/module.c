@@ -1,0 +1,2 @@
+/* flags: -fpie -mcmodel=small */
+#include "../one-function/module.c"

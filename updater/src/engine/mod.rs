@@ -32,8 +32,8 @@ use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
 use crate::runtime::command::HeldLock;
 use crate::runtime::{
-    CgroupLimits, ContainerRuntime as _, HostMounts, LayerStore, NetfilterHold, ProbeError, Probes,
-    RootfsError, Runc, RuntimeError,
+    CgroupLimits, ContainerRuntime as _, LayerStore, NftHold, OverlayMounts, ProbeError, Probes, RootfsError,
+    Runc, RuntimeError,
 };
 use crate::store::{Payloads, StoreError};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
@@ -149,8 +149,8 @@ pub struct Engine {
     clock: SystemClock,
     freezer: CgroupFreezer,
     leases: LeaseStore,
-    mounts: HostMounts,
-    hold: NetfilterHold,
+    mounts: OverlayMounts,
+    hold: NftHold,
     limits: CgroupLimits,
     layers: LayerStore,
     payloads: Payloads,
@@ -188,10 +188,10 @@ impl Engine {
             clock: SystemClock,
             freezer: CgroupFreezer::new("/sys/fs/cgroup"),
             leases: LeaseStore::new(LEASES),
-            mounts: HostMounts::default(),
-            hold: NetfilterHold::default(),
+            mounts: OverlayMounts,
+            hold: NftHold,
             limits: CgroupLimits::default(),
-            layers: LayerStore::new(&config.store),
+            layers: LayerStore::new(config.store.join("layers")),
             payloads: Payloads::new(&config.store),
             journal,
             config,

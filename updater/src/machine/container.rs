@@ -12,12 +12,13 @@ use std::time::Duration;
 use manifests::{LayerFormat, Sha256};
 use serde_json::{Value, json};
 
+use super::Machine;
 use super::dossier::{After, Before, Dossier};
 use super::livepatch::micros;
-use super::{Machine, receipt};
 use crate::plan::PlannedContainer;
 use crate::runtime::{
-    Container, ContainerId, ContainerStatus, DumpBase, FileRecord, HoldName, NetworkPlace, Topology,
+    CheckpointDir, Container, ContainerId, ContainerStatus, DumpBase, FileRecord, FreshUpper, HoldName,
+    NetworkPlace, Topology,
 };
 use crate::transaction::driver::{Place, Since, StepError};
 use crate::transaction::journal::TransactionId;
@@ -34,10 +35,35 @@ impl Machine<'_> {
     pub(super) fn unpack_layer(&self, layer: &Sha256, format: LayerFormat) -> Result<Value, StepError> {
         let what = || format!("unpack layer {layer}");
         let payload = self.payloads.open(layer).map_err(StepError::doing(what()))?;
-        self.layers
-            .unpack(layer, format, payload)
-            .map(|unpacked| receipt(&unpacked))
-            .map_err(StepError::doing(what()))
+        let unpacked = self.layers.unpack(layer, &payload, format).map_err(StepError::doing(what()))?;
+        Ok(json!({ "entries": unpacked.entries, "bytes": unpacked.bytes, "privileged": unpacked.privileged }))
+    }
+
+    pub(super) fn prepare_rootfs(
+        &self,
+        at: &Place<'_>,
+        id: &ContainerId,
+        layers: &[Sha256],
+        fresh: &FreshUpper,
+    ) -> Result<Value, StepError> {
+        let rootfs = &planned(at, id)?.container.rootfs;
+        let mut unpacked = Vec::new();
+        for digest in layers {
+            let layer = self.layers.get(digest).map_err(doing("find the layers for", id))?;
+            let layer = layer
+                .ok_or_else(|| doing("find the layers for", id)(format!("layer {digest} is not unpacked")))?;
+            let conflicts =
+                self.mounts.conflicts(rootfs, &layer).map_err(doing("compare the layers with", id))?;
+            if !conflicts.is_empty() {
+                let list: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
+                return Err(doing("fit the layers over", id)(list.join("; ")));
+            }
+            unpacked.push(layer);
+        }
+        self.mounts
+            .prepare(rootfs, &unpacked, fresh)
+            .map_err(doing("prepare the root file system of", id))?;
+        Ok(Value::Null)
     }
 
     pub(super) fn pre_dump(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
@@ -167,7 +193,7 @@ impl Machine<'_> {
         }
         let connections = match &after {
             Some(after) => {
-                self.prove_files(planned, &after.files)?;
+                self.prove_files(planned, dossier.images(), &after.files)?;
                 connections
             }
             None if dossier.before().map_err(doing("read the checkpoint of", id))?.is_none() => {
@@ -313,7 +339,7 @@ impl Machine<'_> {
                     dossier.images().root().display()
                 ))
             })?;
-        self.prove_files(planned, &after.files)?;
+        self.prove_files(planned, dossier.images(), &after.files)?;
         self.runtime
             .restore(&planned.container, dossier.images())
             .map_err(doing("restore the retained checkpoint of", id))?;
@@ -335,8 +361,9 @@ impl Machine<'_> {
             .release(network, &hold_name(at.id, id)?)
             .map_err(doing("let go of the connections of", id))?;
         let connections = after.map(|after| after.connections).unwrap_or_default();
-        self.hold.reset_peers(network, &connections).map_err(doing("reset the peers of", id))?;
-        Ok(json!({ "reset": connections.len() }))
+        let farewell =
+            self.hold.reset_peers(network, &connections).map_err(doing("reset the peers of", id))?;
+        Ok(json!({ "reset": farewell.told.len(), "silent": farewell.silent }))
     }
 
     fn dossier(&self, at: &Place<'_>, id: &ContainerId) -> Dossier {
@@ -373,20 +400,35 @@ impl Machine<'_> {
         }
     }
 
-    fn prove_files(&self, planned: &PlannedContainer, expected: &[FileRecord]) -> Result<(), StepError> {
+    fn prove_files(
+        &self,
+        planned: &PlannedContainer,
+        images: &CheckpointDir,
+        expected: &[FileRecord],
+    ) -> Result<(), StepError> {
         let id = &planned.container.id;
-        let differing = self
+        let content = self.runtime.content(id, images).map_err(doing("read the checkpoint of", id))?;
+        let found = self
             .mounts
-            .differing_files(&planned.container.rootfs, expected)
+            .file_records(&planned.container.rootfs, &content.files)
             .map_err(doing("prove the old files of", id))?;
-        if differing.is_empty() {
+        let changed: Vec<String> = expected
+            .iter()
+            .filter(|record| !found.contains(record))
+            .map(|record| {
+                let digest = |record: Option<&FileRecord>| {
+                    record
+                        .and_then(|record| record.sha256)
+                        .map_or_else(|| "no file".to_owned(), |sha256| sha256.to_string())
+                };
+                let now = found.iter().find(|now| now.path == record.path);
+                format!("{}: expected {}, found {}", record.path, digest(Some(record)), digest(now))
+            })
+            .collect();
+        if changed.is_empty() {
             return Ok(());
         }
-        let list: Vec<String> = differing.iter().map(ToString::to_string).collect();
-        Err(doing("prove the old files of", id)(format!(
-            "these are not as they were at the checkpoint: {}",
-            list.join("; ")
-        )))
+        Err(doing("prove the old files of", id)(changed.join("; ")))
     }
 
     fn reapply_limits(&self, dossier: &Dossier, running: &Container) -> Result<(), StepError> {

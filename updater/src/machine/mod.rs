@@ -94,6 +94,9 @@ impl Hands for Machine<'_> {
             Action::AwaitTransition { module, deadline } => self.await_transition(module, *deadline),
             Action::RemoveLivepatch { module, deadline } => self.remove_livepatch(module, *deadline),
             Action::UnpackLayer { layer, format } => self.unpack_layer(layer, *format),
+            Action::PrepareRootfs { container, layers, fresh } => {
+                self.prepare_rootfs(at, container, layers, fresh)
+            }
             Action::PreDump { container } => self.pre_dump(at, container),
             Action::HoldConnections { container } => self.prepare_hold(at, container),
             Action::Checkpoint { container } => self.checkpoint(at, container),

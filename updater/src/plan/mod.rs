@@ -19,7 +19,7 @@ use manifests::{KernelRelease, LayerFormat, ModuleName, Probe, Sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::host::clock::millis;
-use crate::runtime::{Container, ContainerId, Topology};
+use crate::runtime::{Container, ContainerId, FreshUpper, Topology};
 
 /// The whole of what a transaction will do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +171,16 @@ pub enum Action {
         /// How they are packed.
         format: LayerFormat,
     },
+    /// See that the layers fit over the container's files, and make the empty directories that the trial
+    /// writes to, while the container still runs.
+    PrepareRootfs {
+        /// Which.
+        container: ContainerId,
+        /// The layers, topmost first.
+        layers: Vec<Sha256>,
+        /// The directories.
+        fresh: FreshUpper,
+    },
     /// Write most of a container's memory to disk while it runs.
     PreDump {
         /// Which.
@@ -238,6 +248,7 @@ impl Action {
             Self::AwaitTransition { module, .. } => format!("wait for the transition of {module}"),
             Self::RemoveLivepatch { module, .. } => format!("disable and unload livepatch {module}"),
             Self::UnpackLayer { layer, .. } => format!("unpack layer {:.12}", layer.to_string()),
+            Self::PrepareRootfs { container, .. } => format!("prepare the root file system of {container}"),
             Self::PreDump { container } => format!("pre-dump {container}"),
             Self::HoldConnections { container } => format!("prepare to hold the connections of {container}"),
             Self::Checkpoint { container } => format!("checkpoint {container}"),
@@ -260,7 +271,8 @@ impl Action {
     /// The container that the action is about, if it is about one.
     pub fn container(&self) -> Option<&ContainerId> {
         match self {
-            Self::PreDump { container }
+            Self::PrepareRootfs { container, .. }
+            | Self::PreDump { container }
             | Self::HoldConnections { container }
             | Self::Checkpoint { container }
             | Self::Stop { container }

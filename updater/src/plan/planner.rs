@@ -239,7 +239,13 @@ impl<'a> Draft<'a> {
                 return None;
             }
         };
-        let mut steps = take_down(id, checkpoint);
+        let prepare = Action::PrepareRootfs {
+            container: id.clone(),
+            layers: by.iter().map(|layer| layer.payload.sha256).collect(),
+            fresh: fresh.upper,
+        };
+        let mut steps = vec![(prepare, Undo::Nothing)];
+        steps.extend(take_down(id, checkpoint));
         steps.push((
             Action::SwitchRootfs { container: id.clone(), to },
             Undo::SwitchBack { container: id.clone(), to: known.topology.with_new_work(&fresh.back) },

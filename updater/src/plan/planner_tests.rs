@@ -52,7 +52,7 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
     let lower = vec![PathBuf::from("/img")];
     ContainerFacts {
         container: Container {
-            id: ContainerId::new(id).unwrap(),
+            id: id.parse().unwrap(),
             status: ContainerStatus::Running,
             init: Some(Pid(100)),
             bundle: PathBuf::from(format!("/c/{id}")),
@@ -70,6 +70,7 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
             upper: Some(PathBuf::from(format!("/c/{id}/upper"))),
             work: Some(PathBuf::from(format!("/c/{id}/work"))),
             options: Vec::new(),
+            flags: Default::default(),
         }),
         affected: vec![AffectedBy { component: 1, files: vec![PathBuf::from("/usr/lib/libgreet.so.1")] }],
         obstacles: Vec::new(),

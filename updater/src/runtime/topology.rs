@@ -133,6 +133,16 @@ impl Topology {
         }
     }
 
+    /// Whether both show the same files and write to the same place; the work directory is the kernel's.
+    pub fn shows_the_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Overlay(one), Self::Overlay(two)) => {
+                (&one.lower, &one.upper, &one.options) == (&two.lower, &two.upper, &two.options)
+            }
+            _ => self == other,
+        }
+    }
+
     /// The directory that takes changes now and will be immutable during a trial.
     pub fn changing_directory<'a>(&'a self, rootfs: &'a Path) -> Option<&'a Path> {
         match self {

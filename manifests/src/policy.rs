@@ -234,6 +234,18 @@ impl Policy {
         self.keys.iter().find(|key| key.id == id)
     }
 
+    /// The roles that cannot be filled at `now`, if every key still in force signs, and how many
+    /// signatures each lacks then. Not empty means that no manifest can be authentic.
+    pub fn lacking_at(&self, now: UtcTime) -> Vec<(&Role, u32)> {
+        let seated = self.seat(|key| key.counts_at(now));
+        let lacking = |(role, seated): (_, &Vec<usize>)| {
+            let role: &Role = role;
+            let missing = role.threshold.saturating_sub(seated.len() as u32);
+            (missing > 0).then_some((role, missing))
+        };
+        self.roles.iter().zip(&seated).filter_map(lacking).collect()
+    }
+
     fn key_index(&self, name: &KeyName) -> Option<usize> {
         self.keys.iter().position(|key| key.name == *name)
     }

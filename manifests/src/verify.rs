@@ -504,6 +504,26 @@ fn refuse_version(manifest: &Manifest, digest: Sha256, floor: &TrustFloor) -> Re
 }
 
 impl VerifyError {
+    /// A word for each refusal, for programs.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::PayloadType { .. } => "payload-type",
+            Self::Unsigned { .. } => "unsigned",
+            Self::BadSignature { .. } => "bad-signature",
+            Self::UnknownSigners { .. } => "unknown-signers",
+            Self::KeyRevoked { .. } => "key-revoked",
+            Self::KeyExpired { .. } => "key-expired",
+            Self::OneKeyForTwoRoles { .. } => "one-key-for-two-roles",
+            Self::Threshold { .. } => "threshold",
+            Self::Manifest(_) => "malformed-manifest",
+            Self::ClockBehind { .. } => "clock-behind",
+            Self::FromTheFuture { .. } => "from-the-future",
+            Self::Expired { .. } => "expired",
+            Self::VersionBelowFloor { .. } => "version-below-floor",
+            Self::VersionReused { .. } => "version-reused",
+        }
+    }
+
     /// What should have been the case.
     pub fn expected(&self) -> String {
         match self {

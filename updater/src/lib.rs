@@ -10,6 +10,7 @@
 //! | `engine` | whole operations: apply, rollback, resume, status |
 //! | [`host`], [`runtime`] | the kernel and the containers, behind narrow traits |
 //! | [`store`], [`baseline`], [`crash_guard`], [`lock`], [`config`] | what is kept on disk |
+//! | [`trust`] | whom this host believes: envelope, policy, floors, payload digests |
 //! | [`exit`] | one table of exit codes, one shape of failure |
 //!
 //! Dependencies run downwards in that list. Only `host` and `runtime` touch the kernel or run programs.
@@ -27,3 +28,4 @@ pub mod plan;
 pub mod runtime;
 pub mod store;
 pub mod transaction;
+pub mod trust;

@@ -44,7 +44,7 @@ pub struct Manifest {
     /// Names the line of manifests in which `version` counts.
     pub name: ManifestName,
     /// Grows with each issue of `name`; a host refuses a lower one than it has accepted.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 9007199254740991_u64))]
     pub version: u64,
     /// When the manifest was issued; a host refuses it more than five minutes before.
     pub issued: UtcTime,

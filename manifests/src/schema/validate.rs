@@ -20,6 +20,9 @@ use crate::time::UtcTime;
 /// The longest time from issue to expiry: a host never trusts a manifest longer than that.
 const MAX_LIFETIME: SignedDuration = SignedDuration::from_hours(366 * 24);
 
+/// The highest version: what every JSON reader and a signed 64-bit column hold exactly (2^53 - 1).
+const MAX_VERSION: u64 = (1 << 53) - 1;
+
 /// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers stream.
 const MAX_LIVEPATCH_BYTES: u64 = 64 << 20;
 const MAX_LAYER_BYTES: u64 = 16 << 30;
@@ -166,7 +169,7 @@ pub enum RuleError {
 }
 
 pub(super) fn manifest(manifest: &Manifest) -> Result<(), RuleError> {
-    number("version", manifest.version, 1, u64::MAX)?;
+    number("version", manifest.version, 1, MAX_VERSION)?;
     lifetime(manifest.issued, manifest.expires)?;
     count("fixes", manifest.fixes.len(), 0, 256)?;
     distinct("fixes", &manifest.fixes)?;

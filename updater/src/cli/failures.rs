@@ -1,5 +1,7 @@
 //! How errors of this host's operations become exit codes and hints: the one mapping.
 
+use manifests::VerifyError;
+
 use crate::config::ConfigError;
 use crate::engine::{Driven, EngineError};
 use crate::exit::{Exit, Failure, State};
@@ -8,10 +10,80 @@ use crate::store::StoreError;
 use crate::transaction::driver::Reached;
 use crate::transaction::journal::{JournalError, Stored};
 use crate::transaction::state::{Outcome, Phase};
+use crate::trust::TrustError;
 
 /// The configuration cannot be used.
 pub(super) fn config(error: ConfigError) -> Failure {
     Failure::new(Exit::Usage, error).next("mend the file, or remove it to use the defaults")
+}
+
+/// A manifest that is not acted upon, or a policy that cannot be used.
+pub(super) fn trust(error: TrustError) -> Failure {
+    match &error {
+        TrustError::Read { what, .. } => {
+            let next = format!("give the path of a {what} that you can read");
+            Failure::new(Exit::Refused, error).next(next)
+        }
+        TrustError::TooLarge { what, limit, found, .. } => {
+            let exit = if *what == "manifest" { Exit::NotAuthentic } else { Exit::Refused };
+            let (expected, next) =
+                (format!("at most {limit} bytes"), format!("see that the path is that of the {what}"));
+            let found = found.map_or_else(|| "more".to_owned(), |found| format!("{found} bytes"));
+            Failure::new(exit, error).because(expected, found).next(next)
+        }
+        TrustError::NotAnEnvelope { path } => {
+            let next = format!("patch-tools sign {} --key KEY, or ask for the signed file", path.display());
+            Failure::new(Exit::NotAuthentic, error)
+                .because("a DSSE envelope (JSON)", "something else")
+                .next(next)
+        }
+        TrustError::Envelope { .. } => {
+            Failure::new(Exit::NotAuthentic, error).next("fetch the manifest again from whoever signed it")
+        }
+        TrustError::PolicyUnsafe { path, owner, mode } => {
+            let found = format!("owner {owner}, mode {mode:04o}");
+            let next =
+                format!("see that nobody changed it, then: chown root {0}; chmod go-w {0}", path.display());
+            Failure::new(Exit::Refused, error)
+                .because("a file of root or yours that nobody else can write", found)
+                .next(next)
+        }
+        TrustError::Policy { path, .. } => {
+            let next = format!("update policy check {}", path.display());
+            Failure::new(Exit::Refused, error).next(next)
+        }
+        TrustError::Floor { .. } => Failure::new(Exit::Refused, error)
+            .next("update status; without its memory this host cannot tell old manifests from new"),
+        TrustError::NotAuthentic { source, .. } => {
+            let (expected, found, next) = (source.expected(), source.found(), next_for(source));
+            Failure::new(Exit::NotAuthentic, error).because(expected, found).next(next)
+        }
+    }
+}
+
+fn next_for(refusal: &VerifyError) -> &'static str {
+    match refusal {
+        VerifyError::Unsigned { .. }
+        | VerifyError::Threshold { .. }
+        | VerifyError::OneKeyForTwoRoles { .. } => {
+            "have the missing roles add their signatures: patch-tools sign MANIFEST --key KEY"
+        }
+        VerifyError::UnknownSigners { .. } => "see with update policy check that this is the right policy",
+        VerifyError::KeyRevoked { .. } | VerifyError::KeyExpired { .. } => {
+            "have it signed with a key that the policy still accepts"
+        }
+        VerifyError::ClockBehind { .. } | VerifyError::FromTheFuture { .. } => {
+            "set the clock of this host: timedatectl"
+        }
+        VerifyError::Expired { .. } => "ask for a manifest that was issued anew",
+        VerifyError::VersionBelowFloor { .. } => {
+            "ask for the latest version; update history shows what was applied"
+        }
+        VerifyError::VersionReused { .. } => "ask who issued it for one with a version of its own",
+        VerifyError::PayloadType { .. } | VerifyError::BadSignature { .. } | VerifyError::Manifest(_) => {
+            "do not use it; fetch it again from whoever signed it"
+        }
+    }
 }
 
 /// An operation that did not come to a result.

@@ -5,7 +5,9 @@
 
 mod failures;
 mod history;
+mod key;
 mod plan;
+mod policy;
 #[cfg(feature = "power-cuts")]
 mod power_cuts;
 mod progress;
@@ -14,6 +16,8 @@ mod rollback;
 mod show;
 mod signals;
 mod status;
+mod verify;
+mod verify_text;
 
 use std::path::PathBuf;
 
@@ -52,11 +56,14 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Verify(verify::Args),
     Rollback(rollback::Args),
     Status(status::Args),
     History(history::Args),
     Show(show::Args),
     Resume(resume::Args),
+    Key(key::Args),
+    Policy(policy::Args),
 }
 
 impl Cli {
@@ -72,11 +79,14 @@ impl Cli {
     pub fn run(&self) -> Result<(), Failure> {
         let global = &self.global;
         match &self.command {
+            Command::Verify(args) => verify::run(args, global),
             Command::Rollback(args) => rollback::run(args, global),
             Command::Status(args) => status::run(args, global),
             Command::History(args) => history::run(args, global),
             Command::Show(args) => show::run(args, global),
             Command::Resume(args) => resume::run(args, global),
+            Command::Key(args) => key::run(args, global),
+            Command::Policy(args) => policy::run(args, global),
         }
     }
 }

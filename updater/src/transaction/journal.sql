@@ -36,12 +36,13 @@ CREATE TABLE quarantine (
 );
 -- Trust floors.
 CREATE TABLE version_floors (
-    name    TEXT PRIMARY KEY,
-    version INTEGER NOT NULL
+    name     TEXT PRIMARY KEY,
+    version  INTEGER NOT NULL,
+    manifest TEXT NOT NULL            -- SHA-256 of the signed bytes
 );
 CREATE TABLE clock_floor (
     only INTEGER PRIMARY KEY CHECK (only = 1),
-    at   TEXT NOT NULL
+    at   TEXT NOT NULL                -- RFC 3339, whole seconds of UTC
 );
 PRAGMA user_version = 1;
 COMMIT;

@@ -1,0 +1,129 @@
+//! `update policy`: look at a trust policy.
+
+use std::path::PathBuf;
+
+use jiff::{SignedDuration, Timestamp};
+use manifests::policy::{PolicyKey, Role};
+use manifests::{Policy, UtcTime};
+use serde::Serialize;
+
+use super::progress::{line, object};
+use super::{Global, failures};
+use crate::exit::{Exit, Failure};
+use crate::trust;
+
+/// Keys that end within this time are worth a word now.
+const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Look at a trust policy
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Check(Check),
+}
+
+/// Check that a trust policy is valid and that its roles can be filled today
+///
+/// Exit code 3 when it is not, or when keys that are revoked or past their time leave a role that
+/// nobody can fill any more.
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// The policy; the default is the one that the configuration names
+    policy: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    let Command::Check(args) = &args.command;
+    let path = match &args.policy {
+        Some(path) => path.clone(),
+        None => global.settings()?.policy,
+    };
+    let policy = trust::read_policy(&path).map_err(failures::trust)?;
+    let now = UtcTime::floor(Timestamp::now());
+    let report = Report::new(&policy, now);
+    if global.json {
+        object(&report);
+    } else {
+        report.print();
+    }
+    let lacking = policy.lacking_at(now);
+    let Some((role, missing)) = lacking.first() else { return Ok(()) };
+    Err(Failure::new(Exit::Refused, format!("role {} of {} cannot be filled", role.name, path.display()))
+        .because(format!("{} keys in force", role.threshold), format!("{missing} too few"))
+        .next("update key generate, and add the new key to the policy"))
+}
+
+/// What is shown of a policy.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    valid: bool,
+    fillable: bool,
+    roles: &'a [Role],
+    keys: Vec<KeyReport<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct KeyReport<'a> {
+    #[serde(flatten)]
+    key: &'a PolicyKey,
+    standing: KeyStanding,
+    used: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum KeyStanding {
+    InForce,
+    EndsSoon,
+    Expired,
+    Revoked,
+}
+
+impl<'a> Report<'a> {
+    fn new(policy: &'a Policy, now: UtcTime) -> Self {
+        let used = |key: &PolicyKey| policy.roles().iter().any(|role| role.keys.contains(&key.name));
+        let keys = policy.keys().iter();
+        let keys = keys.map(|key| KeyReport { key, standing: KeyStanding::of(key, now), used: used(key) });
+        Self {
+            valid: true,
+            fillable: policy.lacking_at(now).is_empty(),
+            roles: policy.roles(),
+            keys: keys.collect(),
+        }
+    }
+
+    fn print(&self) {
+        for Role { name, keys, threshold } in self.roles {
+            let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
+            line(&format!("role {name:<18} {threshold} of {}", keys.join(", ")));
+        }
+        for KeyReport { key, standing, used } in &self.keys {
+            let standing = match (standing, key.not_after, key.revoked) {
+                (KeyStanding::Revoked, _, Some(since)) => format!("REVOKED since {since}"),
+                (KeyStanding::Expired, Some(last), _) => format!("EXPIRED at {last}"),
+                (_, Some(last), None) => format!("in force until {last}"),
+                (_, _, Some(from)) => format!("in force, to be revoked at {from}"),
+                _ => "in force".to_owned(),
+            };
+            let unused = if *used { "" } else { "; in no role" };
+            line(&format!("key  {:<18} {:.16}…  {standing}{unused}", key.name, key.id));
+        }
+    }
+}
+
+impl KeyStanding {
+    fn of(key: &PolicyKey, now: UtcTime) -> Self {
+        let soon = now.timestamp().saturating_add(SOON).map_or(now, UtcTime::floor);
+        match (key.counts_at(now), key.counts_at(soon)) {
+            (true, true) => Self::InForce,
+            (true, false) => Self::EndsSoon,
+            (false, _) if key.revoked.is_some_and(|since| since <= now) => Self::Revoked,
+            (false, _) => Self::Expired,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `update verify`: who signed, whether this host would believe it, and what it would change.
+//!
+//! [`examine`] looks at everything and returns a [`Report`] and what refuses the manifest; this file
+//! and `verify_text` only show the two. Nothing of an envelope's content is shown before its
+//! signatures satisfy the policy: until then nobody vouches for a word of it.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
+use manifests::{Component, FileName, Manifest, Sha256, TrustFloor, VerifyAt};
+use serde::Serialize;
+
+use super::progress::{line, object};
+use super::{Global, failures, verify_text};
+use crate::exit::{Exit, Failure};
+use crate::trust::{self, FloorSeen, PayloadState, TrustError};
+
+/// Show who signed a manifest, whether it is authentic, and what it would change
+///
+/// Needs no root and changes nothing. Checks the signatures and roles against the policy, the
+/// times, what this host has accepted before (where the store can be read), and the payload files
+/// that are there. Exit code 4 when the manifest or a payload is not authentic.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The signed manifest
+    manifest: PathBuf,
+    /// Judge by this trust policy
+    ///
+    /// The default is the one that the configuration names, /etc/update/policy.yaml.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Look for the payload files in this directory; all of them must be there
+    ///
+    /// The default is the manifest's directory, where missing ones are only mentioned.
+    #[arg(long, value_name = "DIR")]
+    payloads: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    let settings = global.settings()?;
+    let policy = args.policy.as_deref().unwrap_or(&settings.policy);
+    let floor = trust::look_at_floor(&settings.store).map_err(failures::trust)?;
+    let (report, outcome) = examine(args, policy, floor, Timestamp::now())?;
+    if global.json {
+        object(&report);
+    } else {
+        line(verify_text::render(&report).trim_end());
+    }
+    outcome
+}
+
+/// Everything that there is to say about a manifest.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// The file.
+    pub(super) manifest: PathBuf,
+    /// The policy that it was judged by.
+    pub(super) policy: PathBuf,
+    /// Whether this host would act upon it.
+    pub(super) authentic: bool,
+    /// Digest of the signed bytes.
+    pub(super) sha256: Sha256,
+    /// Every signature, with what it is worth.
+    pub(super) signatures: Vec<SignatureStanding>,
+    /// Every role, with what it lacks.
+    pub(super) roles: Vec<RoleStanding>,
+    /// Whether the version and the clock were held against what this host has accepted before.
+    pub(super) history: History,
+    /// Why it is refused.
+    pub(super) refusal: Option<Refusal>,
+    /// What it says; absent until its signatures satisfy the policy.
+    pub(super) contents: Option<Manifest>,
+    /// The payload of each component, in order.
+    pub(super) payloads: Vec<PayloadReport>,
+}
+
+/// Whether the host's memory was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum History {
+    /// Version and clock were compared.
+    Checked,
+    /// The store is not for this user to read; `apply` will compare.
+    NotReadable,
+}
+
+/// A refusal, for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct Refusal {
+    /// The kind of it, one word.
+    kind: &'static str,
+    /// What should have been.
+    expected: String,
+    /// What was.
+    found: String,
+}
+
+/// A payload file, compared.
+#[derive(Debug, Serialize)]
+pub(super) struct PayloadReport {
+    /// Its name.
+    pub(super) file: FileName,
+    /// What was found.
+    #[serde(flatten)]
+    pub(super) state: PayloadState,
+}
+
+/// Looks at everything. The first error means that there is nothing to report.
+pub(super) fn examine(
+    args: &Args,
+    policy_path: &Path,
+    floor: FloorSeen,
+    now: Timestamp,
+) -> Result<(Report, Result<(), Failure>), Failure> {
+    let policy = trust::read_policy(policy_path).map_err(failures::trust)?;
+    let envelope = trust::read_envelope(&args.manifest).map_err(failures::trust)?;
+    let (history, floor) = match floor {
+        FloorSeen::Floor(floor) => (History::Checked, floor),
+        FloorSeen::Unreadable => (History::NotReadable, TrustFloor::default()),
+    };
+    let Examination { signers: Signers { signatures, roles }, signed, digest, outcome } =
+        policy.examine(&envelope, VerifyAt { now, floor: &floor });
+
+    let payloads = signed.as_ref().map_or_else(Vec::new, |manifest| compare(args, manifest));
+    let refusal = outcome.as_ref().err().map(|error| Refusal {
+        kind: error.kind(),
+        expected: error.expected(),
+        found: error.found(),
+    });
+    let outcome = match outcome {
+        Err(source) => Err(failures::trust(TrustError::NotAuthentic { path: args.manifest.clone(), source })),
+        Ok(_) => refuse_payloads(args, &payloads),
+    };
+    let report = Report {
+        manifest: args.manifest.clone(),
+        policy: policy_path.to_owned(),
+        authentic: outcome.is_ok(),
+        sha256: digest,
+        signatures,
+        roles,
+        history,
+        refusal,
+        contents: signed,
+        payloads,
+    };
+    Ok((report, outcome))
+}
+
+fn compare(args: &Args, manifest: &Manifest) -> Vec<PayloadReport> {
+    let beside = args.manifest.parent().unwrap_or(Path::new(""));
+    let directory = args.payloads.as_deref().unwrap_or(beside);
+    let compare = |component: &Component| {
+        let payload = component.payload();
+        PayloadReport { file: payload.file.clone(), state: trust::compare_payload(payload, directory) }
+    };
+    manifest.components.iter().map(compare).collect()
+}
+
+/// A payload that is there must be the signed one; one that was asked for must be there.
+fn refuse_payloads(args: &Args, payloads: &[PayloadReport]) -> Result<(), Failure> {
+    let words = |payload: &PayloadReport| match &payload.state {
+        PayloadState::Matches => None,
+        PayloadState::Missing if args.payloads.is_none() => None,
+        PayloadState::Missing => Some((Exit::Refused, "no such file".to_owned())),
+        PayloadState::Unreadable { problem } => Some((Exit::Refused, problem.clone())),
+        PayloadState::Size { found } => Some((Exit::NotAuthentic, format!("{found} bytes"))),
+        PayloadState::Digest { found } => Some((Exit::NotAuthentic, format!("SHA-256 {found}"))),
+    };
+    let wrong = payloads.iter().find_map(|payload| Some((payload, words(payload)?)));
+    let Some((payload, (exit, found))) = wrong else { return Ok(()) };
+    Err(Failure::new(exit, format!("payload {} is not the one that was signed", payload.file))
+        .because("size and SHA-256 as the manifest says", found)
+        .next("fetch the payload again, or name its folder with --payloads"))
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

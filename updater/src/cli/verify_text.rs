@@ -1,0 +1,183 @@
+//! The report of `update verify` for a person.
+//!
+//! Every string in it is either ours or of a type that cannot hold control characters.
+
+use std::fmt::{self, Write as _};
+
+use manifests::verify::{RoleStanding, SignatureStanding, Standing};
+use manifests::{
+    Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, OnFailure, Probe, Replace,
+    WithoutCheckpoint,
+};
+
+use super::verify::{History, PayloadReport, Report};
+use crate::trust::PayloadState;
+
+/// How many functions of an object are named.
+const NAMED_FUNCTIONS: usize = 8;
+
+pub(super) fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_report(&mut text, report);
+    text
+}
+
+fn write_report(text: &mut String, report: &Report) -> fmt::Result {
+    match &report.contents {
+        Some(manifest) => head(text, manifest)?,
+        None => writeln!(
+            text,
+            "{}: its content is not shown, since nobody vouches for it",
+            report.manifest.display()
+        )?,
+    }
+    writeln!(text, "  digest    sha256:{}", report.sha256)?;
+
+    writeln!(text, "signed, by {}", report.policy.display())?;
+    for role in &report.roles {
+        self::role(text, role)?;
+    }
+    for signature in &report.signatures {
+        self::signature(text, signature)?;
+    }
+    if report.history == History::NotReadable {
+        writeln!(
+            text,
+            "  not compared with what this host accepted before: its store is not readable for you"
+        )?;
+    }
+
+    if let Some(manifest) = &report.contents {
+        writeln!(text, "changes")?;
+        for ((index, component), payload) in (1..).zip(&manifest.components).zip(&report.payloads) {
+            match component {
+                Component::Livepatch(livepatch) => self::livepatch(text, index, livepatch)?,
+                Component::Layer(layer) => self::layer(text, index, layer)?,
+            }
+            self::payload(text, component, payload)?;
+        }
+        tail(text, manifest)?;
+    }
+    writeln!(text, "{}", if report.authentic { "authentic" } else { "NOT authentic" })
+}
+
+fn head(text: &mut String, manifest: &Manifest) -> fmt::Result {
+    let Manifest { name, version, severity, summary, issued, expires, targets, .. } = manifest;
+    writeln!(text, "{name} version {version}, {severity}: {summary}")?;
+    if !manifest.fixes.is_empty() {
+        writeln!(text, "  fixes     {}", list(&manifest.fixes))?;
+    }
+    let kernels = if targets.kernels.is_empty() { "any kernel".to_owned() } else { list(&targets.kernels) };
+    writeln!(text, "  for       {}, {kernels}", list(&targets.arch))?;
+    writeln!(text, "  valid     from {issued} to {expires}")
+}
+
+fn role(text: &mut String, role: &RoleStanding) -> fmt::Result {
+    let RoleStanding { role, threshold, signed, missing, could_sign } = role;
+    let by = if signed.is_empty() { "nobody".to_owned() } else { list(signed) };
+    write!(text, "  {role:<16}  {} of {threshold}: {by}", signed.len())?;
+    if *missing > 0 {
+        let who = if could_sign.is_empty() { "no key left that could".to_owned() } else { list(could_sign) };
+        write!(text, "; {missing} missing, from {who}")?;
+    }
+    writeln!(text)
+}
+
+/// Signatures that fill a role are told with the role.
+fn signature(text: &mut String, signature: &SignatureStanding) -> fmt::Result {
+    let words = match &signature.standing {
+        Standing::Counts { .. } => return Ok(()),
+        Standing::NotNeeded => "holds, and no role needs it".to_owned(),
+        Standing::UnknownKey => "not a key of this policy; ignored".to_owned(),
+        Standing::DoesNotVerify => "DOES NOT HOLD".to_owned(),
+        Standing::Revoked { since } => format!("holds, and the key is revoked since {since}"),
+        Standing::KeyExpired { not_after } => format!("holds, and the key was to be used until {not_after}"),
+    };
+    let name = signature.name.as_ref().map_or("?", |name| name.as_str());
+    writeln!(text, "  {:<16}  {:.16}…  {words}", name, signature.key)
+}
+
+fn livepatch(text: &mut String, index: usize, livepatch: &LivepatchComponent) -> fmt::Result {
+    let LivepatchComponent { module, kernel, .. } = livepatch;
+    writeln!(text, "  {index}. livepatch {module} on {kernel}; containers feel nothing")?;
+    for patch in &livepatch.patches {
+        let mut functions: Vec<String> = patch
+            .functions
+            .iter()
+            .take(NAMED_FUNCTIONS)
+            .map(|function| match function.sympos {
+                0 => function.name.to_string(),
+                position => format!("{},{position}", function.name),
+            })
+            .collect();
+        if patch.functions.len() > NAMED_FUNCTIONS {
+            functions.push(format!("and {} more", patch.functions.len() - NAMED_FUNCTIONS));
+        }
+        writeln!(text, "     patches   {}: {}", patch.object, functions.join(", "))?;
+    }
+    if livepatch.replace == Replace::All {
+        writeln!(text, "     replaces  every livepatch that is loaded before")?;
+    }
+    writeln!(text, "     deadline  {}, then reversed", livepatch.transition.deadline)
+}
+
+fn layer(text: &mut String, index: usize, layer: &LayerComponent) -> fmt::Result {
+    let which = match &layer.containers {
+        None => "any container".to_owned(),
+        Some(selector) => {
+            let labels = selector.labels.iter().map(|label| format!("{}={}", label.name, label.value));
+            let ids = (!selector.ids.is_empty()).then(|| list(&selector.ids));
+            let parts: Vec<String> = ids.into_iter().chain(labels).collect();
+            format!("containers {}", parts.join(", "))
+        }
+    };
+    writeln!(text, "  {index}. restart {which} that maps one of these files, on a fixed copy")?;
+    for file in &layer.replaces {
+        let identity = match &file.identity {
+            FileIdentity::BuildId(id) => format!("build id {id}"),
+            FileIdentity::Sha256(digest) => format!("sha256 {digest}"),
+        };
+        writeln!(text, "     file      {} ({identity})", file.path)?;
+    }
+    let order = layer.order.as_ref().map_or_else(|| "id".to_owned(), |order| format!("label {}", order.name));
+    writeln!(text, "     order     by {order}, {} at a time", layer.concurrency)?;
+    let otherwise = match layer.without_checkpoint {
+        WithoutCheckpoint::Fail => "refuse the manifest",
+        WithoutCheckpoint::Skip => "leave the container as it is",
+        WithoutCheckpoint::Restart => "restart it, and lose its memory when going back",
+    };
+    writeln!(text, "     if a container cannot be checkpointed: {otherwise}")?;
+    probes(text, "     ", &layer.probes)
+}
+
+fn payload(text: &mut String, component: &Component, payload: &PayloadReport) -> fmt::Result {
+    let state = match &payload.state {
+        PayloadState::Matches => "is here and matches".to_owned(),
+        PayloadState::Missing => "is not here, so not compared".to_owned(),
+        PayloadState::Size { found } => format!("DIFFERS: it has {found} bytes"),
+        PayloadState::Digest { .. } => "DIFFERS: it has other bytes".to_owned(),
+        PayloadState::Unreadable { problem } => format!("cannot be read: {}", problem.escape_debug()),
+    };
+    writeln!(text, "     payload   {} ({} bytes) {state}", payload.file, component.payload().size)
+}
+
+fn tail(text: &mut String, manifest: &Manifest) -> fmt::Result {
+    probes(text, "  then ", &manifest.probes)?;
+    let failure = match manifest.rollback.on_failure {
+        OnFailure::Automatic => "go back to the old state",
+        OnFailure::Hold => "stop and ask the operator",
+    };
+    writeln!(text, "  then watch for {}; on any failure {failure}", manifest.settle)
+}
+
+fn probes(text: &mut String, indent: &str, probes: &[Probe]) -> fmt::Result {
+    for Probe { check, timeout, successes, .. } in probes {
+        writeln!(text, "{indent}probe     {check}: {successes} in a row within {timeout}")?;
+    }
+    Ok(())
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

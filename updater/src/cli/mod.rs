@@ -3,6 +3,7 @@
 //! A subcommand's `Args` is its grammar and its help, its `run` does it. Results go to stdout, for a person
 //! or with `--json` as one JSON object a line; errors are values of [`Failure`], printed once by `main`.
 
+mod apply;
 mod failures;
 mod history;
 mod key;
@@ -57,6 +58,8 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verify(verify::Args),
+    Plan(plan::Args),
+    Apply(apply::Args),
     Rollback(rollback::Args),
     Status(status::Args),
     History(history::Args),
@@ -80,6 +83,8 @@ impl Cli {
         let global = &self.global;
         match &self.command {
             Command::Verify(args) => verify::run(args, global),
+            Command::Plan(args) => plan::run(args, global),
+            Command::Apply(args) => apply::run(args, global),
             Command::Rollback(args) => rollback::run(args, global),
             Command::Status(args) => status::run(args, global),
             Command::History(args) => history::run(args, global),

@@ -2,9 +2,33 @@
 
 use serde_json::json;
 
-use super::Global;
+use super::apply::Signed;
 use super::progress::{line, object};
+use super::{Global, failures};
+use crate::exit::Failure;
 use crate::plan::{Feels, Plan};
+
+/// Show what `apply` would do here, and what each container will feel
+///
+/// Changes nothing but the store, into which the payloads are copied.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    manifest: Signed,
+}
+
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    show(&args.manifest, global)
+}
+
+/// Plan a manifest and show it.
+pub(super) fn show(signed: &Signed, global: &Global) -> Result<(), Failure> {
+    let engine = global.engine()?;
+    let manifest = signed.authenticate(&engine)?;
+    let plan = engine.plan(&manifest, signed.payloads()).map_err(failures::engine)?;
+    print(&plan, global);
+    Ok(())
+}
 
 /// Show a plan: what is done, and what each container will feel.
 pub(super) fn print(plan: &Plan, global: &Global) {

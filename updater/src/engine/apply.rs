@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use manifests::Manifest;
+use manifests::{Manifest, Verified};
 
 use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
 use crate::host::Clock;
@@ -35,7 +35,7 @@ impl Engine {
     /// [`EngineError`]; except for [`EngineError::Stopped`] nothing was touched.
     pub fn apply(
         &self,
-        manifest: &Manifest,
+        manifest: &Verified<Manifest>,
         origin: &Origin,
         payloads: &Path,
         listeners: &Listeners<'_>,
@@ -48,6 +48,7 @@ impl Engine {
         if plan.is_empty() {
             return Ok(Applied::Nothing(plan));
         }
+        crate::trust::raise_floor(&mut self.journal(), manifest)?;
         let driven = self.begin(&adapters, &id, origin, &plan, listeners, begun)?;
         self.collect()?;
         Ok(Applied::Transaction(plan, driven))

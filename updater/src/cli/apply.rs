@@ -1,0 +1,120 @@
+//! `update apply`.
+
+use std::path::{Path, PathBuf};
+
+use manifests::{Manifest, Verified};
+use serde_json::json;
+
+use super::progress::{Progress, line, object};
+use super::signals::Signals;
+use super::{Global, failures};
+use crate::engine::apply::Applied;
+use crate::engine::{Engine, EngineError, Listeners};
+use crate::exit::Failure;
+use crate::host::{Clock, SystemClock};
+use crate::transaction::journal::Origin;
+use crate::trust;
+
+/// Apply a signed manifest to this host
+///
+/// Verifies it, plans, and does it step by step. If a step or a probe fails, everything is undone;
+/// an interruption is undone too. The payload files are taken from the manifest's directory.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    manifest: Signed,
+    /// Show the plan and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Load a livepatch although this host may have crashed of it
+    #[arg(long)]
+    retry_quarantined: bool,
+}
+
+/// A signed manifest and what goes with it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Signed {
+    /// The signed manifest
+    manifest: PathBuf,
+    /// Take the payload files from this directory
+    #[arg(long, value_name = "DIR")]
+    payloads: Option<PathBuf>,
+}
+
+impl Signed {
+    /// The manifest, proven to be authentic for this host.
+    pub(super) fn authenticate(&self, engine: &Engine) -> Result<Verified<Manifest>, Failure> {
+        let floor =
+            trust::read_floor(&engine.journal()).map_err(EngineError::from).map_err(failures::engine)?;
+        trust::authenticate(&self.manifest, &engine.config().policy, &floor, SystemClock.now())
+            .map_err(failures::trust)
+    }
+
+    /// Where the payload files are.
+    pub(super) fn payloads(&self) -> &Path {
+        let beside = self.manifest.parent().unwrap_or(Path::new(""));
+        let beside = if beside.as_os_str().is_empty() { Path::new(".") } else { beside };
+        self.payloads.as_deref().unwrap_or(beside)
+    }
+}
+
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    if args.dry_run {
+        return super::plan::show(&args.manifest, global);
+    }
+    let engine = global.engine()?;
+    let manifest = args.manifest.authenticate(&engine)?;
+    let progress = Progress::new(global.json);
+    let signals = Signals::catch();
+    let listeners = Listeners {
+        event: &|heard| progress.hear(heard),
+        told: &|told| progress.tell(told),
+        boundaries: &signals,
+    };
+    if args.retry_quarantined {
+        for payload in manifest.payloads() {
+            engine.guards().lift(&payload.sha256).map_err(EngineError::from).map_err(failures::engine)?;
+        }
+    }
+    let origin = origin(&manifest);
+    let applied = engine
+        .apply(&manifest, &origin, args.manifest.payloads(), &listeners, &|id, plan| progress.begun(id, plan))
+        .map_err(failures::engine)?;
+    match applied {
+        Applied::Nothing(plan) => {
+            super::plan::print(&plan, global);
+            Ok(())
+        }
+        Applied::Transaction(_, driven) => {
+            let stored = engine
+                .journal()
+                .transaction(driven.id.as_str())
+                .map_err(EngineError::from)
+                .map_err(failures::engine)?;
+            failures::driven(&driven, &stored)?;
+            if global.json {
+                object(&json!({ "result": "committed", "transaction": driven.id }));
+            } else {
+                line(&format!("done: {origin} is in force; update rollback undoes it"));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn origin(manifest: &Verified<Manifest>) -> Origin {
+    Origin::Apply {
+        name: manifest.name.to_string(),
+        version: manifest.version,
+        digest: manifest.digest().to_string(),
+        signed_by: manifest
+            .signers()
+            .roles
+            .iter()
+            .map(|role| {
+                let keys: Vec<String> = role.signed.iter().map(ToString::to_string).collect();
+                format!("{} for {}", keys.join(", "), role.role)
+            })
+            .collect(),
+    }
+}

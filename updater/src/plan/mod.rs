@@ -19,6 +19,7 @@ use manifests::{KernelRelease, LayerFormat, ModuleName, Probe, Sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::host::clock::millis;
+pub use crate::runtime::ProbeSite;
 use crate::runtime::{Container, ContainerId, FreshUpper, Topology};
 
 /// The whole of what a transaction will do, in order.
@@ -101,19 +102,6 @@ pub struct Step {
     pub action: Action,
     /// How it is taken back.
     pub undo: Undo,
-}
-
-/// Where a probe looks from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "from", rename_all = "kebab-case")]
-pub enum ProbeSite {
-    /// Inside a container: its processes and its network namespace.
-    Container {
-        /// Which.
-        container: ContainerId,
-    },
-    /// The host.
-    Host,
 }
 
 /// A probe and where it looks from.

@@ -30,6 +30,7 @@ pub mod layer;
 mod mountinfo;
 mod netns;
 pub mod obstacle;
+pub mod probe;
 pub mod process;
 pub mod rootfs;
 pub mod runc;
@@ -39,19 +40,22 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use manifests::{LayerFormat, Sha256};
+use manifests::{LayerFormat, Probe, Sha256};
 
-pub use cgroup::{CgroupError, CgroupRecord, KnobDifference};
+pub use cgroup::{CgroupError, CgroupLimits, CgroupRecord, KnobDifference};
 pub use container::{
-    CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase, ExecOutcome,
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase, ExecOutcome,
     NetworkPlace, Pid, Restored,
 };
 pub use error::RuntimeError;
-pub use hold::{Farewell, HoldError, HoldName, LeftoverLock};
+pub use command::HeldLock;
+pub use hold::{Farewell, HoldError, HoldName, LeftoverLock, NftHold};
 pub use images::{CheckpointContent, CheckpointedFile, CheckpointedProcess, Connection, FilePlace};
 pub use layer::{Layer, LayerError, LayerStore};
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
-pub use rootfs::{FileRecord, LayerConflict, RootfsError, Switched, TreeDigest};
+pub use probe::{ProbeError, ProbeSite, Probes};
+pub use rootfs::{FileRecord, LayerConflict, OverlayMounts, RootfsError, Switched, TreeDigest};
+pub use runc::Runc;
 pub use topology::{FreshUpper, Overlay, Topology, TopologyError};
 
 /// The life cycle of containers.
@@ -125,6 +129,15 @@ pub trait RootfsMounts {
     /// Digests of the files that lie in the root file system; links stay inside it.
     fn file_records(&self, rootfs: &Path, files: &[CheckpointedFile])
     -> Result<Vec<FileRecord>, RootfsError>;
+}
+
+/// Probes.
+pub trait Prober {
+    /// Tries until the probe has held often enough in a row; returns how often it was tried.
+    fn until_ready(&self, site: &ProbeSite, probe: &Probe) -> Result<u32, ProbeError>;
+
+    /// Tries once.
+    fn once(&self, site: &ProbeSite, probe: &Probe) -> Result<(), ProbeError>;
 }
 
 /// Fix layers, unpacked.

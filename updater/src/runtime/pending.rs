@@ -3,31 +3,6 @@
 use super::*;
 use manifests::FileIdentity;
 use std::path::{Path, PathBuf};
-pub trait Prober {
-    fn until_ready(&self, site: &crate::plan::ProbeSite, p: &manifests::Probe) -> Result<u32, ProbeError>;
-    fn once(&self, site: &crate::plan::ProbeSite, p: &manifests::Probe) -> Result<(), ProbeError>;
-}
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct ProbeError;
-pub struct Probes;
-impl Probes {
-    pub fn new(_: Runc) -> Self {
-        Self
-    }
-}
-impl Prober for Probes {
-    fn until_ready(&self, _: &crate::plan::ProbeSite, _: &manifests::Probe) -> Result<u32, ProbeError> {
-        todo!()
-    }
-    fn once(&self, _: &crate::plan::ProbeSite, _: &manifests::Probe) -> Result<(), ProbeError> {
-        todo!()
-    }
-}
-pub use super::cgroup::CgroupLimits;
-pub use super::hold::NftHold;
-pub use super::rootfs::OverlayMounts;
-pub use super::runc::Runc;
 pub mod affected {
     use super::*;
     pub struct M {

@@ -242,7 +242,7 @@ impl RootfsMounts for OverlayMounts {
             (Topology::Overlay(one), Topology::Overlay(two)) => one.work == two.work,
             _ => true,
         };
-        if now.same_directories(to) && same_work {
+        if now.shows_the_same_as(to) && same_work {
             return Ok(Switched::AlreadySo);
         }
         if let Topology::Overlay(overlay) = to {
@@ -256,7 +256,7 @@ impl RootfsMounts for OverlayMounts {
             Self::mount(rootfs, overlay)?;
         }
         let found = self.current(rootfs)?;
-        if found.same_directories(to) {
+        if found.shows_the_same_as(to) {
             Ok(Switched::Changed)
         } else {
             Err(RootfsError::NotSwitched { rootfs: rootfs.to_owned(), found: Box::new(found) })

@@ -319,9 +319,16 @@ impl ContainerRuntime for Runc {
     }
 
     fn content(&self, id: &ContainerId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
-        read_complete(id, dir)?
-            .map(|complete| complete.content)
-            .ok_or_else(|| RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() })
+        match read_complete(id, dir)? {
+            Some(complete) => Ok(complete.content),
+            // This process ended between CRIU's end and the record of it.
+            None if written_since_boot(dir) && self.inspect(id)?.is_none() => {
+                self.complete(id, dir)?;
+                CheckpointContent::read(&dir.full())
+                    .map_err(|source| RuntimeError::Images { id: id.clone(), source })
+            }
+            None => Err(RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() }),
+        }
     }
 
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {

@@ -133,13 +133,13 @@ impl Topology {
         }
     }
 
-    /// Whether both show the same files and write to the same place; the work directory is the kernel's.
+    /// Whether both show the same files and write to the same place. The work directory is the
+    /// kernel's own, and it shows options that nobody gave.
     pub fn shows_the_same_as(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Overlay(one), Self::Overlay(two)) => {
-                (&one.lower, &one.upper, &one.options) == (&two.lower, &two.upper, &two.options)
-            }
-            _ => self == other,
+            (Self::Plain, Self::Plain) => true,
+            (Self::Overlay(one), Self::Overlay(two)) => one.lower == two.lower && one.upper == two.upper,
+            _ => false,
         }
     }
 
@@ -158,15 +158,6 @@ impl Topology {
         let mut name = work.file_name()?.to_owned();
         name.push(format!(".update-{tag}"));
         Some(work.with_file_name(name))
-    }
-
-    /// Whether both show the same directories; scratch space and options aside.
-    pub fn same_directories(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Plain, Self::Plain) => true,
-            (Self::Overlay(one), Self::Overlay(two)) => one.lower == two.lower && one.upper == two.upper,
-            _ => false,
-        }
     }
 
     fn checked(overlay: Overlay) -> Result<Self, TopologyError> {

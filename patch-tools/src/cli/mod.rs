@@ -9,6 +9,7 @@ pub(crate) mod exit;
 mod file;
 mod inspect;
 mod output;
+mod sign;
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +27,7 @@ pub(crate) struct Arguments {
 enum Command {
     Inspect(inspect::Args),
     Check(check::Args),
+    Sign(sign::Args),
 }
 
 /// Runs the chosen subcommand.
@@ -33,5 +35,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Sign(args) => sign::run(&args),
     }
 }

@@ -6,10 +6,12 @@
 //! - [`diff`]: what changed between two relocatable objects, and the part that a livepatch needs
 //! - [`elf`]: a strict reader of ELF files; every bound is checked in this one place
 //! - [`image`]: a kernel image without its debug package: kallsyms, exports with CRCs, BTF
+//! - [`klp`]: writing the livepatch form of a module, which no linker writes
 //! - [`module`]: what a `.ko` says about itself: functions patched, relocations, CRCs
 
 pub mod check;
 pub mod diff;
 pub mod elf;
 pub mod image;
+pub mod klp;
 pub mod module;

@@ -5,6 +5,7 @@
 //! [`Failure`]; it prints results to standard output itself and never calls `exit`.
 
 mod check;
+mod diff;
 pub(crate) mod exit;
 mod file;
 mod inspect;
@@ -28,6 +29,7 @@ enum Command {
     Inspect(inspect::Args),
     Check(check::Args),
     Sign(sign::Args),
+    Diff(diff::Args),
 }
 
 /// Runs the chosen subcommand.
@@ -36,5 +38,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Sign(args) => sign::run(&args),
+        Command::Diff(args) => diff::run(&args),
     }
 }

@@ -155,3 +155,9 @@ impl fmt::Display for Refused {
         }
     }
 }
+
+/// The same refusals, each once.
+pub(crate) fn without_repetition(refused: Vec<Refused>) -> Vec<Refused> {
+    let mut seen = std::collections::HashSet::new();
+    refused.into_iter().filter(|one| seen.insert(one.to_string())).collect()
+}

@@ -70,6 +70,8 @@ pub struct Symbol<'data> {
     pub kind: u8,
     /// `STB_*`.
     pub binding: u8,
+    /// `st_other`: the visibility.
+    pub other: u8,
     /// What it is defined in.
     pub place: Place,
     /// Where the entry itself stands in the file.
@@ -367,6 +369,7 @@ fn read_symbols<'data>(sections: &[Section<'data>]) -> Result<Vec<Symbol<'data>>
             size: entry.st_size.get(LE),
             kind: entry.st_type(),
             binding: entry.st_bind(),
+            other: entry.st_other,
             place: place(entry.st_shndx.get(LE), sections.len(), offset)?,
             entry_offset: offset,
         });

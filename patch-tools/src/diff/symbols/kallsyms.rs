@@ -40,6 +40,25 @@ fn parse(line: &str) -> Option<Line<'_>> {
     Some(Line { address: u64::from_str_radix(address, 16).ok()?, letter, name, module })
 }
 
+/// What the letter of `nm` says about a symbol's scope.
+pub(super) fn binding(letter: u8) -> Binding {
+    match letter {
+        // Per-CPU symbols count as absolute, whatever their scope.
+        b'a' | b'A' => Binding::Unknown,
+        b'w' | b'W' | b'v' | b'V' => Binding::Weak,
+        letter if letter.is_ascii_uppercase() => Binding::Global,
+        _ => Binding::Local,
+    }
+}
+
+/// What the letter of `nm` says about a symbol's contents.
+pub(super) fn kind(letter: u8) -> SymbolKind {
+    match letter.to_ascii_lowercase() {
+        b't' | b'w' => SymbolKind::Text,
+        _ => SymbolKind::Data,
+    }
+}
+
 impl SymbolTable {
     /// Reads `/proc/kallsyms` text.
     pub fn read_kallsyms(&mut self, text: &str) -> Result<(), SymbolsError> {
@@ -68,22 +87,12 @@ impl SymbolTable {
                 }
             };
             let Some(index) = index else { continue };
-            let binding = match parsed.letter {
-                b'a' | b'A' => Binding::Unknown,
-                b'w' | b'W' | b'v' | b'V' => Binding::Weak,
-                letter if letter.is_ascii_uppercase() => Binding::Global,
-                _ => Binding::Local,
-            };
-            let kind = match parsed.letter.to_ascii_lowercase() {
-                b't' | b'w' => SymbolKind::Text,
-                _ => SymbolKind::Data,
-            };
             let symbol = NewSymbol {
                 name: parsed.name,
                 address: parsed.address,
                 size: None,
-                kind,
-                binding,
+                kind: kind(parsed.letter),
+                binding: binding(parsed.letter),
                 file: None,
             };
             self.push(index, &symbol)?;

@@ -9,8 +9,9 @@
 //! its symbol table, and both count every symbol of the name, whether local or global.
 
 mod elf;
+mod image;
 mod kallsyms;
-#[allow(dead_code, reason = "the comparison, its user, lands next")]
+
 mod place;
 mod readelf;
 mod symvers;
@@ -22,6 +23,8 @@ use std::ops::Range;
 
 use crate::elf::Malformed;
 use crate::module::ObjectName;
+
+pub(crate) use place::{Located, Origin, Wanted};
 
 /// A symbol source that cannot be read.
 #[derive(Debug, thiserror::Error)]

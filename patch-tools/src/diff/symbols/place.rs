@@ -14,19 +14,19 @@ use crate::module::ObjectName;
 pub(crate) struct Wanted<'a> {
     /// Its name.
     pub(crate) name: &'a str,
-    /// Code or data.
-    pub(crate) kind: SymbolKind,
+    /// Code or data, if it is defined in the file at hand.
+    pub(crate) kind: Option<SymbolKind>,
     /// Size in bytes, if it is defined in the file at hand.
     pub(crate) size: Option<u64>,
     /// Whether the file defines it with local scope.
-    pub(crate) local: Option<&'a Unit<'a>>,
+    pub(crate) local: Option<&'a Origin<'a>>,
     /// Its address, if matching against the shipped code has found it.
     pub(crate) address: Option<u64>,
 }
 
 /// The object file that a local symbol is part of.
 #[derive(Debug)]
-pub(crate) struct Unit<'a> {
+pub(crate) struct Origin<'a> {
     /// Its `STT_FILE` symbol.
     pub(crate) file: Option<&'a str>,
     /// Names of all symbols that it defines.
@@ -68,7 +68,7 @@ impl SymbolTable {
     /// Whether the symbol `all[at]` can be the one that is wanted, looking at it alone.
     fn fits(&self, all: &[usize], at: usize, wanted: &Wanted<'_>) -> bool {
         let entry = &self.entries[all[at]];
-        if entry.kind != wanted.kind {
+        if wanted.kind.is_some_and(|kind| kind != entry.kind) {
             return false;
         }
         if let Some(address) = wanted.address {
@@ -100,7 +100,7 @@ impl SymbolTable {
         Some(Room::AtMost(next - entry.address))
     }
 
-    fn keep_same_file(&self, all: &[usize], left: &mut Vec<usize>, unit: &Unit<'_>) {
+    fn keep_same_file(&self, all: &[usize], left: &mut Vec<usize>, unit: &Origin<'_>) {
         let Some(file) = unit.file.and_then(|name| self.file_index.get(name)) else { return };
         if left.iter().any(|&at| self.entries[all[at]].file == *file) {
             left.retain(|&at| self.entries[all[at]].file == *file);
@@ -110,14 +110,14 @@ impl SymbolTable {
     /// Keeps the candidate that stands among the other symbols of its file: the linker lays the symbols of
     /// one file and section side by side. Only a candidate with neighbours while all others have none
     /// counts.
-    fn keep_neighbours(&self, all: &[usize], left: &mut Vec<usize>, unit: &Unit<'_>) {
+    fn keep_neighbours(&self, all: &[usize], left: &mut Vec<usize>, unit: &Origin<'_>) {
         let with: Vec<usize> = left.iter().copied().filter(|&at| self.has_neighbour(all[at], unit)).collect();
         if with.len() == 1 {
             *left = with;
         }
     }
 
-    fn has_neighbour(&self, index: usize, unit: &Unit<'_>) -> bool {
+    fn has_neighbour(&self, index: usize, unit: &Origin<'_>) -> bool {
         let entry = &self.entries[index];
         let key = (entry.address, index as u32);
         let Ok(at) = self
@@ -134,7 +134,7 @@ impl SymbolTable {
                 && self.entries[other as usize].kind == entry.kind
                 && self.named(&ObjectName::Vmlinux, other_name).len() == 1
         };
-        let before = self.by_address[..at].iter().rev().next();
+        let before = self.by_address[..at].iter().next_back();
         let after = self.by_address.get(at + 1);
         before.into_iter().chain(after).any(|&other| belongs(other))
     }

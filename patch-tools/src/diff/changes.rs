@@ -1,0 +1,426 @@
+//! What changed: functions, data, tables and exports, each judged by the rule for its kind.
+//!
+//! The result names the functions to replace, what can be ignored, and everything that a livepatch must not
+//! do. Nothing passes by silence: whatever has no counterpart or differs from it ends up in one of the three.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE};
+
+use super::equality::{Difference, Equality};
+use super::lines::only_line_numbers;
+use super::names::{cold_parent, is_duplicated, is_marker, stem};
+use super::refusal::{Refusal, Refused, Subject};
+use super::report::{CallbackKind, Ignored, IgnoredReason};
+use super::sections::{Author, Class, Special, base, is_freed};
+use super::special::Entries;
+use super::unit::{AtomId, Target, Unit};
+use crate::elf::Place;
+
+/// Why a function is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Its own contents.
+    Own(Difference),
+    /// Its cold part, which has no entry of its own.
+    Cold(AtomId, Difference),
+    /// The patch author wants it.
+    Forced,
+}
+
+/// What changed between two units.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Functions to replace, by their patched atoms.
+    pub(crate) functions: BTreeMap<AtomId, Reason>,
+    /// Functions to call around patching.
+    pub(crate) callbacks: Vec<(CallbackKind, AtomId)>,
+    pub(crate) ignored: Vec<Ignored>,
+    pub(crate) refused: Vec<Refused>,
+}
+
+/// Both units with everything known about them.
+pub(crate) struct Sides<'u, 'd> {
+    pub(crate) equality: &'u Equality<'u, 'd>,
+    pub(crate) orig_entries: &'u Entries,
+    pub(crate) patched_entries: &'u Entries,
+}
+
+impl<'d> Sides<'_, 'd> {
+    pub(crate) fn orig(&self) -> &Unit<'d> {
+        self.equality.orig
+    }
+
+    pub(crate) fn patched(&self) -> &Unit<'d> {
+        self.equality.patched
+    }
+}
+
+impl Changes {
+    /// Compares everything.
+    pub(crate) fn find(sides: &Sides<'_, '_>) -> Self {
+        let mut changes = Self::default();
+        changes.functions(sides);
+        changes.author_marks(sides);
+        changes.cold_parts(sides);
+        changes.can_be_redirected(sides);
+        changes.paired_data(sides);
+        changes.removed(sides);
+        changes.added(sides);
+        changes.renamed_data(sides);
+        changes.table_labels(sides);
+        changes.crcs(sides);
+        changes
+    }
+
+    fn refuse(&mut self, subject: Subject, reason: Refusal) {
+        self.refused.push(Refused { subject, reason });
+    }
+
+    fn ignore(&mut self, name: String, reason: IgnoredReason) {
+        self.ignored.push(Ignored { function: name, reason });
+    }
+
+    fn functions(&mut self, sides: &Sides<'_, '_>) {
+        let Sides { equality, orig_entries, patched_entries } = sides;
+        for orig in sides.orig().atoms().filter(|&atom| sides.orig().is_function(atom)) {
+            let Some(patched) = equality.pairs.patched_of(orig) else { continue };
+            let code = equality.difference(orig, patched);
+            let entry = equality.entry_difference((orig, orig_entries), (patched, patched_entries));
+            let Some(difference) = code.or(entry) else { continue };
+            if entry.is_none()
+                && let Some(helper) = only_line_numbers(equality, orig, patched)
+            {
+                self.ignore(sides.patched().name(patched).to_owned(), IgnoredReason::LineNumber { helper });
+                continue;
+            }
+            self.functions.insert(patched, Reason::Own(difference));
+        }
+    }
+
+    fn author_marks(&mut self, sides: &Sides<'_, '_>) {
+        for (author, atom) in sides.patched().author_marks() {
+            match author {
+                Author::Callback(kind) => self.callbacks.push((kind, atom)),
+                Author::Force if sides.equality.pairs.orig_of(atom).is_some() => {
+                    self.functions.entry(atom).or_insert(Reason::Forced);
+                }
+                Author::Force => {}
+                Author::Ignore => {
+                    if self.functions.remove(&atom).is_some() {
+                        self.ignore(sides.patched().label(atom), IgnoredReason::ByAuthor);
+                    }
+                }
+            }
+        }
+        self.callbacks.sort_unstable();
+    }
+
+    /// A changed cold part is replaced with its parent, which has the entry.
+    fn cold_parts(&mut self, sides: &Sides<'_, '_>) {
+        let patched = sides.patched();
+        let is_cold = |atom: &AtomId| cold_parent(patched.name(*atom)).is_some();
+        let colds: Vec<AtomId> = self.functions.keys().copied().filter(is_cold).collect();
+        if colds.is_empty() {
+            return;
+        }
+        let functions: HashMap<&str, AtomId> = patched
+            .atoms()
+            .filter(|&atom| patched.is_function(atom))
+            .map(|atom| (patched.name(atom), atom))
+            .collect();
+        for cold in colds {
+            let Some(parent) = cold_parent(patched.name(cold)).and_then(|name| functions.get(name)) else {
+                continue;
+            };
+            let Some(Reason::Own(difference)) = self.functions.remove(&cold) else { continue };
+            self.functions.entry(*parent).or_insert(Reason::Cold(cold, difference));
+        }
+    }
+
+    /// Every changed function must be one that ftrace can redirect and that still runs.
+    fn can_be_redirected(&mut self, sides: &Sides<'_, '_>) {
+        let orig = sides.orig();
+        for patched in self.functions.keys().copied().collect::<Vec<_>>() {
+            let Some(atom) = sides.equality.pairs.orig_of(patched) else { continue };
+            let section = orig.section_name(atom).to_owned();
+            let subject = Subject::Symbol(orig.label(atom));
+            if is_freed(&section) || is_freed(sides.patched().section_name(patched)) {
+                self.refuse(subject, Refusal::InitChanged { section });
+            } else if !has_fentry(orig, atom, sides.orig_entries) {
+                self.refuse(subject, Refusal::NoFentry { section });
+            } else if let Some((field, left, right)) = header_difference(sides, atom, patched) {
+                self.refuse(subject, Refusal::SectionHeader { field, orig: left, patched: right });
+            }
+        }
+    }
+
+    /// Data, tables, exports and unnamed code that both sides have.
+    fn paired_data(&mut self, sides: &Sides<'_, '_>) {
+        let (orig, patched) = (sides.orig(), sides.patched());
+        for atom in orig.atoms() {
+            let class = orig.class(orig.atom(atom).section());
+            let Some(counterpart) = sides.equality.pairs.patched_of(atom) else { continue };
+            let unnamed_code = class == Class::Text && !orig.is_function(atom);
+            let compared = matches!(class, Class::Data | Class::Table | Class::Export | Class::ModuleText)
+                || unnamed_code;
+            if !compared {
+                continue;
+            }
+            let label = || Subject::Symbol(orig.label(atom));
+            let section = || Subject::Section(orig.section_name(atom).to_owned());
+            if class == Class::Data {
+                let (left, right) = (base(orig.section_name(atom)), base(patched.section_name(counterpart)));
+                let kinds = |unit: &Unit<'_>, atom: AtomId| unit.section(unit.atom(atom).section()).kind;
+                if left != right || kinds(orig, atom) != kinds(patched, counterpart) {
+                    let (left, right) = (orig.section_name(atom), patched.section_name(counterpart));
+                    let reason = Refusal::DataMoved { orig: left.to_owned(), patched: right.to_owned() };
+                    self.refuse(label(), reason);
+                    continue;
+                }
+                if let Some((field, left, right)) = header_difference(sides, atom, counterpart) {
+                    self.refuse(label(), Refusal::SectionHeader { field, orig: left, patched: right });
+                    continue;
+                }
+            }
+            let Some(difference) = sides.equality.difference(atom, counterpart) else { continue };
+            let freed = is_freed(orig.section_name(atom));
+            match class {
+                Class::Text => self.refuse(section(), Refusal::UnnamedCode),
+                _ if freed => {
+                    let section = orig.section_name(atom).to_owned();
+                    self.refuse(label(), Refusal::InitChanged { section });
+                }
+                Class::Table => self.refuse(label(), Refusal::TableChanged),
+                Class::Export => self.refuse(Subject::Symbol(exported(orig, atom)), Refusal::ExportChanged),
+                Class::ModuleText => {
+                    self.ignore(orig.section_name(atom).to_owned(), IgnoredReason::ModuleText);
+                }
+                _ => {
+                    let (left, right) = (orig.atom(atom).size(), patched.atom(counterpart).size());
+                    let reason = match difference {
+                        _ if left != right => Refusal::DataResized { orig: left, patched: right },
+                        Difference::Contents { offset } => Refusal::DataChanged { offset },
+                        Difference::Size | Difference::Entry { .. } => Refusal::DataChanged { offset: 0 },
+                    };
+                    self.refuse(label(), reason);
+                }
+            }
+        }
+    }
+
+    /// What only the original has.
+    fn removed(&mut self, sides: &Sides<'_, '_>) {
+        let orig = sides.orig();
+        for atom in orig.atoms().filter(|&atom| sides.equality.pairs.patched_of(atom).is_none()) {
+            let name = orig.name(atom);
+            match orig.class(orig.atom(atom).section()) {
+                Class::Text if name.is_empty() => {
+                    self.refuse(Subject::Section(orig.label(atom)), Refusal::UnnamedCode);
+                }
+                Class::Text if cold_parent(name).is_some() => {}
+                Class::Text => self.ignore(name.to_owned(), IgnoredReason::FunctionRemoved),
+                Class::Data if !name.is_empty() && !is_duplicated(&stem(name)) => {
+                    self.ignore(name.to_owned(), IgnoredReason::DataRemoved);
+                }
+                Class::Table => self.refuse(Subject::Symbol(orig.label(atom)), table_rule(orig, atom)),
+                Class::Export => self.refuse(Subject::Symbol(exported(orig, atom)), Refusal::ExportRemoved),
+                Class::ModuleText => {
+                    self.ignore(orig.section_name(atom).to_owned(), IgnoredReason::ModuleText);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What only the patched unit has. New functions and data are taken along when something needs them.
+    fn added(&mut self, sides: &Sides<'_, '_>) {
+        let patched = sides.patched();
+        for atom in patched.atoms().filter(|&atom| sides.equality.pairs.orig_of(atom).is_none()) {
+            match patched.class(patched.atom(atom).section()) {
+                Class::Text if patched.name(atom).is_empty() => {
+                    self.refuse(Subject::Section(patched.label(atom)), Refusal::UnnamedCode);
+                }
+                Class::Table => {
+                    self.refuse(Subject::Symbol(patched.label(atom)), table_rule(patched, atom));
+                }
+                Class::Export => self.ignore(exported(patched, atom), IgnoredReason::NewExport),
+                Class::ModuleText => {
+                    self.ignore(patched.section_name(atom).to_owned(), IgnoredReason::ModuleText);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A function that used a variable which is gone, and now uses a new one of the same shape.
+    fn renamed_data(&mut self, sides: &Sides<'_, '_>) {
+        let mut reported = HashSet::new();
+        for &patched in self.functions.keys().copied().collect::<Vec<_>>().iter() {
+            let Some(orig) = sides.equality.pairs.orig_of(patched) else { continue };
+            let gone =
+                lone_variables(sides.orig(), orig, |atom| sides.equality.pairs.patched_of(atom).is_none());
+            if gone.is_empty() {
+                continue;
+            }
+            let new =
+                lone_variables(sides.patched(), patched, |atom| sides.equality.pairs.orig_of(atom).is_none());
+            for (shape, old) in gone {
+                if let Some(&new) = new.get(&shape)
+                    && reported.insert(old)
+                {
+                    let subject = Subject::Symbol(sides.orig().label(old));
+                    self.refuse(subject, Refusal::DataRenamed { patched: sides.patched().label(new) });
+                }
+            }
+        }
+    }
+
+    /// Tables whose meaning is in their labels: `.BTF_ids` holds zeros that the build fills in by name.
+    fn table_labels(&mut self, sides: &Sides<'_, '_>) {
+        let labels = |unit: &Unit<'_>| {
+            let mut labels: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+            for symbol in unit.elf().symbols() {
+                let Place::Section(section) = symbol.place else { continue };
+                let marks = unit.class(section) == Class::Table && symbol.name.starts_with("__BTF_ID__");
+                if marks && is_marker(symbol.name) {
+                    let section = unit.section(section).name.to_owned();
+                    let label = (symbol.value, stem(symbol.name).text.into_owned());
+                    labels.entry(section).or_default().push(label);
+                }
+            }
+            labels.values_mut().for_each(|labels| labels.sort());
+            labels
+        };
+        let (orig, patched) = (labels(sides.orig()), labels(sides.patched()));
+        for (section, labels) in &orig {
+            if patched.get(section) != Some(labels) {
+                self.refuse(Subject::Section(section.clone()), Refusal::TableChanged);
+            }
+        }
+    }
+
+    /// Kernels before 5.19 have the CRCs of their exports in the object.
+    fn crcs(&mut self, sides: &Sides<'_, '_>) {
+        let patched = sides.patched().absolutes();
+        for (name, orig) in sides.orig().absolutes() {
+            let Some(symbol) = name.strip_prefix("__crc_") else { continue };
+            let subject = Subject::Symbol(symbol.to_owned());
+            match patched.get(name) {
+                Some(&patched) if patched == orig => {}
+                Some(&patched) => self.refuse(subject, Refusal::CrcChanged { orig, patched }),
+                None => self.refuse(subject, Refusal::ExportRemoved),
+            }
+        }
+    }
+}
+
+fn table_rule(unit: &Unit<'_>, atom: AtomId) -> Refusal {
+    let section = unit.section_name(atom);
+    if is_freed(section) {
+        Refusal::InitChanged { section: section.to_owned() }
+    } else {
+        Refusal::TableChanged
+    }
+}
+
+/// The symbol that an export section is for: `foo` of `___ksymtab_gpl+foo`.
+fn exported(unit: &Unit<'_>, atom: AtomId) -> String {
+    let section = unit.section_name(atom);
+    section.split_once('+').map_or(section, |(_, name)| name).to_owned()
+}
+
+/// Shape of a variable: size and kind of section.
+type Shape<'d> = (u64, &'d str);
+
+/// Writable variables without a counterpart that a function refers to; one for each shape.
+fn lone_variables<'d>(
+    unit: &Unit<'d>,
+    function: AtomId,
+    alone: impl Fn(AtomId) -> bool,
+) -> HashMap<Shape<'d>, AtomId> {
+    let mut found = HashMap::new();
+    for reference in unit.references(function) {
+        let Target::Atom { atom, .. } = reference.target else { continue };
+        let section = unit.section(unit.atom(atom).section());
+        let name = unit.name(atom);
+        let variable = unit.class(section.index) == Class::Data && section.is_writable();
+        if variable && alone(atom) && !name.is_empty() && !is_duplicated(&stem(name)) {
+            found.insert((unit.atom(atom).size(), base(section.name)), atom);
+        }
+    }
+    found
+}
+
+/// The first field of two atoms' section headers that must not differ and does.
+fn header_difference(
+    sides: &Sides<'_, '_>,
+    orig: AtomId,
+    patched: AtomId,
+) -> Option<(&'static str, u64, u64)> {
+    let left = sides.orig().section(sides.orig().atom(orig).section());
+    let right = sides.patched().section(sides.patched().atom(patched).section());
+    let flags = u64::from(SHF_ALLOC | SHF_EXECINSTR | SHF_WRITE);
+    let is_data = !left.is_executable();
+    [
+        ("type", u64::from(left.kind), u64::from(right.kind)),
+        ("flags", left.flags & flags, right.flags & flags),
+        ("entry size", left.entry_size, right.entry_size),
+        // Code is placed anew; live data stays where it is.
+        ("alignment", if is_data { left.alignment } else { 0 }, if is_data { right.alignment } else { 0 }),
+    ]
+    .into_iter()
+    .find(|(_, left, right)| left != right)
+}
+
+/// Whether ftrace knows the function: it calls `__fentry__` first, or a table names its entry.
+pub(crate) fn has_fentry(unit: &Unit<'_>, atom: AtomId, entries: &Entries) -> bool {
+    let listed = |table| matches!(table, Special::McountLoc | Special::PatchableEntries);
+    fentry_call(unit, atom).is_some() || entries.of(atom).iter().any(|entry| listed(entry.table))
+}
+
+/// Offset of the `__fentry__` call's instruction in the atom's section.
+pub(crate) fn fentry_call(unit: &Unit<'_>, atom: AtomId) -> Option<u64> {
+    // `endbr64` (4 bytes) may come first.
+    let entry = unit.entry(atom);
+    let reference = unit.references_within(atom, entry..entry + 8).into_iter().next()?;
+    match reference.target {
+        Target::Undefined { name: "__fentry__", .. } if reference.branch => {
+            reference.reloc.offset.checked_sub(1)
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn is_cold(unit: &Unit<'_>, atom: AtomId) -> bool {
+    cold_parent(unit.name(atom)).is_some()
+}
+
+/// Data with an identity, as opposed to texts and once-flags that are duplicated.
+pub(crate) fn is_identified_data(unit: &Unit<'_>, atom: AtomId) -> bool {
+    let name = unit.name(atom);
+    unit.class(unit.atom(atom).section()) == Class::Data && !name.is_empty() && !is_duplicated(&stem(name))
+}
+
+/// Both files must be what the same compiler makes of C.
+pub(crate) fn header_rules(orig: &Unit<'_>, patched: &Unit<'_>) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    // (name, offset in the ELF header, bytes)
+    for (field, at, length) in [("OS ABI", 7, 2), ("version", 20, 4), ("flags", 48, 4)] {
+        let read = |unit: &Unit<'_>| hex::encode(unit.elf().data().get(at..at + length).unwrap_or_default());
+        let (orig, patched) = (read(orig), read(patched));
+        if orig != patched {
+            let reason = Refusal::HeaderMismatch { field, orig, patched };
+            refused.push(Refused { subject: Subject::File, reason });
+        }
+    }
+    for unit in [orig, patched] {
+        let mark = unit.elf().section(".comment").is_some_and(|section| !section.data.is_empty());
+        let assembler = unit.file().is_none_or(|file| file.ends_with(".S") || file.ends_with(".s"));
+        if !mark || assembler {
+            refused.push(Refused { subject: Subject::File, reason: Refusal::NotCompiled });
+            break;
+        }
+    }
+    refused
+}

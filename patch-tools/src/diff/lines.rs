@@ -1,0 +1,356 @@
+//! Differences that are only line numbers.
+//!
+//! A patch that adds a line moves everything below it, and `__LINE__` is an argument of many reporting
+//! functions. Two functions that differ in nothing else are the same. The rule is strict: every byte that
+//! differs must be the immediate of an instruction that does nothing but pass it on, and on every path that
+//! value must end up as the line argument of a function known to use it for reporting only. For printk, the
+//! format must print it as a number right behind a source file's name.
+
+use std::collections::HashMap;
+
+use iced_x86::{Code, FlowControl, InstructionInfoFactory, OpAccess, Register};
+
+use super::equality::Equality;
+use super::unit::code::{Decoded, instructions};
+use super::unit::{AtomId, Reference, Target, Unit};
+
+/// Functions that take a line number for reporting, and which argument it is, from 1 (Linux 6.1).
+const HELPERS: &[(&str, u32)] = &[
+    ("__might_sleep", 2),
+    ("__might_resched", 2),
+    ("___might_sleep", 2),
+    ("__might_fault", 2),
+    ("__cant_sleep", 2),
+    ("__cant_migrate", 2),
+    ("lockdep_rcu_suspicious", 2),
+    ("warn_slowpath_fmt", 2),
+    ("warn_slowpath_null", 2),
+    ("__validate_creds", 3),
+    ("__validate_process_creds", 3),
+    ("xdp_warn", 3),
+    ("__jbd2_debug", 4),
+    ("jbd2__journal_start", 7),
+    ("jbd2_journal_start_reserved", 3),
+    ("__btrfs_abort_transaction", 3),
+    ("__btrfs_handle_fs_error", 3),
+    ("__btrfs_panic", 3),
+    ("btrfs_assertfail", 3),
+    ("__ext4_error", 3),
+    ("__ext4_error_inode", 3),
+    ("__ext4_error_file", 3),
+    ("__ext4_std_error", 3),
+    ("__ext4_warning", 3),
+    ("__ext4_warning_inode", 3),
+    ("__ext4_grp_locked_error", 2),
+    ("__dump_mmp_msg", 4),
+    ("__ext4_check_dir_entry", 2),
+    ("__ext4_iget", 5),
+    ("__ext4_journal_start_sb", 2),
+    ("__ext4_journal_stop", 2),
+    ("__ext4_journal_start_reserved", 2),
+    ("__ext4_journal_get_write_access", 2),
+    ("__ext4_journal_get_create_access", 2),
+    ("__ext4_handle_dirty_metadata", 2),
+    ("__ext4_forget", 2),
+    ("__ext4_mark_inode_dirty", 4),
+    ("xfs_error_report", 5),
+    ("xfs_corruption_error", 7),
+    ("xfs_errortag_test", 4),
+    ("xfs_do_force_shutdown", 4),
+    ("assfail", 4),
+    ("asswarn", 4),
+    ("gfs2_assert_withdraw_i", 5),
+    ("gfs2_assert_warn_i", 5),
+    ("gfs2_consist_i", 4),
+    ("gfs2_consist_inode_i", 4),
+    ("gfs2_consist_rgrpd_i", 4),
+    ("gfs2_meta_check_ii", 6),
+    ("gfs2_metatype_check_ii", 7),
+    ("gfs2_io_error_i", 4),
+    ("gfs2_io_error_bh_i", 5),
+    ("ubifs_assert_failed", 4),
+    ("__mlog_printk", 3),
+    ("__snd_printk", 3),
+    ("__ntfs_debug", 2),
+];
+
+/// Functions that take a format as their first argument and only print.
+const PRINTERS: &[&str] = &["_printk", "printk", "_printk_deferred", "__warn_printk", "panic"];
+
+/// Argument registers of the x86-64 calling convention.
+const ARGUMENTS: [Register; 6] =
+    [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
+
+/// No source file is longer.
+const MAX_LINE: u64 = 1 << 20;
+
+/// Instructions that are followed from one immediate; more than any argument list needs.
+const MAX_STEPS: usize = 96;
+
+/// The reporting function, if two functions of equal size differ in nothing but line numbers passed to it.
+pub(crate) fn only_line_numbers(
+    equality: &Equality<'_, '_>,
+    orig: AtomId,
+    patched: AtomId,
+) -> Option<String> {
+    let (left, right) = (equality.orig.bytes(orig), equality.patched.bytes(patched));
+    if left.len() != right.len() {
+        return None;
+    }
+    let flow = Flow::new(equality.patched, patched);
+    let references = equality.orig.references(orig);
+    if references.len() != flow.references.len() {
+        return None;
+    }
+    for (a, b) in references.iter().zip(&flow.references) {
+        let at = (equality.orig.atom(orig).start, equality.patched.atom(patched).start);
+        let same = a.reloc.offset - at.0 == b.reloc.offset - at.1
+            && a.reloc.kind == b.reloc.kind
+            && equality.same_target(a.target, b.target, 0);
+        if !same {
+            return None;
+        }
+    }
+    let before = instructions(left, equality.orig.atom(orig).start);
+    let mut helper = None;
+    for (index, old) in before.enumerate() {
+        let new = flow.code.get(index)?;
+        let (from, to) = (bytes_of(equality.orig, orig, &old), bytes_of(equality.patched, patched, new));
+        if old.end - old.start != new.end - new.start {
+            return None;
+        }
+        if from == to || flow.differs_in_field_only(new, from, to) {
+            continue;
+        }
+        if !is_line(&old) || !is_line(new) || old.instruction.code() != new.instruction.code() {
+            return None;
+        }
+        if !same_but_immediate(new, from, to) {
+            return None;
+        }
+        helper = Some(flow.consumer(index)?);
+    }
+    helper
+}
+
+fn bytes_of<'d>(unit: &Unit<'d>, atom: AtomId, decoded: &Decoded) -> &'d [u8] {
+    let start = unit.atom(atom).start;
+    unit.bytes(atom).get((decoded.start - start) as usize..(decoded.end - start) as usize).unwrap_or_default()
+}
+
+/// Whether the instruction passes on an immediate that can be a line number.
+fn is_line(decoded: &Decoded) -> bool {
+    let instruction = &decoded.instruction;
+    let value = match instruction.code() {
+        Code::Mov_r32_imm32 | Code::Mov_rm32_imm32 | Code::Pushd_imm32 | Code::Pushq_imm32 => {
+            u64::from(instruction.immediate32())
+        }
+        Code::Pushq_imm8 => instruction.immediate8to64() as u64,
+        _ => return false,
+    };
+    (1..MAX_LINE).contains(&value)
+}
+
+fn same_but_immediate(new: &Decoded, from: &[u8], to: &[u8]) -> bool {
+    let Some((start, end)) = new.immediate else { return false };
+    let field = (start - new.start) as usize..(end - new.start) as usize;
+    from.iter().zip(to).enumerate().all(|(at, (a, b))| a == b || field.contains(&at))
+}
+
+/// A function's instructions and references, to follow a value through them.
+struct Flow<'u, 'd> {
+    unit: &'u Unit<'d>,
+    code: Vec<Decoded>,
+    by_offset: HashMap<u64, usize>,
+    references: Vec<Reference<'d>>,
+}
+
+/// Where a line number is kept on its way to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Register(Register),
+    /// In the stack's argument area, with this many pushes after it.
+    Stack(u32),
+}
+
+impl<'u, 'd> Flow<'u, 'd> {
+    fn new(unit: &'u Unit<'d>, atom: AtomId) -> Self {
+        let code: Vec<Decoded> = instructions(unit.bytes(atom), unit.atom(atom).start).collect();
+        let by_offset = code.iter().enumerate().map(|(index, decoded)| (decoded.start, index)).collect();
+        Self { unit, code, by_offset, references: unit.references(atom) }
+    }
+
+    fn reference_in(&self, decoded: &Decoded) -> Option<&Reference<'d>> {
+        let at = self.references.partition_point(|reference| reference.reloc.offset < decoded.start);
+        self.references.get(at).filter(|reference| reference.reloc.offset < decoded.end)
+    }
+
+    /// Whether the bytes differ only where a relocation fills them in.
+    fn differs_in_field_only(&self, decoded: &Decoded, from: &[u8], to: &[u8]) -> bool {
+        let Some(reference) = self.reference_in(decoded) else { return false };
+        let start = (reference.reloc.offset - decoded.start) as usize;
+        let end = start + super::unit::width(reference.reloc.kind).unwrap_or(0) as usize;
+        from.iter().zip(to).enumerate().all(|(at, (a, b))| a == b || (start..end).contains(&at))
+    }
+
+    /// The reporting function that the immediate of instruction `index` reaches on every path.
+    fn consumer(&self, index: usize) -> Option<String> {
+        let instruction = &self.code[index].instruction;
+        let carrier = match instruction.code() {
+            Code::Mov_r32_imm32 => Carrier::Register(instruction.op0_register().full_register()),
+            Code::Mov_rm32_imm32
+                if instruction.memory_base() == Register::RSP
+                    && instruction.memory_index() == Register::None
+                    && instruction.memory_displacement64() == 0 =>
+            {
+                Carrier::Stack(0)
+            }
+            Code::Pushq_imm32 | Code::Pushq_imm8 => Carrier::Stack(0),
+            _ => return None,
+        };
+        let mut info = InstructionInfoFactory::new();
+        let mut open = vec![(index + 1, carrier)];
+        let mut found = None;
+        let mut steps = 0;
+        while let Some((at, carrier)) = open.pop() {
+            steps += 1;
+            if steps > MAX_STEPS {
+                return None;
+            }
+            let decoded = self.code.get(at)?;
+            let instruction = &decoded.instruction;
+            let mut next = carrier;
+            match instruction.flow_control() {
+                FlowControl::Call => {
+                    found = Some(self.reports(at, index, carrier)?);
+                    continue;
+                }
+                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
+                    if self.reference_in(decoded).is_some() {
+                        return None;
+                    }
+                    open.push((*self.by_offset.get(&instruction.near_branch_target())?, carrier));
+                    if instruction.flow_control() == FlowControl::UnconditionalBranch {
+                        continue;
+                    }
+                }
+                FlowControl::Next => match carrier {
+                    Carrier::Register(register) => {
+                        let mut written = false;
+                        for used in info.info(instruction).used_registers() {
+                            if used.register().full_register() != register {
+                                continue;
+                            }
+                            match used.access() {
+                                OpAccess::Write => written = true,
+                                _ => return None,
+                            }
+                        }
+                        if written {
+                            continue;
+                        }
+                    }
+                    Carrier::Stack(pushes) => {
+                        if instruction.is_stack_instruction() {
+                            if instruction.stack_pointer_increment() != -8 {
+                                return None;
+                            }
+                            next = Carrier::Stack(pushes + 1);
+                        } else if touches_stack(&mut info, instruction) {
+                            return None;
+                        }
+                    }
+                },
+                _ => return None,
+            }
+            open.push((at + 1, next));
+        }
+        found
+    }
+
+    /// The name of the function called at `call`, if the carried value is a line number to it.
+    fn reports(&self, call: usize, from: usize, carrier: Carrier) -> Option<String> {
+        let reference = self.reference_in(&self.code[call])?;
+        let name = match reference.target {
+            Target::Undefined { name, .. } => name,
+            Target::Atom { atom, .. } => self.unit.name(atom),
+            _ => return None,
+        };
+        let position = match carrier {
+            Carrier::Register(register) => {
+                ARGUMENTS.iter().position(|argument| *argument == register)? as u32 + 1
+            }
+            Carrier::Stack(pushes) => 7 + pushes,
+        };
+        if HELPERS.contains(&(name, position)) {
+            return Some(name.to_owned());
+        }
+        if PRINTERS.contains(&name) && self.prints_line(call, from, position) {
+            return Some(name.to_owned());
+        }
+        None
+    }
+
+    /// Whether the format makes argument `position` the number behind a source file's name.
+    fn prints_line(&self, call: usize, from: usize, position: u32) -> bool {
+        let before = from.saturating_sub(8);
+        let text = |position: u32| {
+            let register = *ARGUMENTS.get(position as usize - 1)?;
+            self.code[before..call].iter().rev().find_map(|decoded| {
+                let loads = decoded.instruction.op0_register().full_register() == register;
+                let reference = self.reference_in(decoded).filter(|_| loads)?;
+                let Target::Atom { atom, offset } = reference.target else { return None };
+                let bytes = self.unit.bytes(atom).get(usize::try_from(offset).ok()?..)?;
+                bytes.split(|&byte| byte == 0).next()
+            })
+        };
+        let (Some(format), Some(file)) = (text(1), position.checked_sub(1).and_then(text)) else {
+            return false;
+        };
+        let is_file = file.ends_with(b".c") || file.ends_with(b".h");
+        let verbs = verbs(format);
+        let at = |position: u32| position.checked_sub(2).and_then(|index| verbs.get(index as usize));
+        is_file
+            && position >= 3
+            && at(position - 1) == Some(&b's')
+            && matches!(at(position), Some(b'd' | b'u' | b'i'))
+    }
+}
+
+/// The conversion letters of a format; `*` widths, which take an argument too, count as one.
+fn verbs(format: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    let mut rest = format.iter().copied();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            continue;
+        }
+        for byte in rest.by_ref() {
+            match byte {
+                b'%' => break,
+                b'*' => found.push(b'*'),
+                byte if byte.is_ascii_alphabetic() && !b"hlLzjtq".contains(&byte) => {
+                    found.push(byte);
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+fn touches_stack(info: &mut InstructionInfoFactory, instruction: &iced_x86::Instruction) -> bool {
+    let memory = info.info(instruction).used_memory();
+    memory.iter().any(|memory| memory.base() == Register::RSP && memory.displacement() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verbs;
+
+    #[test]
+    fn conversions_of_a_format_are_told_in_order() {
+        assert_eq!(verbs(b"\x013%s:%d: bad %% of %-*.*lx %pS\n"), b"sd**xp");
+    }
+}

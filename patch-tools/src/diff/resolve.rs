@@ -1,0 +1,162 @@
+//! Who resolves a symbol that the patch does not carry: the module loader, or the livepatch code.
+//!
+//! The module loader resolves what vmlinux exports. Everything else is named by object and position:
+//! unexported globals, local symbols of the compared file, and what another module exports (its address is
+//! known only once that module is there).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use object::elf::{STB_LOCAL, STB_WEAK};
+
+use super::refusal::Refusal;
+use super::sections::Class;
+use super::symbols::{Binding, Located, Origin, SymbolKind, SymbolTable, Wanted};
+use super::unit::{AtomId, Unit};
+use crate::klp::names::KlpSymbol;
+use crate::module::ObjectName;
+
+/// How a reference to something outside of the patch is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// An undefined symbol of this name: the module loader or the linker resolves it.
+    Plain(String),
+    /// The livepatch code resolves it.
+    Klp(KlpSymbol),
+}
+
+/// Resolves names for one comparison.
+pub(crate) struct Resolver<'r, 'd> {
+    object: &'r ObjectName,
+    table: Option<&'r SymbolTable>,
+    provided: &'r BTreeSet<String>,
+    addresses: &'r BTreeMap<String, u64>,
+    orig: &'r Unit<'d>,
+    origin: Origin<'d>,
+    known: HashMap<String, Result<Outside, Refusal>>,
+}
+
+impl<'r, 'd> Resolver<'r, 'd> {
+    pub(crate) fn new(
+        object: &'r ObjectName,
+        table: Option<&'r SymbolTable>,
+        provided: &'r BTreeSet<String>,
+        addresses: &'r BTreeMap<String, u64>,
+        orig: &'r Unit<'d>,
+    ) -> Self {
+        let names: HashSet<&str> = match table {
+            Some(_) => orig.atoms().map(|atom| orig.name(atom)).filter(|name| !name.is_empty()).collect(),
+            None => HashSet::new(),
+        };
+        let origin = Origin { file: orig.file(), names };
+        Self { object, table, provided, addresses, orig, origin, known: HashMap::new() }
+    }
+
+    /// A symbol that the compared file leaves undefined.
+    pub(crate) fn undefined(&mut self, name: &str) -> Result<Outside, Refusal> {
+        if let Some(known) = self.known.get(name) {
+            return known.clone();
+        }
+        let found = self.find_undefined(name);
+        self.known.insert(name.to_owned(), found.clone());
+        found
+    }
+
+    fn find_undefined(&self, name: &str) -> Result<Outside, Refusal> {
+        if self.provided.contains(name) {
+            return Ok(Outside::Plain(name.to_owned()));
+        }
+        let Some(table) = self.table else {
+            // Entry and return thunks are exported by every kernel that uses them, and patched early.
+            let always = name == "__fentry__" || name.starts_with("__x86_");
+            return Ok(if always { Outside::Plain(name.to_owned()) } else { self.klp(self.object, name, 0) });
+        };
+        let export = table.export(name);
+        if let Some(export) = export
+            && export.owner == ObjectName::Vmlinux
+        {
+            // An export in a namespace is open only to modules that name it; kallsyms is open to all.
+            return match export.namespace {
+                None => Ok(Outside::Plain(name.to_owned())),
+                Some(_) => self.locate_global(&ObjectName::Vmlinux, name),
+            };
+        }
+        if let Ok(found) = self.locate_global(self.object, name) {
+            return Ok(found);
+        }
+        match export {
+            Some(export) if export.owner == *self.object => Ok(self.klp(self.object, name, 0)),
+            Some(export) if *self.object != ObjectName::Vmlinux => {
+                if table.knows(&export.owner) {
+                    self.locate_global(&export.owner, name)
+                } else {
+                    Ok(self.klp(&export.owner, name, 0))
+                }
+            }
+            _ if *self.object != ObjectName::Vmlinux => Err(Refusal::NotExported),
+            _ => self.locate_global(self.object, name),
+        }
+    }
+
+    fn locate_global(&self, object: &ObjectName, name: &str) -> Result<Outside, Refusal> {
+        let Some(table) = self.table else { return Ok(self.klp(object, name, 0)) };
+        let wanted = Wanted { name, kind: None, size: None, local: None, address: None };
+        let located = table.locate(object, &wanted)?;
+        Ok(self.klp(object, name, located.sympos))
+    }
+
+    /// Something that the original file defines and the running object has.
+    pub(crate) fn original(&mut self, atom: AtomId) -> Result<Outside, Refusal> {
+        let name = self.orig.name(atom);
+        let symbol = self.orig.atom(atom).symbol().map(|symbol| self.orig.symbol(symbol));
+        let exported = self
+            .table
+            .and_then(|table| table.export(name))
+            .is_some_and(|export| export.owner == ObjectName::Vmlinux && export.namespace.is_none());
+        let local = symbol.is_some_and(|symbol| symbol.binding == STB_LOCAL);
+        if exported && !local && *self.object == ObjectName::Vmlinux {
+            return Ok(Outside::Plain(name.to_owned()));
+        }
+        self.original_by_position(atom)
+    }
+
+    /// The same, never by export: for pointers to functions whose name the patch itself defines.
+    pub(crate) fn original_by_position(&mut self, atom: AtomId) -> Result<Outside, Refusal> {
+        let located = self.locate(atom)?;
+        Ok(self.klp(self.object, self.orig.name(atom), located.sympos))
+    }
+
+    /// Position of a symbol that the original file defines.
+    pub(crate) fn locate(&self, atom: AtomId) -> Result<Located, Refusal> {
+        let Some(table) = self.table else {
+            return Ok(Located { sympos: 0, binding: Binding::Unknown });
+        };
+        let name = self.orig.name(atom);
+        let is_text = self.orig.class(self.orig.atom(atom).section()) == Class::Text;
+        let symbol = self.orig.atom(atom).symbol().map(|symbol| self.orig.symbol(symbol));
+        let local = symbol.is_some_and(|symbol| symbol.binding == STB_LOCAL);
+        let located = table.locate(
+            self.object,
+            &Wanted {
+                name,
+                kind: Some(if is_text { SymbolKind::Text } else { SymbolKind::Data }),
+                size: symbol.map(|symbol| symbol.size).filter(|&size| size > 0),
+                local: local.then_some(&self.origin),
+                address: self.addresses.get(name).copied(),
+            },
+        )?;
+        let weak = symbol.is_some_and(|symbol| symbol.binding == STB_WEAK);
+        if weak && located.binding == Binding::Global {
+            return Err(Refusal::WeakOverridden);
+        }
+        Ok(located)
+    }
+
+    fn klp(&self, object: &ObjectName, name: &str, sympos: u32) -> Outside {
+        // vmlinux is always there: its symbols are resolved when the livepatch module loads.
+        let section_object = match object {
+            ObjectName::Vmlinux => ObjectName::Vmlinux,
+            ObjectName::Module(_) => self.object.clone(),
+        };
+        Outside::Klp(KlpSymbol { section_object, object: object.clone(), name: name.to_owned(), sympos })
+    }
+}

@@ -1,0 +1,226 @@
+//! What a section is for, told by its name and flags.
+//!
+//! Only the kernel's own conventions decide here (`include/asm-generic/vmlinux.lds.h`, the assembler macros
+//! of the architecture, and what objtool adds). A section that no rule knows counts as [`Class::Table`]:
+//! something that the kernel reads as a whole, which a livepatch must leave alone.
+
+use object::elf::{SHF_MERGE, SHF_STRINGS, SHT_NOTE};
+
+use super::report::CallbackKind;
+use crate::elf::Section;
+
+/// What a section is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Not loaded, or read by build tools only.
+    Skip,
+    /// Functions.
+    Text,
+    /// Variables and constants.
+    Data,
+    /// Zero-terminated strings that the linker may merge.
+    Strings,
+    /// Constants of one size that the linker may merge.
+    Constants,
+    /// Entries that belong to functions.
+    Special(Special),
+    /// Code that alternatives put in place of a function's instructions.
+    Replacement,
+    /// Code that functions jump to before alternatives are applied.
+    Auxiliary,
+    /// `EXPORT_SYMBOL`.
+    Export,
+    /// `MODULE_*` text.
+    ModuleText,
+    /// A table that the kernel reads when it boots or loads the module.
+    Table,
+    /// A patch author's instruction.
+    Author(Author),
+}
+
+/// A patch author's instruction, given by a pointer to a function in a section of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// Call it around patching.
+    Callback(CallbackKind),
+    /// Replace it although it looks the same.
+    Force,
+    /// Leave it alone although it differs.
+    Ignore,
+}
+
+/// A table with one entry for each place in a function that needs the kernel's attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Special {
+    BugTable,
+    ExTable,
+    JumpTable,
+    SmpLocks,
+    ParaInstructions,
+    AltInstructions,
+    StaticCallSites,
+    CallSites,
+    RetpolineSites,
+    ReturnSites,
+    PrintkIndex,
+    OrcUnwind,
+    OrcUnwindIp,
+    McountLoc,
+    PatchableEntries,
+    IbtSeal,
+    CfiSites,
+}
+
+impl Special {
+    /// All of them, `OrcUnwindIp` before `OrcUnwind` because it decides for both.
+    pub(crate) const ALL: [Self; 17] = [
+        Self::BugTable,
+        Self::ExTable,
+        Self::JumpTable,
+        Self::SmpLocks,
+        Self::ParaInstructions,
+        Self::AltInstructions,
+        Self::StaticCallSites,
+        Self::CallSites,
+        Self::RetpolineSites,
+        Self::ReturnSites,
+        Self::PrintkIndex,
+        Self::OrcUnwindIp,
+        Self::OrcUnwind,
+        Self::McountLoc,
+        Self::PatchableEntries,
+        Self::IbtSeal,
+        Self::CfiSites,
+    ];
+
+    /// Its section.
+    pub(crate) fn section(self) -> &'static str {
+        match self {
+            Self::BugTable => "__bug_table",
+            Self::ExTable => "__ex_table",
+            Self::JumpTable => "__jump_table",
+            Self::SmpLocks => ".smp_locks",
+            Self::ParaInstructions => ".parainstructions",
+            Self::AltInstructions => ".altinstructions",
+            Self::StaticCallSites => ".static_call_sites",
+            Self::CallSites => ".call_sites",
+            Self::RetpolineSites => ".retpoline_sites",
+            Self::ReturnSites => ".return_sites",
+            Self::PrintkIndex => ".printk_index",
+            Self::OrcUnwind => ".orc_unwind",
+            Self::OrcUnwindIp => ".orc_unwind_ip",
+            Self::McountLoc => "__mcount_loc",
+            Self::PatchableEntries => "__patchable_function_entries",
+            Self::IbtSeal => ".ibt_endbr_seal",
+            Self::CfiSites => ".cfi_sites",
+        }
+    }
+
+    /// Entry sizes that occur, from Linux 5.10 to 6.19; which one it is shows in the relocations.
+    ///
+    /// `.altinstructions` has 12 bytes in 6.1, 13 before 5.19 and 14 from 6.3 on; `__bug_table` has 8
+    /// without file names; `.orc_unwind` has no relocations, and always 6 bytes.
+    pub(crate) fn entry_sizes(self) -> &'static [u64] {
+        match self {
+            Self::BugTable => &[12, 8, 16],
+            Self::ExTable => &[12, 8],
+            Self::JumpTable | Self::ParaInstructions => &[16],
+            Self::AltInstructions => &[12, 14, 13],
+            Self::StaticCallSites | Self::PrintkIndex | Self::McountLoc | Self::PatchableEntries => &[8],
+            Self::OrcUnwind => &[6],
+            Self::SmpLocks
+            | Self::CallSites
+            | Self::RetpolineSites
+            | Self::ReturnSites
+            | Self::OrcUnwindIp
+            | Self::IbtSeal
+            | Self::CfiSites => &[4],
+        }
+    }
+}
+
+impl Class {
+    /// Tells by name, type and flags.
+    pub(crate) fn of(section: &Section<'_>) -> Self {
+        let name = section.name;
+        if let Some(what) = name.strip_prefix(".update.") {
+            return author(what).map_or(Self::Table, Self::Author);
+        }
+        if !section.is_allocated() || section.kind == SHT_NOTE {
+            return Self::Skip;
+        }
+        if name.starts_with(".discard.") || name.starts_with(".note") || name == ".orc_header" {
+            return Self::Skip;
+        }
+        if let Some(special) = Special::ALL.into_iter().find(|special| special.section() == name) {
+            return Self::Special(special);
+        }
+        match name {
+            ".altinstr_replacement" => return Self::Replacement,
+            ".altinstr_aux" => return Self::Auxiliary,
+            ".modinfo" => return Self::ModuleText,
+            "__ksymtab_strings" => return Self::Strings,
+            _ => {}
+        }
+        if name.starts_with("___ksymtab") || name.starts_with("__ksymtab") {
+            return Self::Export;
+        }
+        if section.is_executable() {
+            return Self::Text;
+        }
+        if section.flags & u64::from(SHF_MERGE) != 0 {
+            let strings = section.flags & u64::from(SHF_STRINGS) != 0;
+            return if strings { Self::Strings } else { Self::Constants };
+        }
+        // pr_debug descriptors are variables of their functions, although the kernel also lists them.
+        let variables = [".data", ".bss", ".rodata", ".ref.data", "__dyndbg", "__verbose"];
+        if variables.iter().any(|base| is_or_below(name, base)) { Self::Data } else { Self::Table }
+    }
+}
+
+fn author(what: &str) -> Option<Author> {
+    match what {
+        "force" => Some(Author::Force),
+        "ignore" => Some(Author::Ignore),
+        _ => {
+            let slot = what.strip_prefix("callbacks.")?;
+            CallbackKind::ALL.into_iter().find(|kind| kind.name() == slot).map(Author::Callback)
+        }
+    }
+}
+
+/// Whether `name` is `base` or continues it after a dot.
+pub(crate) fn is_or_below(name: &str, base: &str) -> bool {
+    name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether the kernel frees this section after boot, or drops it when it is linked.
+pub(crate) fn is_freed(name: &str) -> bool {
+    [".init", ".exit", ".meminit", ".memexit", ".head"].iter().any(|base| is_or_below(name, base))
+        || name.ends_with(".init")
+}
+
+/// The section that `-ffunction-sections` or `-fdata-sections` split this one off: `.text.unlikely` for
+/// `.text.unlikely.foo`, but `.data..read_mostly` for itself, since the kernel named that one.
+pub(crate) fn base(name: &str) -> &str {
+    const BASES: [&str; 10] = [
+        ".text.unlikely",
+        ".text.hot",
+        ".text.startup",
+        ".text.exit",
+        ".text",
+        ".data.rel.ro",
+        ".data.rel",
+        ".data",
+        ".rodata",
+        ".bss",
+    ];
+    BASES
+        .into_iter()
+        .find(|base| {
+            name.strip_prefix(base).is_some_and(|rest| {
+                rest.is_empty() || (rest.starts_with('.') && !rest.starts_with("..") && rest != ".once")
+            })
+        })
+        .unwrap_or(name)
+}

@@ -1,0 +1,217 @@
+//! Tables with an entry for each place that needs attention, grouped by the function that holds the place.
+//!
+//! The size of an entry differs between kernel versions (`.altinstructions` has had 12, 13 and 14 bytes), so
+//! it is not taken on trust: of the sizes that occur, the one counts with which every entry starts with a
+//! relocation. A table for which none fits is refused.
+
+use std::collections::HashMap;
+
+use super::refusal::{Refusal, Refused, Subject};
+use super::sections::{Class, Special};
+use super::unit::{AtomId, Bias, Target, Unit};
+
+/// One entry of a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    owner: AtomId,
+    start: u32,
+    /// Which table.
+    pub(crate) table: Special,
+}
+
+/// All entries of a unit, by owner.
+#[derive(Debug, Default)]
+pub(crate) struct Entries {
+    entries: Vec<Entry>,
+    shapes: HashMap<Special, Shape>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    section: usize,
+    entry_size: u64,
+    section_size: u64,
+}
+
+impl Entry {
+    /// Offset of its first byte in the table.
+    pub(crate) fn start(&self) -> u64 {
+        u64::from(self.start)
+    }
+}
+
+impl Entries {
+    /// Groups all entries of a unit; tables of unknown shape are reported and left out.
+    pub(crate) fn read(unit: &Unit<'_>, refused: &mut Vec<Refused>) -> Self {
+        let mut found = Self::default();
+        let mut replaced: HashMap<AtomId, AtomId> = HashMap::new();
+        for table in order() {
+            match found.shape(unit, table) {
+                Ok(None) => continue,
+                Ok(Some(shape)) => {
+                    found.shapes.insert(table, shape);
+                }
+                Err(detail) => {
+                    let subject = Subject::Section(table.section().to_owned());
+                    refused.push(Refused { subject, reason: Refusal::SpecialSection { detail } });
+                    continue;
+                }
+            }
+            found.collect(unit, table, &mut replaced);
+        }
+        found.entries.sort_by_key(|entry| (entry.owner, entry.table, entry.start));
+        found.entries.shrink_to_fit();
+        found
+    }
+
+    /// The entries of a function, by table and offset.
+    pub(crate) fn of(&self, owner: AtomId) -> &[Entry] {
+        let first = self.entries.partition_point(|entry| entry.owner < owner);
+        let count = self.entries[first..].partition_point(|entry| entry.owner == owner);
+        &self.entries[first..first + count]
+    }
+
+    /// The section of a table, if the unit has it.
+    pub(crate) fn section(&self, table: Special) -> Option<usize> {
+        self.shapes.get(&table).map(|shape| shape.section)
+    }
+
+    /// Size of the table's entries.
+    pub(crate) fn entry_size(&self, table: Special) -> u64 {
+        self.shapes.get(&table).map_or(0, |shape| shape.entry_size)
+    }
+
+    /// Offsets of an entry's bytes in its section.
+    pub(crate) fn range(&self, entry: &Entry) -> std::ops::Range<u64> {
+        let start = entry.start();
+        let end = self.shapes.get(&entry.table).map_or(start, |shape| {
+            // The last paravirt entry has no padding behind it in some versions.
+            (start + shape.entry_size).min(shape.section_size)
+        });
+        start..end
+    }
+
+    fn shape(&self, unit: &Unit<'_>, table: Special) -> Result<Option<Shape>, String> {
+        let mut sections = unit.sections_of(Class::Special(table)).filter(|section| section.size > 0);
+        let Some(section) = sections.next() else { return Ok(None) };
+        if sections.next().is_some() {
+            return Err("the section stands twice".to_owned());
+        }
+        let size = section.size;
+        if size > u64::from(u32::MAX) || section.data.len() as u64 != size {
+            return Err(format!("{size:#x} bytes, of which {:#x} are in the file", section.data.len()));
+        }
+        let shape = |entry_size| Shape { section: section.index, entry_size, section_size: size };
+        if table == Special::OrcUnwind {
+            let (entry_size, count) = (6, size / 6);
+            let places = self.shapes.get(&Special::OrcUnwindIp).map(|ip| ip.section_size / ip.entry_size);
+            return if size % entry_size == 0 && places == Some(count) {
+                Ok(Some(shape(entry_size)))
+            } else {
+                Err(format!("{size} bytes for {places:?} places"))
+            };
+        }
+        let relocations = unit.relocations(section.index);
+        let fits = |entry_size: u64| {
+            let rest = size % entry_size;
+            let short = table == Special::ParaInstructions && rest >= 12;
+            if rest != 0 && !short {
+                return false;
+            }
+            let mut next = 0;
+            for index in 0..relocations.len() {
+                let offset = relocations.get(index).offset;
+                if offset == next {
+                    next += entry_size;
+                } else if offset > next {
+                    return false;
+                }
+            }
+            next >= size
+        };
+        match table.entry_sizes().iter().copied().find(|&entry_size| fits(entry_size)) {
+            Some(entry_size) => Ok(Some(shape(entry_size))),
+            None => Err(format!(
+                "{size} bytes with {} relocations are not entries of {:?} bytes",
+                relocations.len(),
+                table.entry_sizes()
+            )),
+        }
+    }
+
+    fn collect(&mut self, unit: &Unit<'_>, table: Special, replaced: &mut HashMap<AtomId, AtomId>) {
+        let Some(shape) = self.shapes.get(&table).copied() else { return };
+        if table == Special::OrcUnwind {
+            return self.collect_orc();
+        }
+        let functions = (table == Special::PrintkIndex).then(|| functions_by_name(unit));
+        let relocations = unit.relocations(shape.section);
+        let mut start = 0;
+        while start < shape.section_size {
+            let mut references = relocations.within(start..start + shape.entry_size);
+            let first = references.next().map(|reloc| unit.target(&reloc, Bias::NONE));
+            let mut owner = match first {
+                Some(Target::Atom { atom, .. }) => Some(atom),
+                _ => None,
+            };
+            if let Some(functions) = &functions {
+                owner = owner.and_then(|entry| printing_function(unit, entry, functions));
+            }
+            if let Some(owner) = owner.and_then(|atom| owning_function(unit, atom, replaced)) {
+                if table == Special::AltInstructions
+                    && let Some(reloc) = references.next()
+                    && let Target::Atom { atom, .. } = unit.target(&reloc, Bias::NONE)
+                {
+                    replaced.insert(atom, owner);
+                }
+                self.entries.push(Entry { owner, start: start as u32, table });
+            }
+            start += shape.entry_size;
+        }
+    }
+
+    /// Each entry of `.orc_unwind` has the owner of the entry of the same number in `.orc_unwind_ip`.
+    fn collect_orc(&mut self) {
+        let places = self.entries.len();
+        for index in 0..places {
+            let place = self.entries[index];
+            if place.table == Special::OrcUnwindIp {
+                let start = place.start / 4 * 6;
+                self.entries.push(Entry { owner: place.owner, start, table: Special::OrcUnwind });
+            }
+        }
+    }
+}
+
+/// Alternatives first: they tell whose a replacement is, which other tables may refer to.
+fn order() -> impl Iterator<Item = Special> {
+    let rest = Special::ALL.into_iter().filter(|table| *table != Special::AltInstructions);
+    std::iter::once(Special::AltInstructions).chain(rest)
+}
+
+fn owning_function(unit: &Unit<'_>, atom: AtomId, replaced: &HashMap<AtomId, AtomId>) -> Option<AtomId> {
+    match unit.class(unit.atom(atom).section()) {
+        Class::Text => Some(atom),
+        Class::Replacement => replaced.get(&atom).copied(),
+        // It jumps back to where it belongs.
+        Class::Auxiliary => unit.references(atom).into_iter().find_map(|reference| match reference.target {
+            Target::Atom { atom, .. } if unit.is_function(atom) => Some(atom),
+            _ => None,
+        }),
+        _ => None,
+    }
+}
+
+fn functions_by_name<'d>(unit: &Unit<'d>) -> HashMap<&'d str, AtomId> {
+    unit.atoms().filter(|&atom| unit.is_function(atom)).map(|atom| (unit.name(atom), atom)).collect()
+}
+
+/// The function that a `struct pi_entry` names in its second field.
+fn printing_function(unit: &Unit<'_>, entry: AtomId, functions: &HashMap<&str, AtomId>) -> Option<AtomId> {
+    let start = unit.atom(entry).start;
+    let reloc = unit.relocations_of(entry).find(|reloc| reloc.offset == start + 8)?;
+    let Target::Atom { atom, offset } = unit.target(&reloc, Bias::NONE) else { return None };
+    let bytes = unit.bytes(atom).get(usize::try_from(offset).ok()?..)?;
+    let name = bytes.split(|&byte| byte == 0).next()?;
+    functions.get(std::str::from_utf8(name).ok()?).copied()
+}

@@ -1,0 +1,200 @@
+//! The command line of the lab: machines by hand.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+use crate::lab::Lab;
+use crate::lab::kernel::DEFAULT_RELEASE;
+use crate::lab::machine::Machine;
+use crate::lab::spec::MachineSpec;
+
+#[derive(Debug, Parser)]
+#[command(name = "vm-tests", about = "Run stock Debian kernels in virtual machines")]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Install what the lab needs and build its images, without starting a machine
+    Prepare(Size),
+    /// Start a named machine in the background
+    Up {
+        /// Name to address the machine by
+        #[arg(long)]
+        name: String,
+        /// Boot instead of continuing a snapshot of a booted machine
+        #[arg(long)]
+        cold: bool,
+        #[command(flatten)]
+        size: Size,
+    },
+    /// Run a command in a named machine; the exit code is the command's
+    Exec {
+        /// The machine
+        name: String,
+        /// Seconds to wait for the command
+        #[arg(long, default_value_t = 600)]
+        timeout: u64,
+        /// Program and arguments; nothing is expanded, use `sh -c` for a script
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+    /// Copy a file into a named machine
+    Push {
+        /// The machine
+        name: String,
+        /// File of this host
+        file: PathBuf,
+        /// Path in the guest
+        target: String,
+    },
+    /// Copy a file out of a named machine
+    Pull {
+        /// The machine
+        name: String,
+        /// Path in the guest
+        file: String,
+        /// File of this host
+        target: PathBuf,
+    },
+    /// Log in to a named machine
+    Shell {
+        /// The machine
+        name: String,
+    },
+    /// Print the kernel log that a named machine wrote to its console
+    Console {
+        /// The machine
+        name: String,
+    },
+    /// Cut the power of a named machine and boot it again from its disk
+    Cut {
+        /// The machine
+        name: String,
+    },
+    /// Stop a named machine and remove its disk
+    Down {
+        /// The machines
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// List the named machines
+    List,
+    /// Run one command in a fresh machine that ends with it
+    Run {
+        #[command(flatten)]
+        size: Size,
+        /// Copy a file of this host into the machine first
+        #[arg(long, value_name = "FILE:DEST")]
+        push: Vec<String>,
+        /// Program and arguments
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Size {
+    /// Kernel release
+    #[arg(long, default_value = DEFAULT_RELEASE)]
+    kernel: String,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 1024)]
+    memory: u32,
+    /// Virtual processors
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Word to add to the kernel's command line
+    #[arg(long, value_name = "WORD")]
+    append: Vec<String>,
+}
+
+impl Size {
+    fn spec(&self) -> MachineSpec {
+        MachineSpec {
+            kernel: self.kernel.clone(),
+            memory_mib: self.memory,
+            cpus: self.cpus,
+            kernel_arguments: self.append.clone(),
+        }
+    }
+}
+
+/// Parses the command line and obeys it; returns the exit code.
+pub fn run() -> Result<u8> {
+    match Cli::parse().command {
+        Action::Prepare(size) => {
+            Lab::open()?.ready(&size.spec())?;
+            Ok(0)
+        }
+        Action::Up { name, cold, size } => {
+            let lab = Lab::open()?;
+            let spec = size.spec();
+            let machine = if cold { lab.boot_kept(&name, &spec)? } else { lab.up(&name, &spec)? };
+            println!("{name} is up; its files are in {}", machine.dir().display());
+            println!("log in: {}", machine.ssh().join(" "));
+            Ok(0)
+        }
+        Action::Exec { name, timeout, command } => {
+            let machine = Lab::open()?.attach(&name)?;
+            pass_through(&machine, &command, Duration::from_secs(timeout))
+        }
+        Action::Push { name, file, target } => {
+            Lab::open()?.attach(&name)?.guest().push(&file, &target)?;
+            Ok(0)
+        }
+        Action::Pull { name, file, target } => {
+            Lab::open()?.attach(&name)?.guest().pull(&file, &target)?;
+            Ok(0)
+        }
+        Action::Shell { name } => {
+            let line = Lab::open()?.attach(&name)?.ssh();
+            let status = Command::new(&line[0]).args(&line[1..]).status().context("ssh")?;
+            Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+        }
+        Action::Console { name } => {
+            print!("{}", Lab::open()?.attach(&name)?.console()?);
+            Ok(0)
+        }
+        Action::Cut { name } => {
+            let mut machine = Lab::open()?.attach(&name)?;
+            machine.cut_power()?;
+            machine.boot_again()?;
+            Ok(0)
+        }
+        Action::Down { names } => {
+            let lab = Lab::open()?;
+            names.iter().try_for_each(|name| lab.attach(name)?.discard())?;
+            Ok(0)
+        }
+        Action::List => {
+            let lab = Lab::open()?;
+            for name in lab.names()? {
+                let mut machine = lab.attach(&name)?;
+                let state = if machine.is_running() { "running" } else { "stopped" };
+                println!("{name}\t{state}\t{}", machine.spec().kernel);
+            }
+            Ok(0)
+        }
+        Action::Run { size, push, command } => {
+            let machine = Lab::open()?.ready(&size.spec())?;
+            for pair in &push {
+                let (file, target) = pair.split_once(':').context("--push takes FILE:DEST")?;
+                machine.guest().push(file.as_ref(), target)?;
+            }
+            pass_through(&machine, &command, Duration::from_secs(3600))
+        }
+    }
+}
+
+fn pass_through(machine: &Machine, command: &[String], timeout: Duration) -> Result<u8> {
+    let status = machine.command(command).timeout(timeout).stream(&mut io::stdout(), &mut io::stderr())?;
+    Ok(u8::try_from(status).unwrap_or(1))
+}

@@ -1,0 +1,92 @@
+//! The lab's store of built things: images, kernels, keys, snapshots. It lies outside the repository.
+//!
+//! Invariants: an entry is complete or absent (built in a temporary directory and renamed); its name
+//! holds a digest of the recipe it was built from, so a changed recipe builds anew; one process builds
+//! an entry while others wait for it.
+//!
+//! Old entries are not collected: deleting the directory is always safe while no machine runs.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use sha2::{Digest, Sha256};
+
+/// The cache directory.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// Opens `$UPDATE_LAB_CACHE`, else `$XDG_CACHE_HOME/update-lab`, else `~/.cache/update-lab`.
+    pub fn open() -> Result<Self> {
+        let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let root = from_env("UPDATE_LAB_CACHE")
+            .or_else(|| from_env("XDG_CACHE_HOME").map(|dir| dir.join("update-lab")))
+            .or_else(|| from_env("HOME").map(|dir| dir.join(".cache/update-lab")))
+            .ok_or_else(|| anyhow!("none of UPDATE_LAB_CACHE, XDG_CACHE_HOME and HOME is set"))?;
+        for dir in ["locks", "machines"] {
+            fs::create_dir_all(root.join(dir))
+                .with_context(|| format!("the lab's cache {} cannot be made", root.display()))?;
+        }
+        Ok(Self { root: root.canonicalize()? })
+    }
+
+    /// The directory that holds one subdirectory per machine.
+    pub fn machines(&self) -> PathBuf {
+        self.root.join("machines")
+    }
+
+    /// Returns the directory of the entry `kind` made from `recipe`, building it first if absent.
+    ///
+    /// `build` fills the empty directory that it is given.
+    pub fn entry(
+        &self,
+        kind: &str,
+        recipe: &Recipe,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let name = format!("{kind}-{}", recipe.digest());
+        let ready = self.root.join(&name);
+        if ready.is_dir() {
+            return Ok(ready);
+        }
+        let lock = File::create(self.root.join("locks").join(&name))?;
+        lock.lock().with_context(|| format!("waiting for another process that builds {name}"))?;
+        if ready.is_dir() {
+            return Ok(ready);
+        }
+        let building = tempfile::Builder::new().prefix(".building-").tempdir_in(&self.root)?;
+        build(building.path()).with_context(|| format!("building {kind} for the lab"))?;
+        fs::rename(building.keep(), &ready)?;
+        Ok(ready)
+    }
+}
+
+/// Everything that decides what a built entry contains.
+#[derive(Debug, Clone, Default)]
+pub struct Recipe(Sha256);
+
+impl Recipe {
+    /// A recipe of these ingredients, in order.
+    pub fn of<I: AsRef<[u8]>>(ingredients: impl IntoIterator<Item = I>) -> Self {
+        let mut recipe = Self::default();
+        for ingredient in ingredients {
+            recipe.add(ingredient);
+        }
+        recipe
+    }
+
+    /// Adds one ingredient; its length is hashed too, so that ingredients do not run into each other.
+    pub fn add(&mut self, ingredient: impl AsRef<[u8]>) {
+        let bytes = ingredient.as_ref();
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// The first 12 hex digits of the digest.
+    pub fn digest(&self) -> String {
+        hex::encode(&self.0.clone().finalize()[..6])
+    }
+}

@@ -1,0 +1,129 @@
+//! The root file system of lab machines: a small Debian bookworm, made once and never written again.
+//!
+//! Machines write to a layer of their own on top of it (see [`super::disk`]). The image holds no kernel
+//! modules; those come on a second disk with the kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::cache::{Cache, Recipe};
+use super::host::{self, Step, program, run};
+use super::kernel::compile_static;
+
+const CUSTOMIZE: &str = include_str!("../../guest/customize.sh");
+const RUNNER_SOURCE: &str = include_str!("../../guest/runner.c");
+const FORMAT: &str = "root-1";
+/// Size of the root file system as the guest sees it; the file is sparse.
+const SIZE: &str = "8G";
+
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "criu",
+    "curl",
+    "e2fsprogs",
+    "iproute2",
+    "iptables",
+    "iputils-ping",
+    "kexec-tools",
+    "kmod",
+    "netcat-openbsd",
+    "nftables",
+    "openssh-server",
+    "procps",
+    "runc",
+    "socat",
+    "strace",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "xfsprogs",
+    "zstd",
+];
+
+const SOURCES: &[&str] = &[
+    "deb http://deb.debian.org/debian bookworm main",
+    "deb http://deb.debian.org/debian bookworm-updates main",
+    "deb http://deb.debian.org/debian-security bookworm-security main",
+];
+
+/// The root image and the keys that open it.
+#[derive(Debug, Clone)]
+pub struct Image {
+    dir: PathBuf,
+    keys: PathBuf,
+}
+
+impl Image {
+    /// Builds the image, or finds it in the cache.
+    pub fn prepare(cache: &Cache) -> Result<Self> {
+        let keys = cache.entry("keys", &Recipe::of(["1"]), make_keys)?;
+        let mut recipe = Recipe::of([FORMAT, SIZE, CUSTOMIZE, RUNNER_SOURCE]);
+        PACKAGES.iter().chain(SOURCES).for_each(|line| recipe.add(line));
+        recipe.add(fs::read(keys.join("id_ed25519.pub"))?);
+        let dir = cache.entry("root", &recipe, |dir| build(dir, &keys))?;
+        Ok(Self { dir, keys })
+    }
+
+    /// Raw ext4 image. Read only.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("root.ext4")
+    }
+
+    /// Private key that root's ssh login accepts.
+    pub fn login_key(&self) -> PathBuf {
+        self.keys.join("id_ed25519")
+    }
+
+    /// Name of the cache entry: changes when the image changes.
+    pub fn identity(&self) -> String {
+        self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+fn make_keys(dir: &Path) -> Result<()> {
+    for name in ["id_ed25519", "host_ed25519"] {
+        run(program("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"])
+            .arg(dir.join(name)))?;
+    }
+    Ok(())
+}
+
+fn build(dir: &Path, keys: &Path) -> Result<()> {
+    let step = Step::begin("making the guest's Debian root (downloads about 70 MB)");
+    let tar = dir.join("root.tar");
+    let mut bootstrap = program("mmdebstrap");
+    bootstrap.args([
+        "--quiet",
+        "--variant=essential",
+        "--format=tar",
+        "--aptopt=Acquire::Languages \"none\"",
+        "--aptopt=Apt::Install-Recommends \"false\"",
+    ]);
+    for excluded in ["doc", "man", "locale", "info", "lintian"] {
+        bootstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{excluded}/*"));
+    }
+    bootstrap.arg(format!("--include={}", PACKAGES.join(","))).arg("bookworm").arg(&tar).args(SOURCES);
+    run(&mut bootstrap)?;
+
+    let runner = dir.join("lab-runner");
+    compile_static(RUNNER_SOURCE, &runner)?;
+    let script = "set -e; mkdir root; tar -xpf root.tar -C root --numeric-owner; \
+        sh -c \"$CUSTOMIZE\" customize \"$PWD/root\"; \
+        mke2fs -q -t ext4 -L root -d root root.ext4 \"$SIZE\"; rm -rf root root.tar";
+    let mut pack = if host::is_root() { program("sh") } else { program("fakeroot") };
+    if !host::is_root() {
+        pack.arg("sh");
+    }
+    run(pack
+        .args(["-c", script])
+        .current_dir(dir)
+        .env("CUSTOMIZE", CUSTOMIZE)
+        .env("SIZE", SIZE)
+        .env("RUNNER", &runner)
+        .env("KEYS", keys))?;
+    step.end();
+    Ok(())
+}

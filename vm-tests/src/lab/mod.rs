@@ -1,0 +1,213 @@
+//! The lab: stock Debian kernels in virtual machines, made and run without any set-up by hand.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`host`] | packages that the lab needs on this machine |
+//! | [`cache`] | where built things are kept, each built once |
+//! | [`kernel`] | kernel packages: image, modules, headers |
+//! | [`initramfs`] | the few files that a kernel needs to find its root |
+//! | [`image`] | the guest's Debian root |
+//! | [`spec`] | what kind of machine is wanted |
+//! | [`qemu`], [`qmp`] | QEMU's command line, life and monitor |
+//! | [`control`] | run commands in a guest, copy files |
+//! | [`signal`] | guest programs tell the host where they are |
+//! | [`console`] | the kernel log, and signs of harm in it |
+//! | [`machine`] | a machine: power cuts, boots, snapshots |
+//!
+//! [`Lab`] is the way in.
+
+pub mod cache;
+pub mod console;
+pub mod control;
+pub mod host;
+pub mod image;
+pub mod initramfs;
+pub mod kernel;
+pub mod machine;
+pub mod qemu;
+mod qmp;
+pub mod signal;
+pub mod spec;
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::cache::{Cache, Recipe};
+use self::host::Step;
+use self::image::Image;
+use self::kernel::Kernel;
+use self::machine::{Home, Machine, Record, Snapshot, layer};
+use self::qemu::{Begin, Lifetime};
+use self::spec::MachineSpec;
+
+/// Everything that machines are made of, ready for use.
+#[derive(Debug)]
+pub struct Lab {
+    cache: Cache,
+    image: Image,
+}
+
+impl Lab {
+    /// Installs what is missing, builds or finds the root image, and clears away what dead runs left.
+    pub fn open() -> Result<Self> {
+        host::require(host::NEEDS)?;
+        let cache = Cache::open()?;
+        let image = Image::prepare(&cache)?;
+        let lab = Self { cache, image };
+        lab.sweep()?;
+        Ok(lab)
+    }
+
+    /// The store of built things.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// A kernel's files, fetched when they are not there.
+    pub fn kernel(&self, release: &str) -> Result<Kernel> {
+        Kernel::prepare(&self.cache, release)
+    }
+
+    /// Boots a machine from nothing, and waits until all of its units are up.
+    pub fn boot(&self, spec: &MachineSpec) -> Result<Machine> {
+        self.begin(Home::create(self.unused_place()?)?, spec, Lifetime::Owned, None)
+    }
+
+    /// Like [`Self::boot`], in about a second: continues a snapshot of a booted machine, which is made
+    /// the first time and kept in the cache.
+    pub fn ready(&self, spec: &MachineSpec) -> Result<Machine> {
+        self.restore(&self.ready_snapshot(spec)?)
+    }
+
+    /// Starts a machine that goes on where the snapshot was taken.
+    pub fn restore(&self, snapshot: &Snapshot) -> Result<Machine> {
+        self.begin(Home::create(self.unused_place()?)?, snapshot.spec(), Lifetime::Owned, Some(snapshot))
+    }
+
+    /// Like [`Self::ready`], but the machine has a name and outlives this process.
+    pub fn up(&self, name: &str, spec: &MachineSpec) -> Result<Machine> {
+        self.keep(name, &self.ready_snapshot(spec)?)
+    }
+
+    /// Like [`Self::restore`], but the machine has a name and outlives this process.
+    pub fn keep(&self, name: &str, snapshot: &Snapshot) -> Result<Machine> {
+        let home = Home::create(self.place_of(name)?)?;
+        self.begin(home, snapshot.spec(), Lifetime::Kept, Some(snapshot))
+    }
+
+    /// Like [`Self::boot`], but the machine has a name and outlives this process.
+    pub fn boot_kept(&self, name: &str, spec: &MachineSpec) -> Result<Machine> {
+        self.begin(Home::create(self.place_of(name)?)?, spec, Lifetime::Kept, None)
+    }
+
+    /// A snapshot that is made once by `set_up` on a booted machine, and then found in the cache.
+    ///
+    /// `recipe` must hold all that decides the outcome of `set_up`; image, kernel and size of the
+    /// machine are added here.
+    pub fn snapshot(
+        &self,
+        kind: &str,
+        spec: &MachineSpec,
+        mut recipe: Recipe,
+        set_up: impl FnOnce(&mut Machine) -> Result<()>,
+    ) -> Result<Snapshot> {
+        let kernel = self.kernel(&spec.kernel)?;
+        let qemu = host::run(host::program("qemu-system-x86_64").arg("--version"))?;
+        recipe.add("snapshot-1");
+        recipe.add(self.image.identity());
+        recipe.add(kernel.initramfs().display().to_string());
+        recipe.add(serde_json::to_vec(spec)?);
+        recipe.add(qemu);
+        recipe.add(std::env::var("LAB_ACCEL").unwrap_or_default());
+        let dir = self.cache.entry(&format!("snapshot-{kind}"), &recipe, |dir| {
+            let step = Step::begin(&format!("booting {} for the snapshot `{kind}`", spec.kernel));
+            let mut machine = self.boot(spec)?;
+            set_up(&mut machine)?;
+            machine.snapshot_into(dir)?;
+            step.end();
+            Ok(())
+        })?;
+        Snapshot::open(&dir)
+    }
+
+    /// A machine started by [`Self::up`], perhaps by another process.
+    pub fn attach(&self, name: &str) -> Result<Machine> {
+        let dir = self.place_of(name)?;
+        let record = Record::read(&dir).with_context(|| format!("there is no machine `{name}`"))?;
+        ensure!(record.lifetime == Lifetime::Kept, "the machine `{name}` belongs to another process");
+        let kernel = self.kernel(&record.spec.kernel)?;
+        Ok(Machine::attach(Home::open(dir, record.sockets.clone())?, kernel, record))
+    }
+
+    /// Names of the kept machines.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.cache.machines())? {
+            let entry = entry?;
+            if Record::read(&entry.path()).is_ok_and(|record| record.lifetime == Lifetime::Kept) {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn ready_snapshot(&self, spec: &MachineSpec) -> Result<Snapshot> {
+        self.snapshot("ready", spec, Recipe::default(), |_| Ok(()))
+    }
+
+    fn begin(
+        &self,
+        home: Home,
+        spec: &MachineSpec,
+        lifetime: Lifetime,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Machine> {
+        let kernel = self.kernel(&spec.kernel)?;
+        let disk = home.dir.join("disk.qcow2");
+        let key = self.image.login_key();
+        match snapshot {
+            None => {
+                layer(&self.image.disk(), "raw", &disk)?;
+                Machine::start(home, spec.clone(), kernel, key, lifetime, Begin::Boot)
+            }
+            Some(snapshot) => {
+                layer(&snapshot.disk(), "qcow2", &disk)?;
+                let memory = snapshot.memory();
+                Machine::start(home, spec.clone(), kernel, key, lifetime, Begin::Resume(&memory))
+            }
+        }
+    }
+
+    fn place_of(&self, name: &str) -> Result<PathBuf> {
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(fine) {
+            bail!("`{name}` is no name for a machine: use letters, digits, `-`, `_` and `.`");
+        }
+        Ok(self.cache.machines().join(name))
+    }
+
+    /// A directory name that no other machine has.
+    fn unused_place(&self) -> Result<PathBuf> {
+        let dir = tempfile::Builder::new().prefix("~").tempdir_in(self.cache.machines())?;
+        let path = dir.path().to_owned();
+        dir.close()?;
+        Ok(path)
+    }
+
+    /// Removes the files of owned machines whose owner is gone.
+    fn sweep(&self) -> Result<()> {
+        for entry in fs::read_dir(self.cache.machines())? {
+            let dir = entry?.path();
+            let Ok(record) = Record::read(&dir) else { continue };
+            let abandoned = File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+            if record.lifetime == Lifetime::Owned && abandoned {
+                let _ = fs::remove_dir_all(&record.sockets);
+                let _ = fs::remove_dir_all(&dir);
+            }
+        }
+        Ok(())
+    }
+}

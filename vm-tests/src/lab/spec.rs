@@ -1,0 +1,59 @@
+//! What kind of machine is wanted.
+
+use serde::{Deserialize, Serialize};
+
+use super::kernel::DEFAULT_RELEASE;
+
+/// Kernel and size of a machine. Start from [`MachineSpec::default`] and change what matters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// Kernel release, like `6.1.0-50-amd64`.
+    pub kernel: String,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Words added to the kernel's command line.
+    pub kernel_arguments: Vec<String>,
+}
+
+impl Default for MachineSpec {
+    fn default() -> Self {
+        Self { kernel: DEFAULT_RELEASE.to_owned(), memory_mib: 1024, cpus: 2, kernel_arguments: Vec::new() }
+    }
+}
+
+impl MachineSpec {
+    /// The default machine with another kernel.
+    pub fn with_kernel(release: &str) -> Self {
+        Self { kernel: release.to_owned(), ..Self::default() }
+    }
+
+    /// Sets the memory, in MiB.
+    pub fn memory_mib(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Sets the number of virtual processors.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Adds a word to the kernel's command line.
+    pub fn kernel_argument(mut self, word: &str) -> Self {
+        self.kernel_arguments.push(word.to_owned());
+        self
+    }
+
+    /// `loglevel=6`: the console shows notices and worse. All of it is slow, emulated byte by byte.
+    pub(crate) fn kernel_command_line(&self) -> String {
+        let mut line = "console=ttyS0 loglevel=6 net.ifnames=0".to_owned();
+        for word in &self.kernel_arguments {
+            line.push(' ');
+            line.push_str(word);
+        }
+        line
+    }
+}

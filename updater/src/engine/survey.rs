@@ -13,7 +13,7 @@ use crate::plan::facts::{
     AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
 };
 use crate::runtime::{
-    Container, ContainerId, ContainerRuntime, ContainerStatus, RootfsMounts, affected, dumpability,
+    Container, ContainerId, ContainerRuntime, ContainerStatus, RootfsMounts, affected::MappedFiles, dumpability,
 };
 
 impl Engine {
@@ -153,9 +153,10 @@ impl Engine {
             .iter()
             .flat_map(|(_, layer)| layer.replaces.iter().map(|file| file.identity.clone()))
             .collect();
+        let mut files = MappedFiles::default();
         let mut found = Vec::new();
         for container in running {
-            let mapped = affected::matches(&container, &identities)?;
+            let mapped = files.matches(&container, &identities)?;
             let by: Vec<AffectedBy> = layers
                 .iter()
                 .filter(|(_, layer)| selects(layer, &container))
@@ -189,7 +190,7 @@ impl Engine {
 
     fn container_facts(&self, container: Container) -> Result<ContainerFacts, EngineError> {
         let topology = self.mounts.current(&container.rootfs)?;
-        let verdict = dumpability::judge(&container, &self.config.runc_root);
+        let verdict = dumpability::judge(&container);
         let unmet = verdict
             .iter()
             .filter(|obstacle| obstacle.forbids_restart())

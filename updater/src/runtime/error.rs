@@ -125,6 +125,16 @@ pub enum RuntimeError {
         /// The reason.
         source: ImageError,
     },
+    /// What a process has mapped could not be read.
+    #[error("could not read what process {pid} of container {id} has mapped")]
+    Maps {
+        /// The container.
+        id: ContainerId,
+        /// The process.
+        pid: super::container::Pid,
+        /// The reason.
+        source: std::io::Error,
+    },
     /// A directory for images could not be made.
     #[error("could not prepare {path} for a checkpoint")]
     Prepare {

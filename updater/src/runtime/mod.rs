@@ -18,11 +18,12 @@
 //! - External programs are run from [`command`] only; the end of their stderr is in the error.
 //! - Nothing here decides: which container, in which order and what to do on failure is the plan's.
 
-pub mod pending;
-pub use pending::*;
+pub mod affected;
+mod buildid;
 pub mod cgroup;
 pub mod command;
 pub mod container;
+pub mod dumpability;
 pub mod error;
 pub mod hold;
 pub mod images;
@@ -43,12 +44,12 @@ use std::time::Duration;
 use manifests::{LayerFormat, Probe, Sha256};
 
 pub use cgroup::{CgroupError, CgroupLimits, CgroupRecord, KnobDifference};
+pub use command::HeldLock;
 pub use container::{
-    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase, ExecOutcome,
-    NetworkPlace, Pid, Restored,
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase,
+    ExecOutcome, NetworkPlace, Pid, Restored,
 };
 pub use error::RuntimeError;
-pub use command::HeldLock;
 pub use hold::{Farewell, HoldError, HoldName, LeftoverLock, NftHold};
 pub use images::{CheckpointContent, CheckpointedFile, CheckpointedProcess, Connection, FilePlace};
 pub use layer::{Layer, LayerError, LayerStore};

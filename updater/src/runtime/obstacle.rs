@@ -73,8 +73,6 @@ pub enum ObstacleKind {
     MissingProgram,
     /// A kernel module that is needed is not available.
     MissingModule,
-    /// The root file system cannot be stacked.
-    Rootfs,
     /// The container could not be looked at.
     Unreadable,
 }
@@ -154,8 +152,18 @@ impl ObstacleKind {
             Self::OpenFileOnVolume => "a volume is not put back, so the file may differ when it comes back",
             Self::MissingProgram => "it is needed for checkpoints",
             Self::MissingModule => "CRIU needs it to read sockets",
-            Self::Rootfs => "the fix cannot be stacked on it",
             Self::Unreadable => "what cannot be judged is not touched",
+        }
+    }
+}
+
+impl Obstacle {
+    /// Whether it stands in the way of a restart too, checkpoint or not.
+    pub fn forbids_restart(&self) -> bool {
+        match self.kind {
+            ObstacleKind::TerminalWanted | ObstacleKind::Supervised => true,
+            ObstacleKind::MissingProgram => self.place == "runc",
+            _ => false,
         }
     }
 }

@@ -165,6 +165,21 @@ fn a_function_that_is_missing_or_data_or_not_traceable_is_refused() {
 }
 
 #[test]
+fn a_function_that_is_traceable_by_another_of_its_names_is_taken() {
+    let host = Host::new();
+    let traceable = "sys/kernel/tracing/available_filter_functions";
+    host.replace(traceable, "cmdline_proc_show\n", "__do_show\n");
+    let line = KALLSYMS.lines().find(|line| line.ends_with(" cmdline_proc_show")).unwrap();
+    host.replace(
+        "proc/kallsyms",
+        line,
+        &format!("{line}\n{}", line.replace("cmdline_proc_show", "__do_show")),
+    );
+    let findings = host.check("one-function");
+    assert!(loadable(&findings), "{findings:#?}");
+}
+
+#[test]
 fn a_name_that_stands_twice_needs_a_position_and_one_that_exists() {
     let twice = "ffffffff81000180 t cmdline_proc_show\nffffffff81000200 T klp_enable_patch";
     let findings = Host::with(|host| {

@@ -6,22 +6,27 @@
 //! livepatch enable MODULE FILE DEADLINE   load, watch, unblock; turn back past the deadline
 //! livepatch remove MODULE DEADLINE        disable, watch, unload
 //! livepatch loaded                        what the kernel shows
+//! livepatch check FILE                    what the preflight finds about a module
 //! livepatch bare MODULE FILE              load and wait, and nothing else: the time to compare with
 //! ```
 //!
 //! Events and the report are lines of JSON on stdout; a failure is one line on stderr and status 1.
 
+use std::collections::HashMap;
 use std::env;
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use manifests::ModuleName;
+use patch_tools::check::check;
+use patch_tools::module::Module;
 use updater::host::sysfs::Roots;
 use updater::host::transition::TransitionEvent;
 use updater::host::{
-    CgroupFreezer, Enabled, LeaseStore, Livepatch, PatchState, Policy, Sysfs, SystemClock, Watcher, patching,
+    CgroupFreezer, Clock, Enabled, LeaseStore, Livepatch, PatchState, Policy, Sysfs, SystemClock, Watcher,
+    patching, preflight,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -31,7 +36,7 @@ fn main() -> anyhow::Result<()> {
     let freezer = CgroupFreezer::new("/sys/fs/cgroup");
     let leases = LeaseStore::new("/run/update/frozen");
     let watcher = Watcher { livepatch: &sysfs, freezer: &freezer, leases: &leases, clock: &SystemClock };
-    let begun = Instant::now();
+    let begun = SystemClock.elapsed();
     let report = match args[..] {
         ["enable", module, file, deadline] => {
             let image = open(file)?;
@@ -47,6 +52,12 @@ fn main() -> anyhow::Result<()> {
             serde_json::to_value(patching::remove(watcher, &name(module)?, &policy(deadline)?, &mut tell)?)?
         }
         ["loaded"] => serde_json::to_value(sysfs.loaded()?)?,
+        ["check", file] => {
+            let module = Module::parse(&std::fs::read(file)?)?;
+            let facts = preflight::facts(Path::new("/"), &module)?;
+            let exports = facts.exports.as_ref().map(HashMap::len);
+            serde_json::json!({ "exports": exports, "findings": check(&module, &facts) })
+        }
         ["bare", module, file] => {
             let module = name(module)?;
             sysfs.load(&module, &open(file)?)?;
@@ -56,10 +67,10 @@ fn main() -> anyhow::Result<()> {
             serde_json::Value::Null
         }
         _ => bail!(
-            "usage: livepatch enable MODULE FILE DEADLINE | remove MODULE DEADLINE | loaded | bare MODULE FILE"
+            "usage: livepatch enable MODULE FILE DEADLINE | remove MODULE DEADLINE | loaded | check FILE | bare MODULE FILE"
         ),
     };
-    println!("{}", serde_json::json!({ "report": report, "took_us": micros(begun.elapsed()) }));
+    println!("{}", serde_json::json!({ "report": report, "took_us": micros(SystemClock.elapsed() - begun) }));
     Ok(())
 }
 

@@ -80,6 +80,7 @@ fn vmlinux(
         match &scene.facts.traceable {
             Traceable::Unknown => unknown_traceable(&subject, findings),
             Traceable::Listed(_) if listed.contains(&(function.old_name.as_str(), "")) => {}
+            Traceable::Listed(text) if listed_by_another_name(scene, text, symbol.address) => {}
             Traceable::Sites(sites) if site_near(sites, symbol.address) => {}
             _ => not_traceable(&subject, findings),
         }
@@ -87,6 +88,14 @@ fn vmlinux(
             plausible(&subject, function, size, findings);
         }
     }
+}
+
+/// The list shows one name of several that a function has: of the entry of a system call without
+/// arguments it shows `__do_sys_fork`, where livepatches say `__x64_sys_fork`.
+fn listed_by_another_name(scene: &Scene<'_>, text: &[u8], address: u64) -> bool {
+    let names: HashSet<&[u8]> =
+        scene.facts.symbols.names_at(address).into_iter().map(str::as_bytes).collect();
+    !names.is_empty() && text.split(|byte| *byte == b'\n').any(|line| names.contains(line))
 }
 
 /// The index among `count` symbols of the name that `sympos` means, as `klp_find_object_symbol()` takes it.

@@ -47,6 +47,21 @@ impl SymbolList {
             Self::Image(kallsyms) => find_in_image(kallsyms, wanted),
         }
     }
+
+    /// Every name that an address has in `/proc/kallsyms`; none where addresses are hidden.
+    pub(super) fn names_at(&self, address: u64) -> Vec<&str> {
+        let Self::Proc(text) = self else { return Vec::new() };
+        if address == 0 {
+            return Vec::new();
+        }
+        let prefix = format!("{address:016x} ");
+        let lines = text.split(|byte| *byte == b'\n');
+        let named = lines.filter_map(|line| match line.strip_prefix(prefix.as_bytes())? {
+            [_, b' ', name @ ..] => std::str::from_utf8(name).ok()?.split('\t').next(),
+            _ => None,
+        });
+        named.collect()
+    }
 }
 
 impl FoundSymbols {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 pub use btf::{Btf, BtfMember, BtfStruct};
 pub use config::Config;
-pub use exports::{Export, Exports};
+pub use exports::{Export, ExportStrings, ExportTable, Exports, exports};
 pub use kallsyms::{Kallsyms, KallsymsSymbol};
 
 use crate::elf::{Elf, Malformed, Rule, Section};

@@ -11,6 +11,7 @@
 //! | [`freezer`] | [`Freezer`]: stop a container for a moment, and never forget to thaw it |
 //! | [`cgroup`] | control group paths, and whose they are |
 //! | [`preflight`] | would a livepatch load here, and does it do what its manifest says |
+//! | [`exports`] | the running kernel's exported symbols with their CRCs |
 //! | [`guard`] | whether a livepatch that may have crashed the host is loaded again |
 //! | [`survival`] | have systemd look whether the host lives on after a load |
 //! | [`clock`], [`boot`] | time, and which boot this is |
@@ -23,6 +24,7 @@ pub mod boot;
 pub mod cgroup;
 pub mod clock;
 pub mod error;
+pub mod exports;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod freezer;

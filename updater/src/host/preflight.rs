@@ -17,6 +17,7 @@ use patch_tools::check::{Finding, KernelFacts, Severity, check};
 use patch_tools::module::{self, Module};
 use thiserror::Error;
 
+use super::exports;
 use super::livepatch::LoadedPatch;
 
 /// The running kernel could not be looked at.
@@ -38,6 +39,14 @@ pub fn facts(root: &Path, module: &Module) -> Result<KernelFacts, PreflightError
     let mut facts = KernelFacts::from_running(root).map_err(PreflightError::Kernel)?;
     let directory = root.join("lib/modules").join(&facts.release);
     facts.add_module_files(&directory, module).map_err(PreflightError::Modules)?;
+    facts.exports = match exports::running(root, &facts) {
+        Ok(exports) => Some(exports),
+        Err(why) => {
+            // `check` notes that the CRCs are not known; this is for who wonders why.
+            tracing::debug!(error = &why as &dyn std::error::Error, "no CRCs of exported symbols");
+            None
+        }
+    };
     Ok(facts)
 }
 

@@ -4,10 +4,12 @@ mod support;
 
 use std::path::Path;
 
-use patch_tools::check::{Finding, KernelFacts, ObjectFacts, Severity, check, loadable};
+use patch_tools::check::{
+    Finding, KernelFacts, ObjectFacts, Severity, SymbolList, Traceable, check, loadable,
+};
 use patch_tools::image::{Export, KernelImage};
 use patch_tools::module::Module;
-use support::kernel::{Kallsyms, RELEASE, vmlinux};
+use support::kernel::{Kallsyms, RELEASE, kcore, vmlinux};
 use support::{compile, module};
 
 const KALLSYMS: &str = "\
@@ -329,6 +331,56 @@ fn without_kallsyms_there_are_no_facts() {
     assert!(KernelFacts::from_running(Path::new("/nonexistent")).is_err());
 }
 
+#[test]
+fn the_kernels_memory_tells_crcs_and_ftrace_locations_without_the_text_of_kallsyms() {
+    for order in [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast] {
+        let host = Host::new();
+        std::fs::write(host.0.path().join("proc/kcore"), kcore(order)).unwrap();
+        host.remove("proc/kallsyms");
+        host.remove("sys/kernel/tracing/available_filter_functions");
+        let module = module("one-function");
+        let mut facts = KernelFacts::gather(host.0.path(), &module).unwrap();
+        let exports = facts.exports.as_mut().unwrap();
+        assert_eq!(exports["klp_enable_patch"].crc, Some(0xb27d_e5fe));
+        assert_eq!(exports["klp_enable_patch"].namespace.as_deref(), Some("SPACE"));
+        exports.get_mut("klp_enable_patch").unwrap().namespace = None;
+        exports.get_mut("helper").unwrap().crc = None;
+        assert_eq!(check(&module, &facts), [], "{order:?}");
+    }
+}
+
+#[test]
+fn a_module_that_patches_modules_needs_the_text_of_kallsyms_beside_the_kernels_memory() {
+    let host = Host::new();
+    std::fs::write(host.0.path().join("proc/kcore"), kcore(Kallsyms::WithSequences)).unwrap();
+    let facts = KernelFacts::gather(host.0.path(), &module("several-objects")).unwrap();
+    assert!(matches!(facts.symbols, SymbolList::Proc(_)));
+    assert!(facts.exports.is_some());
+    host.remove("proc/kallsyms");
+    KernelFacts::gather(host.0.path(), &module("several-objects")).expect_err("no symbols of modules");
+}
+
+#[test]
+fn memory_that_does_not_look_as_expected_gives_way_to_the_text() {
+    let good = kcore(Kallsyms::WithSequences);
+    let damage = |text: &[u8]| {
+        let mut core = good.clone();
+        let at = core.windows(text.len()).position(|window| window == text).unwrap();
+        core[at] ^= 1;
+        core
+    };
+    for core in
+        [damage(b"VMCOREINFO"), damage(b"\x007\x008\x009\x00"), damage(b"\x07T_etext"), good[..5000].to_vec()]
+    {
+        let host = Host::new();
+        std::fs::write(host.0.path().join("proc/kcore"), core).unwrap();
+        let facts = KernelFacts::gather(host.0.path(), &module("one-function")).unwrap();
+        assert!(matches!(facts.symbols, SymbolList::Proc(_)));
+        assert!(matches!(facts.traceable, Traceable::Listed(_)));
+        assert!(facts.exports.is_none());
+    }
+}
+
 /// Facts of the small kernel, with exports that fit `one-function`.
 fn image_facts() -> KernelFacts {
     let mut facts = KernelFacts::from_image(&KernelImage::parse(&vmlinux(Kallsyms::WithSequences)).unwrap());
@@ -372,7 +424,7 @@ fn a_symbol_not_exported_or_in_a_namespace_not_imported_is_refused() {
 #[test]
 fn a_function_without_an_ftrace_location_in_the_image_is_refused() {
     let mut facts = image_facts();
-    facts.traceable = patch_tools::check::Traceable::Sites(vec![0xffff_ffff_8100_0200]);
+    facts.traceable = Traceable::Sites(vec![0xffff_ffff_8100_0200]);
     assert_eq!(refused(&check_image(&facts)), ("function-traceable", "vmlinux:cmdline_proc_show"));
 }
 
@@ -386,7 +438,7 @@ fn livepatch_symbols_and_relocations_are_checked_against_the_kernel() {
     assert_eq!(refused(&findings), ("klp-symbol", "vmlinux:proc_cmdline_helper,2"));
     let kallsyms = |count| {
         let line = "ffffffff81000600 t proc_cmdline_helper\n";
-        patch_tools::check::SymbolList::Proc(format!("{KALLSYMS}{}", line.repeat(count)).into_bytes())
+        SymbolList::Proc(format!("{KALLSYMS}{}", line.repeat(count)).into_bytes())
     };
     facts.symbols = kallsyms(1);
     assert_eq!(refused(&check(&parsed, &facts)), ("klp-symbol", "vmlinux:proc_cmdline_helper,2"));

@@ -45,7 +45,7 @@ fn kallsyms_is_decoded_in_every_order_of_its_tables() {
 fn symbols_of_one_name_are_counted_by_address_and_sized_by_the_next() {
     let image = KernelImage::parse(&vmlinux(Kallsyms::Classic)).unwrap();
     let twins: Vec<_> = image.kallsyms().named("twin").map(|twin| (twin.address - TEXT, twin.size)).collect();
-    assert_eq!(twins, [(0x300, Some(0x100)), (0x400, Some(0x7c00))]);
+    assert_eq!(twins, [(0x300, Some(0x100)), (0x400, Some(0x6c00))]);
 }
 
 #[test]

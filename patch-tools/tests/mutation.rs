@@ -12,7 +12,7 @@ use patch_tools::check::{KernelFacts, ObjectFacts, check};
 use patch_tools::elf::Malformed;
 use patch_tools::image::{ImageError, KernelImage};
 use patch_tools::module::Module;
-use support::kernel::{Kallsyms, vmlinux};
+use support::kernel::{Kallsyms, RELEASE, kcore, vmlinux};
 use support::{compile, fixtures};
 
 const DEFAULT: u64 = 3000;
@@ -132,6 +132,11 @@ fn selection() -> std::ops::Range<u64> {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long a mutant takes is part of the test")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// Runs `read` on mutants of the originals in turn; tells how many were read and how many refused.
 fn run(originals: &[Vec<u8>], mut read: impl FnMut(&[u8]) -> bool) -> (u64, u64) {
     let (mut accepted, mut refused) = (0, 0);
@@ -139,7 +144,7 @@ fn run(originals: &[Vec<u8>], mut read: impl FnMut(&[u8]) -> bool) -> (u64, u64)
     for number in selection() {
         let mut random = Random(number);
         let data = mutate(&originals[number as usize % originals.len()], &mut random);
-        let start = Instant::now();
+        let start = now();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&data)));
         match outcome {
             Ok(true) => accepted += 1,
@@ -169,6 +174,25 @@ fn mutated_modules_are_read_or_refused_with_an_offset_in_the_file() {
 fn mutated_kernels_are_read_or_refused_with_an_offset_in_the_file() {
     let originals = [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast].map(vmlinux);
     let (accepted, refused) = run(&originals, read_kernel);
+    if selection().count() > 100 {
+        assert!(accepted > 0 && refused > 0, "{accepted} read, {refused} refused");
+    }
+}
+
+#[test]
+fn mutated_kernel_memory_is_read_or_left_alone() {
+    let host = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(host.path().join("proc/sys/kernel")).unwrap();
+    std::fs::write(host.path().join("proc/sys/kernel/osrelease"), RELEASE).unwrap();
+    std::fs::write(host.path().join("proc/kallsyms"), "").unwrap();
+    let module = support::module("one-function");
+    let originals = [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast].map(kcore);
+    let (accepted, refused) = run(&originals, |data| {
+        std::fs::write(host.path().join("proc/kcore"), data).unwrap();
+        let facts = KernelFacts::gather(host.path(), &module).unwrap();
+        check(&module, &facts);
+        facts.exports.is_some()
+    });
     if selection().count() > 100 {
         assert!(accepted > 0 && refused > 0, "{accepted} read, {refused} refused");
     }

@@ -87,7 +87,7 @@ pub enum Traceable {
     Unknown,
     /// `available_filter_functions`: a name, for modules followed by ` [module]`, on each line.
     Listed(Vec<u8>),
-    /// Addresses of the ftrace locations of vmlinux, sorted.
+    /// Addresses of the ftrace locations, sorted; on a running host also those of loaded modules.
     Sites(Vec<u64>),
 }
 

@@ -6,6 +6,7 @@ use memchr::memchr_iter;
 
 use super::facts::{Origin, Traceable};
 use super::objects::ObjectFacts;
+use super::symbols::FoundSymbol;
 use super::{Findings, Scene, in_object};
 use crate::module::{ObjectName, PatchedFunction, PatchedObject};
 
@@ -77,13 +78,7 @@ fn vmlinux(
             findings.refuse("function-present", &subject, "a function", found);
             continue;
         }
-        match &scene.facts.traceable {
-            Traceable::Unknown => unknown_traceable(&subject, findings),
-            Traceable::Listed(_) if listed.contains(&(function.old_name.as_str(), "")) => {}
-            Traceable::Listed(text) if listed_by_another_name(scene, text, symbol.address) => {}
-            Traceable::Sites(sites) if site_near(sites, symbol.address) => {}
-            _ => not_traceable(&subject, findings),
-        }
+        traceable(scene, function, "", symbol, listed, findings);
         if let Some(size) = symbol.size {
             plausible(&subject, function, size, findings);
         }
@@ -127,9 +122,28 @@ fn site_near(sites: &[u64], address: u64) -> bool {
     sites.get(next).is_some_and(|site| *site <= address.saturating_add(ENTRY))
 }
 
-fn unknown_traceable(subject: &str, findings: &mut Findings) {
-    let found = "not known: no list of ftrace locations";
-    findings.note("function-traceable", subject, "an ftrace location at its entry", found);
+/// Judges a function of vmlinux (`module` is empty) or of a loaded module.
+fn traceable(
+    scene: &Scene<'_>,
+    function: &PatchedFunction,
+    module: &str,
+    symbol: &FoundSymbol,
+    listed: &HashSet<(&str, &str)>,
+    findings: &mut Findings,
+) {
+    let subject = in_object(&symbol.object, &function.old_name, function.sympos);
+    match &scene.facts.traceable {
+        Traceable::Listed(_) if listed.contains(&(function.old_name.as_str(), module)) => {}
+        Traceable::Listed(text) if listed_by_another_name(scene, text, symbol.address) => {}
+        // An address of zero is one that is hidden from this process.
+        Traceable::Sites(sites) if symbol.address != 0 && site_near(sites, symbol.address) => {}
+        Traceable::Sites(_) if symbol.address != 0 => not_traceable(&subject, findings),
+        Traceable::Listed(_) => not_traceable(&subject, findings),
+        Traceable::Unknown | Traceable::Sites(_) => {
+            let found = "not known: no list of ftrace locations";
+            findings.note("function-traceable", subject, "an ftrace location at its entry", found);
+        }
+    }
 }
 
 fn not_traceable(subject: &str, findings: &mut Findings) {
@@ -196,15 +210,11 @@ fn loaded_module(
 ) {
     for function in &object.functions {
         let subject = in_object(&object.name, &function.old_name, function.sympos);
-        let count = scene.symbols.in_object(&object.name, &function.old_name).count();
-        if position(&subject, function.sympos, count, findings).is_none() {
+        let candidates: Vec<_> = scene.symbols.in_object(&object.name, &function.old_name).collect();
+        let Some(position) = position(&subject, function.sympos, candidates.len(), findings) else {
             continue;
-        }
-        match &scene.facts.traceable {
-            Traceable::Listed(_) if listed.contains(&(function.old_name.as_str(), name)) => {}
-            Traceable::Listed(_) => not_traceable(&subject, findings),
-            _ => unknown_traceable(&subject, findings),
-        }
+        };
+        traceable(scene, function, name, candidates[position], listed, findings);
     }
 }
 

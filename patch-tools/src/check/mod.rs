@@ -1,8 +1,8 @@
 //! Would this module load into that kernel, and would it patch what it says?
 //!
 //! [`check`] is pure: a [`Module`] and [`KernelFacts`] in, [`Finding`]s out. The facts come from a kernel
-//! image ([`KernelFacts::from_image`]) or from a running host ([`KernelFacts::from_running`]), which is the
-//! only part that reads files. What the facts cannot tell is reported as a note with the rule it leaves open,
+//! image ([`KernelFacts::from_image`]) or from a running host ([`KernelFacts::gather`]), which is the only
+//! part that reads files. What the facts cannot tell is reported as a note with the rule it leaves open,
 //! never passed over.
 //!
 //! | file | rules about |
@@ -13,12 +13,16 @@
 //! | `relocations` | what the livepatch core resolves: klp symbols and relocations |
 //! | `conflicts` | what is already there: livepatches, probes |
 //!
+//! and where the facts come from: `running` (files of `/proc` and `/sys`), `kcore` (the kernel's memory),
+//! `objects` (module files), `symbols` (looking names up).
+//!
 //! Whether the module's functions are those that a manifest claims is for the caller to compare.
 
 mod conflicts;
 mod facts;
 mod functions;
 mod imports;
+mod kcore;
 mod loading;
 mod objects;
 mod relocations;
@@ -35,7 +39,7 @@ pub use facts::{
     Traceable, Transition,
 };
 pub use objects::{ObjectFacts, ObjectSymbol, ObjectsError, read_module};
-pub use running::FactsError;
+pub use running::{FactsError, GatherError};
 pub use symbols::{FoundSymbol, FoundSymbols, SymbolList};
 
 use crate::module::{Module, ObjectName};

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::facts::{
     KernelFacts, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
@@ -26,21 +27,72 @@ pub struct FactsError {
     pub source: io::Error,
 }
 
+/// What [`KernelFacts::gather`] cannot do without.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    /// The kernel's own facts.
+    #[error("cannot learn what the running kernel is")]
+    Kernel(#[from] FactsError),
+    /// The files of its modules.
+    #[error("cannot read the modules of the running kernel")]
+    Modules(#[from] ObjectsError),
+}
+
 impl KernelFacts {
-    /// Reads the running kernel's facts below `root`, which is `/` except in tests.
+    /// Reads what [`super::check`] needs to know about the running kernel to judge `module`, below `root`, which
+    /// is `/` except in tests.
+    ///
+    /// Where `/proc/kcore` can be read, the kernel's tables come from there, which also gives the CRCs of its
+    /// exported symbols. The list of all symbols in `/proc/kallsyms` is read only for a module that patches
+    /// loaded modules, or without kcore.
+    ///
+    /// # Errors
+    /// Without release or symbols, or with a broken file among the modules that `module` names. Other facts that
+    /// cannot be had stay unknown.
+    pub fn gather(root: &Path, module: &Module) -> Result<Self, GatherError> {
+        let host = Host { root };
+        let memory = super::kcore::read(&root.join("proc/kcore"));
+        let symbols = match &memory {
+            Some(memory) if !concerns_modules(module) => SymbolList::Image(Arc::clone(&memory.kallsyms)),
+            _ => SymbolList::Proc(host.required_bytes("proc/kallsyms")?),
+        };
+        let (exports, sites) = memory.map_or((None, None), |memory| (memory.exports, memory.ftrace_sites));
+        let mut facts = Self::with_symbols(&host, symbols, sites)?;
+        facts.exports = exports;
+        let directory = root.join("lib/modules").join(&facts.release);
+        if directory.is_dir() {
+            facts.add_module_files(&directory, module)?;
+        }
+        Ok(facts)
+    }
+
+    /// Reads the running kernel's facts below `root` for any module: all symbols, as text.
+    ///
+    /// # Errors
+    /// Without release or symbols.
     pub fn from_running(root: &Path) -> Result<Self, FactsError> {
         let host = Host { root };
+        let symbols = SymbolList::Proc(host.required_bytes("proc/kallsyms")?);
+        Self::with_symbols(&host, symbols, None)
+    }
+
+    fn with_symbols(
+        host: &Host<'_>,
+        symbols: SymbolList,
+        sites: Option<Vec<u64>>,
+    ) -> Result<Self, FactsError> {
         let release = host.required("proc/sys/kernel/osrelease")?.trim().to_owned();
-        let symbols = host.required_bytes("proc/kallsyms")?;
         let config = host.config(&release);
         Ok(Self {
             origin: Origin::Running,
             vermagic: config.as_ref().map(|config| config.vermagic(&release)),
             config,
-            symbols: SymbolList::Proc(symbols),
-            traceable: match host.tracing("available_filter_functions") {
-                Some(list) => Traceable::Listed(list),
-                None => Traceable::Unknown,
+            symbols,
+            traceable: match sites {
+                Some(sites) => Traceable::Sites(sites),
+                None => {
+                    host.tracing("available_filter_functions").map_or(Traceable::Unknown, Traceable::Listed)
+                }
             },
             exports: None,
             objects: BTreeMap::new(),
@@ -63,13 +115,12 @@ impl KernelFacts {
     /// Adds the files of the modules that `module` patches or imports from.
     ///
     /// `directory` is that of the kernel's modules, such as `/lib/modules/RELEASE`.
+    ///
+    /// # Errors
+    /// When one of those files cannot be read or is malformed.
     pub fn add_module_files(&mut self, directory: &Path, module: &Module) -> Result<(), ObjectsError> {
         let depends = module.modinfo.get("depends").unwrap_or_default();
-        let names: BTreeSet<&str> = module
-            .objects()
-            .iter()
-            .map(|object| &object.name)
-            .chain(module.klp_symbols.iter().map(|symbol| &symbol.object))
+        let names: BTreeSet<&str> = objects(module)
             .filter(|name| **name != ObjectName::Vmlinux)
             .map(ObjectName::as_str)
             .chain(depends.split(',').filter(|name| !name.is_empty()))
@@ -77,6 +128,17 @@ impl KernelFacts {
         self.objects.extend(ObjectFacts::read(directory, &names)?);
         Ok(())
     }
+}
+
+/// The objects that a module patches or takes symbols from.
+fn objects(module: &Module) -> impl Iterator<Item = &ObjectName> {
+    let patched = module.objects().iter().map(|object| &object.name);
+    patched.chain(module.klp_symbols.iter().map(|symbol| &symbol.object))
+}
+
+/// Whether symbols of modules matter, which are not among the kernel's own.
+fn concerns_modules(module: &Module) -> bool {
+    objects(module).any(|name| *name != ObjectName::Vmlinux)
 }
 
 /// Files below the root.

@@ -16,7 +16,7 @@ use crate::module::ObjectName;
 pub enum SymbolList {
     /// The text of `/proc/kallsyms`.
     Proc(Vec<u8>),
-    /// The table decoded from a kernel image.
+    /// The kernel's own table, from an image or from its memory: without symbols of modules.
     Image(Arc<Kallsyms>),
 }
 

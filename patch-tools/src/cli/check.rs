@@ -48,7 +48,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let data = file::module_bytes(&args.module)?;
-    let (module, facts) = match &args.image {
+    let (module, mut facts) = match &args.image {
         Some(path) => {
             let image = file::image(path)?;
             let module = file::module(&args.module, &data, &layout(path, &image)?)?;
@@ -56,14 +56,17 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         }
         None => {
             let module = file::module(&args.module, &data, &Layout::default())?;
-            let facts = KernelFacts::from_running(&args.root).map_err(|error| {
+            let facts = KernelFacts::gather(&args.root, &module).map_err(|error| {
                 let hint = "kallsyms and most facts need root; --image checks without";
                 Failure::new(Exit::Refused, error).hint(hint)
             })?;
             (module, facts)
         }
     };
-    let facts = with_modules(args, facts, &module)?;
+    if let Some(directory) = &args.modules {
+        let added = facts.add_module_files(directory, &module);
+        added.map_err(|error| Failure::new(Exit::Refused, error))?;
+    }
     let findings = check(&module, &facts);
     if args.json {
         output::print_json(&Report::new(&module, &facts, &findings))?;
@@ -91,19 +94,6 @@ fn image_facts(args: &Args, path: &Path, image: &KernelImage) -> Result<KernelFa
             Failure::new(Exit::Refused, file::FileError::Read { path: config.clone(), source })
         })?;
         facts.config = Some(Config::parse(&text));
-    }
-    Ok(facts)
-}
-
-/// Adds the modules' files, where there is a directory to look in.
-fn with_modules(args: &Args, mut facts: KernelFacts, module: &Module) -> Result<KernelFacts, Failure> {
-    let default = || match facts.origin {
-        Origin::Running => Some(args.root.join("lib/modules").join(&facts.release)),
-        Origin::Image => None,
-    };
-    let directory = args.modules.clone().or_else(|| default().filter(|directory| directory.is_dir()));
-    if let Some(directory) = directory {
-        facts.add_module_files(&directory, module).map_err(|error| Failure::new(Exit::Refused, error))?;
     }
     Ok(facts)
 }

@@ -24,8 +24,8 @@ const LZMA_MEMORY: u64 = 256 << 20;
 /// Legacy LZ4 frames hold blocks of at most 8 MiB.
 const LZ4_BLOCK: usize = 8 << 20;
 
-/// The uncompressed kernel in `image`.
-pub(super) fn decompress(image: &[u8]) -> Result<Vec<u8>, ImageError> {
+/// The uncompressed kernel (an ELF file) in a bzImage; an ELF file is returned as it is.
+pub fn decompress(image: &[u8]) -> Result<Vec<u8>, ImageError> {
     if image.len() > MAX_IMAGE {
         return Err(Malformed::new(0, Rule::FileSize, format!("{} bytes", image.len())).into());
     }

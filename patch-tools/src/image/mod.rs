@@ -8,7 +8,8 @@
 //! | file | what it reads |
 //! |---|---|
 //! | `container` | bzImage header, payload, compression |
-//! | `kallsyms` | the compressed symbol table, found by its structure |
+//! | `kallsyms` | the compressed symbol table, decoded |
+//! | `locate` | where that table is in an image, found by its structure |
 //! | `exports` | `__ksymtab*`, `__kcrctab*` |
 //! | `identity` | release, banner, vermagic, configuration inside the image |
 //! | `config` | the text of a configuration |
@@ -22,6 +23,7 @@ mod container;
 mod exports;
 mod identity;
 mod kallsyms;
+mod locate;
 
 use std::fmt;
 use std::io;
@@ -30,7 +32,9 @@ use std::sync::Arc;
 
 pub use btf::{Btf, BtfMember, BtfStruct};
 pub use config::Config;
+pub use container::decompress;
 pub use exports::{Export, ExportStrings, ExportTable, Exports, exports};
+pub(crate) use kallsyms::Tables;
 pub use kallsyms::{Kallsyms, KallsymsSymbol};
 
 use crate::elf::{Elf, Malformed, Rule, Section};
@@ -105,7 +109,7 @@ impl KernelImage {
         let elf = Elf::parse(&data)?;
         let sections: Vec<ImageSection> = elf.sections().iter().map(ImageSection::new).collect();
         let identity = identity::read(&elf)?;
-        let kallsyms = kallsyms::read(&elf)?;
+        let kallsyms = locate::kallsyms(&elf)?;
         let exports = exports::read(&elf)?;
         let ftrace_sites = ftrace_sites(&elf, &kallsyms)?;
         let build_id = crate::module::build_id(&elf)?;

@@ -12,6 +12,14 @@ use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 pub(crate) const TEXT: u64 = 0xffff_ffff_8100_0000;
 pub(crate) const RELEASE: &str = "6.1.0-50-amd64";
 
+/// Distances of tables from the start of the text.
+const SITES: u64 = 0x30000;
+const FTRACE: u64 = 0x38000;
+const KSYMTAB: u64 = 0x40000;
+const KCRCTAB: u64 = 0x48000;
+const STRINGS: u64 = 0x50000;
+const RODATA: u64 = 0x100_0000;
+
 /// Order and rule of the kallsyms tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kallsyms {
@@ -44,6 +52,7 @@ pub(crate) fn symbols() -> Vec<(char, String, u64)> {
         ('T', "helper".to_owned(), 0x240),
         ('t', "twin".to_owned(), 0x300),
         ('t', "twin".to_owned(), 0x400),
+        ('T', "_etext".to_owned(), 0x7000),
         ('d', "some_data".to_owned(), 0x8000),
     ];
     // More than two groups of 256, and one name with a length of two bytes.
@@ -51,9 +60,21 @@ pub(crate) fn symbols() -> Vec<(char, String, u64)> {
         symbols.push(('t', format!("filler_{index}"), 0x10000 + index * 32));
     }
     symbols.push(('T', format!("long_{}", "x".repeat(300)), 0x20000));
-    // Marks of the ftrace table, which is put at 0x30000.
-    symbols.push(('D', "__start_mcount_loc".to_owned(), 0x30000));
-    symbols.push(('D', "__stop_mcount_loc".to_owned(), 0x30000 + 8 * 5));
+    for (name, distance) in [
+        ("__start_mcount_loc", SITES),
+        ("__stop_mcount_loc", SITES + 8 * TRACEABLE.len() as u64),
+        ("ftrace_pages_start", FTRACE),
+        ("__start___ksymtab", KSYMTAB),
+        ("__stop___ksymtab", KSYMTAB + 24),
+        ("__start___ksymtab_gpl", KSYMTAB + 24),
+        ("__stop___ksymtab_gpl", KSYMTAB + 24),
+        ("__start___kcrctab", KCRCTAB),
+        ("__stop___kcrctab", KCRCTAB + 8),
+        ("__start___kcrctab_gpl", KCRCTAB + 8),
+        ("__stop___kcrctab_gpl", KCRCTAB + 8),
+    ] {
+        symbols.push(('D', name.to_owned(), distance));
+    }
     symbols
 }
 
@@ -64,7 +85,9 @@ fn align(data: &mut Vec<u8>, to: usize) {
     data.resize(data.len().next_multiple_of(to), 0);
 }
 
-fn kallsyms(order: Kallsyms) -> Vec<u8> {
+/// The tables, and where each starts in them by the name that vmcoreinfo gives it.
+fn kallsyms(order: Kallsyms) -> (Vec<u8>, Vec<(&'static str, usize)>) {
+    let mut places = Vec::new();
     let symbols = symbols();
     let mut names = Vec::new();
     let mut markers = Vec::new();
@@ -84,19 +107,23 @@ fn kallsyms(order: Kallsyms) -> Vec<u8> {
     for (_, _, distance) in &symbols {
         offsets.extend((-1 - *distance as i32).to_le_bytes());
     }
-    let base = |data: &mut Vec<u8>| {
+    let base = |data: &mut Vec<u8>, places: &mut Vec<_>| {
         align(data, 8);
+        places.push(("kallsyms_offsets", data.len()));
         data.extend(offsets.iter());
         align(data, 8);
+        places.push(("kallsyms_relative_base", data.len()));
         data.extend(TEXT.to_le_bytes());
     };
     let mut data = b"something before".to_vec();
     if order != Kallsyms::OffsetsLast {
-        base(&mut data);
+        base(&mut data, &mut places);
     }
     align(&mut data, 8);
+    places.push(("kallsyms_num_syms", data.len()));
     data.extend((symbols.len() as u32).to_le_bytes());
     align(&mut data, 8);
+    places.push(("kallsyms_names", data.len()));
     data.extend(&names);
     align(&mut data, 8);
     for marker in markers {
@@ -111,6 +138,7 @@ fn kallsyms(order: Kallsyms) -> Vec<u8> {
     }
     let mut index = Vec::new();
     let start = data.len();
+    places.push(("kallsyms_token_table", start));
     for token in 0..=255_u8 {
         index.extend(((data.len() - start) as u16).to_le_bytes());
         if token.is_ascii_graphic() {
@@ -119,11 +147,12 @@ fn kallsyms(order: Kallsyms) -> Vec<u8> {
         data.push(0);
     }
     align(&mut data, 8);
+    places.push(("kallsyms_token_index", data.len()));
     data.extend(index);
     if order == Kallsyms::OffsetsLast {
-        base(&mut data);
+        base(&mut data, &mut places);
     }
-    data
+    (data, places)
 }
 
 /// A BTF section with one structure of each kind that the livepatch layout needs.
@@ -152,6 +181,15 @@ fn btf() -> Vec<u8> {
     data.extend(types);
     data.extend(strings);
     data
+}
+
+/// `ftrace_pages_start` and the one group of records that it leads to.
+fn ftrace_pages() -> Vec<u8> {
+    let group = TEXT + FTRACE + 16;
+    let records = TEXT + FTRACE + 64;
+    let mut words = vec![group, 0, 0, records, TRACEABLE.len() as u64, 0, 0, 0];
+    words.extend(TRACEABLE.iter().flat_map(|distance| [TEXT + distance, 0]));
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// `__ksymtab`, `__kcrctab` and `__ksymtab_strings` for two symbols, with the addresses given.
@@ -192,24 +230,24 @@ pub(crate) fn vmlinux(order: Kallsyms) -> Vec<u8> {
     )
     .into_bytes();
     align(&mut rodata, 64);
-    rodata.extend(kallsyms(order));
+    rodata.extend(kallsyms(order).0);
     let mut note = Vec::new();
     for word in [4_u32, 20, 3] {
         note.extend(word.to_le_bytes());
     }
     note.extend(b"GNU\0");
     note.extend([0xab; 20]);
-    let (table, strings) = (TEXT + 0x40000, TEXT + 0x50000);
-    let (entries, crcs, names) = exports(table, strings);
-    let parts: [(&str, SectionKind, u64, Vec<u8>); 9] = [
+    let (entries, crcs, names) = exports(TEXT + KSYMTAB, TEXT + STRINGS);
+    let parts: [(&str, SectionKind, u64, Vec<u8>); 10] = [
         (".text", SectionKind::Text, TEXT, text),
-        (".rodata", SectionKind::ReadOnlyData, TEXT + 0x100_0000, rodata),
+        (".rodata", SectionKind::ReadOnlyData, TEXT + RODATA, rodata),
         (".notes", SectionKind::Note, TEXT + 0x60000, note),
-        ("__ksymtab", SectionKind::ReadOnlyData, table, entries),
-        ("__kcrctab", SectionKind::ReadOnlyData, TEXT + 0x48000, crcs),
-        ("__ksymtab_strings", SectionKind::ReadOnlyData, strings, names),
+        ("__ksymtab", SectionKind::ReadOnlyData, TEXT + KSYMTAB, entries),
+        ("__kcrctab", SectionKind::ReadOnlyData, TEXT + KCRCTAB, crcs),
+        ("__ksymtab_strings", SectionKind::ReadOnlyData, TEXT + STRINGS, names),
         (".BTF", SectionKind::ReadOnlyData, TEXT + 0x70000, btf()),
-        (".init.data", SectionKind::Data, TEXT + 0x30000, sites),
+        (".init.data", SectionKind::Data, TEXT + SITES, sites),
+        (".data", SectionKind::Data, TEXT + FTRACE, ftrace_pages()),
         (".bss", SectionKind::UninitializedData, TEXT + 0x80000, Vec::new()),
     ];
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
@@ -300,4 +338,52 @@ pub(crate) fn bzimage(kernel: &[u8], packing: Packing) -> Vec<u8> {
     image.extend(payload);
     image.extend([0; 64]);
     image
+}
+
+/// The memory of that kernel, running, as `/proc/kcore` shows it: a note with vmcoreinfo, and what is loaded.
+pub(crate) fn kcore(order: Kallsyms) -> Vec<u8> {
+    use object::{Object as _, ObjectSection as _};
+    let kernel = vmlinux(order);
+    let kernel = object::File::parse(&kernel[..]).unwrap();
+    // The tables stand behind the texts at the start of the section, aligned.
+    let rodata = kernel.section_by_name(".rodata").unwrap();
+    let (tables, places) = kallsyms(order);
+    let start = rodata.address() + rodata.size() - tables.len() as u64;
+    let mut info = format!("OSRELEASE={RELEASE}\nSYMBOL(_stext)={TEXT:x}\n");
+    for (name, place) in places {
+        info.push_str(&format!("SYMBOL({name})={:x}\n", start + place as u64));
+    }
+    let mut note = Vec::new();
+    for word in [11, info.len() as u32, 0] {
+        note.extend(word.to_le_bytes());
+    }
+    note.extend(b"VMCOREINFO\0\0");
+    note.extend(info.bytes());
+    let loaded: Vec<_> =
+        kernel.sections().filter(|section| section.address() != 0 && section.size() > 0).collect();
+    let count = loaded.len() + 1;
+    let mut file = vec![0; 64 + 56 * count];
+    let mut header = |index: usize, kind: u32, address: u64, data: &[u8]| {
+        let at = 64 + 56 * index;
+        let offset = file.len() as u64;
+        file[at..at + 4].copy_from_slice(&kind.to_le_bytes());
+        file[at + 8..at + 16].copy_from_slice(&offset.to_le_bytes());
+        file[at + 16..at + 24].copy_from_slice(&address.to_le_bytes());
+        for field in [32, 40] {
+            file[at + field..at + field + 8].copy_from_slice(&(data.len() as u64).to_le_bytes());
+        }
+        file.extend(data);
+    };
+    header(0, object::elf::PT_NOTE, 0, &note);
+    for (index, section) in loaded.iter().enumerate() {
+        let mut data = section.data().unwrap().to_vec();
+        // Names of exports are read with what stands around them, as there is in a real kernel.
+        data.resize(data.len().max(0x2000), 0);
+        header(index + 1, object::elf::PT_LOAD, section.address(), &data);
+    }
+    file[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
+    file[32..40].copy_from_slice(&64_u64.to_le_bytes());
+    file[54..56].copy_from_slice(&56_u16.to_le_bytes());
+    file[56..58].copy_from_slice(&(count as u16).to_le_bytes());
+    file
 }

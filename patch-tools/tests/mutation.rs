@@ -154,8 +154,9 @@ fn run(originals: &[Vec<u8>], mut read: impl FnMut(&[u8]) -> bool) -> (u64, u64)
         slowest = slowest.max((start.elapsed(), number));
     }
     println!("{accepted} read, {refused} refused; slowest mutant {} took {:?}", slowest.1, slowest.0);
-    // A reader whose work grows faster than its input shows here; a fixture takes less than a millisecond.
-    assert!(slowest.0 < Duration::from_secs(5), "mutant {} took {:?}", slowest.1, slowest.0);
+    // A reader whose work grows faster than its input shows here, even on a machine that is busy otherwise: a
+    // mutant takes about a millisecond.
+    assert!(slowest.0 < Duration::from_secs(60), "mutant {} took {:?}", slowest.1, slowest.0);
     (accepted, refused)
 }
 

@@ -13,7 +13,8 @@ use crate::plan::facts::{
     AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
 };
 use crate::runtime::{
-    Container, ContainerId, ContainerRuntime, ContainerStatus, RootfsMounts, affected::MappedFiles, dumpability,
+    Container, ContainerId, ContainerRuntime, ContainerStatus, RootfsMounts, affected::MappedFiles,
+    dumpability,
 };
 
 impl Engine {

@@ -177,6 +177,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a real process is looked at")]
     fn a_deleted_library_is_known_by_the_bytes_that_are_mapped() {
         // This test's own program, deleted while it runs.
         let directory = tempfile::tempdir().unwrap();

@@ -9,6 +9,8 @@
 //!   long as it runs, so that nothing else starts when this process dies first.
 //! - A program that must not be killed half-way ([`WhenLate::Leave`]) is left running and reported.
 
+#![expect(clippy::disallowed_methods, reason = "programs are run here, and waited for in real time")]
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,17 +1,21 @@
 //! Containers: what runs, what it maps, whether it can be checkpointed, and every change made to it.
 //!
-//! The executor sees only the narrow traits below; each has a real adapter and a part in the
-//! simulated machine of [`fake`].
+//! The executor sees only the narrow traits below.
 //!
 //! | trait | question or change | adapter |
 //! |---|---|---|
 //! | [`ContainerRuntime`] | life cycle: list, dump, restore, start, stop, exec | [`runc`] |
 //! | [`RootfsMounts`] | which directories make up a root file system | [`rootfs`] |
 //! | [`ConnectionHold`] | packets of checkpointed connections | [`hold`] |
+//! | [`Layers`] | fix layers, unpacked | [`layer`] |
 //! | [`Limits`] | cgroup knobs | [`cgroup`] |
+//! | [`Prober`] | is the new version any good | [`probe`] |
 //!
-//! Values and pure parts: [`container`] (identity and state), [`images`] (CRIU's image files),
-//! [`error`].
+//! Looking, without a trait because a plan is made from values: [`affected`] (who has mapped a file at
+//! fault), [`dumpability`] (what stands in the way of a checkpoint).
+//!
+//! Values and pure parts: [`container`] (identity and state), [`topology`] (stacking directories),
+//! [`images`] (CRIU's image files), [`obstacle`], [`error`].
 //!
 //! Invariants:
 //! - Every request may be repeated: asking for a state that already holds is success.

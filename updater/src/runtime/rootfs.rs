@@ -9,6 +9,8 @@
 //! What this does not do: stopping the container first (a running one keeps its own copy of the old
 //! mount), and unpacking layers ([`super::layer`]).
 
+#![expect(clippy::disallowed_methods, reason = "waits for the kernel to let go of a mount")]
+
 mod digest;
 
 use std::collections::BTreeSet;

@@ -13,6 +13,8 @@
 //!
 //! [`checkpoint`]: ContainerRuntime::checkpoint
 
+#![expect(clippy::disallowed_methods, reason = "waits for real processes to end")]
+
 mod describe;
 
 use std::fs::{self, File};

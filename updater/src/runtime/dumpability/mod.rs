@@ -14,6 +14,8 @@
 //! judgement, not a lock: what appears between it and the dump, CRIU still refuses, and the
 //! container runs on.
 
+#![expect(clippy::disallowed_methods, reason = "passing states pass in real time")]
+
 mod descriptors;
 mod sockets;
 mod surroundings;

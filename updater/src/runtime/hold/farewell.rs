@@ -10,6 +10,8 @@
 //! The challenge ACKs are watched for: a peer that answered has been reset. Peers answer at most once
 //! in half a second (`tcp_invalid_ratelimit`), hence the repetition.
 
+#![expect(clippy::disallowed_methods, reason = "answers arrive in real time")]
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,236 +1,188 @@
-//! Fix layers: an OCI layer archive becomes a directory that overlay takes as a lower.
+//! OCI image layers, unpacked into the store so that an overlay can take them as a lower directory.
 //!
-//! Follows the OCI image specification, "Image Layer Filesystem Changeset". The archive is signed, but
-//! it is still read as if an enemy had written it: a signature says who vouched, not that the builder
-//! was not fooled.
+//! What for: a layer component of a manifest is an archive (OCI image-spec, `layer.md`) whose digest was
+//! checked, which proves who made it and not that it is harmless. It is read as an enemy's.
+//!
+//! | file | what |
+//! |---|---|
+//! | `source` | bytes of the archive: decompressed, counted, bounded |
+//! | `header`, `pax` | one tar header; the extended attributes before it |
+//! | `archive` | headers, extensions and contents put together to entries |
+//! | `path` | which names are allowed, and what they ask for (entry, whiteout, opaque marker) |
+//! | `tree` | writes entries below one directory descriptor, never through a link |
+//! | `home` | `layers/` in the store: lock, leftovers of a crash, rename into place, records |
+//! | `error` | what can be wrong, and the rules |
 //!
 //! Invariants:
-//! - Nothing outside the new directory is touched: every name is resolved below its descriptor with
-//!   no link followed (`openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`).
-//! - A layer has its final name only when it is whole and on disk; the name is the archive's digest.
-//! - What an archive may cost is bounded before it is spent ([`Bounds`]).
+//! - `layers/<sha256>` exists only complete and synced: it is made by a rename, and never changed.
+//! - No name of the archive is resolved outside of the directory that is being filled: every parent is
+//!   opened with `openat2(2)` beneath it, without symbolic links and without crossing a mount.
+//! - Every name is created, never opened: what exists already is a duplicate and refused.
+//! - On error nothing stays behind; after a crash the next unpack removes what did.
 //!
-//! What this does not do: checking the archive's digest and signature; that was done when it was
-//! copied into the store, and the caller passes that same open file.
+//! Decisions, where the specification leaves room:
+//! - Modes (set-user-ID included), numeric owners, mtimes, `security.capability` and `user.*` attributes
+//!   are kept: a fixed `su` must still be `su`. `layers/` is closed (0700) to everybody else on the host.
+//! - Devices, fifos, sockets and sparse files are refused; a fix layer needs none.
+//! - Symbolic links must be relative and, by their form, stay within the layer's root. Nothing on the
+//!   host follows them; a fix layer needs no others.
+//! - A directory that entries lie in but that has no entry itself becomes root's with mode 0755, and is named
+//!   in [`Layer::implicit`], so that the trial can give it the owner and mode that the image has.
+//! - Names must be UTF-8, since records, journal and reports are; the targets of symbolic links need not.
+//!
+//! It does not verify the digest, does not mount, and does not compare the layer with the image below it:
+//! [`super::RootfsMounts::conflicts`] does.
 
 mod archive;
+mod error;
+mod header;
+mod home;
+mod path;
+mod pax;
+mod source;
 mod tree;
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use manifests::{LayerFormat, Sha256};
 use serde::{Deserialize, Serialize};
 
-pub use archive::Bounds;
+pub use error::{Bound, EntryName, Fault, FileKind, LayerError, Rule};
 
 use super::Layers;
-
-/// The largest window that a zstd frame may ask for: 128 MiB, the most that `zstd` itself grants
-/// without `--long`.
-const ZSTD_WINDOW_LOG: u32 = 27;
+use archive::{Archive, Entry, Kind};
+use home::Home;
+use path::Place;
+use source::Source;
+use tree::Tree;
 
 /// An unpacked layer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Layer {
     /// The directory for `lowerdir`.
+    #[serde(skip)]
     pub root: PathBuf,
-    /// Its directories, relative to the root, parents first.
+    /// Its directories, relative to the root, parents first; without the root.
     pub directories: Vec<PathBuf>,
     /// Those of them that the archive did not name but implied: they say nothing of owner and mode.
     pub implicit: Vec<PathBuf>,
-    /// Files, links and directories in it.
-    pub entries: usize,
-    /// Bytes of file content in it.
+    /// Entries of the archive, whiteouts and opaque markers included.
+    pub entries: u64,
+    /// Bytes of regular files.
     pub bytes: u64,
-    /// Paths that it removes from the container.
+    /// Paths that it removes from the container; of an opaque directory, the directory.
     pub removed: Vec<PathBuf>,
     /// Files that run with the rights of their owner or group, or with capabilities.
     pub privileged: Vec<PathBuf>,
-}
-
-/// Why a layer could not be unpacked.
-#[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    /// The archive breaks a rule; nothing is left of it.
-    #[error("the layer's entry {entry} ({path:?}) is refused: {violation}")]
-    Refused {
-        /// The entry's position, counted from 1.
-        entry: usize,
-        /// Its name as in the archive, shortened.
-        path: String,
-        /// The rule.
-        violation: Violation,
-    },
-    /// The archive cannot be read as one.
-    #[error("the layer is not a whole {format} archive")]
-    Archive {
-        /// The expected format.
-        format: &'static str,
-        /// Where it fails.
-        source: io::Error,
-    },
-    /// The store could not be written or read.
-    #[error("could not write {path}")]
-    Store {
-        /// What was being written.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// The record beside a layer cannot be read.
-    #[error("the record {path} of an unpacked layer is damaged")]
-    Record {
-        /// The record.
-        path: PathBuf,
-        /// The reason.
-        source: serde_json::Error,
-    },
-}
-
-/// The rule that an entry breaks.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// The name begins with a slash.
-    #[error("its name is absolute")]
-    AbsolutePath,
-    /// The name goes up.
-    #[error("its name contains `..`")]
-    ParentComponent,
-    /// The name is empty, or too long, or too deep.
-    #[error("its name is empty, has a part over 255 bytes, or is over {longest} bytes or {deepest} levels")]
-    UnreasonableName {
-        /// Longest path in bytes.
-        longest: usize,
-        /// Deepest nesting.
-        deepest: usize,
-    },
-    /// A device, fifo or socket.
-    #[error("it is a {0}; a layer may hold only files, directories and links")]
-    SpecialFile(&'static str),
-    /// A tar entry type that is not part of layers.
-    #[error("its type {0:?} does not belong in a layer")]
-    UnknownType(char),
-    /// A symbolic link to an absolute path.
-    #[error("it links to the absolute path {0:?}; write it relative to the link")]
-    AbsoluteLink(String),
-    /// A symbolic link that climbs out of the root.
-    #[error("it links to {0:?}, which lies above the root")]
-    EscapingLink(String),
-    /// A hard link to something that is not a file of this layer before it.
-    #[error("it is a hard link to {0:?}, which is no file that came before it in this layer")]
-    HardLinkTarget(String),
-    /// Something on the way to it is a link or a file.
-    #[error("{0:?} on the way to it is not a directory of this layer")]
-    ParentNotDirectory(PathBuf),
-    /// The same name twice.
-    #[error("the same name came before")]
-    Duplicate,
-    /// A whiteout that names nothing, or one of another union file system.
-    #[error("it is not a valid whiteout")]
-    Whiteout,
-    /// An extended attribute that a layer must not set.
-    #[error("it sets the extended attribute {0:?}")]
-    ForbiddenAttribute(String),
-    /// An extension record that cannot be read or is too large.
-    #[error("its extension header is malformed or over {0} bytes")]
-    Extension(u64),
-    /// Too many entries.
-    #[error("the layer has more than {0} entries")]
-    TooManyEntries(usize),
-    /// Too much content.
-    #[error("the layer has more than {0} bytes of content")]
-    TooLarge(u64),
-    /// Content out of proportion to the archive.
-    #[error("the layer unpacks to more than {0} times its size")]
-    Bomb(u64),
 }
 
 /// Layers unpacked below one directory, each under the digest of its archive.
 #[derive(Debug, Clone)]
 pub struct LayerStore {
     directory: PathBuf,
-    bounds: Bounds,
+    limits: Limits,
+}
+
+/// How much a layer may unpack to. Beyond it, it is a bomb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the decompressed archive, headers included.
+    pub bytes: u64,
+    /// Decompressed bytes per byte of the payload; looked at beyond [`Limits::ratio_free`].
+    pub ratio: u64,
+    /// Decompressed bytes that any payload may have: small archives compress well.
+    pub ratio_free: u64,
+    /// Headers in the archive, extension headers and implied directories included.
+    pub entries: u64,
+    /// Bytes of one extension header (long names, extended attributes).
+    pub extension: u64,
+    /// Bytes of memory for what is remembered: directories, removed names, privileged files.
+    pub memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            bytes: 8 << 30,
+            // zstd packs zeros about 32,000 to 1, and trees of real programs below 20 to 1.
+            ratio: 1000,
+            ratio_free: 64 << 20,
+            entries: 1_000_000,
+            // Holds the largest attribute that Linux takes (XATTR_SIZE_MAX, 64 KiB) several times.
+            extension: 1 << 20,
+            memory: 128 << 20,
+        }
+    }
 }
 
 impl LayerStore {
-    /// The store in `directory`, which is made when first needed.
+    /// The layers in `directory` (`layers/` of the store), which is made when the first one is unpacked.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), bounds: Bounds::default() }
+        Self { directory: directory.into(), limits: Limits::default() }
     }
 
-    /// The same with other bounds.
-    pub fn with_bounds(self, bounds: Bounds) -> Self {
-        Self { bounds, ..self }
-    }
-
-    fn place(&self, digest: &Sha256) -> PathBuf {
-        self.directory.join(digest.to_string())
-    }
-
-    fn fill(&self, directory: &Path, archive: &File, format: LayerFormat) -> Result<Layer, LayerError> {
-        let store = |source| LayerError::Store { path: directory.to_owned(), source };
-        let root = directory.join("root");
-        fs::create_dir(&root).map_err(store)?;
-        let size = archive.metadata().map_err(store)?.len();
-        let mut input = BufReader::with_capacity(1 << 17, archive);
-        input.seek(SeekFrom::Start(0)).map_err(store)?;
-        let mut layer = match format {
-            LayerFormat::Tar => archive::unpack(input, "tar", size, &root, &self.bounds)?,
-            LayerFormat::TarZstd => {
-                let broken = |source| LayerError::Archive { format: "tar+zstd", source };
-                let mut decoder = zstd::Decoder::with_buffer(input).map_err(broken)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(broken)?;
-                archive::unpack(decoder, "tar+zstd", size, &root, &self.bounds)?
-            }
-        };
-        layer.root = root;
-        Ok(layer)
+    /// The same with other limits.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 }
 
 impl Layers for LayerStore {
+    /// Needs root: for owners, for whiteouts, and for overlay's attributes.
     fn unpack(&self, digest: &Sha256, archive: &File, format: LayerFormat) -> Result<Layer, LayerError> {
-        if let Some(layer) = self.get(digest)? {
+        let home = Home::open(&self.directory)?;
+        home.remove_leftovers()?;
+        let there = home.holds(digest)?;
+        // A record that is lost or damaged is written again from the same archive.
+        if there && let Ok(Some(layer)) = home::read_record(&self.directory, digest) {
             return Ok(layer);
         }
-        let store = |source| LayerError::Store { path: self.directory.clone(), source };
-        fs::create_dir_all(&self.directory).map_err(store)?;
-        let scratch =
-            tempfile::Builder::new().prefix(".unpacking-").tempdir_in(&self.directory).map_err(store)?;
-        let mut layer = self.fill(scratch.path(), archive, format)?;
-        // Containers enter the layer through overlay; the store above it stays closed.
-        layer.root = self.place(digest).join("root");
-        let record = scratch.path().join("layer.json");
-        let json = serde_json::to_vec(&layer)
-            .map_err(|source| LayerError::Record { path: record.clone(), source })?;
-        fs::write(&record, json).map_err(store)?;
-        let opened = File::open(scratch.path()).map_err(store)?;
-        nix::unistd::syncfs(&opened).map_err(|error| store(error.into()))?;
-        let place = self.place(digest);
-        match fs::rename(scratch.path(), &place) {
-            Ok(()) => {}
-            // Somebody else was faster with the same bytes.
-            Err(_) if place.join("layer.json").exists() => return Ok(layer),
-            Err(source) => return Err(LayerError::Store { path: place, source }),
+        let source = Source::new(archive, format, self.limits)?;
+        let incoming = home.incoming(digest)?;
+        let mut layer = fill(incoming.root()?, Archive::new(source, self.limits), self.limits)?;
+        home.write_record(digest, &layer)?;
+        match there {
+            true => drop(incoming),
+            false => incoming.publish()?,
         }
-        let _ = scratch.keep();
-        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(store)?;
+        layer.root = home::place(&self.directory, digest);
         Ok(layer)
     }
 
     fn get(&self, digest: &Sha256) -> Result<Option<Layer>, LayerError> {
-        let path = self.place(digest).join("layer.json");
-        match fs::read(&path) {
-            Ok(json) => {
-                serde_json::from_slice(&json).map(Some).map_err(|source| LayerError::Record { path, source })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(LayerError::Store { path, source }),
+        match home::place(&self.directory, digest).is_dir() {
+            true => home::read_record(&self.directory, digest),
+            false => Ok(None),
         }
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Writes all entries of an archive below `root`.
+fn fill(root: OwnedFd, mut archive: Archive, limits: Limits) -> Result<Layer, LayerError> {
+    let mut tree = Tree::new(root, limits);
+    let (mut entries, mut bytes) = (0, 0);
+    while let Some(entry) = archive.next_entry()? {
+        entries += 1;
+        if let Kind::File { size } = entry.kind {
+            bytes += size;
+        }
+        place(&mut tree, &mut archive, &entry)?;
+    }
+    Ok(Layer { entries, bytes, ..tree.finish()? })
+}
+
+fn place(tree: &mut Tree, archive: &mut Archive, entry: &Entry) -> Result<(), LayerError> {
+    match (Place::of(entry)?, &entry.kind) {
+        (Place::Whiteout(hidden), _) => tree.whiteout(entry, &hidden),
+        (Place::Opaque(directory), _) => tree.opaque(entry, &directory),
+        (Place::Entry(path), Kind::Directory) => tree.directory(entry, &path),
+        (Place::Entry(path), Kind::File { .. }) => tree.file(entry, &path, archive),
+        (Place::Entry(path), Kind::Symlink { target }) => tree.symlink(entry, &path, target),
+        (Place::Entry(path), Kind::HardLink { target }) => tree.hard_link(entry, &path, target),
+    }
+}

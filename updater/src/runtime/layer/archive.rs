@@ -1,351 +1,361 @@
-//! The tar side: entries in, checked one by one, written through [`Tree`].
+//! Entries of a layer: headers, the extensions before them, the content after them.
 //!
-//! The `tar` crate is used in raw mode only, for headers. Extension records are read here, with a
-//! bound: the crate would read a name of four gigabytes into memory.
+//! Invariant: an [`Entry`] has one of four kinds, one name, and attributes that Linux can have. After the
+//! last one, [`Archive::next_entry`] has seen the end marker and nothing but zeros behind it.
+//! It does not judge names; [`super::path`] does.
 
-use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::io;
 
-use tar::EntryType;
+use super::Limits;
+use super::error::{Bound, EntryName, Fault, FileKind, LayerError, Rule};
+use super::header::Header;
+use super::pax::{self, Moment, Pax, PaxError};
+use super::source::{BLOCK, Source};
 
-use super::tree::{Attributes, Tree};
-use super::{Layer, LayerError, Violation};
-
-/// What an archive may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Entries, directories that are only implied included.
-    pub entries: usize,
-    /// Bytes of content.
-    pub bytes: u64,
-    /// Bytes of content per byte of archive…
-    pub ratio: u64,
-    /// …once there is more content than this.
-    pub ratio_from: u64,
-    /// Levels of a path.
-    pub depth: usize,
-    /// Bytes of a path.
-    pub path: usize,
+/// An archive that is read once, from front to back.
+pub(super) struct Archive {
+    source: Source,
+    limits: Limits,
+    headers: u64,
+    /// Content of the current entry that was not read yet.
+    unread: u64,
+    /// Bytes after that content, up to a whole block.
+    padding: usize,
 }
 
-impl Default for Bounds {
-    /// A fix is small; a whole distribution image (about 100,000 entries, 2 GiB) still passes.
-    /// Real trees of programs compress at most about tenfold; sparse databases more, hence 200.
-    fn default() -> Self {
-        Self { entries: 250_000, bytes: 4 << 30, ratio: 200, ratio_from: 64 << 20, depth: 64, path: 2048 }
-    }
+/// One entry.
+pub(super) struct Entry {
+    /// Its name, unchecked.
+    pub(super) name: EntryName,
+    /// Where its (last) header begins.
+    pub(super) offset: u64,
+    /// What it is.
+    pub(super) kind: Kind,
+    /// Its attributes.
+    pub(super) attributes: Attributes,
 }
 
-/// Extension records hold a path, a link and attributes; security.capability has 24 bytes.
-const LARGEST_EXTENSION: u64 = 64 << 10;
+/// What an entry is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A regular file; its content is next in the archive.
+    File {
+        /// Bytes.
+        size: u64,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink {
+        /// Where it leads, unchecked.
+        target: Vec<u8>,
+    },
+    /// Another name for a file of this layer. Its attributes are those of that file; a header's are not used.
+    HardLink {
+        /// The first name, unchecked.
+        target: Vec<u8>,
+    },
+}
 
-const WHITEOUT: &str = ".wh.";
-const OPAQUE: &str = ".wh..wh..opq";
+/// What an inode has besides its content.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Attributes {
+    /// Permission bits, 0o7777 at most.
+    pub(super) mode: u32,
+    /// Owner.
+    pub(super) uid: u32,
+    /// Group.
+    pub(super) gid: u32,
+    /// Last change.
+    pub(super) mtime: Moment,
+    /// Extended attributes, all of them allowed.
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
 
-/// What came in extension records before an entry.
-#[derive(Debug, Default)]
+/// What stands before an entry's own header.
+#[derive(Default)]
 struct Extensions {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    attributes: Vec<(String, Vec<u8>)>,
-    mtime: Option<(i64, u32)>,
-    owner: [Option<u32>; 2],
+    pax: Option<Pax>,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
 }
 
-/// Where reading is, for errors and bounds.
-struct Progress<'a> {
-    bounds: &'a Bounds,
-    archive_size: u64,
-    entry: usize,
-    bytes: u64,
-}
-
-impl Progress<'_> {
-    fn account(&mut self, bytes: u64) -> Result<(), Violation> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes > self.bounds.bytes {
-            return Err(Violation::TooLarge(self.bounds.bytes));
-        }
-        let allowed = self.archive_size.saturating_mul(self.bounds.ratio).max(self.bounds.ratio_from);
-        if self.bytes > allowed { Err(Violation::Bomb(self.bounds.ratio)) } else { Ok(()) }
+impl Attributes {
+    /// Whether a file with these runs with rights that its caller may not have.
+    pub(super) fn are_privileged(&self) -> bool {
+        self.mode & 0o6000 != 0 || self.xattrs.iter().any(|(name, _)| name == b"security.capability")
     }
 }
 
-pub(super) fn unpack(
-    input: impl Read,
-    format: &'static str,
-    archive_size: u64,
-    root: &Path,
-    bounds: &Bounds,
-) -> Result<Layer, LayerError> {
-    let broken = |source| LayerError::Archive { format, source };
-    let mut tree = Tree::create(root)?;
-    let mut progress = Progress { bounds, archive_size, entry: 0, bytes: 0 };
-    let mut extensions = Extensions::default();
-    let mut archive = tar::Archive::new(input);
-    for entry in archive.entries().map_err(broken)?.raw(true) {
-        let mut entry = entry.map_err(broken)?;
-        progress.entry += 1;
-        let shown = shorten(&extensions.path.clone().unwrap_or_else(|| entry.path_bytes().into_owned()));
-        let refuse =
-            |violation| LayerError::Refused { entry: progress.entry, path: shown.clone(), violation };
-        if progress.entry > bounds.entries || tree.entries() > bounds.entries {
-            return Err(refuse(Violation::TooManyEntries(bounds.entries)));
-        }
-        let kind = entry.header().entry_type();
-        if kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions() {
-            let size = entry.header().entry_size().map_err(broken)?;
-            if size > LARGEST_EXTENSION {
-                return Err(refuse(Violation::Extension(LARGEST_EXTENSION)));
+impl Entry {
+    /// This entry breaks `rule`.
+    pub(super) fn refused(&self, rule: Rule) -> LayerError {
+        refused(&self.name, self.offset, rule)
+    }
+
+    /// The system could not do what this entry asks for.
+    pub(super) fn failed(&self, doing: &'static str, error: impl Into<io::Error>) -> LayerError {
+        failed(&self.name, self.offset, doing, error.into())
+    }
+}
+
+impl Archive {
+    /// Reads entries from `source`.
+    pub(super) fn new(source: Source, limits: Limits) -> Self {
+        Self { source, limits, headers: 0, unread: 0, padding: 0 }
+    }
+
+    /// The next entry; `None` after the end marker. What is left of the content before is skipped.
+    pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, LayerError> {
+        self.skip_content()?;
+        let mut extensions = Extensions::default();
+        loop {
+            let offset = self.source.offset();
+            let Some(block) = self.block()? else {
+                return match extensions.is_empty() {
+                    true => Ok(None),
+                    false => Err(LayerError::Damaged { offset, fault: Fault::Dangling }),
+                };
+            };
+            self.headers += 1;
+            if self.headers > self.limits.entries {
+                return Err(too_large(Bound::Entries, self.limits.entries, offset));
             }
-            let mut data = Vec::new();
-            entry.read_to_end(&mut data).map_err(broken)?;
-            extensions.add(kind, data).map_err(refuse)?;
-            continue;
-        }
-        if kind.is_pax_global_extensions() {
-            // Comments of the archiver (git writes its commit here); nothing that a layer needs.
-            continue;
-        }
-        let taken = std::mem::take(&mut extensions);
-        let mut step = Step { tree: &mut tree, progress: &mut progress };
-        match step.add(&mut entry, taken) {
-            Ok(()) => {}
-            Err(Stop::Violation(violation)) => {
-                let entry = progress.entry;
-                return Err(LayerError::Refused { entry, path: shown, violation });
+            let damaged = |fault| LayerError::Damaged { offset, fault };
+            let header = Header::check(&block).map_err(damaged)?;
+            match header.flag() {
+                b'x' => {
+                    let content = self.extension(&header, offset)?;
+                    let pax = Pax::parse(&content).map_err(|error| at(error, &header, offset))?;
+                    once(&mut extensions.pax, pax, "an extended header", &header, offset)?;
+                }
+                b'g' => {
+                    let content = self.extension(&header, offset)?;
+                    pax::check_global(&content).map_err(|error| at(error, &header, offset))?;
+                }
+                b'L' => {
+                    let name = until_nul(self.extension(&header, offset)?);
+                    once(&mut extensions.long_name, name, "a long name", &header, offset)?;
+                }
+                b'K' => {
+                    let name = until_nul(self.extension(&header, offset)?);
+                    once(&mut extensions.long_link, name, "a long link name", &header, offset)?;
+                }
+                flag => return self.entry(&header, flag, extensions, offset).map(Some),
             }
-            Err(Stop::Reading(source)) => return Err(broken(source)),
-            Err(Stop::Writing(error)) => return Err(error),
         }
     }
-    let mut layer = tree.finish()?;
-    layer.bytes = progress.bytes;
-    Ok(layer)
-}
 
-/// Why one entry could not be added.
-pub(super) enum Stop {
-    Violation(Violation),
-    Reading(io::Error),
-    Writing(LayerError),
-}
-
-impl From<Violation> for Stop {
-    fn from(violation: Violation) -> Self {
-        Self::Violation(violation)
+    /// Reads content of the current entry; 0 is its end.
+    pub(super) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        let most = usize::try_from(self.unread).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        match self.source.read(&mut buffer[..most])? {
+            0 => Err(self.source.damaged(Fault::Truncated { expected: "the rest of a file" })),
+            count => {
+                self.unread -= count as u64;
+                Ok(count)
+            }
+        }
     }
-}
 
-impl From<LayerError> for Stop {
-    fn from(error: LayerError) -> Self {
-        Self::Writing(error)
-    }
-}
-
-struct Step<'a, 'b> {
-    tree: &'a mut Tree,
-    progress: &'a mut Progress<'b>,
-}
-
-impl Step<'_, '_> {
-    fn add(&mut self, entry: &mut tar::Entry<'_, impl Read>, extensions: Extensions) -> Result<(), Stop> {
-        let header = entry.header().clone();
-        let kind = header.entry_type();
-        let name = extensions.path.clone().unwrap_or_else(|| entry.path_bytes().into_owned());
-        let path = relative(&name, self.progress.bounds)?;
-        let attributes = attributes(&header, &extensions).map_err(Stop::Reading)?;
-        let Some(path) = path else {
-            // The root itself: overlay shows the attributes of the upper directory, not of a lower.
-            return if kind.is_dir() { Ok(()) } else { Err(Violation::Duplicate.into()) };
+    fn entry(
+        &mut self,
+        header: &Header,
+        flag: u8,
+        extensions: Extensions,
+        offset: u64,
+    ) -> Result<Entry, LayerError> {
+        let damaged = |fault| LayerError::Damaged { offset, fault };
+        let pax = extensions.pax.unwrap_or_default();
+        let header_name = EntryName::from(header.name().as_slice());
+        let refuse_twice =
+            |what: &str| refused(&header_name, offset, Rule::Twice { what: what.as_bytes().into() });
+        let name = match (pax.path, extensions.long_name) {
+            (Some(_), Some(_)) => return Err(refuse_twice("the name")),
+            (Some(name), None) | (None, Some(name)) => name,
+            (None, None) => header.name(),
         };
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(hidden) = file_name.strip_prefix(WHITEOUT) {
-            return self.whiteout(&path, &file_name, hidden);
+        let target = match (pax.linkpath, extensions.long_link) {
+            (Some(_), Some(_)) => return Err(refuse_twice("the link name")),
+            (Some(name), None) | (None, Some(name)) => name,
+            (None, None) => header.link_name(),
+        };
+        let name = EntryName::from(name.as_slice());
+        let refuse = |rule| refused(&name, offset, rule);
+
+        let size = pax.size.map_or_else(|| header.size(), Ok).map_err(damaged)?;
+        let kind = match flag {
+            0 | b'0' => Kind::File { size },
+            b'1' => Kind::HardLink { target },
+            b'2' => Kind::Symlink { target },
+            b'5' => Kind::Directory,
+            b'S' => return Err(refuse(Rule::Sparse)),
+            b'3' => return Err(refuse(Rule::Kind { found: FileKind::CharacterDevice })),
+            b'4' => return Err(refuse(Rule::Kind { found: FileKind::BlockDevice })),
+            b'6' => return Err(refuse(Rule::Kind { found: FileKind::Fifo })),
+            flag => return Err(refuse(Rule::Kind { found: FileKind::Unknown(flag) })),
+        };
+        if !matches!(kind, Kind::File { .. }) && size > 0 {
+            return Err(refuse(Rule::Content { kind: kind.file_kind(), found: size }));
         }
-        match kind {
-            EntryType::Directory => self.tree.directory(&path, attributes),
-            EntryType::Regular | EntryType::Continuous => {
-                let size = header.entry_size().map_err(Stop::Reading)?;
-                self.progress.account(size)?;
-                self.tree.file(&path, attributes, size, entry)
-            }
-            EntryType::Symlink => {
-                let target = link_target(entry, &extensions)?;
-                check_link(&path, &target)?;
-                self.tree.symlink(&path, attributes, &target)
-            }
-            EntryType::Link => {
-                let target = link_target(entry, &extensions)?;
-                let text = || target.to_string_lossy().into_owned();
-                let source = relative(target.as_os_str().as_encoded_bytes(), self.progress.bounds)
-                    .map_err(|_| Violation::HardLinkTarget(text()))?
-                    .ok_or_else(|| Violation::HardLinkTarget(text()))?;
-                self.tree.hard_link(&path, &source)
-            }
-            EntryType::Char => Err(Violation::SpecialFile("character device").into()),
-            EntryType::Block => Err(Violation::SpecialFile("block device").into()),
-            EntryType::Fifo => Err(Violation::SpecialFile("fifo").into()),
-            other => Err(Violation::UnknownType(char::from(other.as_byte())).into()),
+        if let (Kind::Symlink { .. } | Kind::HardLink { .. }, Some((xattr, _))) =
+            (&kind, pax.xattrs.first_key_value())
+        {
+            return Err(refuse(Rule::XattrPlace { name: xattr.as_slice().into() }));
         }
+
+        let owner = |number: u64| match u32::try_from(number) {
+            // The largest one means "leave it" to chown(2).
+            Ok(id) if id != u32::MAX => Ok(id),
+            _ => Err(refuse(Rule::Owner { found: number })),
+        };
+        let mode = header.mode().map_err(damaged)?;
+        if mode > 0o177_777 {
+            return Err(refuse(Rule::Mode { found: mode }));
+        }
+        let seconds = header.mtime().map_err(damaged)?;
+        let attributes = Attributes {
+            mode: (mode & 0o7777) as u32,
+            uid: owner(pax.uid.map_or_else(|| header.uid(), Ok).map_err(damaged)?)?,
+            gid: owner(pax.gid.map_or_else(|| header.gid(), Ok).map_err(damaged)?)?,
+            // A header's field has 33 bits of octal digits; binary ones may be absurd and end at the limit.
+            mtime: pax
+                .mtime
+                .unwrap_or(Moment { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanoseconds: 0 }),
+            xattrs: pax.xattrs.into_iter().collect(),
+        };
+        self.expect_content(size)?;
+        Ok(Entry { name, offset, kind, attributes })
     }
 
-    fn whiteout(&mut self, path: &Path, file_name: &str, hidden: &str) -> Result<(), Stop> {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        if file_name == OPAQUE {
-            return self.tree.opaque(parent);
+    /// The content of an extension header, whole.
+    fn extension(&mut self, header: &Header, offset: u64) -> Result<Vec<u8>, LayerError> {
+        let size = header.size().map_err(|fault| LayerError::Damaged { offset, fault })?;
+        if size > self.limits.extension {
+            return Err(too_large(Bound::Extension, self.limits.extension, offset));
         }
-        // `.wh..wh.` and what follows are AUFS's own files; `.`, `..` and nothing name no entry.
-        if hidden.is_empty() || hidden == "." || hidden == ".." || hidden.starts_with(WHITEOUT) {
-            return Err(Violation::Whiteout.into());
+        self.expect_content(size)?;
+        // Grows with what is really there, not with what the header claims.
+        let mut content = Vec::new();
+        let mut part = [0; BLOCK];
+        loop {
+            match self.read_content(&mut part)? {
+                0 => break,
+                count => content.extend_from_slice(&part[..count]),
+            }
         }
-        self.tree.whiteout(&parent.join(hidden))
+        self.skip_content()?;
+        Ok(content)
     }
-}
 
-impl Extensions {
-    fn add(&mut self, kind: EntryType, data: Vec<u8>) -> Result<(), Violation> {
-        let malformed = || Violation::Extension(LARGEST_EXTENSION);
-        let text = |data: Vec<u8>| data.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-        if kind.is_gnu_longname() {
-            self.path = Some(text(data));
-        } else if kind.is_gnu_longlink() {
-            self.link = Some(text(data));
-        } else {
-            for record in tar::PaxExtensions::new(&data) {
-                let record = record.map_err(|_| malformed())?;
-                let key = record.key().map_err(|_| malformed())?;
-                let value = record.value_bytes();
-                let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                match key {
-                    "path" => self.path = Some(value.to_vec()),
-                    "linkpath" => self.link = Some(value.to_vec()),
-                    "uid" => self.owner[0] = Some(number().ok_or_else(malformed)?),
-                    "gid" => self.owner[1] = Some(number().ok_or_else(malformed)?),
-                    "mtime" => self.mtime = Some(pax_time(value).ok_or_else(malformed)?),
-                    // A second opinion on the size would let the next header hide in the content.
-                    "size" => return Err(malformed()),
-                    _ if key.starts_with("GNU.sparse.") => return Err(Violation::UnknownType('S')),
-                    _ => {
-                        if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                            self.attribute(name, value)?;
-                        }
+    fn expect_content(&mut self, size: u64) -> Result<(), LayerError> {
+        self.source.announce(size)?;
+        self.unread = size;
+        self.padding = (BLOCK - (size % BLOCK as u64) as usize) % BLOCK;
+        Ok(())
+    }
+
+    fn skip_content(&mut self) -> Result<(), LayerError> {
+        let mut scratch = [0; BLOCK];
+        while self.read_content(&mut scratch)? > 0 {}
+        let padding = std::mem::take(&mut self.padding);
+        self.source.fill(&mut scratch[..padding], "the padding of a file")
+    }
+
+    /// The next header block; `None` at the end of the archive, which is checked.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, LayerError> {
+        let mut block = [0; BLOCK];
+        self.source.fill(&mut block, "a header or the end marker")?;
+        if block != [0; BLOCK] {
+            return Ok(Some(block));
+        }
+        self.source.fill(&mut block, "the second block of the end marker")?;
+        if block != [0; BLOCK] {
+            return Err(self.source.damaged(Fault::EndMarker));
+        }
+        // Writers fill up to a record of 20 blocks, or to whatever a tape likes.
+        loop {
+            let offset = self.source.offset();
+            match self.source.fill_or_end(&mut block)? {
+                0 => return Ok(None),
+                count => {
+                    if let Some(place) = block[..count].iter().position(|byte| *byte != 0) {
+                        let offset = offset + place as u64;
+                        return Err(LayerError::Damaged { offset, fault: Fault::Trailing });
                     }
                 }
             }
         }
-        Ok(())
     }
+}
 
-    /// Capabilities, access lists and the user's own attributes are content; labels of a security
-    /// module belong to the host; anything else, `trusted.overlay.*` first, could lie to overlay.
-    fn attribute(&mut self, name: &str, value: &[u8]) -> Result<(), Violation> {
-        match name {
-            "security.selinux" | "security.ima" | "security.evm" => Ok(()),
-            "security.capability" | "system.posix_acl_access" | "system.posix_acl_default" => {
-                self.attributes.push((name.to_owned(), value.to_vec()));
-                Ok(())
-            }
-            // With `userxattr` overlay reads its own attributes from here.
-            _ if name.starts_with("user.") && !name.starts_with("user.overlay.") => {
-                self.attributes.push((name.to_owned(), value.to_vec()));
-                Ok(())
-            }
-            _ => Err(Violation::ForbiddenAttribute(name.chars().take(80).collect())),
+impl Extensions {
+    fn is_empty(&self) -> bool {
+        self.pax.is_none() && self.long_name.is_none() && self.long_link.is_none()
+    }
+}
+
+impl Kind {
+    fn file_kind(&self) -> FileKind {
+        match self {
+            Self::File { .. } => FileKind::File,
+            Self::Directory => FileKind::Directory,
+            Self::Symlink { .. } => FileKind::Symlink,
+            Self::HardLink { .. } => FileKind::HardLink,
         }
     }
 }
 
-/// `seconds[.fraction]`, possibly negative (POSIX pax, "mtime").
-fn pax_time(value: &[u8]) -> Option<(i64, u32)> {
-    let text = std::str::from_utf8(value).ok()?;
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = seconds.parse().ok()?;
-    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    Some((seconds, digits.parse().ok()?))
-}
-
-fn attributes(header: &tar::Header, extensions: &Extensions) -> io::Result<Attributes> {
-    let id = |given: Option<u32>, header: io::Result<u64>| match given {
-        Some(id) => Ok(id),
-        None => u32::try_from(header?).map_err(|_| io::Error::other("owner out of range")),
-    };
-    let mtime = match extensions.mtime {
-        Some(time) => time,
-        None => (i64::try_from(header.mtime()?).unwrap_or(i64::MAX), 0),
-    };
-    Ok(Attributes {
-        mode: header.mode()? & 0o7777,
-        uid: id(extensions.owner[0], header.uid())?,
-        gid: id(extensions.owner[1], header.gid())?,
-        mtime,
-        extended: extensions.attributes.clone(),
-    })
-}
-
-fn link_target(entry: &tar::Entry<'_, impl Read>, extensions: &Extensions) -> Result<PathBuf, Stop> {
-    use std::os::unix::ffi::OsStringExt;
-    let bytes = match &extensions.link {
-        Some(bytes) => bytes.clone(),
-        None => entry.link_name_bytes().map(|bytes| bytes.into_owned()).unwrap_or_default(),
-    };
-    if bytes.is_empty() || bytes.contains(&0) || bytes.len() > 4095 {
-        return Err(Violation::EscapingLink(shorten(&bytes)).into());
-    }
-    Ok(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
-}
-
-/// A symbolic link may point anywhere inside the root, by a relative path.
-fn check_link(path: &Path, target: &Path) -> Result<(), Violation> {
-    let text = || shorten(target.as_os_str().as_encoded_bytes());
-    if target.is_absolute() {
-        return Err(Violation::AbsoluteLink(text()));
-    }
-    let mut depth = path.components().count().saturating_sub(1);
-    for component in target.components() {
-        match component {
-            Component::ParentDir => {
-                depth = depth.checked_sub(1).ok_or_else(|| Violation::EscapingLink(text()))?;
-            }
-            Component::Normal(_) => depth += 1,
-            _ => {}
+/// Keeps an extension, of which there may be one before an entry.
+fn once<T>(
+    slot: &mut Option<T>,
+    value: T,
+    what: &'static str,
+    header: &Header,
+    offset: u64,
+) -> Result<(), LayerError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => {
+            let rule = Rule::Twice { what: what.as_bytes().into() };
+            Err(refused(&EntryName::from(header.name().as_slice()), offset, rule))
         }
     }
-    Ok(())
 }
 
-/// The path below the root; `None` is the root itself.
-fn relative(name: &[u8], bounds: &Bounds) -> Result<Option<PathBuf>, Violation> {
-    use std::os::unix::ffi::OsStrExt;
-    let unreasonable = Violation::UnreasonableName { longest: bounds.path, deepest: bounds.depth };
-    if name.is_empty() || name.len() > bounds.path || name.contains(&0) {
-        return Err(unreasonable);
+/// GNU's long names end with a NUL; what comes after it does not count.
+fn until_nul(mut name: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = name.iter().position(|byte| *byte == 0) {
+        name.truncate(end);
     }
-    if name[0] == b'/' {
-        return Err(Violation::AbsolutePath);
+    name
+}
+
+fn at(error: PaxError, header: &Header, offset: u64) -> LayerError {
+    match error {
+        PaxError::Fault(fault) => LayerError::Damaged { offset, fault },
+        PaxError::Rule(rule) => refused(&EntryName::from(header.name().as_slice()), offset, rule),
     }
-    let mut path = PathBuf::new();
-    let mut depth = 0;
-    for part in name.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => return Err(Violation::ParentComponent),
-            _ if part.len() > 255 => return Err(unreasonable),
-            _ => {
-                depth += 1;
-                path.push(std::ffi::OsStr::from_bytes(part));
-            }
+}
+
+pub(super) fn too_large(bound: Bound, allowed: u64, offset: u64) -> LayerError {
+    LayerError::TooLarge { bound, allowed, offset }
+}
+
+pub(super) fn refused(entry: &EntryName, offset: u64, rule: Rule) -> LayerError {
+    LayerError::Refused { entry: entry.clone(), offset, rule }
+}
+
+/// A full disk has its own error: it is not the layer's fault, and a person can do something about it.
+pub(super) fn failed(entry: &EntryName, offset: u64, doing: &'static str, source: io::Error) -> LayerError {
+    let entry = entry.clone();
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            LayerError::Full { doing, entry, offset, source }
         }
+        _ => LayerError::Entry { doing, entry, offset, source },
     }
-    if depth > bounds.depth {
-        return Err(unreasonable);
-    }
-    Ok((depth > 0).then_some(path))
-}
-
-fn shorten(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).chars().take(120).collect()
 }

@@ -1,279 +1,385 @@
-//! The file system side: a new tree below one descriptor, written without following a link.
+//! Writes entries below one directory, whatever their names say.
+//!
+//! Invariants:
+//! - The only way to a directory is [`Tree::open`]: `openat2(2)` beneath the root descriptor, without
+//!   symbolic links, without magic links, without crossing a mount. Files are made in it by their last part.
+//! - Names are created exclusively; nothing that exists is opened for writing, replaced or removed.
+//! - Attributes of directories are set last, since filling them changes their mtime.
+//!
+//! Attributes go on in the order owner, mode, extended attributes, mtime: `chown(2)` clears set-user-ID and
+//! capabilities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, mkdirat, mknodat, utimensat};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{
+    FileStat, Mode, SFlag, UtimensatFlags, fchmod, fstat, fstatat, futimens, makedev, mkdirat, mknodat,
+    utimensat,
+};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
+use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+use xattr::FileExt;
 
-use super::archive::Stop;
-use super::{Layer, LayerError, Violation};
+use super::archive::{Archive, Attributes, Entry, failed, too_large};
+use super::error::{Bound, EntryName, FileKind, LayerError, Rule};
+use super::path::LayerPath;
+use super::pax::Moment;
+use super::{Layer, Limits};
 
-/// Owner, mode, time and extended attributes of an entry.
-#[derive(Debug, Clone)]
-pub(super) struct Attributes {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    /// Seconds and nanoseconds since 1970.
-    pub(super) mtime: (i64, u32),
-    pub(super) extended: Vec<(String, Vec<u8>)>,
-}
+/// Marks a directory whose lower namesakes are hidden (kernel `Documentation/filesystems/overlayfs.rst`).
+const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
-/// What stands at a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Node {
-    ImplicitDirectory,
-    Directory,
-    File,
-    Other,
-}
+/// Mode of a directory that has no entry of its own.
+const IMPLIED_MODE: u32 = 0o755;
 
-/// A tree that grows.
+/// Memory that something remembered takes besides its name and attributes, about.
+const OVERHEAD: usize = 128;
+
+/// Large enough that the disk, not system calls, sets the pace.
+const CHUNK: usize = 128 * 1024;
+
+/// The directory that is being filled.
 pub(super) struct Tree {
     root: OwnedFd,
-    path: PathBuf,
-    nodes: BTreeMap<PathBuf, Node>,
-    /// Applied last: a child would change its parent's time.
-    directory_times: Vec<(PathBuf, (i64, u32))>,
+    limits: Limits,
+    directories: BTreeMap<Box<[u8]>, Directory>,
+    implied: u64,
     removed: Vec<PathBuf>,
-    privileged: Vec<PathBuf>,
+    privileged: BTreeSet<PathBuf>,
+    /// Bytes that the four above take, about.
+    memory: u64,
+    buffer: Box<[u8]>,
+}
+
+/// A directory of the layer, which gets its attributes at the end.
+struct Directory {
+    /// Of the entry that made it.
+    offset: u64,
+    /// `None` while it has no entry of its own.
+    attributes: Option<Attributes>,
 }
 
 impl Tree {
-    pub(super) fn create(root: &Path) -> Result<Self, LayerError> {
-        let store = |source| LayerError::Store { path: root.to_owned(), source };
-        let opened = File::open(root).map_err(store)?;
-        opened.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(store)?;
-        Ok(Self {
-            root: opened.into(),
-            path: root.to_owned(),
-            nodes: BTreeMap::new(),
-            directory_times: Vec::new(),
-            removed: Vec::new(),
-            privileged: Vec::new(),
-        })
+    /// Fills the empty directory `root`.
+    pub(super) fn new(root: OwnedFd, limits: Limits) -> Self {
+        let mut directories = BTreeMap::new();
+        directories.insert(Box::default(), Directory { offset: 0, attributes: None });
+        let (removed, privileged) = (Vec::new(), BTreeSet::new());
+        let buffer = vec![0; CHUNK].into_boxed_slice();
+        Self { root, limits, directories, implied: 0, removed, privileged, memory: 0, buffer }
     }
 
-    pub(super) fn entries(&self) -> usize {
-        self.nodes.len()
-    }
-
-    pub(super) fn finish(self) -> Result<Layer, LayerError> {
-        for (path, time) in self.directory_times.iter().rev() {
-            let directory = self.open_directory(path).map_err(|source| self.at(path, source))?;
-            set_time(&directory, OsStr::new("."), *time).map_err(|source| self.at(path, source))?;
+    /// A directory; one that was only implied so far becomes this one.
+    pub(super) fn directory(&mut self, entry: &Entry, path: &LayerPath) -> Result<(), LayerError> {
+        let known = self.directories.get(path.as_bytes());
+        match known {
+            Some(Directory { attributes: Some(_), .. }) => {
+                return Err(entry.refused(Rule::Duplicate { found: FileKind::Directory }));
+            }
+            Some(Directory { attributes: None, .. }) if path.is_root() => {}
+            Some(Directory { attributes: None, .. }) => self.implied -= 1,
+            None => {
+                let parent = self.parent(entry, path)?;
+                mkdirat(&parent, path.name(), Mode::S_IRWXU)
+                    .map_err(|errno| self.not_created(entry, path, "make the directory", errno))?;
+            }
         }
-        let named = |wanted: &[Node]| -> Vec<PathBuf> {
-            self.nodes
-                .iter()
-                .filter(|(_, node)| wanted.contains(node))
-                .map(|(path, _)| path.clone())
-                .collect()
-        };
-        Ok(Layer {
-            root: self.path.clone(),
-            directories: named(&[Node::Directory, Node::ImplicitDirectory]),
-            implicit: named(&[Node::ImplicitDirectory]),
-            entries: self.nodes.len(),
-            bytes: 0,
-            removed: self.removed,
-            privileged: self.privileged,
-        })
+        self.remember(entry, path.as_bytes(), Some(entry.attributes.clone()))
     }
 
-    fn at(&self, path: &Path, source: impl Into<io::Error>) -> LayerError {
-        LayerError::Store { path: self.path.join(path), source: source.into() }
-    }
-
-    fn open_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        self.open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
-    }
-
-    fn open(&self, path: &Path, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
-        let inside =
-            ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
-        let how =
-            OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).mode(mode).resolve(inside);
-        openat2(&self.root, path, how)
-    }
-
-    /// Opens the parent of a path, making directories that the archive did not name.
-    fn parent(&mut self, path: &Path) -> Result<OwnedFd, Stop> {
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let mut way = PathBuf::new();
-        for part in parent {
-            way.push(part);
-            match self.nodes.get(&way) {
-                Some(Node::Directory | Node::ImplicitDirectory) => {}
-                Some(_) => return Err(Violation::ParentNotDirectory(way).into()),
-                None => {
-                    let above = self
-                        .open_directory(way.parent().unwrap_or(Path::new("")))
-                        .map_err(|error| self.at(&way, error))?;
-                    mkdirat(&above, part, Mode::from_bits_truncate(0o755))
-                        .map_err(|error| self.at(&way, error))?;
-                    let made = self.open_directory(&way).map_err(|error| self.at(&way, error))?;
-                    fchmod(&made, Mode::from_bits_truncate(0o755)).map_err(|error| self.at(&way, error))?;
-                    self.nodes.insert(way.clone(), Node::ImplicitDirectory);
+    /// A regular file with the content that is next in the archive.
+    pub(super) fn file(
+        &mut self,
+        entry: &Entry,
+        path: &LayerPath,
+        archive: &mut Archive,
+    ) -> Result<(), LayerError> {
+        let parent = self.parent(entry, path)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut file = openat(&parent, path.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map(File::from)
+            .map_err(|errno| self.not_created(entry, path, "make the file", errno))?;
+        loop {
+            match archive.read_content(&mut self.buffer)? {
+                0 => break,
+                count => {
+                    file.write_all(&self.buffer[..count]).map_err(|error| entry.failed("write", error))?;
                 }
             }
         }
-        self.open_directory(parent).map_err(|error| self.at(parent, error).into())
-    }
-
-    /// The parent's descriptor and the last name of a path that is not taken yet.
-    fn vacant<'p>(&mut self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr), Stop> {
-        if self.nodes.contains_key(path) {
-            return Err(Violation::Duplicate.into());
+        set_attributes(&file, &entry.attributes).map_err(|(doing, error)| entry.failed(doing, error))?;
+        match entry.attributes.are_privileged() {
+            true => self.privilege(entry, path),
+            false => Ok(()),
         }
-        let parent = self.parent(path)?;
-        Ok((parent, path.file_name().unwrap_or_default()))
     }
 
-    pub(super) fn directory(&mut self, path: &Path, attributes: Attributes) -> Result<(), Stop> {
-        match self.nodes.get(path) {
-            Some(Node::ImplicitDirectory) => {}
-            Some(_) => return Err(Violation::Duplicate.into()),
-            None => {
-                let (parent, name) = self.vacant(path)?;
-                mkdirat(&parent, name, Mode::from_bits_truncate(0o700))
-                    .map_err(|error| self.at(path, error))?;
+    /// A symbolic link; its target was judged by its form and is not looked at.
+    pub(super) fn symlink(
+        &mut self,
+        entry: &Entry,
+        path: &LayerPath,
+        target: &[u8],
+    ) -> Result<(), LayerError> {
+        let parent = self.parent(entry, path)?;
+        symlinkat(target, &parent, path.name())
+            .map_err(|errno| self.not_created(entry, path, "make the symbolic link", errno))?;
+        let Attributes { uid, gid, mtime, .. } = entry.attributes;
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        fchownat(&parent, path.name(), uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|errno| entry.failed("set the owner of", errno))?;
+        let time = time_spec(mtime);
+        utimensat(&parent, path.name(), &time, &time, UtimensatFlags::NoFollowSymlink)
+            .map_err(|errno| entry.failed("set the time of", errno))
+    }
+
+    /// Another name for a file that this layer brought before.
+    pub(super) fn hard_link(
+        &mut self,
+        entry: &Entry,
+        path: &LayerPath,
+        target: &[u8],
+    ) -> Result<(), LayerError> {
+        let target_path = LayerPath::parse(target).map_err(|rule| {
+            entry.refused(Rule::HardLinkName { target: target.into(), rule: Box::new(rule) })
+        })?;
+        let refuse = |found| entry.refused(Rule::HardLinkTarget { target: target.into(), found });
+        // Everything in this tree was made by this layer, so that being there is being of the layer.
+        let place = match self.open(target_path.parent(), OFlag::O_PATH) {
+            Ok(place) => place,
+            Err(Errno::ENOENT) => return Err(refuse(FileKind::Nothing)),
+            Err(errno) => return Err(self.no_way(entry, target_path.parent(), errno)),
+        };
+        let kind = match target_path.is_root() {
+            true => FileKind::Directory,
+            false => match fstatat(&place, target_path.name(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) => kind_of(&stat),
+                Err(Errno::ENOENT) => FileKind::Nothing,
+                Err(errno) => return Err(entry.failed("look at the target of", errno)),
+            },
+        };
+        if kind != FileKind::File {
+            return Err(refuse(kind));
+        }
+        let parent = self.parent(entry, path)?;
+        linkat(&place, target_path.name(), &parent, path.name(), AtFlags::empty())
+            .map_err(|errno| self.not_created(entry, path, "make the hard link", errno))?;
+        match self.privileged.contains(&path_buf(target_path.as_bytes())) {
+            true => self.privilege(entry, path),
+            false => Ok(()),
+        }
+    }
+
+    /// A whiteout in overlay's form: a character device 0/0 with the name that is removed.
+    pub(super) fn whiteout(&mut self, entry: &Entry, hidden: &LayerPath) -> Result<(), LayerError> {
+        let parent = self.parent(entry, hidden)?;
+        let made = mknodat(&parent, hidden.name(), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0));
+        made.map_err(|errno| match (errno, self.found(hidden.as_bytes())) {
+            (Errno::EEXIST, Ok(found @ FileKind::CharacterDevice)) => {
+                entry.refused(Rule::Duplicate { found })
+            }
+            (Errno::EEXIST, Ok(_)) => entry.refused(Rule::WhiteoutAndEntry),
+            _ => entry.failed("make the whiteout", errno),
+        })?;
+        self.remove(entry, hidden)
+    }
+
+    /// Hides what lower layers have in `directory`.
+    pub(super) fn opaque(&mut self, entry: &Entry, directory: &LayerPath) -> Result<(), LayerError> {
+        self.make_way(entry, directory.as_bytes())?;
+        let opened = self
+            .open(directory.as_bytes(), OFlag::O_RDONLY)
+            .map(File::from)
+            .map_err(|errno| entry.failed("open the directory of", errno))?;
+        let doing = "set the attribute for";
+        match opened.get_xattr(OPAQUE_XATTR).map_err(|error| entry.failed(doing, error))? {
+            Some(_) => return Err(entry.refused(Rule::Duplicate { found: FileKind::File })),
+            None => opened.set_xattr(OPAQUE_XATTR, b"y").map_err(|error| entry.failed(doing, error))?,
+        }
+        self.remove(entry, directory)
+    }
+
+    /// Sets the attributes of all directories, and says what is in the tree; entries and bytes are not counted.
+    pub(super) fn finish(self) -> Result<Layer, LayerError> {
+        // An implied directory has no time of its own; 1970 makes equal layers equal trees.
+        let implied = Attributes { mode: IMPLIED_MODE, ..Attributes::default() };
+        let mut layer = Layer::default();
+        for (path, directory) in &self.directories {
+            let attributes = directory.attributes.as_ref().unwrap_or(&implied);
+            self.open(path, OFlag::O_RDONLY)
+                .map_err(|errno| ("open", errno.into()))
+                .and_then(|descriptor| set_attributes(&File::from(descriptor), attributes))
+                .map_err(|(doing, error)| {
+                    failed(&EntryName::from(&**path), directory.offset, doing, error)
+                })?;
+            if !path.is_empty() {
+                layer.directories.push(path_buf(path));
+                layer.implicit.extend(directory.attributes.is_none().then(|| path_buf(path)));
             }
         }
-        let opened = self.open_directory(path).map_err(|error| self.at(path, error))?;
-        apply(&File::from(opened), &attributes).map_err(|error| self.at(path, error))?;
-        self.directory_times.push((path.to_owned(), attributes.mtime));
-        self.nodes.insert(path.to_owned(), Node::Directory);
-        Ok(())
+        layer.removed = self.removed;
+        layer.privileged = self.privileged.into_iter().collect();
+        Ok(layer)
     }
 
-    pub(super) fn file(
+    /// A directory of this tree; `""` is its root.
+    fn open(&self, path: &[u8], access: OFlag) -> Result<OwnedFd, Errno> {
+        let how = OpenHow::new().flags(access | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(beneath());
+        openat2(&self.root, if path.is_empty() { &b"."[..] } else { path }, how)
+    }
+
+    /// What is at `path`, itself and not where it leads.
+    fn found(&self, path: &[u8]) -> Result<FileKind, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat2(&self.root, path, OpenHow::new().flags(flags).resolve(beneath())) {
+            Ok(descriptor) => fstat(&descriptor).map(|stat| kind_of(&stat)),
+            Err(Errno::ENOENT) => Ok(FileKind::Nothing),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The directory that `path` lies in; made if the archive did not.
+    fn parent(&mut self, entry: &Entry, path: &LayerPath) -> Result<OwnedFd, LayerError> {
+        self.make_way(entry, path.parent())
+    }
+
+    fn make_way(&mut self, entry: &Entry, directory: &[u8]) -> Result<OwnedFd, LayerError> {
+        match self.open(directory, OFlag::O_PATH) {
+            Ok(descriptor) => return Ok(descriptor),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(self.no_way(entry, directory, errno)),
+        }
+        let mut above = self.open(b"", OFlag::O_PATH).map_err(|errno| self.no_way(entry, b"", errno))?;
+        for end in part_ends(directory) {
+            let way = &directory[..end];
+            let name = way.rsplit(|byte| *byte == b'/').next().unwrap_or(way);
+            match mkdirat(&above, name, Mode::S_IRWXU) {
+                Ok(()) => {
+                    self.implied += 1;
+                    if self.implied > self.limits.entries {
+                        return Err(too_large(Bound::Entries, self.limits.entries, entry.offset));
+                    }
+                    self.remember(entry, way, None)?;
+                }
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(entry.failed("make a directory for", errno)),
+            }
+            above = self.open(way, OFlag::O_PATH).map_err(|errno| self.no_way(entry, way, errno))?;
+        }
+        Ok(above)
+    }
+
+    /// Keeps a directory's attributes for the end.
+    fn remember(
         &mut self,
-        path: &Path,
-        attributes: Attributes,
-        size: u64,
-        content: &mut impl Read,
-    ) -> Result<(), Stop> {
-        self.vacant(path)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-        let opened =
-            self.open(path, flags, Mode::from_bits_truncate(0o600)).map_err(|error| self.at(path, error))?;
-        let mut file = File::from(opened);
-        copy(content, &mut file, size).map_err(|error| match error {
-            CopyError::Reading(source) => Stop::Reading(source),
-            CopyError::Writing(source) => Stop::Writing(self.at(path, source)),
-        })?;
-        apply(&file, &attributes).map_err(|error| self.at(path, error))?;
-        let parent = self.parent(path)?;
-        set_time(&parent, path.file_name().unwrap_or_default(), attributes.mtime)
-            .map_err(|error| self.at(path, error))?;
-        let capable = attributes.extended.iter().any(|(name, _)| name == "security.capability");
-        if attributes.mode & 0o6000 != 0 || capable {
-            self.privileged.push(path.to_owned());
+        entry: &Entry,
+        path: &[u8],
+        attributes: Option<Attributes>,
+    ) -> Result<(), LayerError> {
+        let xattrs = attributes.iter().flat_map(|attributes| &attributes.xattrs);
+        let bytes: usize = xattrs.map(|(name, value)| name.len() + value.len()).sum();
+        // Three times: here and in both lists of the layer.
+        self.account(entry, 3 * path.len() + bytes)?;
+        self.directories.insert(path.into(), Directory { offset: entry.offset, attributes });
+        Ok(())
+    }
+
+    fn remove(&mut self, entry: &Entry, path: &LayerPath) -> Result<(), LayerError> {
+        self.account(entry, path.as_bytes().len())?;
+        self.removed.push(path_buf(path.as_bytes()));
+        Ok(())
+    }
+
+    fn privilege(&mut self, entry: &Entry, path: &LayerPath) -> Result<(), LayerError> {
+        self.account(entry, path.as_bytes().len())?;
+        self.privileged.insert(path_buf(path.as_bytes()));
+        Ok(())
+    }
+
+    /// Keeps what is remembered within its limit.
+    fn account(&mut self, entry: &Entry, bytes: usize) -> Result<(), LayerError> {
+        self.memory += (bytes + OVERHEAD) as u64;
+        match self.memory > self.limits.memory {
+            true => Err(too_large(Bound::Memory, self.limits.memory, entry.offset)),
+            false => Ok(()),
         }
-        self.nodes.insert(path.to_owned(), Node::File);
-        Ok(())
     }
 
-    pub(super) fn symlink(&mut self, path: &Path, attributes: Attributes, target: &Path) -> Result<(), Stop> {
-        let (parent, name) = self.vacant(path)?;
-        let made = symlinkat(target, &parent, name)
-            .and_then(|()| {
-                let owner = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-                fchownat(&parent, name, Some(owner.0), Some(owner.1), AtFlags::AT_SYMLINK_NOFOLLOW)
-            })
-            .map_err(io::Error::from)
-            .and_then(|()| set_time(&parent, name, attributes.mtime));
-        made.map_err(|error| self.at(path, error))?;
-        self.nodes.insert(path.to_owned(), Node::Other);
-        Ok(())
-    }
-
-    pub(super) fn hard_link(&mut self, path: &Path, source: &Path) -> Result<(), Stop> {
-        if self.nodes.get(source) != Some(&Node::File) {
-            return Err(Violation::HardLinkTarget(source.to_string_lossy().into_owned()).into());
+    /// Why a directory cannot be reached: names the part of the way that is none.
+    fn no_way(&self, entry: &Entry, directory: &[u8], errno: Errno) -> LayerError {
+        let blocking =
+            part_ends(directory).map(|end| &directory[..end]).find_map(|way| match self.found(way) {
+                Ok(FileKind::Directory | FileKind::Nothing) | Err(_) => None,
+                Ok(found) => Some(Rule::Parent { parent: way.into(), found }),
+            });
+        match blocking {
+            Some(rule) => entry.refused(rule),
+            None => entry.failed("reach the directory of", errno),
         }
-        let from = self.parent(source)?;
-        let (to, name) = self.vacant(path)?;
-        linkat(&from, source.file_name().unwrap_or_default(), &to, name, AtFlags::empty())
-            .map_err(|error| self.at(path, error))?;
-        self.nodes.insert(path.to_owned(), Node::File);
-        Ok(())
     }
 
-    /// Overlay's whiteout is a character device 0/0 (kernel `overlayfs.rst`, "whiteouts").
-    pub(super) fn whiteout(&mut self, path: &Path) -> Result<(), Stop> {
-        let (parent, name) = self.vacant(path)?;
-        mknodat(&parent, name, SFlag::S_IFCHR, Mode::empty(), 0).map_err(|error| self.at(path, error))?;
-        self.removed.push(path.to_owned());
-        self.nodes.insert(path.to_owned(), Node::Other);
-        Ok(())
-    }
-
-    /// Hides everything below this directory that is not in the layer.
-    pub(super) fn opaque(&mut self, path: &Path) -> Result<(), Stop> {
-        // The root cannot be hidden: overlay reads the attribute of merged directories only.
-        if path.as_os_str().is_empty() {
-            return Err(Violation::Whiteout.into());
+    /// Why a name could not be created: a duplicate is the layer's fault.
+    fn not_created(&self, entry: &Entry, path: &LayerPath, doing: &'static str, errno: Errno) -> LayerError {
+        match (errno, self.found(path.as_bytes())) {
+            (Errno::EEXIST, Ok(FileKind::CharacterDevice)) => entry.refused(Rule::WhiteoutAndEntry),
+            (Errno::EEXIST, Ok(found)) => entry.refused(Rule::Duplicate { found }),
+            _ => entry.failed(doing, errno),
         }
-        if matches!(self.nodes.get(path), Some(Node::File | Node::Other)) {
-            return Err(Violation::ParentNotDirectory(path.to_owned()).into());
-        }
-        let directory = self.parent(&path.join("x"))?;
-        set_attribute(directory.as_fd(), "trusted.overlay.opaque", b"y")
-            .map_err(|error| self.at(path, error))?;
-        self.removed.push(path.to_owned());
-        Ok(())
     }
 }
 
-enum CopyError {
-    Reading(io::Error),
-    Writing(io::Error),
+/// How far a name may lead: down, through directories of the same mount.
+fn beneath() -> ResolveFlag {
+    ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_MAGICLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV
 }
 
-fn copy(from: &mut impl Read, to: &mut File, size: u64) -> Result<(), CopyError> {
-    use std::io::Write;
-    let mut buffer = vec![0; 1 << 16];
-    let mut left = size;
-    while left > 0 {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let count = match from.read(&mut buffer[..most]) {
-            Ok(0) => return Err(CopyError::Reading(io::ErrorKind::UnexpectedEof.into())),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(CopyError::Reading(error)),
-        };
-        to.write_all(&buffer[..count]).map_err(CopyError::Writing)?;
-        left -= count as u64;
+/// Where each part of a checked name ends; none for the root.
+fn part_ends(path: &[u8]) -> impl Iterator<Item = usize> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(place, _)| place);
+    slashes.chain((!path.is_empty()).then_some(path.len()))
+}
+
+/// Owner, mode, extended attributes, mtime: in this order.
+fn set_attributes(file: &File, attributes: &Attributes) -> Result<(), (&'static str, io::Error)> {
+    let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+    fchown(file.as_fd(), Some(uid), Some(gid)).map_err(|errno| ("set the owner of", errno.into()))?;
+    fchmod(file.as_fd(), Mode::from_bits_truncate(attributes.mode))
+        .map_err(|errno| ("set the mode of", errno.into()))?;
+    for (name, value) in &attributes.xattrs {
+        file.set_xattr(OsStr::from_bytes(name), value)
+            .map_err(|error| ("set the extended attributes of", error))?;
     }
-    Ok(())
+    let time = time_spec(attributes.mtime);
+    futimens(file.as_fd(), &time, &time).map_err(|errno| ("set the time of", errno.into()))
 }
 
-/// Owner first: changing it clears the set-id bits and capabilities.
-fn apply(file: &File, attributes: &Attributes) -> io::Result<()> {
-    std::os::unix::fs::fchown(file, Some(attributes.uid), Some(attributes.gid))?;
-    fchmod(file, Mode::from_bits_truncate(attributes.mode))?;
-    for (name, value) in &attributes.extended {
-        set_attribute(file.as_fd(), name, value)?;
+fn path_buf(path: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path))
+}
+
+fn time_spec(moment: Moment) -> TimeSpec {
+    TimeSpec::new(moment.seconds, moment.nanoseconds.into())
+}
+
+/// What `stat(2)` says that a file is.
+pub(super) fn kind_of(stat: &FileStat) -> FileKind {
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => FileKind::File,
+        SFlag::S_IFDIR => FileKind::Directory,
+        SFlag::S_IFLNK => FileKind::Symlink,
+        SFlag::S_IFCHR => FileKind::CharacterDevice,
+        SFlag::S_IFBLK => FileKind::BlockDevice,
+        SFlag::S_IFIFO => FileKind::Fifo,
+        _ => FileKind::Socket,
     }
-    Ok(())
-}
-
-/// By descriptor, through `/proc`: the name might lead elsewhere by now.
-fn set_attribute(file: std::os::fd::BorrowedFd<'_>, name: &str, value: &[u8]) -> io::Result<()> {
-    xattr::set_deref(format!("/proc/self/fd/{}", file.as_raw_fd()), name, value)
-}
-
-fn set_time(parent: impl AsFd, name: &OsStr, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
-    let time = TimeSpec::new(seconds, nanoseconds.into());
-    utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(io::Error::from)
 }

@@ -13,6 +13,23 @@ pub(crate) fn is_showable(c: char) -> bool {
             '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
+/// `text` as a terminal may have it: what is not [showable](is_showable) is written as `\u{...}`.
+///
+/// For words that are not ours and of no checked type, such as a parser's message that quotes its
+/// input. Line breaks stay, and what follows one is indented, so that it cannot pass for a line of
+/// the program itself.
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => shown.push_str("\n    "),
+            c if is_showable(c) => shown.push(c),
+            c => shown.extend(c.escape_unicode()),
+        }
+    }
+    shown
+}
+
 word! {
     /// One line for people.
     Summary,
@@ -63,6 +80,13 @@ mod tests {
             assert!(bad.parse::<Summary>().is_err(), "{bad:?} was taken");
         }
         assert!("Fix CVE-2026-0001: grüße".parse::<Summary>().is_ok());
+    }
+
+    #[test]
+    fn foreign_words_are_shown_without_their_power_over_the_terminal() {
+        assert_eq!(shown("grüße"), "grüße");
+        assert_eq!(shown("a\u{1b}[2Jb\r"), "a\\u{1b}[2Jb\\u{d}");
+        assert_eq!(shown("a\nnext: rm"), "a\n    next: rm");
     }
 
     #[test]

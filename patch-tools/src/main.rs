@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::exit::{Exit, Failure};
+use manifests::text::shown;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
@@ -30,10 +31,10 @@ fn main() -> ExitCode {
 
 /// Prints the failure, its causes in order, and what to do next.
 fn report(failure: &Failure) {
-    eprintln!("error: {}", failure.error);
+    eprintln!("error: {}", shown(&failure.error.to_string()));
     let mut cause = failure.error.source();
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        eprintln!("  because: {}", shown(&error.to_string()));
         cause = error.source();
     }
     if let Some(hint) = &failure.hint {

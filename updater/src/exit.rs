@@ -10,6 +10,7 @@ use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use manifests::text::shown;
 use serde_json::json;
 
 /// How a command ended.
@@ -157,11 +158,12 @@ impl Failure {
             .map(ToString::to_string)
     }
 
-    /// For a person: the error, its causes, then what to know and do.
+    /// For a person: the error, its causes, then what to know and do. Errors may quote input, so
+    /// nothing in them reaches a terminal as a control character.
     pub fn for_person(&self) -> String {
-        let mut text = format!("error: {}\n", self.0.error);
+        let mut text = format!("error: {}\n", shown(&self.0.error.to_string()));
         for cause in self.causes() {
-            let _ = writeln!(text, "  because: {cause}");
+            let _ = writeln!(text, "  because: {}", shown(&cause));
         }
         let facts = [
             ("expected", self.0.expected.as_deref()),
@@ -171,7 +173,7 @@ impl Failure {
         ]
         .map(|(label, fact)| fact.map(|fact| (label, fact.to_owned())));
         for (label, fact) in facts.into_iter().flatten() {
-            let _ = writeln!(text, "{:<10}{fact}", format!("{label}:"));
+            let _ = writeln!(text, "{:<10}{}", format!("{label}:"), shown(&fact));
         }
         text
     }

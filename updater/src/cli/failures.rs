@@ -49,7 +49,7 @@ pub(super) fn trust(error: TrustError) -> Failure {
                 .next(next)
         }
         TrustError::Policy { path, .. } => {
-            let next = format!("update policy check {}", path.display());
+            let next = format!("mend it; update policy check {} tells when it is right", path.display());
             Failure::new(Exit::Refused, error).next(next)
         }
         TrustError::Floor { .. } => Failure::new(Exit::Refused, error)

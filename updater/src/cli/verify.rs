@@ -57,8 +57,10 @@ pub(super) struct Report {
     pub(super) manifest: PathBuf,
     /// The policy that it was judged by.
     pub(super) policy: PathBuf,
-    /// Whether this host would act upon it.
+    /// Whether the manifest is authentic for the policy, and every payload that is there is its own.
     pub(super) authentic: bool,
+    /// Whether all payloads are there, and are its own.
+    pub(super) complete: bool,
     /// Digest of the signed bytes.
     pub(super) sha256: Sha256,
     /// Every signature, with what it is worth.
@@ -89,7 +91,7 @@ pub(super) enum History {
 #[derive(Debug, Serialize)]
 pub(super) struct Refusal {
     /// The kind of it, one word.
-    kind: &'static str,
+    pub(super) kind: &'static str,
     /// What should have been.
     expected: String,
     /// What was.
@@ -101,6 +103,10 @@ pub(super) struct Refusal {
 pub(super) struct PayloadReport {
     /// Its name.
     pub(super) file: FileName,
+    /// Its size in bytes, as signed.
+    pub(super) size: u64,
+    /// Its digest, as signed.
+    pub(super) sha256: Sha256,
     /// What was found.
     #[serde(flatten)]
     pub(super) state: PayloadState,
@@ -123,19 +129,22 @@ pub(super) fn examine(
         policy.examine(&envelope, VerifyAt { now, floor: &floor });
 
     let payloads = signed.as_ref().map_or_else(Vec::new, |manifest| compare(args, manifest));
-    let refusal = outcome.as_ref().err().map(|error| Refusal {
-        kind: error.kind(),
-        expected: error.expected(),
-        found: error.found(),
-    });
-    let outcome = match outcome {
-        Err(source) => Err(failures::trust(TrustError::NotAuthentic { path: args.manifest.clone(), source })),
-        Ok(_) => refuse_payloads(args, &payloads),
+    let (refusal, outcome) = match outcome {
+        Err(source) => {
+            let refusal = Refusal { kind: source.kind(), expected: source.expected(), found: source.found() };
+            let path = args.manifest.clone();
+            (Some(refusal), Err(failures::trust(TrustError::NotAuthentic { path, source })))
+        }
+        Ok(_) => match payloads.iter().find_map(|payload| wrong(args, payload)) {
+            Some((refusal, failure)) => (Some(refusal), Err(failure)),
+            None => (None, Ok(())),
+        },
     };
     let report = Report {
         manifest: args.manifest.clone(),
         policy: policy_path.to_owned(),
-        authentic: outcome.is_ok(),
+        authentic: outcome.as_ref().err().is_none_or(|failure| failure.exit() != Exit::NotAuthentic),
+        complete: signed.is_some() && payloads.iter().all(|payload| payload.state == PayloadState::Matches),
         sha256: digest,
         signatures,
         roles,
@@ -152,27 +161,36 @@ fn compare(args: &Args, manifest: &Manifest) -> Vec<PayloadReport> {
     let directory = args.payloads.as_deref().unwrap_or(beside);
     let compare = |component: &Component| {
         let payload = component.payload();
-        PayloadReport { file: payload.file.clone(), state: trust::compare_payload(payload, directory) }
+        let state = trust::compare_payload(payload, directory);
+        PayloadReport { file: payload.file.clone(), size: payload.size, sha256: payload.sha256, state }
     };
     manifest.components.iter().map(compare).collect()
 }
 
 /// A payload that is there must be the signed one; one that was asked for must be there.
-fn refuse_payloads(args: &Args, payloads: &[PayloadReport]) -> Result<(), Failure> {
-    let words = |payload: &PayloadReport| match &payload.state {
-        PayloadState::Matches => None,
-        PayloadState::Missing if args.payloads.is_none() => None,
-        PayloadState::Missing => Some((Exit::Refused, "no such file".to_owned())),
-        PayloadState::Unreadable { problem } => Some((Exit::Refused, problem.clone())),
-        PayloadState::Size { found } => Some((Exit::NotAuthentic, format!("{found} bytes"))),
-        PayloadState::Digest { found } => Some((Exit::NotAuthentic, format!("SHA-256 {found}"))),
+fn wrong(args: &Args, payload: &PayloadReport) -> Option<(Refusal, Failure)> {
+    let (exit, kind, what, found) = match &payload.state {
+        PayloadState::Matches => return None,
+        PayloadState::Missing if args.payloads.is_none() => return None,
+        PayloadState::Missing => (Exit::Refused, "payload-missing", "is missing", "no such file".to_owned()),
+        PayloadState::Unreadable { problem } => {
+            (Exit::Refused, "payload-unreadable", "cannot be read", problem.clone())
+        }
+        PayloadState::Size { found } => {
+            (Exit::NotAuthentic, "payload-changed", NOT_SIGNED, format!("{found} bytes"))
+        }
+        PayloadState::Digest { found } => {
+            (Exit::NotAuthentic, "payload-changed", NOT_SIGNED, format!("SHA-256 {found}"))
+        }
     };
-    let wrong = payloads.iter().find_map(|payload| Some((payload, words(payload)?)));
-    let Some((payload, (exit, found))) = wrong else { return Ok(()) };
-    Err(Failure::new(exit, format!("payload {} is not the one that was signed", payload.file))
-        .because("size and SHA-256 as the manifest says", found)
-        .next("fetch the payload again, or name its folder with --payloads"))
+    let expected = format!("{} bytes, SHA-256 {}", payload.size, payload.sha256);
+    let failure = Failure::new(exit, format!("payload {} {what}", payload.file))
+        .because(&expected, &found)
+        .next("fetch the payload again, or name its folder with --payloads");
+    Some((Refusal { kind, expected, found }, failure))
 }
+
+const NOT_SIGNED: &str = "is not the one that was signed";
 
 #[cfg(test)]
 #[path = "verify_tests.rs"]

@@ -1,1 +1,251 @@
-//! tests
+//! Whole transcripts of `update verify`: what goes to standard output, to standard error, and the
+//! exit code, with the clock and what the host remembers passed in.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use clap::Parser as _;
+use manifests::verify::AcceptedVersion;
+use manifests::{Envelope, SecretKey};
+
+use super::*;
+
+const TRUTH: &str = include_str!("../../../manifests/tests/truth.yaml");
+const DURING: &str = "2026-11-10T12:00:00Z";
+const MODULE: &[u8] = b"a module";
+
+/// A key by the first letter of its owner's name.
+fn key(name: &str) -> SecretKey {
+    SecretKey::from_seed([name.as_bytes()[0]; 32])
+}
+
+/// The manifest that all transcripts are about, with a module of ours as its first payload.
+fn manifest() -> String {
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    TRUTH
+        .replace(digest, &Sha256::of(MODULE).to_string())
+        .replace("size: 100", &format!("size: {}", MODULE.len()))
+}
+
+/// A directory with `policy.yaml` and `m.json`, from which transcripts are taken.
+struct Desk {
+    directory: tempfile::TempDir,
+    floor: FloorSeen,
+    now: &'static str,
+}
+
+impl Desk {
+    /// Build by forge or carol, security review by two of alice, bob and carol; `m.json` is signed by `by`.
+    fn signed(by: &[&str]) -> Self {
+        let desk = Self {
+            directory: tempfile::tempdir().unwrap(),
+            floor: FloorSeen::Floor(TrustFloor::default()),
+            now: DURING,
+        };
+        desk.policy(|_| "");
+        desk.sign(&manifest(), by);
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn policy(&self, extra: impl Fn(&str) -> &'static str) {
+        let mut text = "schema: 1\nkeys:\n".to_owned();
+        for name in ["forge", "alice", "bob", "carol"] {
+            let public = key(name).public();
+            let _ =
+                writeln!(text, "  - {{name: {name}, id: {}, public: {public}{}}}", public.id(), extra(name));
+        }
+        text += "roles:\n  - {name: build, keys: [forge, carol], threshold: 1}\n";
+        text += "  - {name: security-review, keys: [alice, bob, carol], threshold: 2}\n";
+        self.write("policy.yaml", text);
+        fs::set_permissions(self.path("policy.yaml"), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+
+    fn sign(&self, text: &str, by: &[&str]) {
+        let mut envelope = Envelope::of_manifest(text.into());
+        for name in by {
+            envelope.sign(&key(name)).unwrap();
+        }
+        self.write("m.json", envelope.to_json());
+    }
+
+    /// What a user would see of `update verify ARGUMENTS`, with the directory's name taken out.
+    fn transcript(&self, arguments: &str) -> String {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+            #[arg(long)]
+            json: bool,
+        }
+        let directory = self.directory.path().to_str().unwrap();
+        let words = arguments.replace("DIR", directory);
+        let line = Line::parse_from(std::iter::once("verify").chain(words.split(' ')));
+        let now = self.now.parse().unwrap();
+
+        let (mut text, mut exit) = (String::new(), Exit::Done);
+        let policy = line.args.policy.clone().unwrap();
+        let outcome = examine(&line.args, &policy, self.floor.clone(), now).and_then(|(report, outcome)| {
+            text += &match line.json {
+                true => serde_json::to_string_pretty(&report).unwrap() + "\n",
+                false => verify_text::render(&report),
+            };
+            outcome
+        });
+        if let Err(failure) = outcome {
+            exit = failure.exit();
+            text += &if line.json { failure.for_program() } else { failure.for_person() };
+        }
+        let text = format!("$ update verify {arguments}\n{text}[exit {}]\n", exit.code());
+        text.replace(directory, "DIR")
+    }
+
+    fn verify(&self) -> String {
+        self.transcript("DIR/m.json --policy DIR/policy.yaml")
+    }
+}
+
+#[test]
+fn an_authentic_manifest_is_told_whole() {
+    let desk = Desk::signed(&["forge", "alice", "bob", "mallory", "carol"]);
+    desk.write("livepatch-greet.ko", MODULE);
+    insta::assert_snapshot!(desk.verify());
+}
+
+#[test]
+fn a_program_is_told_the_same() {
+    let desk = Desk::signed(&["forge", "alice", "bob"]);
+    desk.write("livepatch-greet.ko", MODULE);
+    insta::assert_snapshot!(desk.transcript("DIR/m.json --policy DIR/policy.yaml --json"));
+}
+
+#[test]
+fn a_host_whose_memory_cannot_be_read_is_told_so() {
+    let mut desk = Desk::signed(&["forge", "alice", "bob"]);
+    desk.floor = FloorSeen::Unreadable;
+    let transcript = desk.verify();
+    assert!(transcript.contains("not compared with what this host accepted before"), "{transcript}");
+    assert!(transcript.ends_with("authentic; not all payloads are here\n[exit 0]\n"), "{transcript}");
+}
+
+/// Every way in which signatures, time or history refuse a manifest.
+#[test]
+fn each_untrusted_manifest_is_refused_in_its_own_words() {
+    let all = &["forge", "alice", "bob"];
+    let mut transcripts = String::new();
+    let mut tell = |title: &str, desk: Desk| {
+        let transcript = desk.verify();
+        assert!(transcript.ends_with("[exit 4]\n"), "{title}: {transcript}");
+        let _ = writeln!(transcripts, "# {title}\n{transcript}");
+    };
+    let remembers = |version, manifest| {
+        let versions = [("greet".parse().unwrap(), AcceptedVersion { version, manifest })].into();
+        FloorSeen::Floor(TrustFloor { clock: None, versions })
+    };
+
+    tell("unsigned", Desk::signed(&[]));
+    tell("keys of nobody", Desk::signed(&["mallory", "zoe"]));
+    tell("too few for a role", Desk::signed(&["forge", "alice"]));
+    tell("one key for two roles", Desk::signed(&["carol", "alice"]));
+
+    let desk = Desk::signed(&["mallory", "alice", "bob"]);
+    let json = fs::read_to_string(desk.path("m.json")).unwrap();
+    let [mallory, forge] = ["mallory", "forge"].map(|name| key(name).public().id().to_string());
+    desk.write("m.json", json.replace(&mallory, &forge));
+    tell("another key under a known name", desk);
+
+    let desk = Desk::signed(all);
+    desk.policy(|name| if name == "bob" { ", revoked: 2026-11-05T00:00:00Z" } else { "" });
+    tell("revoked key", desk);
+    let desk = Desk::signed(all);
+    desk.policy(|name| if name == "bob" { ", not_after: 2026-11-05T00:00:00Z" } else { "" });
+    tell("key past its time", desk);
+
+    let desk = Desk::signed(all);
+    let json = fs::read_to_string(desk.path("m.json")).unwrap();
+    desk.write("m.json", json.replace("manifest.v1+yaml", "statement.v1+json"));
+    tell("another payload type", desk);
+
+    let desk = Desk::signed(all);
+    desk.sign(&manifest().replace("severity: high", "severity: \"\\e[31mhigh\""), all);
+    tell("signed, and not a manifest", desk);
+
+    tell("expired", Desk { now: "2026-12-01T00:00:00Z", ..Desk::signed(all) });
+    tell("from the future", Desk { now: "2026-10-31T23:00:00Z", ..Desk::signed(all) });
+    let floor = FloorSeen::Floor(TrustFloor {
+        clock: Some("2026-11-20T00:00:00Z".parse().unwrap()),
+        versions: [].into(),
+    });
+    tell("clock gone back", Desk { floor, ..Desk::signed(all) });
+    tell(
+        "older than accepted before",
+        Desk { floor: remembers(4, Sha256::of(b"four")), ..Desk::signed(all) },
+    );
+    tell(
+        "another document of one version",
+        Desk { floor: remembers(3, Sha256::of(b"three")), ..Desk::signed(all) },
+    );
+
+    let desk = Desk::signed(all);
+    desk.write("livepatch-greet.ko", b"A module");
+    tell("payload changed", desk);
+    let desk = Desk::signed(all);
+    desk.write("livepatch-greet.ko", b"a modul");
+    tell("payload short", desk);
+
+    insta::assert_snapshot!(transcripts);
+}
+
+/// Files that cannot be looked at for what they should be.
+#[test]
+fn each_unusable_file_is_refused_in_its_own_words() {
+    let all = &["forge", "alice", "bob"];
+    let mut transcripts = String::new();
+    let mut tell = |title: &str, exit: u8, transcript: String| {
+        assert!(transcript.ends_with(&format!("[exit {exit}]\n")), "{title}: {transcript}");
+        let _ = writeln!(transcripts, "# {title}\n{transcript}");
+    };
+
+    let desk = Desk::signed(all);
+    desk.write("m.json", manifest());
+    tell("a bare manifest", 4, desk.verify());
+
+    let desk = Desk::signed(all);
+    let json = fs::read_to_string(desk.path("m.json")).unwrap();
+    desk.write("m.json", &json[..500]);
+    tell("a truncated envelope", 4, desk.verify());
+    desk.write("m.json", json.clone() + "{}");
+    tell("trailing garbage", 4, desk.verify());
+    desk.write("m.json", json.replacen('{', "{\"\\u001b[31m\": 1,", 1));
+    tell("an unknown field that talks to the terminal", 4, desk.verify());
+    fs::File::create(desk.path("m.json")).unwrap().set_len(100 << 20).unwrap();
+    tell("100 MB", 4, desk.verify());
+    tell("no manifest", 3, desk.transcript("DIR/none.json --policy DIR/policy.yaml"));
+    tell("no policy", 3, desk.transcript("DIR/m.json --policy DIR/none.yaml"));
+
+    let desk = Desk::signed(all);
+    desk.write("livepatch-greet.ko", MODULE);
+    tell(
+        "payload asked for and missing",
+        3,
+        desk.transcript("DIR/m.json --policy DIR/policy.yaml --payloads DIR"),
+    );
+
+    let desk = Desk::signed(all);
+    desk.policy(|name| if name == "bob" { ", role: build" } else { "" });
+    tell("a policy with an unknown field", 3, desk.verify());
+    let desk = Desk::signed(all);
+    fs::set_permissions(desk.path("policy.yaml"), fs::Permissions::from_mode(0o666)).unwrap();
+    let owner = format!("owner {},", nix::unistd::geteuid());
+    tell("a policy that others can write", 3, desk.verify().replace(&owner, "owner ME,"));
+
+    insta::assert_snapshot!(transcripts);
+}

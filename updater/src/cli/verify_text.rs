@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
+use manifests::text::shown;
 use manifests::verify::{RoleStanding, SignatureStanding, Standing};
 use manifests::{
     Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, OnFailure, Probe, Replace,
@@ -12,6 +13,9 @@ use manifests::{
 
 use super::verify::{History, PayloadReport, Report};
 use crate::trust::PayloadState;
+
+/// The refusal of signed bytes that are no manifest, by its [`manifests::VerifyError::kind`].
+const MALFORMED: &str = "malformed-manifest";
 
 /// How many functions of an object are named.
 const NAMED_FUNCTIONS: usize = 8;
@@ -26,15 +30,16 @@ pub(super) fn render(report: &Report) -> String {
 fn write_report(text: &mut String, report: &Report) -> fmt::Result {
     match &report.contents {
         Some(manifest) => head(text, manifest)?,
-        None => writeln!(
-            text,
-            "{}: its content is not shown, since nobody vouches for it",
-            report.manifest.display()
-        )?,
+        None => {
+            let malformed = report.refusal.as_ref().is_some_and(|refusal| refusal.kind == MALFORMED);
+            let why = if malformed { "it is no manifest" } else { "nobody vouches for it" };
+            let path = report.manifest.display().to_string();
+            writeln!(text, "{}: its content is not shown, since {why}", shown(&path))?;
+        }
     }
     writeln!(text, "  digest    sha256:{}", report.sha256)?;
 
-    writeln!(text, "signed, by {}", report.policy.display())?;
+    writeln!(text, "signed, by {}", shown(&report.policy.display().to_string()))?;
     for role in &report.roles {
         self::role(text, role)?;
     }
@@ -55,11 +60,16 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
                 Component::Livepatch(livepatch) => self::livepatch(text, index, livepatch)?,
                 Component::Layer(layer) => self::layer(text, index, layer)?,
             }
-            self::payload(text, component, payload)?;
+            self::payload(text, payload)?;
         }
         tail(text, manifest)?;
     }
-    writeln!(text, "{}", if report.authentic { "authentic" } else { "NOT authentic" })
+    let verdict = match (report.authentic, report.complete) {
+        (false, _) => "NOT authentic",
+        (true, true) => "authentic",
+        (true, false) => "authentic; not all payloads are here",
+    };
+    writeln!(text, "{verdict}")
 }
 
 fn head(text: &mut String, manifest: &Manifest) -> fmt::Result {
@@ -151,15 +161,15 @@ fn layer(text: &mut String, index: usize, layer: &LayerComponent) -> fmt::Result
     probes(text, "     ", &layer.probes)
 }
 
-fn payload(text: &mut String, component: &Component, payload: &PayloadReport) -> fmt::Result {
+fn payload(text: &mut String, payload: &PayloadReport) -> fmt::Result {
     let state = match &payload.state {
         PayloadState::Matches => "is here and matches".to_owned(),
         PayloadState::Missing => "is not here, so not compared".to_owned(),
         PayloadState::Size { found } => format!("DIFFERS: it has {found} bytes"),
         PayloadState::Digest { .. } => "DIFFERS: it has other bytes".to_owned(),
-        PayloadState::Unreadable { problem } => format!("cannot be read: {}", problem.escape_debug()),
+        PayloadState::Unreadable { problem } => format!("cannot be read: {}", shown(problem)),
     };
-    writeln!(text, "     payload   {} ({} bytes) {state}", payload.file, component.payload().size)
+    writeln!(text, "     payload   {} ({} bytes) {state}", payload.file, payload.size)
 }
 
 fn tail(text: &mut String, manifest: &Manifest) -> fmt::Result {

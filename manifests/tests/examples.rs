@@ -1,9 +1,11 @@
 //! Every shipped example is a manifest, and reads back the same from what it serialises to.
 
+#![expect(clippy::disallowed_methods, reason = "a test reads its fixtures")]
+
 use std::fs;
 use std::path::Path;
 
-use manifests::Manifest;
+use manifests::{Manifest, Policy};
 
 #[test]
 fn every_example_is_a_manifest() {
@@ -11,6 +13,9 @@ fn every_example_is_a_manifest() {
     let mut parsed = 0;
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let bytes = fs::read(&path).unwrap();
         let manifest =
             Manifest::parse(&bytes).unwrap_or_else(|error| panic!("{}: {:?}", path.display(), error));
@@ -19,4 +24,10 @@ fn every_example_is_a_manifest() {
         parsed += 1;
     }
     assert!(parsed > 0, "no example in {}", folder.display());
+}
+
+#[test]
+fn the_example_of_a_policy_is_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/policy/policy.yaml");
+    Policy::parse(&fs::read(path).unwrap()).unwrap();
 }

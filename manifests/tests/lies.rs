@@ -2,6 +2,8 @@
 //!
 //! Each lie is `truth.yaml` with one thing wrong, so a refusal is for that thing.
 
+#![expect(clippy::disallowed_methods, reason = "a test reads its fixtures")]
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;

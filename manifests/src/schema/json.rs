@@ -1,14 +1,19 @@
-//! The JSON Schema of the manifest, for editors and other programs.
+//! The JSON Schemas of the documents that people write, for editors and other programs.
 //!
-//! It says what one field alone may be; rules between fields are in [`super::validate`] only.
+//! They say what one field alone may be; rules between fields are in [`super::validate`] and
+//! [`crate::policy`] only. The shipped files are `manifest.schema.json` and `policy.schema.json`.
 
 use serde_json::Value;
 
 use super::Manifest;
+use crate::policy::RawPolicy;
 
-/// The JSON Schema (draft 2020-12) of schema version 1.
-pub fn schema() -> Value {
-    let mut schema = schemars::schema_for!(Manifest);
-    schema.insert("$id".into(), "https://update.example/manifest.v1.schema.json".into());
-    schema.to_value()
+/// The JSON Schema (draft 2020-12) of the manifest, schema version 1.
+pub fn manifest() -> Value {
+    schemars::schema_for!(Manifest).to_value()
+}
+
+/// The JSON Schema (draft 2020-12) of the trust policy, schema version 1.
+pub fn policy() -> Value {
+    schemars::schema_for!(RawPolicy).to_value()
 }

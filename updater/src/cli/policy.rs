@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use manifests::policy::{PolicyKey, Role};
 use manifests::{Policy, UtcTime};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::progress::{line, object};
 use super::{Global, failures};
 use crate::exit::{Exit, Failure};
+use crate::host::{Clock as _, SystemClock};
 use crate::trust;
 
 /// Keys that end within this time are worth a word now.
@@ -44,7 +45,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         None => global.settings()?.policy,
     };
     let policy = trust::read_policy(&path).map_err(failures::trust)?;
-    let now = UtcTime::floor(Timestamp::now());
+    let now = UtcTime::floor(SystemClock.now());
     let report = Report::new(&policy, now);
     if global.json {
         object(&report);

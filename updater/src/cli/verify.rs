@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::progress::{line, object};
 use super::{Global, failures, verify_text};
 use crate::exit::{Exit, Failure};
+use crate::host::{Clock as _, SystemClock};
 use crate::trust::{self, FloorSeen, PayloadState, TrustError};
 
 /// Show who signed a manifest, whether it is authentic, and what it would change
@@ -41,7 +42,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let settings = global.settings()?;
     let policy = args.policy.as_deref().unwrap_or(&settings.policy);
     let floor = trust::look_at_floor(&settings.store).map_err(failures::trust)?;
-    let (report, outcome) = examine(args, policy, floor, Timestamp::now())?;
+    let (report, outcome) = examine(args, policy, floor, SystemClock.now())?;
     if global.json {
         object(&report);
     } else {

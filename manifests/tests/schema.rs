@@ -1,0 +1,62 @@
+//! The shipped JSON Schemas are those of the types, and know every field that the types know.
+//!
+//! After a change of the types: `UPDATE_SCHEMA=1 cargo nextest run -p manifests --test schema`.
+
+#![expect(clippy::disallowed_methods, reason = "a test reads its fixtures")]
+
+use std::fs;
+use std::path::Path;
+
+use manifests::{Manifest, schema::json};
+use serde_json::Value;
+
+fn compare(file: &str, schema: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = serde_json::to_string_pretty(schema).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let shipped = fs::read_to_string(&path).unwrap_or_default();
+    assert!(shipped == text, "{file} is stale: run this test with UPDATE_SCHEMA=1 and commit the file");
+}
+
+#[test]
+fn the_shipped_schema_of_the_manifest_is_that_of_the_types() {
+    compare("manifest.schema.json", &json::manifest());
+}
+
+#[test]
+fn the_shipped_schema_of_the_policy_is_that_of_the_types() {
+    compare("policy.schema.json", &json::policy());
+}
+
+/// Every key of `value` at any depth.
+fn keys(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                into.push(key.clone());
+                keys(value, into);
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| keys(value, into)),
+        _ => {}
+    }
+}
+
+/// A field that is read and written has a place in the schema and a line in the reference page.
+#[test]
+fn every_field_of_an_example_is_in_the_schema_and_in_the_reference() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let reference = fs::read_to_string(folder.join("../docs/manifest.md")).unwrap();
+    let schema = json::manifest().to_string();
+    let example = fs::read(folder.join("examples/greet.yaml")).unwrap();
+    let example = serde_json::to_value(Manifest::parse(&example).unwrap()).unwrap();
+    let mut fields = Vec::new();
+    keys(&example, &mut fields);
+    assert!(fields.len() > 40, "{fields:?}");
+    for field in fields {
+        assert!(schema.contains(&format!("\"{field}\":")), "{field} is not in the schema");
+        assert!(reference.contains(&format!("`{field}`")), "{field} is not in docs/manifest.md");
+    }
+}

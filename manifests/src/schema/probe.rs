@@ -47,6 +47,7 @@ fn default_address() -> IpAddr {
 
 /// One probe: what is tried, and how patiently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Probe {
     /// What one attempt does.
     #[serde(flatten)]

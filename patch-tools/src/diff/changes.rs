@@ -345,7 +345,8 @@ fn lone_variables<'d>(
         let section = unit.section(unit.atom(atom).section());
         let name = unit.name(atom);
         let variable = unit.class(section.index) == Class::Data && section.is_writable();
-        if variable && alone(atom) && !name.is_empty() && !is_duplicated(&stem(name)) {
+        // Static locals have a rule of their own.
+        if variable && alone(atom) && !name.is_empty() && !stem(name).numbered {
             found.insert((unit.atom(atom).size(), base(section.name)), atom);
         }
     }

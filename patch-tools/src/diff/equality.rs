@@ -7,6 +7,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use object::elf::{R_X86_64_PC32, R_X86_64_PLT32};
+
 use super::names::{is_duplicated, stem};
 use super::pairs::Pairs;
 use super::sections::{Class, Special};
@@ -269,7 +271,7 @@ impl<'u, 'd> Equality<'u, 'd> {
                         note(x.min(y));
                         break;
                     }
-                    let same = a.reloc.kind == b.reloc.kind
+                    let same = same_kind(a.reloc.kind, b.reloc.kind)
                         && a.branch == b.branch
                         && self.same_target(a.target, b.target, depth);
                     if !same {
@@ -303,6 +305,13 @@ impl<'u, 'd> Equality<'u, 'd> {
         }
         first
     }
+}
+
+/// Whether two relocation types do the same in the kernel: calls of global functions go through a procedure
+/// linkage table by name only.
+pub(crate) fn same_kind(a: u32, b: u32) -> bool {
+    let plain = |kind| if kind == R_X86_64_PLT32 { R_X86_64_PC32 } else { kind };
+    plain(a) == plain(b)
 }
 
 /// Whether `position` lies in one of the fields, which come in order, as the positions asked for do.

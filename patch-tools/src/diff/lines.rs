@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use iced_x86::{Code, FlowControl, InstructionInfoFactory, OpAccess, Register};
 
-use super::equality::Equality;
+use super::equality::{Equality, same_kind};
 use super::unit::code::{Decoded, instructions};
 use super::unit::{AtomId, Reference, Target, Unit};
 
@@ -105,7 +105,7 @@ pub(crate) fn only_line_numbers(
     for (a, b) in references.iter().zip(&flow.references) {
         let at = (equality.orig.atom(orig).start, equality.patched.atom(patched).start);
         let same = a.reloc.offset - at.0 == b.reloc.offset - at.1
-            && a.reloc.kind == b.reloc.kind
+            && same_kind(a.reloc.kind, b.reloc.kind)
             && equality.same_target(a.target, b.target, 0);
         if !same {
             return None;

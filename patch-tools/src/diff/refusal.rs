@@ -108,6 +108,10 @@ refusals! {
     /// The symbol table does not have it.
     SymbolNotFound { object: String } = "symbol-not-found":
         "{object} has no such symbol: the compiled original is not what runs there",
+    /// It has it, but with another size or scope.
+    SymbolDiffers { object: String, size: u64 } = "symbol-differs":
+        "{object} has this name, but no such symbol that could be {size} bytes large: the compiled original is \
+         not what runs there",
     /// It has it more than once and nothing tells which one is meant.
     SymbolAmbiguous { object: String, candidates: usize } = "symbol-ambiguous":
         "{object} has {candidates} symbols of this name and nothing tells which one is meant",

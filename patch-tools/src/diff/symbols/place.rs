@@ -56,7 +56,11 @@ impl SymbolTable {
             }
         }
         match left[..] {
-            [] => Err(Refusal::SymbolNotFound { object: object.to_string() }),
+            [] if all.is_empty() => Err(Refusal::SymbolNotFound { object: object.to_string() }),
+            [] => {
+                let size = wanted.size.unwrap_or(0);
+                Err(Refusal::SymbolDiffers { object: object.to_string(), size })
+            }
             [at] => {
                 let sympos = if all.len() == 1 { 0 } else { at as u32 + 1 };
                 Ok(Located { sympos, binding: self.entries[all[at]].binding })

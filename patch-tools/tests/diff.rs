@@ -1,0 +1,369 @@
+//! The differ, one directory of `tests/diff` for each behaviour.
+//!
+//! A directory holds `orig.c` and `patched.c`, which are compiled the way the kernel is, `expect.json`, and
+//! where positions matter `symbols.txt`. Each case also goes through what follows a comparison: the emitted
+//! object is linked with `ld -r`, finished, and read back.
+
+mod compiled;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use compiled::{Case, compile};
+use patch_tools::diff::{Diff, Options, SymbolTable, Verdict, compare, new_globals};
+use patch_tools::elf::{Elf, Place};
+use patch_tools::klp;
+use patch_tools::module::ObjectName;
+use serde::Deserialize;
+
+/// What a case expects; what is left out is not checked, unless it says otherwise.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Expected {
+    verdict: String,
+    object: Option<String>,
+    /// Names of changed functions, in any order.
+    changed: Option<Vec<String>>,
+    /// The same where the compiler's numbers do not matter.
+    changed_stems: Option<Vec<String>>,
+    /// New functions; none if left out together with `new_stems`.
+    new: Option<Vec<String>>,
+    new_stems: Option<Vec<String>>,
+    new_data: Option<Vec<String>>,
+    /// Symbol or section, and rule; none if left out.
+    refused: Vec<(String, String)>,
+    /// Names; none if left out.
+    ignored: Vec<String>,
+    callbacks: Vec<(String, String)>,
+    /// `object:symbol,position` of all livepatch symbols.
+    klp: Option<Vec<String>>,
+    /// Livepatch symbols of one section.
+    klp_in: std::collections::BTreeMap<String, Vec<String>>,
+    /// Sections of the finished object.
+    klp_sections: Vec<String>,
+    positions: std::collections::BTreeMap<String, u32>,
+    /// Sections that the emitted object has, and has not.
+    sections: Vec<String>,
+    absent: Vec<String>,
+    /// How many entries of their usual size these sections have; bytes where they have none.
+    entries: std::collections::BTreeMap<String, u64>,
+    /// Functions of the patch that are called directly.
+    local_calls: Vec<String>,
+}
+
+fn run(case: &Case, expected: &Expected) -> Diff {
+    let object = match expected.object.as_deref() {
+        None | Some("vmlinux") => ObjectName::Vmlinux,
+        Some(module) => ObjectName::Module(module.to_owned()),
+    };
+    let mut table = SymbolTable::new();
+    if let Some(symbols) = &case.symbols {
+        table.read(symbols, &object).unwrap();
+    }
+    let mut options = Options::new(object);
+    options.symbols = case.symbols.as_ref().map(|_| &table);
+    compare(&case.orig, &case.patched, &options).unwrap()
+}
+
+fn sorted(names: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
+    names.sort();
+    names
+}
+
+fn stems(names: &[String]) -> Vec<String> {
+    let mut stems: Vec<String> =
+        names.iter().map(|name| name.split('.').next().unwrap_or_default().to_owned()).collect();
+    stems.sort();
+    stems.dedup();
+    stems
+}
+
+fn check(name: &str) {
+    let case = Case::load(name);
+    let expected: Expected = serde_json::from_str(&case.expected).unwrap();
+    let diff = run(&case, &expected);
+    let report = diff.report();
+    let text = serde_json::to_string_pretty(report).unwrap();
+    let verdict = serde_json::to_value(report.verdict).unwrap();
+    assert_eq!(verdict, expected.verdict, "{text}");
+    let refused: BTreeSet<(String, String)> = report
+        .refused
+        .iter()
+        .map(|one| {
+            let json = serde_json::to_value(one).unwrap();
+            let subject = json.get("symbol").or(json.get("section")).and_then(|name| name.as_str());
+            (subject.unwrap_or_default().to_owned(), one.reason.id().to_owned())
+        })
+        .collect();
+    assert_eq!(refused, expected.refused.iter().cloned().collect(), "{text}");
+    if let Some(changed) = &expected.changed {
+        assert_eq!(sorted(&report.changed_functions), sorted(changed), "{text}");
+    }
+    if let Some(changed) = &expected.changed_stems {
+        assert_eq!(stems(&report.changed_functions), sorted(changed), "{text}");
+    }
+    match &expected.new_stems {
+        Some(new) => assert_eq!(stems(&report.new_functions), sorted(new), "{text}"),
+        None if report.verdict != Verdict::Refused => {
+            let new = expected.new.clone().unwrap_or_default();
+            assert_eq!(sorted(&report.new_functions), sorted(new), "{text}");
+        }
+        None => {}
+    }
+    if let Some(new) = &expected.new_data {
+        assert_eq!(sorted(&report.new_data), sorted(new), "{text}");
+    }
+    if report.verdict != Verdict::Refused {
+        let ignored = sorted(report.ignored.iter().map(|ignored| &ignored.function));
+        assert_eq!(ignored, sorted(&expected.ignored), "{text}");
+    }
+    let callbacks: Vec<(String, String)> =
+        report.callbacks.iter().map(|one| (one.kind.name().to_owned(), one.function.clone())).collect();
+    assert_eq!(callbacks, expected.callbacks, "{text}");
+    for (name, position) in &expected.positions {
+        let function = report.functions.iter().find(|function| function.name == *name).expect(name);
+        assert_eq!(function.sympos, *position, "{text}");
+    }
+    assert_eq!(diff.object().is_some(), report.verdict == Verdict::Changed);
+    assert_eq!(diff.explanations().len(), report.changed_functions.len());
+    if let Some(object) = diff.object() {
+        check_object(object, &diff, &expected);
+    }
+    let same = compare(&case.orig, &case.orig, &Options::new(ObjectName::Vmlinux)).unwrap();
+    let unknown = same.report().refused.iter().all(|one| one.reason.id() == "special-section");
+    assert!(same.report().changed_functions.is_empty() && unknown, "{:?}", same.report());
+}
+
+fn check_object(object: &[u8], diff: &Diff, expected: &Expected) {
+    let report = diff.report();
+    let elf = Elf::parse(object).unwrap();
+    let symbols = |filter: &dyn Fn(&str) -> bool| -> BTreeSet<String> {
+        let relocations = report.klp_relocations.iter().filter(|one| filter(&one.section));
+        relocations.map(|one| format!("{}:{},{}", one.object, one.symbol, one.sympos)).collect()
+    };
+    if let Some(klp) = &expected.klp {
+        assert_eq!(symbols(&|_| true), klp.iter().cloned().collect());
+    }
+    for (section, names) in &expected.klp_in {
+        let found: Vec<String> = symbols(&|name| name == section)
+            .iter()
+            .map(|symbol| symbol.split([':', ',']).nth(1).unwrap().to_owned())
+            .collect();
+        assert_eq!(&found, names);
+    }
+    let names: BTreeSet<&str> = elf.sections().iter().map(|section| section.name).collect();
+    for section in &expected.sections {
+        assert!(names.contains(section.as_str()), "no {section} in {names:?}");
+    }
+    for section in &expected.absent {
+        assert!(!names.contains(section.as_str()), "{section} in {names:?}");
+    }
+    for (section, count) in &expected.entries {
+        let size = elf.section(section).unwrap_or_else(|| panic!("no {section}")).size;
+        let entry = match section.as_str() {
+            "__bug_table" | "__ex_table" | ".altinstructions" => 12,
+            ".smp_locks" | ".return_sites" => 4,
+            _ => 1,
+        };
+        assert_eq!(size, count * entry, "{section}");
+    }
+    for function in &expected.local_calls {
+        assert!(calls(&elf, function), "no call of {function}");
+    }
+    // Every field that a relocation fills in is zero: the kernel's module loader insists.
+    for table in elf.sections().iter().filter(|section| section.kind == object::elf::SHT_RELA) {
+        let target = &elf.sections()[table.info as usize];
+        for relocation in elf.relocations(table).unwrap() {
+            let field = target.data.get(relocation.offset as usize..).unwrap_or_default();
+            let zero = field.iter().take(4).all(|&byte| byte == 0);
+            assert!(zero, "{}+{:#x} is not zero", target.name, relocation.offset);
+        }
+    }
+    let linked = link(object);
+    let finished = klp::finish(&linked).unwrap();
+    let elf = Elf::parse(&finished).unwrap();
+    let entries: usize = elf
+        .sections()
+        .iter()
+        .filter(|section| section.name.starts_with(".klp.rela."))
+        .map(|section| elf.relocations(section).unwrap().len())
+        .sum();
+    assert_eq!(entries, report.klp_relocations.len());
+    for section in &expected.klp_sections {
+        assert!(elf.section(section).is_some(), "no {section}");
+    }
+    for symbol in elf.symbols() {
+        assert!(
+            !symbol.name.starts_with(".klp.ref.") && !symbol.name.starts_with("__klp_"),
+            "{}",
+            symbol.name
+        );
+        assert_eq!(symbol.name.starts_with(".klp.sym."), symbol.place == Place::Reserved(0xff20));
+    }
+    assert!(matches!(klp::finish(&finished), Err(klp::FinishError::Finished(_))) || entries == 0);
+}
+
+fn calls(elf: &Elf<'_>, function: &str) -> bool {
+    elf.sections().iter().filter(|section| section.kind == object::elf::SHT_RELA).any(|table| {
+        elf.relocations(table).unwrap().iter().any(|relocation| {
+            let symbol = &elf.symbols()[relocation.symbol];
+            symbol.name == function
+                && matches!(symbol.place, Place::Section(_))
+                && matches!(relocation.kind, object::elf::R_X86_64_PC32 | object::elf::R_X86_64_PLT32)
+        })
+    })
+}
+
+/// `ld -r` of the object with one that uses the names of the new functions.
+fn link(object: &[u8]) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let (input, output) = (directory.path().join("in.o"), directory.path().join("out.o"));
+    std::fs::write(&input, object).unwrap();
+    let status = Command::new("ld").arg("-r").arg("-o").arg(&output).arg(&input).status().unwrap();
+    assert!(status.success());
+    std::fs::read(output).unwrap()
+}
+
+macro_rules! cases {
+    ($($name:ident)*) => {
+        const CASES: &[&str] = &[$(stringify!($name)),*];
+        mod case {
+            $(#[test] fn $name() { super::check(&stringify!($name).replace('_', "-")); })*
+        }
+    };
+}
+
+cases! {
+    aliases alternative_feature_changed alternative_replacement_changed alternatives ambiguous_symbol
+    body_changed btf_ids_changed bug_flags_changed bug_table callbacks clones_renumbered cold_part_appears
+    cold_split constant_data_changed constprop_clone_changed crc_changed data_alignment_changed
+    data_initialised data_pointing_into_itself data_renamed data_resized data_retyped_pointer ex_table
+    ex_table_type_changed export_added export_made_gpl export_moved_to_namespace export_removed
+    exported_by_another_module exported_by_vmlinux exported_function_changed file_level_assembler_changed
+    file_names_tell_namesakes_apart forced_and_ignored function_pointer_to_patched function_removed
+    immediate_for_another_function init_changed init_data_changed init_line_only init_made_permanent
+    init_unchanged_beside_a_fix initcall_added jump_label_in_module jump_label_in_patch
+    jump_label_in_vmlinux line_and_code_changed line_argument_on_branches line_argument_only
+    lines_moved_only made_static module_text_changed moved_to_unlikely_section new_data new_function
+    new_function_without_fentry new_global new_percpu_data new_table_of_patched_functions no_change
+    no_fentry not_exported_to_modules once_flags_are_duplicated once_state_is_kept parameter_table_changed
+    patched_function_has_namesakes printed_line_only printed_number_changed recursive_function
+    reference_to_init return_sites section_symbol_relocs shared_data_section_grows shared_text_section
+    shared_text_section_shifts smp_locks special_section_of_unknown_shape static_call_in_module
+    static_call_in_vmlinux static_data_changed static_local_moved static_local_out_of_line
+    static_local_vanished static_locals_reordered string_data_changed string_literal_changed strings_moved
+    switch_jump_table switch_jump_table_only symbol_not_in_kernel symbol_of_another_size tracepoint_in_module
+    unexported_local_symbol warn_line_only weak_overridden
+}
+
+#[test]
+fn every_directory_is_a_case() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diff");
+    let directories = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap());
+    let found: BTreeSet<String> = directories
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap().replace('-', "_"))
+        .collect();
+    assert_eq!(found, CASES.iter().map(|name| (*name).to_owned()).collect());
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    for name in ["new-function", "static-local-moved", "alternatives", "switch-jump-table"] {
+        let case = Case::load(name);
+        let once = run(&case, &Expected::default());
+        let again = run(&case, &Expected::default());
+        assert_eq!(once.object(), again.object(), "{name}");
+    }
+}
+
+#[test]
+fn new_globals_are_known_before_the_comparison() {
+    let case = Case::load("new-global");
+    assert_eq!(new_globals(&case.orig, &case.patched).unwrap(), ["helper_for_others"]);
+}
+
+#[test]
+fn a_global_of_another_file_of_the_patch_is_left_to_the_linker() {
+    let case = Case::load("body-changed");
+    let mut options = Options::new(ObjectName::Vmlinux);
+    options.provided.insert("printk".to_owned());
+    let diff = compare(&case.orig, &case.patched, &options).unwrap();
+    assert!(diff.report().klp_relocations.is_empty());
+}
+
+#[test]
+fn an_address_found_by_matching_settles_which_namesake_is_meant() {
+    let case = Case::load("ambiguous-symbol");
+    let mut table = SymbolTable::new();
+    table.read(case.symbols.as_ref().unwrap(), &ObjectName::Vmlinux).unwrap();
+    let mut options = Options::new(ObjectName::Vmlinux);
+    options.symbols = Some(&table);
+    options.addresses.insert("helper".to_owned(), 0xffff_ffff_8100_0500);
+    let diff = compare(&case.orig, &case.patched, &options).unwrap();
+    let positions: BTreeSet<_> =
+        diff.report().klp_relocations.iter().map(|one| (one.symbol.as_str(), one.sympos)).collect();
+    assert_eq!(positions, BTreeSet::from([("helper", 3)]));
+}
+
+#[test]
+fn the_first_differing_instruction_is_shown_for_both_sides() {
+    let case = Case::load("body-changed");
+    let diff = run(&case, &Expected::default());
+    let explanation = diff.explanations()[0].to_string();
+    let lines: Vec<&str> = explanation.lines().collect();
+    assert!(lines[0].starts_with("show: code, first difference at 0x"), "{explanation}");
+    assert!(
+        lines[1].contains("0x1(") || lines[1].contains("$0x1") || lines[1].contains("1("),
+        "{explanation}"
+    );
+    assert!(
+        lines[2].contains("0x2(") || lines[2].contains("$0x2") || lines[2].contains("2("),
+        "{explanation}"
+    );
+    let case = Case::load("string-literal-changed");
+    let explanation = run(&case, &Expected::default()).explanations()[0].to_string();
+    assert!(explanation.contains("\"value %d\\n\""), "{explanation}");
+    assert!(explanation.contains("\"number %d\\n\""), "{explanation}");
+}
+
+#[test]
+fn a_file_for_another_os_abi_is_refused() {
+    let mut case = Case::load("body-changed");
+    case.patched[7] = 3;
+    let diff = run(&case, &Expected::default());
+    assert_eq!(diff.report().verdict, Verdict::Refused);
+    assert_eq!(diff.report().refused[0].reason.id(), "header-mismatch");
+}
+
+#[test]
+fn assembler_output_is_refused() {
+    let object = compile("asm(\".globl f\\n.type f, @function\\nf: ret\\n.size f, 1\");", &["-fno-ident"]);
+    let diff = compare(&object, &object, &Options::new(ObjectName::Vmlinux)).unwrap();
+    assert_eq!(diff.report().refused[0].reason.id(), "not-compiled");
+}
+
+#[test]
+fn a_truncated_file_is_an_error_that_names_offset_and_rule() {
+    let case = Case::load("body-changed");
+    for length in [0, 10, 64, case.orig.len() / 2, case.orig.len() - 1] {
+        let options = Options::new(ObjectName::Vmlinux);
+        let error = compare(&case.orig[..length], &case.patched, &options).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.to_string().contains("original"), "{error}");
+        assert!(source.starts_with("at offset 0x") && source.contains("(rule "), "{source}");
+    }
+}
+
+#[test]
+fn symbols_of_another_object_are_an_error() {
+    let case = Case::load("jump-label-in-module");
+    let mut table = SymbolTable::new();
+    table.read(b"ffffffff81000000 T _text\n", &ObjectName::Vmlinux).unwrap();
+    let mut options = Options::new(ObjectName::Module("loop".to_owned()));
+    options.symbols = Some(&table);
+    let error = compare(&case.orig, &case.patched, &options).unwrap_err();
+    assert_eq!(error.to_string(), "expected symbols of loop among those given, but there are none");
+}

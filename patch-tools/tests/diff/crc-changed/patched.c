@@ -1,0 +1,15 @@
+#include "kernel.h"
+
+int offered(int value)
+{
+	return outside(value);
+}
+EXPORT_SYMBOL(offered);
+
+int second(int value)
+{
+	return outside(value) + 1;
+}
+EXPORT_SYMBOL_GPL(second);
+
+asm(".set __crc_offered, 0x12345679");

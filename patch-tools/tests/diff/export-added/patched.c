@@ -1,0 +1,19 @@
+#include "kernel.h"
+
+int offered(int value)
+{
+	return outside(value);
+}
+EXPORT_SYMBOL(offered);
+
+int third(int value)
+{
+	return outside(value) - 1;
+}
+EXPORT_SYMBOL(third);
+
+int second(int value)
+{
+	return outside(value) + 1;
+}
+EXPORT_SYMBOL_GPL(second);

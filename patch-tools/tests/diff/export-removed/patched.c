@@ -1,0 +1,12 @@
+#include "kernel.h"
+
+int offered(int value)
+{
+	return outside(value);
+}
+
+int second(int value)
+{
+	return outside(value) + 1;
+}
+EXPORT_SYMBOL_GPL(second);

@@ -1,0 +1,8 @@
+#include "kernel.h"
+
+asm(".pushsection .text\n nop\n call unnamed_other\n ret\n .popsection");
+
+int show(int value)
+{
+	return outside(value);
+}

@@ -1,0 +1,15 @@
+#include "kernel.h"
+
+int show(int value)
+{
+	printk("value %d\n", value);
+	return value + 2;
+}
+
+int other(int value)
+{
+	return outside(value) * 3;
+}
+
+UPDATE_MARK("force", other);
+UPDATE_MARK("ignore", show);

@@ -1,0 +1,22 @@
+#include "kernel.h"
+
+int show(int value)
+{
+	printk("value %d\n", value);
+	return value + 1;
+}
+
+int other(int value)
+{
+	return outside(value) * 3;
+}
+
+static noinline int doubled(int value)
+{
+	return outside(value) * 2;
+}
+
+int caller(int value)
+{
+	return doubled(value);
+}

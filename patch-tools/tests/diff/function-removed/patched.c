@@ -1,0 +1,17 @@
+#include "kernel.h"
+
+int show(int value)
+{
+	printk("value %d\n", value);
+	return value + 1;
+}
+
+int other(int value)
+{
+	return outside(value) * 3;
+}
+
+int caller(int value)
+{
+	return outside(value) * 4;
+}

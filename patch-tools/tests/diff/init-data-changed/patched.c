@@ -1,0 +1,15 @@
+#include "kernel.h"
+
+static int first __initdata = 5;
+
+static int __init setup(void)
+{
+	printk("set up %d\n", outside(first));
+	return 0;
+}
+module_init(setup);
+
+int later(int value)
+{
+	return outside(value);
+}

@@ -1,0 +1,15 @@
+#include "kernel.h"
+
+/* Moves the line. */
+static int __init setup(void)
+{
+	might_sleep();
+	printk("set up %d\n", outside(1));
+	return 0;
+}
+module_init(setup);
+
+int later(int value)
+{
+	return outside(value);
+}

@@ -1,0 +1,6 @@
+#include "kernel.h"
+
+int rare(int value)
+{
+	return outside(value) + 1;
+}

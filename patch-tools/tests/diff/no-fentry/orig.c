@@ -1,0 +1,6 @@
+#include "kernel.h"
+
+notrace int quiet(int value)
+{
+	return outside(value);
+}

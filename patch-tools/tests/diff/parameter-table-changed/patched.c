@@ -1,0 +1,9 @@
+#include "kernel.h"
+
+struct parameter { const char *name; int mode; };
+static struct parameter parameter_level __used __section("__param") = { "level", 0644 };
+
+int show(int value)
+{
+	return outside(value);
+}

@@ -1,0 +1,7 @@
+#include "kernel.h"
+
+int report(int value)
+{
+	_printk("%s:%d: odd value %d\n", __FILE__, __LINE__, value);
+	return value;
+}

@@ -1,0 +1,14 @@
+#include "kernel.h"
+
+static int first __initdata = 4;
+
+static int __init setup(void)
+{
+	return outside(first);
+}
+module_init(setup);
+
+int later(int value)
+{
+	return outside(value) + first;
+}

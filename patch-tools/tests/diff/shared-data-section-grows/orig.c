@@ -1,0 +1,11 @@
+#include "kernel.h"
+
+static int __read_mostly first = 1;
+static int __read_mostly second = 2;
+
+int total(int value)
+{
+	use(&first);
+	use(&second);
+	return first + second + value;
+}

@@ -1,0 +1,13 @@
+#include "kernel.h"
+
+int show(int value)
+{
+	printk("number %d\n", value);
+	return 0;
+}
+
+int tell(int value)
+{
+	printk("tell %d\n", value);
+	return 0;
+}

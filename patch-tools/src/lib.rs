@@ -2,6 +2,7 @@
 //!
 //! Every module takes bytes and returns values; only `build` runs a compiler. One line per module here:
 //!
+//! - [`build`]: from a source diff to a livepatch module: packages, kernel tree, compiler, run-pre matching
 //! - [`check`]: whether a module would load into a kernel and patch what it says
 //! - [`diff`]: what changed between two relocatable objects, and the part that a livepatch needs
 //! - [`elf`]: a strict reader of ELF files; every bound is checked in this one place
@@ -9,6 +10,7 @@
 //! - [`klp`]: writing the livepatch form of a module, which no linker writes
 //! - [`module`]: what a `.ko` says about itself: functions patched, relocations, CRCs
 
+pub mod build;
 pub mod check;
 pub mod diff;
 pub mod elf;

@@ -4,13 +4,16 @@
 //! variant of [`Command`], an arm in [`run`]. A subcommand returns the [`Exit`] it reached or a
 //! [`Failure`]; it prints results to standard output itself and never calls `exit`.
 
+mod build;
 mod check;
 mod diff;
 pub(crate) mod exit;
 mod file;
 mod inspect;
 mod output;
+mod progress;
 mod sign;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -30,6 +33,8 @@ enum Command {
     Check(check::Args),
     Sign(sign::Args),
     Diff(diff::Args),
+    Build(build::Args),
+    Verify(verify::Args),
 }
 
 /// Runs the chosen subcommand.
@@ -39,5 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Verify(args) => verify::run(&args),
     }
 }

@@ -1,0 +1,48 @@
+//! From a source diff to a livepatch module, with the distribution's packages alone.
+//!
+//! [`build`] takes a [`Request`] and returns the module, a manifest fragment and a provenance record. Unlike
+//! two builds of a whole kernel it compiles only the units that the patch affects, each twice, and it proves
+//! that what it compiled is what runs by comparing it with the shipped image.
+//!
+//! | step | module |
+//! |---|---|
+//! | find packages, unpack them | [`packages`], `deb`, [`kernel`] |
+//! | prepare the kernel's tree, once | [`tree`], [`cache`] |
+//! | read the patch, apply it beside the tree | [`patch`], `overlay` |
+//! | find the affected units | [`units`], [`kbuild`] |
+//! | compile them, original and patched | [`compile`], [`abi`] |
+//! | match the originals with the shipped code | [`runpre`] |
+//! | compare original and patched | [`crate::diff`] |
+//! | link, write the livepatch parts | [`link`], [`crate::klp`] |
+//! | describe the result | [`component`], [`provenance`], [`report`] |
+//! | build again and compare | [`verify`] |
+//!
+//! `pipeline` has the order; [`process`] is the only place that starts programs.
+
+pub mod abi;
+pub mod cache;
+pub mod compile;
+pub mod component;
+mod deb;
+pub mod digest;
+pub mod error;
+mod files;
+mod jobs;
+pub mod kbuild;
+pub mod kernel;
+pub mod link;
+mod overlay;
+pub mod packages;
+pub mod patch;
+mod pipeline;
+pub mod process;
+pub mod progress;
+pub mod provenance;
+pub mod report;
+pub mod runpre;
+pub mod tree;
+pub mod units;
+pub mod verify;
+
+pub use error::{BuildError, Refusal};
+pub use pipeline::{Built, PatchInput, Request, build};

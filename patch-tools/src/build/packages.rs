@@ -1,0 +1,271 @@
+//! Finds the distribution's packages of a kernel: image, headers and source, of one version.
+//!
+//! A package that is already in the cache is taken from there, so that a build needs no network the second
+//! time; else `apt-get download` fetches it, and apt checks it against the archive's signature. Nothing is
+//! installed and no root is needed. The kernel's headers bring the configuration it was really built with
+//! (the one in `/boot` lacks a few settings), the source package must have the image's version.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use manifests::{KernelRelease, Sha256};
+
+use super::cache::{Cache, CacheError};
+use super::digest::{self, DigestError};
+use super::process::{ProcessError, Program};
+use super::progress::Progress;
+
+/// Why the packages of a kernel are not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// No such kernel in the cache and none that apt knows.
+    #[error("no package {name} in {} and none that apt knows", cache.display())]
+    Unknown {
+        /// The package.
+        name: String,
+        /// Where packages are cached.
+        cache: PathBuf,
+    },
+    /// The package is known, but not in the version of the kernel image.
+    #[error("package {name} is needed in version {wanted}, but apt knows only {known}")]
+    OtherVersions {
+        /// The package.
+        name: String,
+        /// The version of the kernel image.
+        wanted: String,
+        /// What apt knows.
+        known: String,
+    },
+    /// A version that does not begin with two numbers, from which the source package is named.
+    #[error(
+        "the version {version} of {name} does not begin with MAJOR.MINOR; cannot tell the source package"
+    )]
+    Version {
+        /// The image package.
+        name: String,
+        /// Its version.
+        version: String,
+    },
+    /// apt failed.
+    #[error("cannot fetch {name}")]
+    Fetch {
+        /// The package.
+        name: String,
+        /// What apt said.
+        source: ProcessError,
+    },
+    /// A file in the cache cannot be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A package cannot be hashed.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+}
+
+/// A package file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// The package's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Where the file is.
+    pub path: PathBuf,
+    /// What it is.
+    pub sha256: Sha256,
+}
+
+impl fmt::Display for Package {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.name, self.version)
+    }
+}
+
+/// The three packages that a build for a kernel needs, all of one version.
+#[derive(Debug, Clone)]
+pub struct KernelPackages {
+    /// The kernel and its modules.
+    pub image: Package,
+    /// The configuration, the generated headers and the symbols' CRCs.
+    pub headers: Package,
+    /// The source, with the distribution's patches applied.
+    pub source: Package,
+}
+
+impl KernelPackages {
+    /// Finds or fetches the packages of `release`.
+    pub fn obtain(
+        cache: &Cache,
+        release: &KernelRelease,
+        progress: &dyn Progress,
+    ) -> Result<Self, PackageError> {
+        let store = Store { cache, directory: cache.packages(), progress };
+        // The signed and the unsigned package hold the same code.
+        let signed = format!("linux-image-{release}");
+        let unsigned = format!("linux-image-{release}-unsigned");
+        let image = match store.cached(&signed, None).or_else(|| store.cached(&unsigned, None)) {
+            Some(found) => store.package(found)?,
+            None => match store.download(&signed, None) {
+                Err(PackageError::Unknown { .. }) => store.download(&unsigned, None)?,
+                other => other?,
+            },
+        };
+        let series = series(&image.version).ok_or_else(|| PackageError::Version {
+            name: image.name.clone(),
+            version: image.version.clone(),
+        })?;
+        let of_version = |name: String| match store.cached(&name, Some(&image.version)) {
+            Some(found) => store.package(found),
+            None => store.download(&name, Some(&image.version)),
+        };
+        let headers = of_version(format!("linux-headers-{release}"))?;
+        let source = of_version(format!("linux-source-{series}"))?;
+        Ok(Self { image, headers, source })
+    }
+}
+
+/// `6.1` of `6.1.176-1`.
+fn series(version: &str) -> Option<String> {
+    let mut parts = version.split(['.', '-']);
+    let (major, minor) = (parts.next()?, parts.next()?);
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (number(major) && number(minor)).then(|| format!("{major}.{minor}"))
+}
+
+struct Store<'a> {
+    cache: &'a Cache,
+    directory: PathBuf,
+    progress: &'a dyn Progress,
+}
+
+/// A package file by its name: name, version, path.
+type Found = (String, String, PathBuf);
+
+impl Store<'_> {
+    /// The cached file of a package, of the given or else the newest version.
+    fn cached(&self, name: &str, version: Option<&str>) -> Option<Found> {
+        let entries = fs::read_dir(&self.directory).ok()?;
+        entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let (found, rest) = path.file_name()?.to_str()?.strip_suffix(".deb")?.split_once('_')?;
+                let found_version = rest.split_once('_')?.0.replace("%3a", ":");
+                let wanted = found == name && version.is_none_or(|version| version == found_version);
+                wanted.then(|| (found.to_owned(), found_version, path.clone()))
+            })
+            .max_by(|left, right| version_key(&left.1).cmp(&version_key(&right.1)))
+    }
+
+    fn package(&self, (name, version, path): Found) -> Result<Package, PackageError> {
+        let sha256 = digest::of_cached_file(self.cache, &path)?;
+        Ok(Package { name, version, path, sha256 })
+    }
+
+    fn download(&self, name: &str, version: Option<&str>) -> Result<Package, PackageError> {
+        let known = self.known_versions(name)?;
+        let version = match version {
+            None => known.first().cloned().ok_or_else(|| self.unknown(name))?,
+            Some(version) if known.iter().any(|known| known == version) => version.to_owned(),
+            Some(_) if known.is_empty() => return Err(self.unknown(name)),
+            Some(version) => {
+                let (wanted, known) = (version.to_owned(), known.join(", "));
+                return Err(PackageError::OtherVersions { name: name.to_owned(), wanted, known });
+            }
+        };
+        self.progress.step(&format!("downloading {name} {version}"));
+        fs::create_dir_all(&self.directory).map_err(CacheError::io("make", &self.directory))?;
+        // Under a name of its own first: what bears a package's name in the cache is whole.
+        let partial = tempfile::Builder::new()
+            .prefix(".partial-")
+            .tempdir_in(&self.directory)
+            .map_err(CacheError::io("make a directory in", &self.directory))?;
+        Program::new("apt-get")
+            .args(["download", "-q", "-o", "APT::Sandbox::User="])
+            .arg(format!("{name}={version}"))
+            .directory(partial.path())
+            .run()
+            .map_err(|source| PackageError::Fetch { name: name.to_owned(), source })?;
+        self.adopt(partial.path()).map_err(CacheError::io("move the download into", &self.directory))?;
+        let found = self.cached(name, Some(&version)).ok_or_else(|| self.unknown(name))?;
+        self.package(found)
+    }
+
+    fn adopt(&self, partial: &Path) -> std::io::Result<()> {
+        for entry in fs::read_dir(partial)? {
+            let entry = entry?;
+            fs::rename(entry.path(), self.directory.join(entry.file_name()))?;
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, name: &str) -> PackageError {
+        PackageError::Unknown { name: name.to_owned(), cache: self.directory.clone() }
+    }
+
+    /// The versions that apt could fetch, its preferred order first.
+    fn known_versions(&self, name: &str) -> Result<Vec<String>, PackageError> {
+        let listed = Program::new("apt-cache")
+            .args(["madison", name])
+            .run()
+            .map_err(|source| PackageError::Fetch { name: name.to_owned(), source })?;
+        // `linux-source-6.1 | 6.1.176-1 | http://… Packages`
+        let mut versions = Vec::new();
+        for line in String::from_utf8_lossy(&listed).lines() {
+            let mut columns = line.split('|').map(str::trim);
+            if let (Some(package), Some(version), Some(from)) =
+                (columns.next(), columns.next(), columns.next())
+                && package == name
+                && from.ends_with("Packages")
+                && !versions.iter().any(|known| known == version)
+            {
+                versions.push(version.to_owned());
+            }
+        }
+        Ok(versions)
+    }
+}
+
+/// Orders versions of one package among themselves: numbers by value, the rest by bytes.
+fn version_key(version: &str) -> Vec<(u64, String)> {
+    let mut key = Vec::new();
+    let mut rest = version;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let other = rest[digits..].bytes().take_while(|byte| !byte.is_ascii_digit()).count();
+        let number = rest[..digits].parse().unwrap_or_default();
+        key.push((number, rest[digits..digits + other].to_owned()));
+        rest = &rest[digits + other..];
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_package_is_named_by_the_first_two_numbers() {
+        assert_eq!(series("6.1.176-1").as_deref(), Some("6.1"));
+        assert_eq!(series("6.12-1~exp1").as_deref(), Some("6.12"));
+        assert_eq!(series("six"), None);
+    }
+
+    #[test]
+    fn of_several_cached_versions_the_newest_is_taken() {
+        assert!(version_key("6.1.192-2") > version_key("6.1.192-1"));
+        assert!(version_key("6.1.192-1") > version_key("6.1.99-1"));
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path());
+        fs::create_dir_all(cache.packages()).unwrap();
+        for file in ["p_6.1.9-1_all.deb", "p_6.1.10-1_all.deb", "p-dbg_9_all.deb", "p_6.1.11-1_all.deb.part"]
+        {
+            fs::write(cache.packages().join(file), "").unwrap();
+        }
+        let store =
+            Store { cache: &cache, directory: cache.packages(), progress: &super::super::progress::Quiet };
+        assert_eq!(store.cached("p", None).unwrap().1, "6.1.10-1");
+        assert_eq!(store.cached("p", Some("6.1.9-1")).unwrap().1, "6.1.9-1");
+        assert_eq!(store.cached("p", Some("7")), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! What a build tells while it runs.
+
+use std::time::Duration;
+
+/// Takes a build's progress. Results are not told here; they are in what the build returns.
+pub trait Progress: Sync {
+    /// A step begins.
+    fn step(&self, text: &str);
+    /// A step that is measured ended.
+    fn timed(&self, phase: Phase, took: Duration);
+    /// Something a person should read, although the build goes on.
+    fn warning(&self, text: &str);
+}
+
+/// The measured phases of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Finding or fetching packages.
+    Packages,
+    /// Unpacking and preparing the kernel tree, or finding it prepared.
+    Prepare,
+    /// Applying the patch and finding the affected units.
+    Units,
+    /// Compiling original and patched units.
+    Compile,
+    /// Comparing objects.
+    Diff,
+    /// Matching the originals against the shipped code.
+    Match,
+    /// Writing the module and its records.
+    Link,
+}
+
+impl Phase {
+    /// All phases, in their order.
+    pub const ALL: [Self; 7] =
+        [Self::Packages, Self::Prepare, Self::Units, Self::Compile, Self::Diff, Self::Match, Self::Link];
+}
+
+/// Tells nobody.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn step(&self, _: &str) {}
+    fn timed(&self, _: Phase, _: Duration) {}
+    fn warning(&self, _: &str) {}
+}

@@ -1,0 +1,260 @@
+//! `patch-tools build`: from a source diff to a livepatch module.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use manifests::{CveId, KernelRelease, Replace};
+use patch_tools::build::cache::Cache;
+use patch_tools::build::kernel::{KernelChoice, KernelFiles};
+use patch_tools::build::report::{BuildReport, UnitReport};
+use patch_tools::build::tree::TreeError;
+use patch_tools::build::{BuildError, Built, PatchInput, Request, build};
+use patch_tools::diff::Verdict;
+use serde::Serialize;
+
+use super::exit::{Exit, Failure};
+use super::output;
+use super::output::style::{BOLD, DIM, GREEN, RESET};
+use super::progress::Lines;
+
+/// Build a livepatch module from a source diff
+///
+/// Finds or fetches the kernel's packages, prepares its tree once, compiles the affected files original and
+/// patched, proves that the originals are what the kernel runs, and writes livepatch-NAME.ko with a manifest
+/// fragment (.component.yaml) and a provenance record (.intoto.json). Needs no root. Exit code 3 when the
+/// change cannot be livepatched; nothing is written then.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Patches to apply, in this order; one livepatch carries them all
+    #[arg(required = true, value_name = "FIX.patch")]
+    patches: Vec<PathBuf>,
+    #[command(flatten)]
+    kernel: KernelArgs,
+    /// Name of the livepatch; the first patch's file name by default
+    #[arg(long)]
+    name: Option<String>,
+    /// Make the livepatch replace all that are loaded
+    #[arg(long)]
+    replace: bool,
+    /// CVE id that this fixes, beside those that the patches name
+    #[arg(long = "fixes", value_name = "CVE")]
+    fixes: Vec<CveId>,
+    /// Directory to write to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    #[command(flatten)]
+    effort: EffortArgs,
+    /// Print JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which kernel.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KernelArgs {
+    /// Kernel release, as `uname -r` prints it, to be found among the distribution's packages
+    #[arg(long, value_name = "RELEASE", required_unless_present = "source", conflicts_with = "source")]
+    kernel: Option<KernelRelease>,
+    /// Kernel source directory, instead of packages
+    #[arg(long, value_name = "DIR", requires = "config", requires = "image")]
+    source: Option<PathBuf>,
+    /// Configuration that the kernel was built with
+    #[arg(long, value_name = "FILE", requires = "source")]
+    config: Option<PathBuf>,
+    /// Kernel image that was built from that source
+    #[arg(long, value_name = "VMLINUZ", requires = "source")]
+    image: Option<PathBuf>,
+    /// Directory with that kernel's modules
+    #[arg(long, value_name = "DIR", requires = "source")]
+    modules: Option<PathBuf>,
+}
+
+/// How much to do at once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EffortArgs {
+    /// Compilers to run at once; as many as processors by default
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Most files to look at because they include a changed header
+    #[arg(long, value_name = "N", default_value_t = 600)]
+    max_units: usize,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    module: PathBuf,
+    component: PathBuf,
+    provenance: PathBuf,
+    #[serde(flatten)]
+    report: &'a BuildReport,
+}
+
+/// A file that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+struct FileFailure {
+    action: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl FileFailure {
+    fn of(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+        let path = path.to_owned();
+        move |source| Failure::new(Exit::Failed, Self { action, path, source })
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
+    let request = Request {
+        kernel: args.kernel.choice(),
+        patches: read_patches(&args.patches)?,
+        name: args.name.clone(),
+        replace: if args.replace { Replace::All } else { Replace::None },
+        fixes: args.fixes.clone(),
+        jobs: args.effort.jobs(),
+        unit_limit: args.effort.max_units,
+    };
+    let progress = if args.json { Lines::Quiet } else { Lines::Shown };
+    let cache = Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))?;
+    let built = build(&cache, &request, &progress).map_err(failure)?;
+    let written = write(&built, &args.output)?;
+    if args.json {
+        output::print_json(&written)?;
+    } else {
+        output::print(&describe(&written))?;
+    }
+    Ok(Exit::Done)
+}
+
+impl KernelArgs {
+    pub(crate) fn choice(&self) -> KernelChoice {
+        match (&self.kernel, &self.source, &self.config, &self.image) {
+            (_, Some(source), Some(config), Some(image)) => KernelChoice::Files(KernelFiles {
+                source: source.clone(),
+                config: config.clone(),
+                image: image.clone(),
+                modules: self.modules.clone(),
+            }),
+            (Some(release), ..) => KernelChoice::Packages(release.clone()),
+            _ => unreachable!("the command line has a release, or source with configuration and image"),
+        }
+    }
+}
+
+impl EffortArgs {
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
+    }
+
+    pub(crate) fn unit_limit(&self) -> usize {
+        self.max_units
+    }
+}
+
+/// Reads patch files.
+pub(crate) fn read_patches(paths: &[PathBuf]) -> Result<Vec<PatchInput>, Failure> {
+    paths
+        .iter()
+        .map(|path| {
+            let content = fs::read(path).map_err(FileFailure::of("read", path))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(PatchInput { name, content })
+        })
+        .collect()
+}
+
+/// The exit code and the next step for a build that did not come to a module.
+pub(crate) fn failure(error: BuildError) -> Failure {
+    let hint = match &error {
+        BuildError::Tree(TreeError::NoCompiler { command, .. }) => {
+            Some(format!("install it with `apt-get install {command}`; nothing was written"))
+        }
+        BuildError::Tree(TreeError::OtherCompiler { .. }) => Some(
+            "install that version of the compiler, or build on the release that the kernel comes from"
+                .to_owned(),
+        ),
+        BuildError::Refused { .. } => Some(
+            "nothing was written; docs/building-livepatches.md says how to write around each rule".to_owned(),
+        ),
+        _ => None,
+    };
+    let exit = match &error {
+        BuildError::Unreadable(_) | BuildError::OtherFunctions { .. } => Exit::Bug,
+        BuildError::Cache(_) => Exit::Failed,
+        _ => Exit::Refused,
+    };
+    let failure = Failure::new(exit, error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+fn write<'a>(built: &'a Built, directory: &Path) -> Result<Written<'a>, Failure> {
+    fs::create_dir_all(directory).map_err(FileFailure::of("make", directory))?;
+    let stem = built.file.as_str().trim_end_matches(".ko");
+    let put = |name: String, content: &[u8]| {
+        let path = directory.join(name);
+        fs::write(&path, content).map_err(FileFailure::of("write", &path))?;
+        Ok::<_, Failure>(path)
+    };
+    let component = built.fragment.to_yaml().map_err(|error| Failure::new(Exit::Bug, error))?;
+    let mut provenance =
+        serde_json::to_string_pretty(&built.provenance).map_err(|error| Failure::new(Exit::Bug, error))?;
+    provenance.push('\n');
+    Ok(Written {
+        module: put(built.file.as_str().to_owned(), &built.module)?,
+        component: put(format!("{stem}.component.yaml"), component.as_bytes())?,
+        provenance: put(format!("{stem}.intoto.json"), provenance.as_bytes())?,
+        report: &built.report,
+    })
+}
+
+fn describe(written: &Written<'_>) -> String {
+    let report = written.report;
+    let mut text = format!("{BOLD}{}{RESET} for {}\n", report.module, report.kernel);
+    for unit in &report.units {
+        describe_unit(&mut text, unit);
+    }
+    for file in &report.left_out {
+        let _ = writeln!(text, "  {DIM}{file} is no part of the kernel: left out{RESET}");
+    }
+    for finding in &report.findings {
+        let _ = writeln!(text, "  {DIM}{}: {}{RESET}", finding.subject, finding.found);
+    }
+    let seconds: f64 = report.seconds.values().sum();
+    let _ = writeln!(
+        text,
+        "{GREEN}built{RESET} in {seconds:.1} s, {} bytes, sha256 {}",
+        report.size, report.sha256
+    );
+    for path in [&written.module, &written.component, &written.provenance] {
+        let _ = writeln!(text, "  {}", path.display());
+    }
+    text
+}
+
+fn describe_unit(text: &mut String, unit: &UnitReport) {
+    let _ = writeln!(
+        text,
+        "  {} ({}): {} of {} functions are the shipped ones",
+        unit.source, unit.object, unit.matched, unit.functions
+    );
+    let mut row = |what: &str, names: &[String]| {
+        if !names.is_empty() {
+            let _ = writeln!(text, "    {what}: {}", names.join(", "));
+        }
+    };
+    row("replaces", &unit.changed_functions);
+    row("adds", &unit.new_functions);
+    row("adds data", &unit.new_data);
+    if unit.verdict == Verdict::Unchanged {
+        let _ = writeln!(text, "    {DIM}no code changed{RESET}");
+    }
+    for (what, why) in &unit.ignored {
+        let _ = writeln!(text, "    {DIM}{what}: {why}{RESET}");
+    }
+}

@@ -1,0 +1,81 @@
+//! `patch-tools verify`: is this module what this patch gives?
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use manifests::Replace;
+use patch_tools::build::Request;
+use patch_tools::build::cache::Cache;
+use patch_tools::build::verify::{Verification, VerifyError, verify};
+
+use super::build::{EffortArgs, KernelArgs, failure, read_patches};
+use super::exit::{Exit, Failure};
+use super::output::style::{GREEN, RED, RESET};
+use super::progress::Lines;
+use super::{file, output};
+
+/// Show that a module is exactly what a patch gives, or what differs
+///
+/// Builds the livepatch again and compares. A signature appended to the module is set aside. Exit code 4
+/// when the module is not what the patch gives.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Module file
+    module: PathBuf,
+    /// Patch that it is said to be made from; several in the order in which they were given to `build`
+    #[arg(long = "patch", required = true, value_name = "FIX.patch")]
+    patches: Vec<PathBuf>,
+    #[command(flatten)]
+    kernel: KernelArgs,
+    #[command(flatten)]
+    effort: EffortArgs,
+    /// Print JSON, and no progress
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
+    let module = file::module_bytes(&args.module)?;
+    let request = Request {
+        kernel: args.kernel.choice(),
+        patches: read_patches(&args.patches)?,
+        name: None,
+        replace: Replace::None,
+        fixes: Vec::new(),
+        jobs: args.effort.jobs(),
+        unit_limit: args.effort.unit_limit(),
+    };
+    let progress = if args.json { Lines::Quiet } else { Lines::Shown };
+    let cache = Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))?;
+    let verification = verify(&cache, &request, &module, &progress).map_err(|error| match error {
+        VerifyError::Build(error) => failure(*error),
+        VerifyError::Rebuilt(_) => Failure::new(Exit::Bug, error),
+        other => Failure::new(Exit::Refused, other),
+    })?;
+    if args.json {
+        output::print_json(&verification)?;
+    } else {
+        output::print(&describe(args, &verification))?;
+    }
+    Ok(if verification.identical { Exit::Done } else { Exit::NotAuthentic })
+}
+
+fn describe(args: &Args, verification: &Verification) -> String {
+    let mut text = String::new();
+    let (module, kernel) = (args.module.display(), &verification.build.kernel);
+    if verification.identical {
+        let _ =
+            writeln!(text, "{GREEN}identical{RESET}: {module} is exactly what the patch gives for {kernel}");
+    } else {
+        let _ = writeln!(text, "{RED}different{RESET}: {module} is not what the patch gives for {kernel}");
+        for difference in &verification.differences {
+            let _ = writeln!(text, "  {difference}");
+        }
+    }
+    if verification.signature_set_aside {
+        let _ = writeln!(text, "  the signature at its end was set aside");
+    }
+    let _ =
+        writeln!(text, "  given   sha256 {}\n  rebuilt sha256 {}", verification.given, verification.rebuilt);
+    text
+}

@@ -13,7 +13,7 @@ install -d "$root/usr/lib/modules" # where the first program mounts those of the
 : >"$root/etc/fstab"
 echo 6c61620000000000000000000000001b >"$root/etc/machine-id" # empty would mean a first boot, with all presets
 printf 'nameserver 10.0.2.3\n' >"$root/etc/resolv.conf"
-sed -i 's/^root:[^:]*:/root::/' "$root/etc/shadow"
+sed -i "s|^root:[^:]*:|root::|" "$root/etc/shadow"
 
 # The control ports and, for people, ssh.
 install -m 0755 "$RUNNER" "$root/usr/sbin/lab-runner"
@@ -103,6 +103,15 @@ done
 install -d "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system.conf.d"
 printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >"$root/etc/systemd/journald.conf.d/lab.conf"
 printf '[Manager]\nDefaultTimeoutStopSec=10s\nShowStatus=no\n' >"$root/etc/systemd/system.conf.d/lab.conf"
+
+# Devices are announced again after boot so that udev loads their drivers. The drivers are loaded by
+# now; only the names of disks and ports are wanted, not 20 modules for a chipset.
+install -d "$root/etc/systemd/system/systemd-udev-trigger.service.d"
+cat >"$root/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf" <<'EOF'
+[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=block --subsystem-match=virtio-ports --subsystem-match=net
+EOF
 
 # CRIU asks the kernel for sockets through these; each is loaded on demand only by a full login.
 cat >"$root/etc/modules-load.d/lab.conf" <<'EOF'

@@ -38,7 +38,7 @@
 #define MAX_ARGS 512
 
 static int port;
-static int deaths;
+static int signals;           /* SIGCHLD, and SIGIO when the host comes or goes */
 static pid_t child;
 static int child_in = -1, child_out = -1, child_err = -1;
 
@@ -214,11 +214,9 @@ static int pass_output(int *fd, char type)
 
 static void reap(void)
 {
-	struct signalfd_siginfo info;
 	int status;
 	pid_t pid;
 
-	(void)!read(deaths, &info, sizeof info);
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid != child)
 			continue;
@@ -271,21 +269,25 @@ static int complete(void)
 	return have >= HEADER && length_of(frame) <= LARGEST && have == HEADER + length_of(frame);
 }
 
-/* Reads what is there of the current frame. One read gives at most a page. */
-static void receive(void)
+/*
+ * Reads what is there of the current frame. One read gives at most a page. False at the end of file,
+ * which a port without a host always gives.
+ */
+static int receive(void)
 {
 	while (!complete()) {
 		size_t want = have < HEADER ? HEADER : HEADER + length_of(frame);
 
 		if (want > HEADER + LARGEST) {
 			have = 0;
-			return;
+			return 1;
 		}
 		ssize_t n = read(port, frame + have, want - have);
 		if (n <= 0)
-			return;
+			return n < 0;
 		have += n;
 	}
+	return 1;
 }
 
 /*
@@ -322,6 +324,7 @@ static int open_port(const char *wanted)
 int main(int argc, char **argv)
 {
 	sigset_t set;
+	int absent = 0;
 
 	if (argc != 2) {
 		fprintf(stderr, "usage: %s PORT\n", argv[0]);
@@ -333,15 +336,19 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGIO);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	deaths = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-	if (deaths < 0)
+	signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (signals < 0)
 		die("signalfd");
+	if (fcntl(port, F_SETOWN, getpid()) || fcntl(port, F_SETFL, O_NONBLOCK | O_ASYNC))
+		die("asking for SIGIO");
 	for (;;) {
 		int pending = complete();
 		struct pollfd p[] = {
-			{ .fd = deaths, .events = POLLIN },
-			{ .fd = port, .events = pending ? 0 : POLLIN },
+			{ .fd = signals, .events = POLLIN },
+			/* Without a host every poll would return at once. */
+			{ .fd = absent ? -1 : port, .events = pending ? 0 : POLLIN },
 			{ .fd = child_out, .events = POLLIN },
 			{ .fd = child_err, .events = POLLIN },
 			{ .fd = pending ? child_in : -1, .events = POLLOUT },
@@ -359,14 +366,20 @@ int main(int argc, char **argv)
 			pass_output(&child_out, '1');
 		if (p[3].revents && child_err >= 0)
 			pass_output(&child_err, '2');
-		if (p[0].revents)
+		if (p[0].revents) {
+			struct signalfd_siginfo info;
+
+			while (read(signals, &info, sizeof info) > 0)
+				;
+			absent = 0;
 			reap();
-		if (p[1].revents & POLLIN) {
-			receive();
-		} else if ((p[1].revents & POLLHUP) && host_left()) {
+		}
+		int ended = (p[1].revents & POLLIN) && !receive();
+		if (ended && host_left()) {
 			kill_child();
 			have = 0;
 			stdin_sent = 0;
+			absent = 1;
 		}
 		if (complete() && act())
 			have = 0;

@@ -12,6 +12,7 @@ use crate::lab::Lab;
 use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::lab::machine::Machine;
 use crate::lab::spec::MachineSpec;
+use crate::scene::{SECRET, Scene};
 
 #[derive(Debug, Parser)]
 #[command(name = "vm-tests", about = "Run stock Debian kernels in virtual machines")]
@@ -32,6 +33,9 @@ enum Action {
         /// Boot instead of continuing a snapshot of a booted machine
         #[arg(long)]
         cold: bool,
+        /// With the two containers of the demo running in it
+        #[arg(long, conflicts_with = "cold")]
+        scene: bool,
         #[command(flatten)]
         size: Size,
     },
@@ -134,10 +138,14 @@ pub fn run() -> Result<u8> {
             Lab::open()?.ready(&size.spec())?;
             Ok(0)
         }
-        Action::Up { name, cold, size } => {
+        Action::Up { name, cold, scene, size } => {
             let lab = Lab::open()?;
             let spec = size.spec();
-            let machine = if cold { lab.boot_kept(&name, &spec)? } else { lab.up(&name, &spec)? };
+            let machine = match (scene, cold) {
+                (true, _) => Scene::keep(&lab, &name, &spec.kernel_argument(SECRET))?.machine,
+                (false, true) => lab.boot_kept(&name, &spec)?,
+                (false, false) => lab.up(&name, &spec)?,
+            };
             println!("{name} is up; its files are in {}", machine.dir().display());
             println!("log in: {}", machine.ssh().join(" "));
             Ok(0)

@@ -1,6 +1,52 @@
 //! Tests, demo and benchmarks of `update` on real kernels, in virtual machines.
 //!
-//! [`lab`] makes and runs the machines. The `vm-tests` binary ([`cli`]) gives them to people.
+//! | module | what |
+//! |---|---|
+//! | [`lab`] | makes and runs machines: stock Debian kernels under QEMU, power cuts, snapshots |
+//! | [`fixtures`] | what is updated: server and library in runc containers, livepatch modules |
+//! | [`scene`] | a machine with the fixtures in it, ready in about a second |
+//! | [`cli`] | the `vm-tests` program, for people |
+//!
+//! # By hand
+//!
+//! ```text
+//! vm-tests up --name a --scene             a machine with the containers `web` and `other`
+//! vm-tests exec a -- runc list
+//! vm-tests push a target/debug/update /usr/bin/update
+//! vm-tests shell a                         ssh
+//! vm-tests cut a                           cut the power and boot the same disk
+//! vm-tests down a
+//! vm-tests run -- uname -r                 a fresh machine for one command
+//! ```
+//!
+//! # In a test
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use vm_tests::{lab::Lab, scene::Scene};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let mut scene = Scene::open(&Lab::open()?)?;
+//! let client = scene.client("web", "held")?;
+//! assert!(client.ask("hit", Duration::from_secs(10))?.contains("version=1"));
+//!
+//! scene.machine.sh("echo kept >/root/file && sync")?;
+//! // A guest program that wants to be cut at this instant writes `cut 7` to the signal port:
+//! // scene.machine.wait_signal("cut 7", Duration::from_secs(60))?;
+//! scene.machine.cut_power()?;
+//! scene.machine.boot_again()?;
+//! assert_eq!(scene.machine.sh("cat /root/file")?, "kept");
+//! assert!(scene.machine.splats()?.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Environment
+//!
+//! `UPDATE_LAB_CACHE` moves the cache (`~/.cache/update-lab`); `LAB_ACCEL` replaces QEMU's accelerator
+//! (`tcg,thread=multi`).
 
 pub mod cli;
+pub mod fixtures;
 pub mod lab;
+pub mod scene;

@@ -24,7 +24,8 @@ const fn need(probe: &'static str, package: &'static str) -> Need {
     Need { probe, package }
 }
 
-/// What building images and running machines takes.
+/// What building images and fixtures and running machines takes. `gcc-12` is the compiler of Debian 12's
+/// kernels, and the kernel's own build tools need `libelf1`.
 pub const NEEDS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86"),
     need("qemu-img", "qemu-utils"),
@@ -35,6 +36,8 @@ pub const NEEDS: &[Need] = &[
     need("ssh-keygen", "openssh-client"),
     need("gcc", "gcc"),
     need("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev"),
+    need("gcc-12", "gcc-12"),
+    need("/usr/lib/x86_64-linux-gnu/libelf.so.1", "libelf1"),
     need("make", "make"),
     need("zstd", "zstd"),
     need("fakeroot", "fakeroot"),

@@ -14,9 +14,17 @@ use super::kernel::compile_static;
 
 const CUSTOMIZE: &str = include_str!("../../guest/customize.sh");
 const RUNNER_SOURCE: &str = include_str!("../../guest/runner.c");
-const FORMAT: &str = "root-1";
 /// Size of the root file system as the guest sees it; the file is sparse.
 const SIZE: &str = "8G";
+
+/// Unpacks, adapts and packs again, as one process that is root or believes it.
+const SCRIPT: &str = r#"set -e
+mkdir root
+tar -xpf "$DEBIAN" -C root --numeric-owner
+sh -c "$CUSTOMIZE" customize "$PWD/root"
+mke2fs -q -t ext4 -L root -d root root.ext4 "$SIZE"
+rm -rf root
+"#;
 
 const PACKAGES: &[&str] = &[
     "busybox-static",
@@ -59,10 +67,11 @@ impl Image {
     /// Builds the image, or finds it in the cache.
     pub fn prepare(cache: &Cache) -> Result<Self> {
         let keys = cache.entry("keys", &Recipe::of(["1"]), make_keys)?;
-        let mut recipe = Recipe::of([FORMAT, SIZE, CUSTOMIZE, RUNNER_SOURCE]);
-        PACKAGES.iter().chain(SOURCES).for_each(|line| recipe.add(line));
+        let debian = cache.entry("debian", &Recipe::of(PACKAGES.iter().chain(SOURCES)), bootstrap)?;
+        let mut recipe = Recipe::of([SIZE, SCRIPT, CUSTOMIZE, RUNNER_SOURCE]);
+        recipe.add(debian.as_os_str().as_encoded_bytes());
         recipe.add(fs::read(keys.join("id_ed25519.pub"))?);
-        let dir = cache.entry("root", &recipe, |dir| build(dir, &keys))?;
+        let dir = cache.entry("root", &recipe, |dir| build(dir, &debian, &keys))?;
         Ok(Self { dir, keys })
     }
 
@@ -91,9 +100,8 @@ fn make_keys(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn build(dir: &Path, keys: &Path) -> Result<()> {
+fn bootstrap(dir: &Path) -> Result<()> {
     let step = Step::begin("making the guest's Debian root (downloads about 70 MB)");
-    let tar = dir.join("root.tar");
     let mut bootstrap = program("mmdebstrap");
     bootstrap.args([
         "--quiet",
@@ -105,22 +113,25 @@ fn build(dir: &Path, keys: &Path) -> Result<()> {
     for excluded in ["doc", "man", "locale", "info", "lintian"] {
         bootstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{excluded}/*"));
     }
-    bootstrap.arg(format!("--include={}", PACKAGES.join(","))).arg("bookworm").arg(&tar).args(SOURCES);
-    run(&mut bootstrap)?;
+    bootstrap.arg(format!("--include={}", PACKAGES.join(",")));
+    run(bootstrap.arg("bookworm").arg(dir.join("root.tar")).args(SOURCES))?;
+    step.end();
+    Ok(())
+}
 
+fn build(dir: &Path, debian: &Path, keys: &Path) -> Result<()> {
+    let step = Step::begin("making the guest's root disk");
     let runner = dir.join("lab-runner");
     compile_static(RUNNER_SOURCE, &runner)?;
-    let script = "set -e; mkdir root; tar -xpf root.tar -C root --numeric-owner; \
-        sh -c \"$CUSTOMIZE\" customize \"$PWD/root\"; \
-        mke2fs -q -t ext4 -L root -d root root.ext4 \"$SIZE\"; rm -rf root root.tar";
     let mut pack = if host::is_root() { program("sh") } else { program("fakeroot") };
     if !host::is_root() {
         pack.arg("sh");
     }
     run(pack
-        .args(["-c", script])
+        .args(["-c", SCRIPT])
         .current_dir(dir)
         .env("CUSTOMIZE", CUSTOMIZE)
+        .env("DEBIAN", debian.join("root.tar"))
         .env("SIZE", SIZE)
         .env("RUNNER", &runner)
         .env("KEYS", keys))?;

@@ -68,13 +68,10 @@ impl Kernel {
 
     /// Fetches the headers of this kernel, so that `make -C <this> M=DIR modules` works.
     pub fn headers(&self, cache: &Cache) -> Result<PathBuf> {
-        let recipe = Recipe::of(["headers-1", &self.release]);
+        let recipe = Recipe::of(["headers-2", &self.release]);
         let dir = cache
             .entry(&format!("headers-{}", self.release), &recipe, |dir| build_headers(dir, &self.release))?;
-        // The tree's own files name each other by absolute path, so it knows where it lies.
         let tree = dir.join(format!("usr/src/linux-headers-{}", self.release));
-        let common = dir.join(format!("usr/src/{}", common_headers(&self.release)?));
-        fs::write(tree.join("Makefile"), format!("include {}/Makefile\n", common.display()))?;
         Ok(tree)
     }
 }
@@ -115,6 +112,9 @@ fn build_headers(dir: &Path, release: &str) -> Result<()> {
     let abi: Vec<&str> = release.splitn(3, '.').collect();
     let kbuild = format!("linux-kbuild-{}.{}", abi[0], abi[1]);
     fetch_and_unpack(&[&format!("linux-headers-{release}"), &common, &kbuild], dir)?;
+    // As packaged it names /usr/src, where nothing is installed.
+    let makefile = format!("include $(dir $(lastword $(MAKEFILE_LIST)))../{common}/Makefile\n");
+    fs::write(dir.join(format!("usr/src/linux-headers-{release}/Makefile")), makefile)?;
     step.end();
     Ok(())
 }

@@ -1,0 +1,63 @@
+#!/bin/sh
+# Brings up the containers listed in /srv/containers ("ID NUMBER" a line): network namespace, root
+# file system, container. Leaves alone what is there already.
+#
+#   lab-containers          bring up
+#   lab-containers enable   also at every boot
+set -eu
+
+network() {
+	id=$1 n=$2
+	[ -e "/run/netns/$id" ] && return
+	ip netns add "$id"
+	ip link add "veth-$id" type veth peer name eth0 netns "$id"
+	ip addr add "10.77.$n.1/24" dev "veth-$id"
+	ip addr add "fd77:$(printf %x "$n")::1/64" dev "veth-$id" nodad
+	ip link set "veth-$id" up
+	ip -n "$id" link set lo up
+	ip -n "$id" addr add "10.77.$n.2/24" dev eth0
+	ip -n "$id" addr add "fd77:$(printf %x "$n")::2/64" dev eth0 nodad
+	ip -n "$id" link set eth0 up
+	ip -n "$id" route add default via "10.77.$n.1"
+}
+
+rootfs() {
+	bundle=/srv/$1
+	[ -d "$bundle/lower" ] || return 0
+	mountpoint -q "$bundle/rootfs" && return
+	mount -t overlay overlay -o "lowerdir=$bundle/lower,upperdir=$bundle/upper,workdir=$bundle/work" \
+		"$bundle/rootfs"
+}
+
+container() {
+	runc state "$1" >/dev/null 2>&1 && return
+	runc run --detach --bundle "/srv/$1" "$1" </dev/null >/dev/null 2>&1
+}
+
+enable() {
+	cat >/etc/systemd/system/lab-containers.service <<-'EOF'
+		[Unit]
+		Description=Containers of the lab
+		After=update-resume.service lab-network.service
+
+		[Service]
+		Type=oneshot
+		RemainAfterExit=yes
+		ExecStart=/usr/local/sbin/lab-containers
+
+		[Install]
+		WantedBy=multi-user.target
+	EOF
+	systemctl daemon-reload
+	systemctl enable --now lab-containers.service
+}
+
+if [ "${1-}" = enable ]; then
+	enable
+	exit
+fi
+while read -r id n; do
+	network "$id" "$n"
+	rootfs "$id"
+	container "$id"
+done </srv/containers

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::lab::Lab;
@@ -151,19 +151,19 @@ pub fn run() -> Result<u8> {
             Ok(0)
         }
         Action::Exec { name, timeout, command } => {
-            let machine = Lab::open()?.attach(&name)?;
+            let machine = running(&name)?;
             pass_through(&machine, &command, Duration::from_secs(timeout))
         }
         Action::Push { name, file, target } => {
-            Lab::open()?.attach(&name)?.guest().push(&file, &target)?;
+            running(&name)?.guest().push(&file, &target)?;
             Ok(0)
         }
         Action::Pull { name, file, target } => {
-            Lab::open()?.attach(&name)?.guest().pull(&file, &target)?;
+            running(&name)?.guest().pull(&file, &target)?;
             Ok(0)
         }
         Action::Shell { name } => {
-            let line = Lab::open()?.attach(&name)?.ssh();
+            let line = running(&name)?.ssh();
             let status = Command::new(&line[0]).args(&line[1..]).status().context("ssh")?;
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
         }
@@ -200,6 +200,15 @@ pub fn run() -> Result<u8> {
             pass_through(&machine, &command, Duration::from_secs(3600))
         }
     }
+}
+
+fn running(name: &str) -> Result<Machine> {
+    let mut machine = Lab::open()?.attach(name)?;
+    ensure!(
+        machine.is_running(),
+        "{name} is stopped; `vm-tests cut {name}` boots it, `vm-tests down {name}` removes it"
+    );
+    Ok(machine)
 }
 
 fn pass_through(machine: &Machine, command: &[String], timeout: Duration) -> Result<u8> {

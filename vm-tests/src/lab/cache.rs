@@ -38,6 +38,11 @@ impl Cache {
         self.root.join("machines")
     }
 
+    /// Path of a file to lock, for what has to happen one after the other.
+    pub fn lock_file(&self, name: &str) -> PathBuf {
+        self.root.join("locks").join(name)
+    }
+
     /// Returns the directory of the entry `kind` made from `recipe`, building it first if absent.
     ///
     /// `build` fills the empty directory that it is given.
@@ -52,7 +57,7 @@ impl Cache {
         if ready.is_dir() {
             return Ok(ready);
         }
-        let lock = File::create(self.root.join("locks").join(&name))?;
+        let lock = File::create(self.lock_file(&name))?;
         lock.lock().with_context(|| format!("waiting for another process that builds {name}"))?;
         if ready.is_dir() {
             return Ok(ready);

@@ -40,8 +40,11 @@ pub const NEEDS: &[Need] = &[
     need("/usr/lib/x86_64-linux-gnu/libelf.so.1", "libelf1"),
     need("make", "make"),
     need("zstd", "zstd"),
-    need("fakeroot", "fakeroot"),
+    need("strip", "binutils"),
 ];
+
+/// What building the root image takes besides, when not root.
+pub const NEEDS_WITHOUT_ROOT: &[Need] = &[need("fakeroot", "fakeroot"), need("newuidmap", "uidmap")];
 
 /// Finds a program in `PATH` and in the directories that only root's `PATH` has.
 pub fn find_program(name: &str) -> Option<PathBuf> {

@@ -57,8 +57,7 @@ impl Home {
     pub(crate) fn create(dir: PathBuf) -> Result<Self> {
         fs::create_dir(&dir).with_context(|| format!("a machine already has {}", dir.display()))?;
         let sockets = tempfile::Builder::new().prefix("update-lab-").tempdir()?.keep();
-        let home = Self::open(dir, sockets)?;
-        Ok(home)
+        Self::open(dir, sockets)
     }
 
     pub(crate) fn open(dir: PathBuf, sockets: PathBuf) -> Result<Self> {
@@ -103,8 +102,13 @@ impl Machine {
         let sockets = home.sockets.clone();
         let record = Record { spec, lifetime, pid: 0, sockets, ssh_port: 0, login_key };
         let mut machine = Self { home, kernel, record, process: None, guest, signals: None };
-        machine.power_on(begin)?;
-        Ok(machine)
+        match machine.power_on(begin) {
+            Ok(()) => Ok(machine),
+            Err(error) => {
+                machine.discard()?;
+                Err(error)
+            }
+        }
     }
 
     /// Takes over a kept machine that another process has started.

@@ -47,16 +47,28 @@ use self::spec::MachineSpec;
 pub struct Lab {
     cache: Cache,
     image: Image,
+    _turn: Option<File>,
 }
 
 impl Lab {
     /// Installs what is missing, builds or finds the root image, and clears away what dead runs left.
     pub fn open() -> Result<Self> {
-        host::require(host::NEEDS)?;
+        let needs = if host::is_root() { &[] } else { host::NEEDS_WITHOUT_ROOT };
+        host::require(&[host::NEEDS, needs].concat())?;
         let cache = Cache::open()?;
         let image = Image::prepare(&cache)?;
-        let lab = Self { cache, image };
+        let lab = Self { cache, image, _turn: None };
         lab.sweep()?;
+        Ok(lab)
+    }
+
+    /// Like [`Self::open`], but waits until no other test on this host uses a lab, however the tests are
+    /// run: two emulated machines on two cores take more than twice as long as one.
+    pub fn for_test() -> Result<Self> {
+        let mut lab = Self::open()?;
+        let turn = File::create(lab.cache.lock_file("turn"))?;
+        turn.lock().context("waiting for other tests")?;
+        lab._turn = Some(turn);
         Ok(lab)
     }
 
@@ -72,7 +84,7 @@ impl Lab {
 
     /// Boots a machine from nothing, and waits until all of its units are up.
     pub fn boot(&self, spec: &MachineSpec) -> Result<Machine> {
-        self.begin(Home::create(self.unused_place()?)?, spec, Lifetime::Owned, None)
+        self.begin(self.new_home(None)?, spec, Lifetime::Owned, None)
     }
 
     /// Like [`Self::boot`], in about a second: continues a snapshot of a booted machine, which is made
@@ -83,7 +95,7 @@ impl Lab {
 
     /// Starts a machine that goes on where the snapshot was taken.
     pub fn restore(&self, snapshot: &Snapshot) -> Result<Machine> {
-        self.begin(Home::create(self.unused_place()?)?, snapshot.spec(), Lifetime::Owned, Some(snapshot))
+        self.begin(self.new_home(None)?, snapshot.spec(), Lifetime::Owned, Some(snapshot))
     }
 
     /// Like [`Self::ready`], but the machine has a name and outlives this process.
@@ -93,13 +105,12 @@ impl Lab {
 
     /// Like [`Self::restore`], but the machine has a name and outlives this process.
     pub fn keep(&self, name: &str, snapshot: &Snapshot) -> Result<Machine> {
-        let home = Home::create(self.place_of(name)?)?;
-        self.begin(home, snapshot.spec(), Lifetime::Kept, Some(snapshot))
+        self.begin(self.new_home(Some(name))?, snapshot.spec(), Lifetime::Kept, Some(snapshot))
     }
 
     /// Like [`Self::boot`], but the machine has a name and outlives this process.
     pub fn boot_kept(&self, name: &str, spec: &MachineSpec) -> Result<Machine> {
-        self.begin(Home::create(self.place_of(name)?)?, spec, Lifetime::Kept, None)
+        self.begin(self.new_home(Some(name))?, spec, Lifetime::Kept, None)
     }
 
     /// A snapshot that is made once by `set_up` on a booted machine, and then found in the cache.
@@ -189,22 +200,42 @@ impl Lab {
         Ok(self.cache.machines().join(name))
     }
 
-    /// A directory name that no other machine has.
-    fn unused_place(&self) -> Result<PathBuf> {
-        let dir = tempfile::Builder::new().prefix("~").tempdir_in(self.cache.machines())?;
-        let path = dir.path().to_owned();
-        dir.close()?;
-        Ok(path)
+    /// Makes the directory of a new machine, named or with a name that no other has.
+    fn new_home(&self, name: Option<&str>) -> Result<Home> {
+        let dir = match name {
+            Some(name) => self.place_of(name)?,
+            None => {
+                let unused = tempfile::Builder::new().prefix("~").tempdir_in(self.cache.machines())?;
+                let path = unused.path().to_owned();
+                unused.close()?;
+                path
+            }
+        };
+        let _lock = self.lock_machines()?;
+        Home::create(dir)
     }
 
-    /// Removes the files of owned machines whose owner is gone.
+    /// Held while directories of machines come and go.
+    fn lock_machines(&self) -> Result<File> {
+        let lock = File::create(self.cache.lock_file("machines"))?;
+        lock.lock()?;
+        Ok(lock)
+    }
+
+    /// Removes the files of machines whose owner is gone, and of those that never started.
     fn sweep(&self) -> Result<()> {
+        let _lock = self.lock_machines()?;
         for entry in fs::read_dir(self.cache.machines())? {
             let dir = entry?.path();
-            let Ok(record) = Record::read(&dir) else { continue };
+            let record = Record::read(&dir).ok();
+            if record.as_ref().is_some_and(|record| record.lifetime == Lifetime::Kept) {
+                continue;
+            }
             let abandoned = File::open(dir.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
-            if record.lifetime == Lifetime::Owned && abandoned {
-                let _ = fs::remove_dir_all(&record.sockets);
+            if abandoned {
+                if let Some(record) = record {
+                    let _ = fs::remove_dir_all(&record.sockets);
+                }
                 let _ = fs::remove_dir_all(&dir);
             }
         }

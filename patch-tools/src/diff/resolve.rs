@@ -4,14 +4,15 @@
 //! unexported globals, local symbols of the compared file, and what another module exports (its address is
 //! known only once that module is there).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use object::elf::{STB_LOCAL, STB_WEAK};
 
 use super::refusal::Refusal;
-use super::sections::Class;
+use super::sections::{Class, base};
 use super::symbols::{Binding, Located, Origin, SymbolKind, SymbolTable, Wanted};
 use super::unit::{AtomId, Unit};
+use crate::elf::Place;
 use crate::klp::names::KlpSymbol;
 use crate::module::ObjectName;
 
@@ -43,11 +44,17 @@ impl<'r, 'd> Resolver<'r, 'd> {
         addresses: &'r BTreeMap<String, u64>,
         orig: &'r Unit<'d>,
     ) -> Self {
-        let names: HashSet<&str> = match table {
-            Some(_) => orig.atoms().map(|atom| orig.name(atom)).filter(|name| !name.is_empty()).collect(),
-            None => HashSet::new(),
-        };
-        let origin = Origin { file: orig.file(), names };
+        let mut names = HashMap::new();
+        if table.is_some() {
+            for symbol in orig.elf().symbols() {
+                if let Place::Section(section) = symbol.place
+                    && !symbol.name.is_empty()
+                {
+                    names.insert(symbol.name, base(orig.section(section).name));
+                }
+            }
+        }
+        let origin = Origin::new(orig.file(), names);
         Self { object, table, provided, addresses, orig, origin, known: HashMap::new() }
     }
 

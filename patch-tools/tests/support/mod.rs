@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 pub(crate) mod kernel;
+pub(crate) mod mutant;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

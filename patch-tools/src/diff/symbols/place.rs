@@ -3,7 +3,9 @@
 //! Every rule here is a necessary condition: the symbol that is meant passes all of them. So when one
 //! candidate is left it is the right one, and when several are left the answer is an error, never a guess.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
 
 use super::{Binding, Entry, SymbolKind, SymbolTable, UNKNOWN_SIZE};
 use crate::diff::refusal::Refusal;
@@ -28,9 +30,18 @@ pub(crate) struct Wanted<'a> {
 #[derive(Debug)]
 pub(crate) struct Origin<'a> {
     /// Its `STT_FILE` symbol.
-    pub(crate) file: Option<&'a str>,
-    /// Names of all symbols that it defines.
-    pub(crate) names: HashSet<&'a str>,
+    file: Option<&'a str>,
+    /// All names that it defines, with the kind of section of each: `.text` for `.text.foo`.
+    names: HashMap<&'a str, &'a str>,
+    /// For each kind of section where the linker has put the file's part, as far as it was asked for.
+    blocks: RefCell<HashMap<String, Option<Range<usize>>>>,
+}
+
+impl<'a> Origin<'a> {
+    /// `names` are all symbols that the file defines, with the kind of section of each.
+    pub(crate) fn new(file: Option<&'a str>, names: HashMap<&'a str, &'a str>) -> Self {
+        Self { file, names, blocks: RefCell::default() }
+    }
 }
 
 /// A symbol of a running object.
@@ -51,8 +62,8 @@ impl SymbolTable {
             && let Some(unit) = wanted.local
         {
             self.keep_same_file(&all, &mut left, unit);
-            if left.len() > 1 && *object == ObjectName::Vmlinux {
-                self.keep_neighbours(&all, &mut left, unit);
+            if left.len() > 1 {
+                self.keep_block(object, wanted.name, &all, &mut left, unit);
             }
         }
         match left[..] {
@@ -111,36 +122,73 @@ impl SymbolTable {
         }
     }
 
-    /// Keeps the candidate that stands among the other symbols of its file: the linker lays the symbols of
-    /// one file and section side by side. Only a candidate with neighbours while all others have none
-    /// counts.
-    fn keep_neighbours(&self, all: &[usize], left: &mut Vec<usize>, unit: &Origin<'_>) {
-        let with: Vec<usize> = left.iter().copied().filter(|&at| self.has_neighbour(all[at], unit)).collect();
-        if with.len() == 1 {
-            *left = with;
+    /// Keeps the candidates that stand in the file's own part of the object.
+    fn keep_block(
+        &self,
+        object: &ObjectName,
+        name: &str,
+        all: &[usize],
+        left: &mut Vec<usize>,
+        unit: &Origin<'_>,
+    ) {
+        let Some(base) = unit.names.get(name) else { return };
+        // A module lists the local symbols of one file one after the other, whatever their section.
+        let base = if *object == ObjectName::Vmlinux { base } else { "" };
+        let block = unit.blocks.borrow().get(base).cloned();
+        let block = block.unwrap_or_else(|| self.block(object, base, unit));
+        if let Some(block) = block {
+            left.retain(|&at| {
+                self.position(object, all[at]).is_some_and(|position| block.contains(&position))
+            });
         }
     }
 
-    fn has_neighbour(&self, index: usize, unit: &Origin<'_>) -> bool {
-        let entry = &self.entries[index];
-        let key = (entry.address, index as u32);
-        let Ok(at) = self
+    /// Where the linker has put a file's part of one kind of section: the run of neighbours that the file
+    /// defines. It counts only if it holds every symbol of that kind whose name is unique; then it is the
+    /// whole part and not a piece that a name of another file has cut off.
+    fn block(&self, object: &ObjectName, base: &str, unit: &Origin<'_>) -> Option<Range<usize>> {
+        let of_kind = unit.names.iter().filter(|(_, other)| base.is_empty() || **other == base);
+        let mut marks = Vec::new();
+        for (name, _) in of_kind {
+            if let [only] = self.named(object, name)[..]
+                && (!base.is_empty() || self.entries[only].binding == Binding::Local)
+            {
+                marks.extend(self.position(object, only));
+            }
+        }
+        let block = marks.first().map(|&start| {
+            let belongs = |position: usize| {
+                self.at(object, position).is_some_and(|index| unit.names.contains_key(self.name(index)))
+            };
+            let first = (0..start).rev().take_while(|&position| belongs(position)).last().unwrap_or(start);
+            let last = (start + 1..).take_while(|&position| belongs(position)).last().unwrap_or(start);
+            first..last + 1
+        });
+        let block = block.filter(|block| marks.iter().all(|mark| block.contains(mark)));
+        unit.blocks.borrow_mut().insert(base.to_owned(), block.clone());
+        block
+    }
+
+    /// The place of a symbol in the order that neighbours are told by: addresses in vmlinux, the symbol
+    /// table in a module.
+    fn position(&self, object: &ObjectName, index: usize) -> Option<usize> {
+        if *object != ObjectName::Vmlinux {
+            return Some(index);
+        }
+        let key = (self.entries[index].address, index as u32);
+        let at = self
             .by_address
-            .binary_search_by_key(&key, |&other| (self.entries[other as usize].address, other))
-        else {
-            return false;
-        };
-        let name = self.name(index);
-        let belongs = |other: u32| {
-            let other_name = self.name(other as usize);
-            other_name != name
-                && unit.names.contains(other_name)
-                && self.entries[other as usize].kind == entry.kind
-                && self.named(&ObjectName::Vmlinux, other_name).len() == 1
-        };
-        let before = self.by_address[..at].iter().next_back();
-        let after = self.by_address.get(at + 1);
-        before.into_iter().chain(after).any(|&other| belongs(other))
+            .binary_search_by_key(&key, |&other| (self.entries[other as usize].address, other));
+        at.ok()
+    }
+
+    /// The symbol at a place.
+    fn at(&self, object: &ObjectName, position: usize) -> Option<usize> {
+        if *object == ObjectName::Vmlinux {
+            return self.by_address.get(position).map(|&index| index as usize);
+        }
+        let entry = self.entries.get(position)?;
+        (self.objects[usize::from(entry.object)] == *object).then_some(position)
     }
 }
 

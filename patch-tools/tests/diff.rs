@@ -254,7 +254,7 @@ cases! {
     shared_text_section_shifts smp_locks special_section_of_unknown_shape static_call_in_module
     static_call_in_vmlinux static_data_changed static_local_moved static_local_out_of_line
     static_local_vanished static_locals_reordered string_data_changed string_literal_changed strings_moved
-    switch_jump_table switch_jump_table_only symbol_not_in_kernel symbol_of_another_size tracepoint_in_module
+    switch_jump_table switch_jump_table_only symbol_not_in_kernel symbol_of_another_size alternative_without_replacement alternative_without_replacement_beside_a_change part_without_entry tracepoint_in_module
     unexported_local_symbol warn_line_only weak_overridden
 }
 

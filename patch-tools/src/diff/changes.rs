@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE};
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, STB_LOCAL};
 
 use super::equality::{Difference, Equality};
 use super::lines::only_line_numbers;
@@ -22,8 +22,8 @@ use crate::elf::Place;
 pub(crate) enum Reason {
     /// Its own contents.
     Own(Difference),
-    /// Its cold part, which has no entry of its own.
-    Cold(AtomId, Difference),
+    /// A part of it that has no entry of its own: its cold part, or a clone that it calls.
+    Part(AtomId, Difference),
     /// The patch author wants it.
     Forced,
 }
@@ -33,6 +33,8 @@ pub(crate) enum Reason {
 pub(crate) struct Changes {
     /// Functions to replace, by their patched atoms.
     pub(crate) functions: BTreeMap<AtomId, Reason>,
+    /// Changed parts without an entry of their own, which are carried along with the functions that call them.
+    pub(crate) parts: HashSet<AtomId>,
     /// Functions to call around patching.
     pub(crate) callbacks: Vec<(CallbackKind, AtomId)>,
     pub(crate) ignored: Vec<Ignored>,
@@ -63,6 +65,7 @@ impl Changes {
         changes.functions(sides);
         changes.author_marks(sides);
         changes.cold_parts(sides);
+        changes.clones_without_entry(sides);
         changes.can_be_redirected(sides);
         changes.paired_data(sides);
         changes.removed(sides);
@@ -124,17 +127,56 @@ impl Changes {
         if colds.is_empty() {
             return;
         }
-        let functions: HashMap<&str, AtomId> = patched
-            .atoms()
-            .filter(|&atom| patched.is_function(atom))
-            .map(|atom| (patched.name(atom), atom))
-            .collect();
+        let parents = Parents::of(patched);
         for cold in colds {
-            let Some(parent) = cold_parent(patched.name(cold)).and_then(|name| functions.get(name)) else {
+            let parent = parents.entry_of(cold);
+            if parent != cold
+                && let Some(Reason::Own(difference)) = self.functions.remove(&cold)
+            {
+                self.functions.entry(parent).or_insert(Reason::Part(cold, difference));
+            }
+        }
+    }
+
+    /// A clone or part that the compiler made of a function, and that has no entry call, is replaced with its
+    /// callers: partial inlining of a small function makes such parts of functions that are `notrace`.
+    ///
+    /// That is possible if it is called directly and from this file only.
+    fn clones_without_entry(&mut self, sides: &Sides<'_, '_>) {
+        let (orig, patched) = (sides.orig(), sides.patched());
+        let mut open: Vec<AtomId> = Vec::new();
+        let is_part = |atom: AtomId| {
+            let local = patched.atom(atom).symbol().is_some_and(|s| patched.symbol(s).binding == STB_LOCAL);
+            let original = sides.equality.pairs.orig_of(atom);
+            let kept = original.is_some_and(|orig_atom| {
+                !is_freed(orig.section_name(orig_atom)) && !has_fentry(orig, orig_atom, sides.orig_entries)
+            });
+            local && kept && stem(patched.name(atom)).numbered
+        };
+        open.extend(self.functions.keys().copied().filter(|&atom| is_part(atom)));
+        if open.is_empty() {
+            return;
+        }
+        let (callers, parents) = (Callers::of(patched), Parents::of(patched));
+        while let Some(part) = open.pop() {
+            let Some(found) = callers.direct(part) else { continue };
+            let Some(&(Reason::Own(difference) | Reason::Part(_, difference))) = self.functions.get(&part)
+            else {
                 continue;
             };
-            let Some(Reason::Own(difference)) = self.functions.remove(&cold) else { continue };
-            self.functions.entry(*parent).or_insert(Reason::Cold(cold, difference));
+            self.functions.remove(&part);
+            self.parts.insert(part);
+            for caller in found.iter().map(|&caller| parents.entry_of(caller)) {
+                // A new caller takes the new part along anyway.
+                let known = self.functions.contains_key(&caller) || self.parts.contains(&caller);
+                if known || sides.equality.pairs.orig_of(caller).is_none() {
+                    continue;
+                }
+                self.functions.insert(caller, Reason::Part(part, difference));
+                if is_part(caller) {
+                    open.push(caller);
+                }
+            }
         }
     }
 
@@ -372,6 +414,59 @@ fn header_difference(
     ]
     .into_iter()
     .find(|(_, left, right)| left != right)
+}
+
+/// The functions that cold parts belong to.
+struct Parents<'u, 'd> {
+    unit: &'u Unit<'d>,
+    names: HashMap<&'d str, AtomId>,
+}
+
+impl<'u, 'd> Parents<'u, 'd> {
+    fn of(unit: &'u Unit<'d>) -> Self {
+        let functions = unit.atoms().filter(|&atom| unit.is_function(atom));
+        Self { unit, names: functions.map(|atom| (unit.name(atom), atom)).collect() }
+    }
+
+    /// The function that has the entry: the parent of a cold part, and any other function itself.
+    fn entry_of(&self, atom: AtomId) -> AtomId {
+        cold_parent(self.unit.name(atom)).and_then(|parent| self.names.get(parent)).copied().unwrap_or(atom)
+    }
+}
+
+/// Who refers to a function of the same file, and how.
+struct Callers {
+    direct: HashMap<AtomId, Vec<AtomId>>,
+    taken: HashSet<AtomId>,
+}
+
+impl Callers {
+    fn of(unit: &Unit<'_>) -> Self {
+        let mut found = Self { direct: HashMap::new(), taken: HashSet::new() };
+        for atom in unit.atoms() {
+            let from_code = unit.is_function(atom);
+            for reference in unit.references(atom) {
+                let Target::Atom { atom: target, offset } = reference.target else { continue };
+                if !unit.is_function(target) || target == atom {
+                    continue;
+                }
+                if from_code && reference.branch {
+                    found.direct.entry(target).or_default().push(atom);
+                } else if offset == unit.entry(target) as i64 - unit.atom(target).start as i64 {
+                    found.taken.insert(target);
+                }
+            }
+        }
+        found
+    }
+
+    /// The functions that call or jump to `function`; nothing if its address is taken as well.
+    fn direct(&self, function: AtomId) -> Option<&[AtomId]> {
+        if self.taken.contains(&function) {
+            return None;
+        }
+        self.direct.get(&function).map(Vec::as_slice)
+    }
 }
 
 /// Whether ftrace knows the function: it calls `__fentry__` first, or a table names its entry.

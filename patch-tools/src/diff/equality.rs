@@ -123,8 +123,10 @@ impl<'u, 'd> Equality<'u, 'd> {
         let left = self.orig.relocations(left).within(from.clone());
         let right = self.patched.relocations(right).within(to.clone());
         let same_length = left.len() == right.len();
+        // Both entries have equal bytes, so what holds for one holds for the other.
+        let fields = if orig.1.replaces_with_nothing(self.orig, orig.0) { 1 } else { usize::MAX };
         same_length
-            && left.zip(right).all(|(a, b)| {
+            && left.zip(right).take(fields).all(|(a, b)| {
                 a.kind == b.kind
                     && a.offset - from.start == b.offset - to.start
                     && self.same_target(

@@ -17,7 +17,7 @@ use super::unit::{AtomId, Reference, Target, Unit};
 pub struct Explanation {
     /// The function.
     pub function: String,
-    /// Where the difference is: in the function itself, in its cold part, or in a table.
+    /// Where the difference is: in the function itself, in a part of it, or in a table.
     pub place: String,
     /// Offset of the first difference from the start of that place, in bytes.
     pub offset: u64,
@@ -45,8 +45,8 @@ pub(crate) fn explain(equality: &Equality<'_, '_>, atom: AtomId, reason: Reason)
             return Explanation { function, place, offset: 0, orig: None, patched: None };
         }
         Reason::Own(difference) => ("code".to_owned(), atom, difference),
-        Reason::Cold(cold, difference) => {
-            (format!("cold part {}", equality.patched.label(cold)), cold, difference)
+        Reason::Part(part, difference) => {
+            (format!("its part {}", equality.patched.label(part)), part, difference)
         }
     };
     let Some(orig) = equality.pairs.orig_of(at) else {

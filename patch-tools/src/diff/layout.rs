@@ -15,7 +15,7 @@ use object::elf::{
 use super::changes::{Sides, fentry_call};
 use super::report::KlpRelocation;
 use super::resolve::Outside;
-use super::sections::{Class, Special};
+use super::sections::Special;
 use super::select::{Link, Linked, Selection, is_new_global};
 use super::unit::{AtomId, Unit, width};
 use crate::klp::names::KlpSymbol;
@@ -177,11 +177,7 @@ impl<'d> Builder<'_, 'd> {
                 (atom.section(), atom.start, atom.size())
             };
             let bytes = unit.bytes(atom);
-            // An atom in the middle of its section is as aligned as its offset.
-            let alignment = match start {
-                0 => unit.section(section).alignment,
-                _ => (1 << start.trailing_zeros().min(12)).min(unit.section(section).alignment),
-            };
+            let alignment = alignment_at(unit, section, start);
             let output = self.output(section);
             let offset = self.append(output, bytes, size, alignment);
             self.atoms.insert(atom, (output, offset));
@@ -209,10 +205,7 @@ impl<'d> Builder<'_, 'd> {
             let unit = self.sides.equality.patched;
             let section = unit.atom(atom).section();
             let bytes = unit.bytes(atom).get(start as usize..end as usize).unwrap_or_default();
-            let alignment = match unit.class(section) {
-                Class::Constants => unit.section(section).alignment,
-                _ => 1,
-            };
+            let alignment = alignment_at(unit, section, start);
             let output = self.output(section);
             // Pieces no longer fill the section with entries at fixed places, so nothing may merge them.
             self.sections[output].flags &= !u64::from(object::elf::SHF_MERGE | object::elf::SHF_STRINGS);
@@ -427,6 +420,15 @@ impl<'d> Builder<'_, 'd> {
             symbols: self.symbols,
             klp_relocations: by_name.into_values().collect(),
         }
+    }
+}
+
+/// What is in the middle of a section is as aligned as its offset.
+fn alignment_at(unit: &Unit<'_>, section: usize, offset: u64) -> u64 {
+    let alignment = unit.section(section).alignment;
+    match offset {
+        0 => alignment,
+        _ => (1 << offset.trailing_zeros().min(12)).min(alignment),
     }
 }
 

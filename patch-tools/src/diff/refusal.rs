@@ -81,9 +81,10 @@ refusals! {
     /// Several static locals of one name could stand for one another.
     StaticLocalAmbiguous { function: String } = "static-local-ambiguous":
         "several static locals of this name in {function}; which is which cannot be told",
-    /// Initialisation code has run and is freed.
+    /// Initialisation code has run and is freed; exit code may not be there at all.
     InitChanged { section: String } = "init-changed":
-        "initialisation code or data in {section} changed: it has already run and is freed",
+        "code or data in {section} changed, which is used only when the kernel boots or the module is loaded or \
+         unloaded: a livepatch does not reach it",
     /// A linker-built table cannot grow or change in a running kernel.
     TableChanged = "table-changed":
         "a table that the kernel reads when it boots or loads the module changed",

@@ -154,7 +154,13 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         let section = entries.section(entry.table)?;
         let relocations: Vec<Reloc> = unit.relocations(section).within(entries.range(entry)).collect();
         let mut links = Vec::with_capacity(relocations.len());
-        for reloc in relocations {
+        let nothing = entries.replaces_with_nothing(unit, entry);
+        for (field, reloc) in relocations.into_iter().enumerate() {
+            if nothing && field == 1 {
+                // Any address will do.
+                links.push(Linked { reloc, link: Link::Inside(owner), addend: 0 });
+                continue;
+            }
             let target = unit.target(&reloc, Bias::NONE);
             let reference = Reference { reloc, target, branch: false };
             let linked = self.link(owner, &reference, Context::Entry(entry.table))?;
@@ -290,6 +296,9 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         let unit = self.unit();
         if !unit.is_function(atom) {
             return false;
+        }
+        if self.changes.parts.contains(&atom) {
+            return true;
         }
         if self.changes.functions.contains_key(&atom) {
             let entry = unit.entry(atom) as i64 - unit.atom(atom).start as i64;

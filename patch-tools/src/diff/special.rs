@@ -91,6 +91,13 @@ impl Entries {
         start..end
     }
 
+    /// Whether an entry of `.altinstructions` replaces with nothing. Its second field then refers to where the
+    /// replacement would be: to the start of another function's, or behind the last one.
+    pub(crate) fn replaces_with_nothing(&self, unit: &Unit<'_>, entry: &Entry) -> bool {
+        let shape = self.shapes.get(&entry.table).filter(|_| entry.table == Special::AltInstructions);
+        shape.is_some_and(|shape| replacement_length(unit, *shape, entry.start()) == Some(0))
+    }
+
     fn shape(&self, unit: &Unit<'_>, table: Special) -> Result<Option<Shape>, String> {
         let mut sections = unit.sections_of(Class::Special(table)).filter(|section| section.size > 0);
         let Some(section) = sections.next() else { return Ok(None) };
@@ -159,6 +166,7 @@ impl Entries {
             }
             if let Some(owner) = owner.and_then(|atom| owning_function(unit, atom, replaced)) {
                 if table == Special::AltInstructions
+                    && replacement_length(unit, shape, start) != Some(0)
                     && let Some(reloc) = references.next()
                     && let Target::Atom { atom, .. } = unit.target(&reloc, Bias::NONE)
                 {
@@ -181,6 +189,16 @@ impl Entries {
             }
         }
     }
+}
+
+/// The length of the replacement in an entry of `.altinstructions`: its last byte, except in entries of 13
+/// bytes, where the length of padding comes after it.
+fn replacement_length(unit: &Unit<'_>, shape: Shape, start: u64) -> Option<u8> {
+    let at = match shape.entry_size {
+        13 => 11,
+        size => size - 1,
+    };
+    unit.section(shape.section).data.get((start + at) as usize).copied()
 }
 
 /// Alternatives first: they tell whose a replacement is, which other tables may refer to.

@@ -1,5 +1,7 @@
 //! C sources compiled when a test runs, with the options that matter of a kernel build.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -136,10 +136,13 @@ impl SymbolTable {
         let base = if *object == ObjectName::Vmlinux { base } else { "" };
         let block = unit.blocks.borrow().get(base).cloned();
         let block = block.unwrap_or_else(|| self.block(object, base, unit));
-        if let Some(block) = block {
-            left.retain(|&at| {
-                self.position(object, all[at]).is_some_and(|position| block.contains(&position))
-            });
+        let inside = |at: usize| {
+            let position = self.position(object, all[at]);
+            position.zip(block.as_ref()).is_some_and(|(position, block)| block.contains(&position))
+        };
+        // None in it: the block is not the whole part, and says nothing.
+        if left.iter().any(|&at| inside(at)) {
+            left.retain(|&at| inside(at));
         }
     }
 

@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
+use crate::demo::{self, Afterwards};
 use crate::lab::Lab;
 use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::lab::machine::Machine;
 use crate::lab::spec::MachineSpec;
 use crate::scene::{SECRET, Scene};
+use crate::suite;
 
 #[derive(Debug, Parser)]
 #[command(name = "vm-tests", about = "Run stock Debian kernels in virtual machines")]
@@ -23,6 +25,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Show one host taken through an update, its failure and its rollback
+    Demo {
+        /// Leave the machine running
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run all tests of the workspace
+    Test {
+        /// Arguments for the test runner
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Install what the lab needs and build its images, without starting a machine
     Prepare(Size),
     /// Start a named machine in the background
@@ -134,6 +148,11 @@ impl Size {
 /// Parses the command line and obeys it; returns the exit code.
 pub fn run() -> Result<u8> {
     match Cli::parse().command {
+        Action::Demo { keep } => {
+            demo::run(if keep { Afterwards::Keep } else { Afterwards::Discard })?;
+            Ok(0)
+        }
+        Action::Test { arguments } => suite::run(&arguments),
         Action::Prepare(size) => {
             Lab::open()?.ready(&size.spec())?;
             Ok(0)

@@ -5,6 +5,8 @@
 //! | [`lab`] | makes and runs machines: stock Debian kernels under QEMU, power cuts, snapshots |
 //! | [`fixtures`] | what is updated: server and library in runc containers, livepatch modules |
 //! | [`scene`] | a machine with the fixtures in it, ready in about a second |
+//! | [`demo`] | one host taken through the whole story |
+//! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
 //! # By hand
@@ -47,6 +49,8 @@
 //! (`tcg,thread=multi`).
 
 pub mod cli;
+pub mod demo;
 pub mod fixtures;
 pub mod lab;
 pub mod scene;
+pub mod suite;

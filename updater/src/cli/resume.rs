@@ -69,6 +69,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     }
     left.extend(resumed.baseline.iter().filter_map(|item| match &item.became {
         Became::Failed { why } => Some(format!("{}: {why}", item.what)),
+        Became::Quarantined { why } => Some(format!("{} is not loaded: {why}", item.what)),
         _ => None,
     }));
     Err(Failure::new(Exit::NeedsOperator, "something is left that this program cannot decide")
@@ -117,6 +118,7 @@ fn print(resumed: &Resumed) {
             Became::Present => "present".to_owned(),
             Became::Reapplied => "re-applied".to_owned(),
             Became::LeftAlone { why } => format!("left alone: {why}"),
+            Became::Quarantined { why } => format!("QUARANTINED: {why}"),
             Became::Failed { why } => format!("FAILED: {why}"),
         };
         line(&format!("{}: {became}", item.what));

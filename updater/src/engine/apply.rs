@@ -50,7 +50,7 @@ impl Engine {
         }
         crate::trust::raise_floor(&mut self.journal(), manifest)?;
         let driven = self.begin(&adapters, &id, origin, &plan, listeners, begun)?;
-        self.collect()?;
+        self.afterwards();
         Ok(Applied::Transaction(plan, driven))
     }
 

@@ -22,6 +22,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
+use crate::host::guard::LoadFate;
+use crate::host::survival;
 use crate::host::sysfs::Roots;
 use crate::host::{
     BootId, CgroupFreezer, HostError, KnownContainer, LeaseStore, Sysfs, SystemClock, boot_id,
@@ -206,6 +208,22 @@ impl Engine {
     /// The journal.
     pub fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What follows an operation and cannot change its result.
+    fn afterwards(&self) {
+        if let Err(error) = self.collect() {
+            tracing::warn!(%error, "old files were not collected");
+        }
+        match self.guards().records() {
+            Ok(records) if records.iter().any(|record| record.fate == LoadFate::Unknown) => {
+                if let Err(error) = survival::schedule() {
+                    tracing::warn!(%error, "nobody will note that this host survives its livepatches");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the crash guard cannot be read"),
+        }
     }
 
     fn settings(&self) -> Settings {

@@ -34,7 +34,10 @@ impl Resumed {
     /// Whether something is left that only an operator can decide.
     pub fn needs_operator(&self) -> bool {
         self.transactions.iter().any(|driven| matches!(driven.reached, Reached::NeedsOperator(_)))
-            || self.baseline.iter().any(|item| matches!(item.became, Became::Failed { .. }))
+            || self
+                .baseline
+                .iter()
+                .any(|item| matches!(item.became, Became::Failed { .. } | Became::Quarantined { .. }))
     }
 }
 
@@ -61,6 +64,11 @@ pub enum Became {
         /// Why.
         why: String,
     },
+    /// It is not loaded, because the host may have crashed of it.
+    Quarantined {
+        /// What happened.
+        why: String,
+    },
     /// It should be there and is not.
     Failed {
         /// Why.
@@ -85,7 +93,7 @@ impl Engine {
         }
         let baseline = self.reapply_baseline(&adapters, &self.machine(&adapters, listeners))?;
         self.guards().mark(&self.boot_id, LoadFate::Survived(self.clock.now()))?;
-        self.collect()?;
+        self.afterwards();
         Ok(Resumed { thawed, transactions, quarantined, baseline })
     }
 
@@ -120,7 +128,7 @@ impl Engine {
         let mut report = Vec::new();
         for livepatch in &baseline.livepatches {
             let became = match quarantined.iter().find(|entry| entry.digest == livepatch.payload) {
-                Some(entry) => Became::LeftAlone { why: format!("in quarantine: {}", entry.why) },
+                Some(entry) => Became::Quarantined { why: entry.why.clone() },
                 None => self.reapply_livepatch(machine, livepatch)?,
             };
             report.push(Reapplied { what: format!("livepatch {}", livepatch.module), became });
@@ -147,7 +155,7 @@ impl Engine {
             boot_id: self.boot_id.clone(),
             loaded_at: self.clock.now(),
             window: self.config.crash_guard,
-            fate: LoadFate::Unknown,
+            fate: LoadFate::at_load(self.config.crash_guard, self.clock.now()),
         })?;
         let patch = LoadedPayload { module: livepatch.module.clone(), payload: livepatch.payload };
         let deadline = std::time::Duration::from_millis(livepatch.deadline_ms);

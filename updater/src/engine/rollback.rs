@@ -138,7 +138,7 @@ impl Engine {
         };
         let origin = Origin::Rollback { of: of.id.clone(), name, version };
         let driven = self.begin(&adapters, &id, &origin, &plan, listeners, begun)?;
-        self.collect()?;
+        self.afterwards();
         Ok(driven)
     }
 }

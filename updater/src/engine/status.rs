@@ -33,7 +33,6 @@ impl Status {
     /// Whether the host is as it should be.
     pub fn is_sound(&self) -> bool {
         self.unfinished.is_empty()
-            && self.quarantined.is_empty()
             && self.livepatches.iter().all(|livepatch| livepatch.live)
             && self.rootfs.iter().all(|rootfs| rootfs.mounted)
     }

@@ -51,6 +51,14 @@ pub enum LoadFate {
     Stopped(Timestamp),
 }
 
+impl LoadFate {
+    /// The fate of a load that is about to happen: a window of zero means that nothing is blamed on it.
+    #[must_use]
+    pub fn at_load(window: Duration, now: Timestamp) -> Self {
+        if window.is_zero() { Self::Survived(now) } else { Self::Unknown }
+    }
+}
+
 /// The judgement about one livepatch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "decision", content = "why")]

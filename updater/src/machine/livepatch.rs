@@ -26,7 +26,7 @@ impl Machine<'_> {
             boot_id: self.boot_id.clone(),
             loaded_at: self.clock.now(),
             window,
-            fate: LoadFate::Unknown,
+            fate: LoadFate::at_load(window, self.clock.now()),
         };
         self.guards().arm(&record).map_err(StepError::doing(format!("arm the crash guard for {module}")))?;
         Ok(Value::Null)

@@ -43,6 +43,14 @@ pub enum JournalError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// The room for a full disk cannot be taken.
+    #[error("reserve room for the journal in {path}")]
+    Reserve {
+        /// The file that takes the room.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A stored value is not what this program writes.
     #[error("the journal's {what} cannot be read")]
     Damaged {
@@ -71,6 +79,15 @@ pub enum JournalError {
         /// What was asked for.
         wanted: String,
     },
+}
+
+impl JournalError {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
 }
 
 /// Name of a transaction: sorts by time, short enough to type. Example: `20261122-091102-03f9c`.
@@ -167,10 +184,15 @@ impl Stored {
     }
 }
 
+/// Room on the disk that a running transaction can fall back on: a full disk must not keep it from recording
+/// how far it came. Its events take a few hundred bytes each.
+const RESERVE: u64 = 4 << 20;
+
 /// The open journal.
 #[derive(Debug)]
 pub struct Journal {
     db: Connection,
+    reserve: PathBuf,
 }
 
 impl Journal {
@@ -188,6 +210,7 @@ impl Journal {
             db.pragma_update(None, "foreign_keys", "ON")?;
             Ok(db)
         };
+        let reserve = store.join("journal.reserve");
         let db = open(&path).map_err(|source| JournalError::Open { path, source })?;
         let found: i64 = db
             .query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -199,7 +222,7 @@ impl Journal {
             db.execute_batch(include_str!("journal.sql"))
                 .map_err(|source| JournalError::Sqlite { doing: "create the tables", source })?;
         }
-        Ok(Self { db })
+        Ok(Self { db, reserve })
     }
 
     /// Record that a transaction begins.
@@ -213,6 +236,7 @@ impl Journal {
         plan: &Plan,
         began: Timestamp,
     ) -> Result<(), JournalError> {
+        self.keep_reserve()?;
         self.db
             .execute(
                 "INSERT INTO transactions (id, origin, plan, began) VALUES (?1, ?2, ?3, ?4)",
@@ -227,6 +251,33 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Sqlite`]; nothing is recorded then.
     pub fn append(
+        &mut self,
+        id: &TransactionId,
+        recorded: &Recorded,
+        changes: &[BaselineChange],
+    ) -> Result<(), JournalError> {
+        match self.try_append(id, recorded, changes) {
+            Err(error) if error.is_full() && std::fs::remove_file(&self.reserve).is_ok() => {
+                self.try_append(id, recorded, changes)
+            }
+            result => result,
+        }
+    }
+
+    /// Take the room that [`Journal::append`] gives back when the disk is full.
+    fn keep_reserve(&self) -> Result<(), JournalError> {
+        let io = |source| JournalError::Reserve { path: self.reserve.clone(), source };
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&self.reserve)
+            .map_err(io)?;
+        let size = nix::libc::off_t::try_from(RESERVE).unwrap_or(nix::libc::off_t::MAX);
+        nix::fcntl::posix_fallocate(file, 0, size).map_err(|errno| io(errno.into()))
+    }
+
+    fn try_append(
         &mut self,
         id: &TransactionId,
         recorded: &Recorded,

@@ -234,7 +234,7 @@ impl Progress {
         use StepStatus as S;
         match event {
             Event::Intended { step } => {
-                self.expect_phase("intended", &self.phase == &Phase::Forward, "moving forward")?;
+                self.expect_phase("intended", self.phase == Phase::Forward, "moving forward")?;
                 self.change("intended", *step, "pending", |status| match status {
                     S::Pending => Some(S::Intended),
                     _ => None,

@@ -41,6 +41,7 @@ pub const NEEDS: &[Need] = &[
     need("make", "make"),
     need("zstd", "zstd"),
     need("strip", "binutils"),
+    need("busybox", "busybox-static"),
 ];
 
 /// What building the root image takes besides, when not root.

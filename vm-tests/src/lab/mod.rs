@@ -30,7 +30,7 @@ pub mod signal;
 pub mod spec;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -141,6 +141,19 @@ impl Lab {
             Ok(())
         })?;
         Snapshot::open(&dir)
+    }
+
+    /// A snapshot of a machine that goes on from another snapshot, in a directory of the caller's below
+    /// [`Cache::machines`]. It needs `base` for as long as it is used.
+    pub fn snapshot_at(
+        &self,
+        dir: &Path,
+        base: &Snapshot,
+        set_up: impl FnOnce(&mut Machine) -> Result<()>,
+    ) -> Result<Snapshot> {
+        let mut machine = self.restore(base)?;
+        set_up(&mut machine)?;
+        machine.snapshot_into(dir)
     }
 
     /// A machine started by [`Self::up`], perhaps by another process.

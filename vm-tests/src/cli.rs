@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
+use crate::cuts;
 use crate::demo::{self, Afterwards};
 use crate::lab::Lab;
 use crate::lab::kernel::DEFAULT_RELEASE;
@@ -30,6 +31,12 @@ enum Action {
         /// Leave the machine running
         #[arg(long)]
         keep: bool,
+    },
+    /// Cut the power at the step boundaries of a transaction, forward and on the way back
+    PowerCuts {
+        /// Cut at every so many boundaries
+        #[arg(long, default_value = "1")]
+        every: std::num::NonZeroUsize,
     },
     /// Run all tests of the workspace
     Test {
@@ -150,6 +157,12 @@ pub fn run() -> Result<u8> {
     match Cli::parse().command {
         Action::Demo { keep } => {
             demo::run(if keep { Afterwards::Keep } else { Afterwards::Discard })?;
+            Ok(0)
+        }
+        Action::PowerCuts { every } => {
+            let (lab, stride) = (Lab::open()?, cuts::Stride(every.get()));
+            cuts::forward(&lab, stride)?;
+            cuts::backward(&lab, stride)?;
             Ok(0)
         }
         Action::Test { arguments } => suite::run(&arguments),

@@ -6,6 +6,7 @@
 //! | [`fixtures`] | what is updated: server and library in runc containers, livepatch modules |
 //! | [`scene`] | a machine with the fixtures in it, ready in about a second |
 //! | [`demo`] | one host taken through the whole story |
+//! | [`cuts`] | the power fails at every step boundary |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
@@ -49,6 +50,7 @@
 //! (`tcg,thread=multi`).
 
 pub mod cli;
+pub mod cuts;
 pub mod demo;
 pub mod fixtures;
 pub mod lab;

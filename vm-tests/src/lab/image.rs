@@ -50,11 +50,8 @@ const PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-const SOURCES: &[&str] = &[
-    "deb http://deb.debian.org/debian bookworm main",
-    "deb http://deb.debian.org/debian bookworm-updates main",
-    "deb http://deb.debian.org/debian-security bookworm-security main",
-];
+/// Debian 12. Without a mirror mmdebstrap takes Debian's own, with updates and security.
+const SUITE: &str = "bookworm";
 
 /// The root image and the keys that open it.
 #[derive(Debug, Clone)]
@@ -67,7 +64,7 @@ impl Image {
     /// Builds the image, or finds it in the cache.
     pub fn prepare(cache: &Cache) -> Result<Self> {
         let keys = cache.entry("keys", &Recipe::of(["1"]), make_keys)?;
-        let debian = cache.entry("debian", &Recipe::of(PACKAGES.iter().chain(SOURCES)), bootstrap)?;
+        let debian = cache.entry("debian", &Recipe::of(PACKAGES.iter().chain([&SUITE])), bootstrap)?;
         let mut recipe = Recipe::of([SIZE, SCRIPT, CUSTOMIZE, RUNNER_SOURCE]);
         recipe.add(debian.as_os_str().as_encoded_bytes());
         recipe.add(fs::read(keys.join("id_ed25519.pub"))?);
@@ -114,7 +111,7 @@ fn bootstrap(dir: &Path) -> Result<()> {
         bootstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{excluded}/*"));
     }
     bootstrap.arg(format!("--include={}", PACKAGES.join(",")));
-    run(bootstrap.arg("bookworm").arg(dir.join("root.tar")).args(SOURCES))?;
+    run(bootstrap.arg(SUITE).arg(dir.join("root.tar")))?;
     step.end();
     Ok(())
 }

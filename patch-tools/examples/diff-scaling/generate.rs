@@ -20,7 +20,10 @@ use patch_tools::klp::write::{
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     Original,
+    /// One function in a hundred changed, one is new.
     Patched,
+    /// Every function changed, one is new.
+    Rewritten,
 }
 
 /// The symbols that stand first in every object.
@@ -72,10 +75,14 @@ pub(crate) fn object(size: usize, version: Version) -> Vec<u8> {
     let strings = object.strings(size, version);
     let inserted = size / 2;
     for index in 0..size {
-        if version == Version::Patched && index == inserted {
+        if version != Version::Original && index == inserted {
             object.function("inserted", usize::MAX, strings, false);
         }
-        let changed = version == Version::Patched && index % 100 == 50;
+        let changed = match version {
+            Version::Original => false,
+            Version::Patched => index % 100 == 50,
+            Version::Rewritten => true,
+        };
         object.function(&format!("synthetic_function_{index}"), index, strings, changed);
     }
     object.finish()
@@ -124,14 +131,14 @@ impl Object {
     /// One string for every four functions; the patched object has one more in front.
     fn strings(&mut self, size: usize, version: Version) -> usize {
         let mut bytes = Vec::new();
-        if version == Version::Patched {
+        if version != Version::Original {
             bytes.extend_from_slice(&[b'x'; STRING - 1]);
             bytes.push(0);
         }
         for index in 0..size / 4 + 1 {
             bytes.extend_from_slice(format!("number {index:<16}\n\0").as_bytes());
         }
-        self.first_string = i64::from(version == Version::Patched) * STRING as i64;
+        self.first_string = i64::from(version != Version::Original) * STRING as i64;
         self.section(".rodata.str1.1", SHT_PROGBITS, SHF_ALLOC | SHF_MERGE | SHF_STRINGS, bytes, 0, 1)
     }
 

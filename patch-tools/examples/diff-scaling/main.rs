@@ -23,8 +23,14 @@ const ROUNDS: u32 = 5;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
-        [one, size] if one == "--one" => measure(size.parse().unwrap()),
-        [write, directory, size] if write == "--write" => leave(Path::new(directory), size.parse().unwrap()),
+        [one, size] if one == "--one" => measure(size.parse().unwrap(), Version::Patched),
+        [all, size] if all == "--all" => measure(size.parse().unwrap(), Version::Rewritten),
+        [write, directory, size] if write == "--write" => {
+            leave(Path::new(directory), size.parse().unwrap(), Version::Patched);
+        }
+        [write, directory, size] if write == "--write-all" => {
+            leave(Path::new(directory), size.parse().unwrap(), Version::Rewritten);
+        }
         [] => table(&[1000, 2000, 4000, 8000]),
         sizes => table(&sizes.iter().map(|size| size.parse().unwrap()).collect::<Vec<_>>()),
     }
@@ -47,20 +53,20 @@ fn table(sizes: &[usize]) {
         print!("{}", String::from_utf8_lossy(&output.stdout));
     }
     if let Some(tool) = on_path("create-diff-object") {
-        println!("\ncreate-diff-object on the same objects:");
+        println!("create-diff-object on the same objects:");
         sizes.iter().for_each(|&size| compare_with(&tool, size));
     } else {
-        println!("\ncreate-diff-object is not on the PATH");
+        println!("create-diff-object is not on the PATH");
     }
 }
 
 /// Compares one pair and prints its row.
-fn measure(size: usize) {
+fn measure(size: usize, version: Version) {
     let directory = tempfile::tempdir().unwrap();
     let (before, after) = files(directory.path());
     // The generator's memory is not the comparison's: let another process make the files.
     let written = Command::new(std::env::current_exe().unwrap())
-        .arg("--write")
+        .arg(if version == Version::Rewritten { "--write-all" } else { "--write" })
         .arg(directory.path())
         .arg(size.to_string())
         .status()
@@ -76,7 +82,8 @@ fn measure(size: usize) {
         let diff = compare(&orig, &patched, &Options::new(ObjectName::Vmlinux)).unwrap();
         best = best.min(start.elapsed());
         assert_eq!(diff.report().verdict, Verdict::Changed);
-        assert_eq!(diff.report().changed_functions.len(), size / 100);
+        let changed = if version == Version::Rewritten { size } else { size / 100 };
+        assert_eq!(diff.report().changed_functions.len(), changed);
         assert_eq!(diff.report().new_functions, ["inserted"]);
         if peak == 0 {
             peak = peak_memory();
@@ -107,10 +114,10 @@ fn files(directory: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     (directory.join("orig.o"), directory.join("patched.o"))
 }
 
-fn leave(directory: &Path, size: usize) {
+fn leave(directory: &Path, size: usize, patched: Version) {
     let (before, after) = files(directory);
     std::fs::write(before, object(size, Version::Original)).unwrap();
-    std::fs::write(after, object(size, Version::Patched)).unwrap();
+    std::fs::write(after, object(size, patched)).unwrap();
 }
 
 fn on_path(name: &str) -> Option<std::path::PathBuf> {
@@ -122,7 +129,7 @@ fn on_path(name: &str) -> Option<std::path::PathBuf> {
 /// the sizes of the kernel's structures in its environment.
 fn compare_with(tool: &Path, size: usize) {
     let directory = tempfile::tempdir().unwrap();
-    leave(directory.path(), size);
+    leave(directory.path(), size, Version::Patched);
     let (before, after) = files(directory.path());
     let symbols = directory.path().join("symtab");
     let text = Command::new("readelf").args(["-s", "--wide"]).arg(&before).output().unwrap().stdout;

@@ -9,8 +9,8 @@ use super::changes::Reason;
 use super::equality::{Difference, Equality};
 use super::layout::kind_name;
 use super::sections::Class;
-use super::unit::code::instructions;
-use super::unit::{AtomId, Reference, Target, Unit};
+use super::unit::code::{Decoded, instructions};
+use super::unit::{AtomId, Reference, Target, Unit, width};
 
 /// Why a function counts as changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,32 +60,102 @@ pub(crate) fn explain(equality: &Equality<'_, '_>, atom: AtomId, reason: Reason)
             return Explanation { function, place, offset: 0, orig: None, patched: None };
         }
     };
+    let (left, right) = (Listing::of(equality.orig, orig), Listing::of(equality.patched, at));
+    let (first, second) = match first_difference(equality, &left, &right) {
+        Some(index) => (left.code.get(index), right.code.get(index)),
+        None => (left.covering(offset), right.covering(offset)),
+    };
     Explanation {
         function,
         place,
-        offset,
-        orig: instruction_at(equality.orig, orig, offset),
-        patched: instruction_at(equality.patched, at, offset),
+        offset: first.or(second).map_or(offset, |decoded| decoded.start - left.start),
+        orig: first.map(|decoded| left.text(decoded)),
+        patched: second.map(|decoded| right.text(decoded)),
     }
 }
 
-/// The instruction that covers an offset, as text, with what its relocations refer to.
-fn instruction_at(unit: &Unit<'_>, atom: AtomId, offset: u64) -> Option<String> {
-    let start = unit.atom(atom).start;
-    let position = start + offset;
-    let decoded = instructions(unit.bytes(atom), start).find(|decoded| decoded.end > position)?;
-    let mut text = String::new();
-    let mut formatter = GasFormatter::new();
-    formatter.options_mut().set_space_after_operand_separator(true);
-    formatter.format(&decoded.instruction, &mut text);
-    let mut line = format!("{:#x}: {text}", decoded.start - start);
-    for reference in unit.references(atom) {
-        if (decoded.start..decoded.end).contains(&reference.reloc.offset) {
-            line.push_str("  # ");
-            line.push_str(&describe(unit, &reference));
-        }
+/// The instructions of one side.
+struct Listing<'u, 'd> {
+    unit: &'u Unit<'d>,
+    atom: AtomId,
+    start: u64,
+    code: Vec<Decoded>,
+    references: Vec<Reference<'d>>,
+}
+
+impl<'u, 'd> Listing<'u, 'd> {
+    fn of(unit: &'u Unit<'d>, atom: AtomId) -> Self {
+        let start = unit.atom(atom).start;
+        let code = instructions(unit.bytes(atom), start).collect();
+        Self { unit, atom, start, code, references: unit.references(atom) }
     }
-    Some(line)
+
+    fn covering(&self, offset: u64) -> Option<&Decoded> {
+        self.code.iter().find(|decoded| decoded.end > self.start + offset)
+    }
+
+    fn references_in(&self, decoded: &Decoded) -> &[Reference<'d>] {
+        let first = self.references.partition_point(|reference| reference.reloc.offset < decoded.start);
+        let end = self.references.partition_point(|reference| reference.reloc.offset < decoded.end);
+        &self.references[first..end]
+    }
+
+    /// The instruction's bytes, zero where a relocation fills them in.
+    fn masked(&self, decoded: &Decoded) -> Vec<u8> {
+        let range = (decoded.start - self.start) as usize..(decoded.end - self.start) as usize;
+        let mut bytes = self.unit.bytes(self.atom).get(range).unwrap_or_default().to_vec();
+        for reference in self.references_in(decoded) {
+            let start = (reference.reloc.offset - decoded.start) as usize;
+            bytes
+                .iter_mut()
+                .skip(start)
+                .take(width(reference.reloc.kind).unwrap_or(0) as usize)
+                .for_each(|b| *b = 0);
+        }
+        bytes
+    }
+
+    /// The instruction as text, with what its relocations refer to.
+    fn text(&self, decoded: &Decoded) -> String {
+        let mut text = String::new();
+        let mut formatter = GasFormatter::new();
+        formatter.options_mut().set_space_after_operand_separator(true);
+        formatter.options_mut().set_branch_leading_zeros(false);
+        formatter.options_mut().set_uppercase_hex(false);
+        // Addresses count from the start of the function.
+        let mut instruction = decoded.instruction;
+        if decoded.is_direct_branch() {
+            instruction.set_near_branch64(instruction.near_branch64().wrapping_sub(self.start));
+        }
+        formatter.format(&instruction, &mut text);
+        let mut line = format!("{:#x}: {text}", decoded.start - self.start);
+        for reference in self.references_in(decoded) {
+            line.push_str("  # ");
+            line.push_str(&describe(self.unit, reference));
+        }
+        line
+    }
+}
+
+/// The first instruction that says something else. Distances of jumps within the function are set aside: they
+/// change with everything behind them. `None` if only those differ.
+fn first_difference(
+    equality: &Equality<'_, '_>,
+    left: &Listing<'_, '_>,
+    right: &Listing<'_, '_>,
+) -> Option<usize> {
+    let same = |a: &Decoded, b: &Decoded| {
+        let (to, from) = (left.references_in(a), right.references_in(b));
+        if to.is_empty() && from.is_empty() && a.is_direct_branch() && b.is_direct_branch() {
+            return a.instruction.mnemonic() == b.instruction.mnemonic();
+        }
+        left.masked(a) == right.masked(b)
+            && to.len() == from.len()
+            && to.iter().zip(from).all(|(a, b)| equality.same_target(a.target, b.target, 0))
+    };
+    let common = left.code.iter().zip(&right.code).position(|(a, b)| !same(a, b));
+    let shorter = left.code.len().min(right.code.len());
+    common.or((left.code.len() != right.code.len()).then_some(shorter))
 }
 
 fn describe(unit: &Unit<'_>, reference: &Reference<'_>) -> String {

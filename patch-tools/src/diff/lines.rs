@@ -6,11 +6,14 @@
 //! value must end up as the line argument of a function known to use it for reporting only. For printk, the
 //! format must print it as a number right behind a source file's name.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use iced_x86::{Code, FlowControl, InstructionInfoFactory, OpAccess, Register};
+use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register};
 
 use super::equality::{Equality, same_kind};
+use super::names::cold_parent;
 use super::unit::code::{Decoded, instructions};
 use super::unit::{AtomId, Reference, Target, Unit};
 
@@ -97,12 +100,13 @@ pub(crate) fn only_line_numbers(
     if left.len() != right.len() {
         return None;
     }
-    let flow = Flow::new(equality.patched, patched);
+    let flow = Flow::new(equality.patched);
+    let part = flow.part(patched);
     let references = equality.orig.references(orig);
-    if references.len() != flow.references.len() {
+    if references.len() != part.references.len() {
         return None;
     }
-    for (a, b) in references.iter().zip(&flow.references) {
+    for (a, b) in references.iter().zip(&part.references) {
         let at = (equality.orig.atom(orig).start, equality.patched.atom(patched).start);
         let same = a.reloc.offset - at.0 == b.reloc.offset - at.1
             && same_kind(a.reloc.kind, b.reloc.kind)
@@ -114,12 +118,12 @@ pub(crate) fn only_line_numbers(
     let before = instructions(left, equality.orig.atom(orig).start);
     let mut helper = None;
     for (index, old) in before.enumerate() {
-        let new = flow.code.get(index)?;
+        let new = part.code.get(index)?;
         let (from, to) = (bytes_of(equality.orig, orig, &old), bytes_of(equality.patched, patched, new));
         if old.end - old.start != new.end - new.start {
             return None;
         }
-        if from == to || flow.differs_in_field_only(new, from, to) {
+        if from == to || part.differs_in_field_only(new, from, to) {
             continue;
         }
         if !is_line(&old) || !is_line(new) || old.instruction.code() != new.instruction.code() {
@@ -128,7 +132,7 @@ pub(crate) fn only_line_numbers(
         if !same_but_immediate(new, from, to) {
             return None;
         }
-        helper = Some(flow.consumer(index)?);
+        helper = Some(flow.consumer(&part, index)?);
     }
     helper
 }
@@ -157,9 +161,14 @@ fn same_but_immediate(new: &Decoded, from: &[u8], to: &[u8]) -> bool {
     from.iter().zip(to).enumerate().all(|(at, (a, b))| a == b || field.contains(&at))
 }
 
-/// A function's instructions and references, to follow a value through them.
+/// Follows a value through a function and its cold part.
 struct Flow<'u, 'd> {
     unit: &'u Unit<'d>,
+    parts: RefCell<HashMap<AtomId, Rc<Part<'d>>>>,
+}
+
+/// The instructions and references of one atom.
+struct Part<'d> {
     code: Vec<Decoded>,
     by_offset: HashMap<u64, usize>,
     references: Vec<Reference<'d>>,
@@ -173,13 +182,13 @@ enum Carrier {
     Stack(u32),
 }
 
-impl<'u, 'd> Flow<'u, 'd> {
-    fn new(unit: &'u Unit<'d>, atom: AtomId) -> Self {
-        let code: Vec<Decoded> = instructions(unit.bytes(atom), unit.atom(atom).start).collect();
-        let by_offset = code.iter().enumerate().map(|(index, decoded)| (decoded.start, index)).collect();
-        Self { unit, code, by_offset, references: unit.references(atom) }
-    }
+/// What an instruction does to a carried value.
+enum Effect {
+    Keeps(Carrier),
+    Overwrites,
+}
 
+impl<'d> Part<'d> {
     fn reference_in(&self, decoded: &Decoded) -> Option<&Reference<'d>> {
         let at = self.references.partition_point(|reference| reference.reloc.offset < decoded.start);
         self.references.get(at).filter(|reference| reference.reloc.offset < decoded.end)
@@ -192,113 +201,157 @@ impl<'u, 'd> Flow<'u, 'd> {
         let end = start + super::unit::width(reference.reloc.kind).unwrap_or(0) as usize;
         from.iter().zip(to).enumerate().all(|(at, (a, b))| a == b || (start..end).contains(&at))
     }
+}
 
-    /// The reporting function that the immediate of instruction `index` reaches on every path.
-    fn consumer(&self, index: usize) -> Option<String> {
-        let instruction = &self.code[index].instruction;
-        let carrier = match instruction.code() {
-            Code::Mov_r32_imm32 => Carrier::Register(instruction.op0_register().full_register()),
+impl Carrier {
+    fn of(instruction: &Instruction) -> Option<Self> {
+        match instruction.code() {
+            Code::Mov_r32_imm32 => Some(Self::Register(instruction.op0_register().full_register())),
             Code::Mov_rm32_imm32
                 if instruction.memory_base() == Register::RSP
                     && instruction.memory_index() == Register::None
                     && instruction.memory_displacement64() == 0 =>
             {
-                Carrier::Stack(0)
+                Some(Self::Stack(0))
             }
-            Code::Pushq_imm32 | Code::Pushq_imm8 => Carrier::Stack(0),
-            _ => return None,
-        };
+            Code::Pushq_imm32 | Code::Pushq_imm8 => Some(Self::Stack(0)),
+            _ => None,
+        }
+    }
+
+    /// What an instruction that does not branch does to the value; `None` if it uses it.
+    fn after(self, info: &mut InstructionInfoFactory, instruction: &Instruction) -> Option<Effect> {
+        match self {
+            Self::Register(register) => {
+                let mut effect = Effect::Keeps(self);
+                for used in info.info(instruction).used_registers() {
+                    if used.register().full_register() == register {
+                        if used.access() != OpAccess::Write {
+                            return None;
+                        }
+                        effect = Effect::Overwrites;
+                    }
+                }
+                Some(effect)
+            }
+            Self::Stack(pushes) if instruction.is_stack_instruction() => {
+                let is_push = instruction.stack_pointer_increment() == -8;
+                is_push.then_some(Effect::Keeps(Self::Stack(pushes + 1)))
+            }
+            Self::Stack(_) => (!touches_stack(info, instruction)).then_some(Effect::Keeps(self)),
+        }
+    }
+
+    /// The argument that it is at a call, from 1.
+    fn argument(self) -> Option<u32> {
+        match self {
+            Self::Register(register) => {
+                Some(ARGUMENTS.iter().position(|argument| *argument == register)? as u32 + 1)
+            }
+            Self::Stack(pushes) => Some(7 + pushes),
+        }
+    }
+}
+
+impl<'u, 'd> Flow<'u, 'd> {
+    fn new(unit: &'u Unit<'d>) -> Self {
+        Self { unit, parts: RefCell::default() }
+    }
+
+    fn part(&self, atom: AtomId) -> Rc<Part<'d>> {
+        let mut parts = self.parts.borrow_mut();
+        let part = parts.entry(atom).or_insert_with(|| {
+            let start = self.unit.atom(atom).start;
+            let code: Vec<Decoded> = instructions(self.unit.bytes(atom), start).collect();
+            let by_offset = code.iter().enumerate().map(|(index, decoded)| (decoded.start, index)).collect();
+            Rc::new(Part { code, by_offset, references: self.unit.references(atom) })
+        });
+        Rc::clone(part)
+    }
+
+    /// The reporting function that the immediate of instruction `index` reaches on every path.
+    fn consumer(&self, part: &Rc<Part<'d>>, index: usize) -> Option<String> {
+        let carrier = Carrier::of(&part.code[index].instruction)?;
         let mut info = InstructionInfoFactory::new();
-        let mut open = vec![(index + 1, carrier)];
+        let mut open = vec![(Rc::clone(part), index + 1, carrier)];
         let mut found = None;
         let mut steps = 0;
-        while let Some((at, carrier)) = open.pop() {
+        while let Some((at_part, at, carrier)) = open.pop() {
             steps += 1;
             if steps > MAX_STEPS {
                 return None;
             }
-            let decoded = self.code.get(at)?;
+            let decoded = at_part.code.get(at)?;
             let instruction = &decoded.instruction;
-            let mut next = carrier;
+            // Where the value was loaded, if it is in this part: its other arguments are looked for from there.
+            let from = if Rc::ptr_eq(part, &at_part) { index } else { 0 };
             match instruction.flow_control() {
-                FlowControl::Call => {
-                    found = Some(self.reports(at, index, carrier)?);
-                    continue;
-                }
+                FlowControl::Call => found = Some(self.reports(&at_part, at, from, carrier)?),
                 FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
-                    if self.reference_in(decoded).is_some() {
-                        return None;
+                    let conditional = instruction.flow_control() == FlowControl::ConditionalBranch;
+                    match self.branch(&at_part, decoded) {
+                        Some((to_part, to)) => open.push((to_part, to, carrier)),
+                        // A tail call is a call.
+                        None if !conditional => found = Some(self.reports(&at_part, at, from, carrier)?),
+                        None => return None,
                     }
-                    open.push((*self.by_offset.get(&instruction.near_branch_target())?, carrier));
-                    if instruction.flow_control() == FlowControl::UnconditionalBranch {
-                        continue;
+                    if conditional {
+                        open.push((at_part, at + 1, carrier));
                     }
                 }
-                FlowControl::Next => match carrier {
-                    Carrier::Register(register) => {
-                        let mut written = false;
-                        for used in info.info(instruction).used_registers() {
-                            if used.register().full_register() != register {
-                                continue;
-                            }
-                            match used.access() {
-                                OpAccess::Write => written = true,
-                                _ => return None,
-                            }
-                        }
-                        if written {
-                            continue;
-                        }
-                    }
-                    Carrier::Stack(pushes) => {
-                        if instruction.is_stack_instruction() {
-                            if instruction.stack_pointer_increment() != -8 {
-                                return None;
-                            }
-                            next = Carrier::Stack(pushes + 1);
-                        } else if touches_stack(&mut info, instruction) {
-                            return None;
-                        }
-                    }
+                FlowControl::Next => match carrier.after(&mut info, instruction)? {
+                    Effect::Keeps(carrier) => open.push((at_part, at + 1, carrier)),
+                    Effect::Overwrites => {}
                 },
                 _ => return None,
             }
-            open.push((at + 1, next));
         }
         found
     }
 
+    /// Where a branch goes if it stays in the function: in the same part, or to or from the cold part.
+    fn branch(&self, part: &Rc<Part<'d>>, decoded: &Decoded) -> Option<(Rc<Part<'d>>, usize)> {
+        let Some(reference) = part.reference_in(decoded) else {
+            let to = *part.by_offset.get(&decoded.instruction.near_branch_target())?;
+            return Some((Rc::clone(part), to));
+        };
+        let Target::Atom { atom, offset } = reference.target else { return None };
+        let entry = self.unit.entry(atom) as i64 - self.unit.atom(atom).start as i64;
+        if !self.unit.is_function(atom) || (offset == entry && cold_parent(self.unit.name(atom)).is_none()) {
+            return None;
+        }
+        let to = self.part(atom);
+        let offset = self.unit.atom(atom).start.checked_add_signed(offset)?;
+        let index = *to.by_offset.get(&offset)?;
+        Some((to, index))
+    }
+
     /// The name of the function called at `call`, if the carried value is a line number to it.
-    fn reports(&self, call: usize, from: usize, carrier: Carrier) -> Option<String> {
-        let reference = self.reference_in(&self.code[call])?;
+    fn reports(&self, part: &Part<'d>, call: usize, from: usize, carrier: Carrier) -> Option<String> {
+        let reference = part.reference_in(&part.code[call])?;
         let name = match reference.target {
             Target::Undefined { name, .. } => name,
             Target::Atom { atom, .. } => self.unit.name(atom),
             _ => return None,
         };
-        let position = match carrier {
-            Carrier::Register(register) => {
-                ARGUMENTS.iter().position(|argument| *argument == register)? as u32 + 1
-            }
-            Carrier::Stack(pushes) => 7 + pushes,
-        };
+        let position = carrier.argument()?;
         if HELPERS.contains(&(name, position)) {
             return Some(name.to_owned());
         }
-        if PRINTERS.contains(&name) && self.prints_line(call, from, position) {
+        if PRINTERS.contains(&name) && self.prints_line(part, call, from, position) {
             return Some(name.to_owned());
         }
         None
     }
 
     /// Whether the format makes argument `position` the number behind a source file's name.
-    fn prints_line(&self, call: usize, from: usize, position: u32) -> bool {
-        let before = from.saturating_sub(8);
+    fn prints_line(&self, part: &Part<'d>, call: usize, from: usize, position: u32) -> bool {
+        let window = part.code.get(from.saturating_sub(8)..call).unwrap_or_default();
         let text = |position: u32| {
             let register = *ARGUMENTS.get(position as usize - 1)?;
-            self.code[before..call].iter().rev().find_map(|decoded| {
+            window.iter().rev().find_map(|decoded| {
                 let loads = decoded.instruction.op0_register().full_register() == register;
-                let reference = self.reference_in(decoded).filter(|_| loads)?;
+                let reference = part.reference_in(decoded).filter(|_| loads)?;
                 let Target::Atom { atom, offset } = reference.target else { return None };
                 let bytes = self.unit.bytes(atom).get(usize::try_from(offset).ok()?..)?;
                 bytes.split(|&byte| byte == 0).next()
@@ -340,7 +393,7 @@ fn verbs(format: &[u8]) -> Vec<u8> {
     found
 }
 
-fn touches_stack(info: &mut InstructionInfoFactory, instruction: &iced_x86::Instruction) -> bool {
+fn touches_stack(info: &mut InstructionInfoFactory, instruction: &Instruction) -> bool {
     let memory = info.info(instruction).used_memory();
     memory.iter().any(|memory| memory.base() == Register::RSP && memory.displacement() == 0)
 }

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, STB_LOCAL};
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, STB_LOCAL, STT_FUNC, STT_OBJECT};
 
 use super::equality::{Difference, Equality};
 use super::lines::only_line_numbers;
 use super::names::{cold_parent, is_duplicated, is_marker, stem};
+use super::pairs::{Once, is_plain};
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{CallbackKind, Ignored, IgnoredReason};
 use super::sections::{Author, Class, Special, base, is_freed};
@@ -68,6 +69,7 @@ impl Changes {
         changes.clones_without_entry(sides);
         changes.can_be_redirected(sides);
         changes.paired_data(sides);
+        changes.moved_names(sides);
         changes.removed(sides);
         changes.added(sides);
         changes.renamed_data(sides);
@@ -248,6 +250,41 @@ impl Changes {
                     self.refuse(label(), reason);
                 }
             }
+        }
+    }
+
+    /// A name that both sides define must stand for counterparts. Where an alias becomes a function of its
+    /// own, or the reverse, callers of the running kernel would not get there.
+    fn moved_names(&mut self, sides: &Sides<'_, '_>) {
+        let mut names: HashMap<&str, [Once; 2]> = HashMap::new();
+        for (side, unit) in [sides.orig(), sides.patched()].into_iter().enumerate() {
+            for symbol in unit.elf().symbols() {
+                let Place::Section(section) = symbol.place else { continue };
+                if matches!(symbol.kind, STT_FUNC | STT_OBJECT)
+                    && is_plain(symbol.name)
+                    && let Some(atom) = unit.atom_at(section, symbol.value as i64)
+                {
+                    names.entry(symbol.name).or_default()[side].add(atom);
+                }
+            }
+        }
+        let freed = |unit: &Unit<'_>, atom| is_freed(unit.section_name(atom));
+        let mut moved: Vec<&str> = names
+            .into_iter()
+            .filter(|(_, sides_of)| match *sides_of {
+                [Once::None, _] | [_, Once::None] => false,
+                [Once::One(orig), Once::One(patched)] => {
+                    let pair = sides.equality.pairs.patched_of(orig) == Some(patched);
+                    // What boots and is freed is gone: the same name may begin a new life.
+                    !pair && freed(sides.orig(), orig) == freed(sides.patched(), patched)
+                }
+                _ => true,
+            })
+            .map(|(name, _)| name)
+            .collect();
+        moved.sort_unstable();
+        for name in moved {
+            self.refuse(Subject::Symbol(name.to_owned()), Refusal::NameMoved);
         }
     }
 

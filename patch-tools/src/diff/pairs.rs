@@ -322,7 +322,7 @@ impl<'d> Pairing<'_, 'd> {
 
 /// None, one, or several.
 #[derive(Debug, Clone, Copy, Default)]
-enum Once {
+pub(crate) enum Once {
     #[default]
     None,
     One(AtomId),
@@ -330,9 +330,10 @@ enum Once {
 }
 
 impl Once {
-    fn add(&mut self, atom: AtomId) {
+    pub(crate) fn add(&mut self, atom: AtomId) {
         *self = match self {
             Self::None => Self::One(atom),
+            Self::One(known) if *known == atom => Self::One(atom),
             Self::One(_) | Self::Several => Self::Several,
         };
     }
@@ -343,7 +344,7 @@ fn is_cold(unit: &Unit<'_>, atom: AtomId) -> bool {
 }
 
 /// Whether a name identifies its atom by itself.
-fn is_plain(name: &str) -> bool {
+pub(crate) fn is_plain(name: &str) -> bool {
     !name.is_empty() && !stem(name).numbered && cold_parent(name).is_none()
 }
 

@@ -81,6 +81,13 @@ refusals! {
     /// Several static locals of one name could stand for one another.
     StaticLocalAmbiguous { function: String } = "static-local-ambiguous":
         "several static locals of this name in {function}; which is which cannot be told",
+    /// An alias became a function of its own, or the reverse, or the name stands twice.
+    NameMoved = "name-moved":
+        "the name stands for something else in the patched object; whoever uses it in the running kernel would \
+         not notice",
+    /// A livepatch would get a copy of its own of data that the running kernel shares.
+    UnnamedData { function: String } = "unnamed-data":
+        "{function} refers to variables without a symbol; the running ones cannot be reached",
     /// Initialisation code has run and is freed; exit code may not be there at all.
     InitChanged { section: String } = "init-changed":
         "code or data in {section} changed, which is used only when the kernel boots or the module is loaded or \

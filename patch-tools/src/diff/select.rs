@@ -273,6 +273,11 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
                         self.refuse(Subject::Symbol(unit.label(atom)), reason);
                         return None;
                     }
+                    if is_shared_without_name(unit, atom) {
+                        let reason = Refusal::UnnamedData { function: unit.label(owner) };
+                        self.refuse(Subject::Section(unit.section_name(atom).to_owned()), reason);
+                        return None;
+                    }
                     self.take(atom);
                     return inside(raw);
                 };
@@ -376,6 +381,13 @@ pub(crate) fn is_new_global(sides: &Sides<'_, '_>, atom: AtomId) -> bool {
         && unit.symbol(symbol).binding == STB_GLOBAL
         && matches!(class, Class::Text | Class::Data)
         && !is_freed(unit.section_name(atom))
+}
+
+/// Variables without a symbol: a copy would not be the ones that the running kernel uses. What UBSAN reports
+/// with is an exception.
+fn is_shared_without_name(unit: &Unit<'_>, atom: AtomId) -> bool {
+    let section = unit.section(unit.atom(atom).section());
+    unit.name(atom).is_empty() && section.is_writable() && !section.name.contains(".Lubsan_")
 }
 
 /// The bytes that a reference into mergeable contents means.

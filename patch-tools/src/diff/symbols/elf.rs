@@ -1,23 +1,26 @@
 //! The symbol table of an ELF file: a `vmlinux` or a module.
 
-use object::elf::{STB_LOCAL, STB_WEAK, STT_FILE, STT_SECTION};
+use object::elf::{ET_REL, STB_LOCAL, STB_WEAK, STT_FILE, STT_SECTION};
 
 use super::{Binding, NewSymbol, SymbolKind, SymbolTable, SymbolsError};
 use crate::elf::{Elf, Place};
 use crate::module::ObjectName;
 
 impl SymbolTable {
-    /// Reads the symbol table of an ELF file that is `object`, or the module that its modinfo names.
+    /// Reads the symbol table of an ELF file: of a kernel, or of `object`, or the module that its modinfo names.
     ///
     /// What kallsyms leaves out does not count for positions and is left out here: undefined and absolute
     /// symbols, sections and files, and for a module the symbols of sections that are freed after loading.
     pub fn read_elf(&mut self, bytes: &[u8], object: &ObjectName) -> Result<(), SymbolsError> {
         let elf = Elf::parse(bytes)?;
-        let object = module_name(&elf).unwrap_or_else(|| object.clone());
-        let Some(index) = self.new_object(&object) else { return Ok(()) };
+        // Modules are relocatable files; a linked one is the kernel.
+        let object = match elf.elf_type() {
+            ET_REL => module_name(&elf).unwrap_or_else(|| object.clone()),
+            _ => ObjectName::Vmlinux,
+        };
         let is_module = object != ObjectName::Vmlinux;
         let mut file = None;
-        let before = self.entries.len();
+        let mut symbols = Vec::new();
         for symbol in elf.symbols() {
             if symbol.kind == STT_FILE {
                 file = Some(symbol.name);
@@ -37,20 +40,16 @@ impl SymbolTable {
                 STB_WEAK => Binding::Weak,
                 _ => Binding::Global,
             };
-            self.push(
-                index,
-                &NewSymbol {
-                    name: symbol.name,
-                    address: symbol.value,
-                    size: Some(symbol.size),
-                    kind: if section.is_executable() { SymbolKind::Text } else { SymbolKind::Data },
-                    binding,
-                    file: file.filter(|_| binding == Binding::Local),
-                },
-            )?;
+            symbols.push(NewSymbol {
+                name: symbol.name,
+                address: symbol.value,
+                size: Some(symbol.size),
+                kind: if section.is_executable() { SymbolKind::Text } else { SymbolKind::Data },
+                binding,
+                file: file.filter(|_| binding == Binding::Local),
+            });
         }
-        self.finish_source();
-        if self.entries.len() == before { Err(SymbolsError::Empty(object)) } else { Ok(()) }
+        if symbols.is_empty() { Err(SymbolsError::Empty(object)) } else { self.add(&object, symbols) }
     }
 }
 

@@ -5,6 +5,9 @@ use crate::module::ObjectName;
 
 const EXPECTED: &str = "NUM: VALUE SIZE TYPE BIND VIS NDX NAME";
 
+/// `__START_KERNEL_map` of x86-64.
+const KERNEL_TEXT: u64 = 0xffff_ffff_8000_0000;
+
 /// Whether `line` has the form of this format.
 pub(super) fn recognises(line: &str) -> bool {
     let line = line.trim_start();
@@ -15,10 +18,10 @@ pub(super) fn recognises(line: &str) -> bool {
 }
 
 impl SymbolTable {
-    /// Reads the text of `readelf -s --wide`, which describes `object`.
+    /// Reads the text of `readelf -s --wide`, which describes the kernel or `object`.
     pub fn read_readelf(&mut self, text: &str, object: &ObjectName) -> Result<(), SymbolsError> {
-        let Some(index) = self.new_object(object) else { return Ok(()) };
         let mut file = None;
+        let mut symbols = Vec::new();
         for (number, line) in text.lines().enumerate() {
             let bad = || SymbolsError::Line { line: number + 1, expected: EXPECTED, found: line.to_owned() };
             let mut words = line.split_ascii_whitespace();
@@ -51,9 +54,11 @@ impl SymbolTable {
             };
             let file = file.filter(|_| binding == Binding::Local);
             let kind = if kind == "FUNC" { SymbolKind::Text } else { SymbolKind::Data };
-            self.push(index, &NewSymbol { name, address, size: Some(size), kind, binding, file })?;
+            symbols.push(NewSymbol { name, address, size: Some(size), kind, binding, file });
         }
-        self.finish_source();
-        if self.entries.is_empty() { Err(SymbolsError::Empty(object.clone())) } else { Ok(()) }
+        // A module's values are offsets in its sections; the kernel is linked for the top of memory.
+        let is_kernel = symbols.iter().any(|symbol| symbol.address >= KERNEL_TEXT);
+        let object = if is_kernel { &ObjectName::Vmlinux } else { object };
+        if symbols.is_empty() { Err(SymbolsError::Empty(object.clone())) } else { self.add(object, symbols) }
     }
 }

@@ -20,13 +20,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use manifests::ModuleName;
-use patch_tools::check::check;
+use patch_tools::check::{KernelFacts, check};
 use patch_tools::module::Module;
 use updater::host::sysfs::Roots;
 use updater::host::transition::TransitionEvent;
 use updater::host::{
-    CgroupFreezer, Clock, Enabled, LeaseStore, Livepatch, PatchState, Policy, Sysfs, SystemClock, Watcher,
-    patching, preflight,
+    CgroupFreezer, Clock, Enabled, LeaseStore, Livepatch, PatchState, Policy, Sysfs, SystemClock,
+    Uninterrupted, Watcher, patching,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -35,7 +35,13 @@ fn main() -> anyhow::Result<()> {
     let sysfs = Sysfs::new(Roots::default(), Vec::new())?;
     let freezer = CgroupFreezer::new("/sys/fs/cgroup");
     let leases = LeaseStore::new("/run/update/frozen");
-    let watcher = Watcher { livepatch: &sysfs, freezer: &freezer, leases: &leases, clock: &SystemClock };
+    let watcher = Watcher {
+        livepatch: &sysfs,
+        freezer: &freezer,
+        leases: &leases,
+        clock: &SystemClock,
+        interrupt: &Uninterrupted,
+    };
     let begun = SystemClock.elapsed();
     let report = match args[..] {
         ["enable", module, file, deadline] => {
@@ -54,7 +60,7 @@ fn main() -> anyhow::Result<()> {
         ["loaded"] => serde_json::to_value(sysfs.loaded()?)?,
         ["check", file] => {
             let module = Module::parse(&std::fs::read(file)?)?;
-            let facts = preflight::facts(Path::new("/"), &module)?;
+            let facts = KernelFacts::gather(Path::new("/"), &module)?;
             let exports = facts.exports.as_ref().map(HashMap::len);
             serde_json::json!({ "exports": exports, "findings": check(&module, &facts) })
         }

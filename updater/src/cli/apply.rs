@@ -17,8 +17,10 @@ use crate::trust;
 
 /// Apply a signed manifest to this host
 ///
-/// Verifies it, plans, and does it step by step. If a step or a probe fails, everything is undone;
-/// an interruption is undone too. The payload files are taken from the manifest's directory.
+/// Verifies it, plans, and does it step by step. If a step or a probe fails, everything is undone.
+/// So is an interruption (Ctrl-C, SIGTERM, SIGHUP) before the commit: waits end at once, a dump or
+/// restore that is under way is finished first, and more signals change nothing. The payload files
+/// are taken from the manifest's directory.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

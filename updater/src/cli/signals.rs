@@ -1,10 +1,16 @@
 //! SIGINT, SIGTERM and SIGHUP become a rollback at the next step boundary.
+//!
+//! Waits (for a transition, a probe, the settle time) end at once, and what is frozen for the
+//! transition is thawed; a dump, a restore or a start is carried to its end. More signals change
+//! nothing: the way back has begun. Who cannot wait for it kills the process, and `update resume`
+//! takes up from the journal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::host::Interrupt;
 use crate::transaction::driver::{Boundaries, Boundary, Onward};
 
 /// Whether somebody asked to stop.
@@ -35,11 +41,17 @@ impl Signals {
     }
 }
 
+impl Interrupt for Signals {
+    fn asked(&self) -> bool {
+        self.answer == Onward::TurnBack && self.asked.load(Ordering::Relaxed)
+    }
+}
+
 impl Boundaries for Signals {
     fn reached(&self, boundary: &Boundary<'_>) -> Onward {
         #[cfg(feature = "power-cuts")]
         super::power_cuts::reached(boundary);
         let _ = boundary;
-        if self.asked.load(Ordering::Relaxed) { self.answer } else { Onward::Continue }
+        if self.asked() { self.answer } else { Onward::Continue }
     }
 }

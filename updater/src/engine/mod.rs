@@ -87,7 +87,7 @@ pub enum EngineError {
     Host(#[from] HostError),
     /// The kernel cannot be asked about a module.
     #[error("look at the kernel")]
-    Preflight(#[from] crate::host::preflight::PreflightError),
+    Preflight(#[from] patch_tools::check::GatherError),
     /// The containers cannot be asked.
     #[error("look at the containers")]
     Runtime(#[from] RuntimeError),
@@ -282,6 +282,7 @@ impl Engine {
             store: self.config.store.clone(),
             stop_patience: self.config.stop_patience,
             tell: listeners.told,
+            interrupt: listeners.boundaries,
         }
     }
 

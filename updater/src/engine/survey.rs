@@ -3,7 +3,7 @@
 use manifests::{
     Component, FileIdentity, KernelRelease, LayerComponent, LivepatchComponent, Manifest, Replace,
 };
-use patch_tools::check::Severity;
+use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
 
 use super::{Adapters, Engine, EngineError};
@@ -75,7 +75,7 @@ impl Engine {
         let (mut unmet, mut warnings) = (Vec::new(), Vec::new());
         // What is live has passed already, and would be found in conflict with itself.
         if presence != Presence::Live {
-            let facts = preflight::facts(std::path::Path::new("/"), &module)?;
+            let facts = KernelFacts::gather(std::path::Path::new("/"), &module)?;
             for finding in preflight::judge(component, &module, &facts) {
                 let told = Unmet {
                     subject: format!("livepatch {}: {}", component.module, finding.subject),

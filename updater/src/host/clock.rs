@@ -41,6 +41,22 @@ impl Clock for SystemClock {
     }
 }
 
+/// Somebody who may want a wait to end before its time: an operator, by a signal.
+pub trait Interrupt {
+    /// Whether that was asked.
+    fn asked(&self) -> bool;
+}
+
+/// Nobody: for ways back, which are walked to their end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Uninterrupted;
+
+impl Interrupt for Uninterrupted {
+    fn asked(&self) -> bool {
+        false
+    }
+}
+
 /// Waits that begin short and grow to a ceiling: nothing is lost when the answer comes at once, and
 /// little is spent when it does not.
 #[derive(Clone, Copy, Debug)]

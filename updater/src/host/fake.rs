@@ -19,7 +19,7 @@ use nix::errno::Errno;
 
 use super::boot::BootId;
 use super::cgroup::{CgroupOwner, CgroupPath};
-use super::clock::Clock;
+use super::clock::{Clock, Uninterrupted};
 use super::error::{HostError, LoadRefusal, UnloadRefusal};
 use super::freezer::{FreezeState, Freezer, LeaseStore};
 use super::kmsg::KernelWords;
@@ -136,7 +136,13 @@ impl FakeMachine {
     }
 
     pub(crate) fn watcher(&self) -> Watcher<'_> {
-        Watcher { livepatch: self, freezer: self, leases: &self.leases, clock: self }
+        Watcher {
+            livepatch: self,
+            freezer: self,
+            leases: &self.leases,
+            clock: self,
+            interrupt: &Uninterrupted,
+        }
     }
 
     pub(crate) fn leases(&self) -> &LeaseStore {

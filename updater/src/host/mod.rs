@@ -11,7 +11,6 @@
 //! | [`freezer`] | [`Freezer`]: stop a container for a moment, and never forget to thaw it |
 //! | [`cgroup`] | control group paths, and whose they are |
 //! | [`preflight`] | would a livepatch load here, and does it do what its manifest says |
-//! | [`exports`] | the running kernel's exported symbols with their CRCs |
 //! | [`guard`] | whether a livepatch that may have crashed the host is loaded again |
 //! | [`survival`] | have systemd look whether the host lives on after a load |
 //! | [`clock`], [`boot`] | time, and which boot this is |
@@ -24,7 +23,6 @@ pub mod boot;
 pub mod cgroup;
 pub mod clock;
 pub mod error;
-pub mod exports;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod freezer;
@@ -40,7 +38,7 @@ pub mod transition;
 
 pub use boot::{BootId, boot_id, uptime};
 pub use cgroup::{CgroupOwner, CgroupPath, KnownContainer, Owners};
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, Interrupt, SystemClock, Uninterrupted};
 pub use error::{HostError, LoadRefusal, UnloadRefusal};
 pub use freezer::{CgroupFreezer, FreezeLease, FreezeState, Freezer, LeaseStore};
 pub use kmsg::KernelWords;

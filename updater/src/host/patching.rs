@@ -126,7 +126,7 @@ pub fn enable(
     let load = watcher.clock.elapsed() - begun;
     match watch(watcher, module, Enabled::Enabled, policy, on_event) {
         Ok(transition) => Ok(EnableReport { load, transition }),
-        Err(original) => match remove(watcher, module, &Policy::undoing(policy), on_event) {
+        Err(original) => match remove(watcher.uninterrupted(), module, &Policy::undoing(policy), on_event) {
             Ok(_) => Err(EnableError::TurnedBack { module: module.clone(), source: original }),
             Err(during_undo) => Err(EnableError::Stranded {
                 module: module.clone(),
@@ -186,7 +186,11 @@ fn retry_busy(
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         match attempt() {
-            Err(error) if error.is_busy() && watcher.clock.elapsed() - begun < limit => {
+            Err(error)
+                if error.is_busy()
+                    && watcher.clock.elapsed() - begun < limit
+                    && !watcher.interrupt.asked() =>
+            {
                 backoff.wait(watcher.clock);
             }
             result => return result,

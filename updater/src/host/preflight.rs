@@ -4,51 +4,19 @@
 //!
 //! - [`claims`]: manifest against module, before anything else is asked. Pure.
 //! - [`judge`]: the module against the running kernel, by the rules of [`patch_tools::check`], which
-//!   are written there once. Pure, over [`KernelFacts`] that [`facts`] reads.
-//! - [`confirm`]: manifest against what the kernel reports after the load. Pure.
+//!   are written there once. Pure, over the [`KernelFacts`] that [`KernelFacts::gather`] reads.
+//! - [`confirm`]: manifest against what the kernel reports after the transition. Pure.
 //!
 //! Nothing here changes the host. Facts that cannot be had become notes, never silence.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use manifests::{LivepatchComponent, Replace};
+use manifests::{LivepatchComponent, ModuleName, PatchedObject, Replace};
 use patch_tools::check::{Finding, KernelFacts, Severity, check};
 use patch_tools::module::{self, Module};
 use thiserror::Error;
 
-use super::exports;
-use super::livepatch::LoadedPatch;
-
-/// The running kernel could not be looked at.
-#[derive(Debug, Error)]
-pub enum PreflightError {
-    /// Its symbols or its release could not be read.
-    #[error("cannot learn what the running kernel is")]
-    Kernel(#[source] patch_tools::check::FactsError),
-    /// The files of its modules could not be read.
-    #[error("cannot read the modules of the running kernel")]
-    Modules(#[source] patch_tools::check::ObjectsError),
-}
-
-/// Reads what [`judge`] needs to know about the running kernel, below `root` (`/` outside tests).
-///
-/// # Errors
-/// [`PreflightError`]; what is merely hidden from this process stays unknown instead.
-pub fn facts(root: &Path, module: &Module) -> Result<KernelFacts, PreflightError> {
-    let mut facts = KernelFacts::from_running(root).map_err(PreflightError::Kernel)?;
-    let directory = root.join("lib/modules").join(&facts.release);
-    facts.add_module_files(&directory, module).map_err(PreflightError::Modules)?;
-    facts.exports = match exports::running(root, &facts) {
-        Ok(exports) => Some(exports),
-        Err(why) => {
-            // `check` notes that the CRCs are not known; this is for who wonders why.
-            tracing::debug!(error = &why as &dyn std::error::Error, "no CRCs of exported symbols");
-            None
-        }
-    };
-    Ok(facts)
-}
+use super::livepatch::{Enabled, LoadedPatch, PatchState};
 
 /// Everything that speaks for or against loading, the worst first.
 #[must_use]
@@ -118,7 +86,7 @@ fn compare_claims(component: &LivepatchComponent, content: &Content) -> Vec<Find
         findings.push(refusal("claim-function", "module", "a livepatch", "a module without patch tables"));
         return findings;
     };
-    findings.extend(compare(&claimed(component), &patch.functions, "the module"));
+    findings.extend(compare(&claimed(&component.patches), &patch.functions, "the module"));
     findings.extend(compare_replace(component.replace, patch.replace));
     findings.extend(patch.callbacks.iter().map(|(kind, function)| Finding {
         rule: "callback",
@@ -158,21 +126,87 @@ fn compare_replace(claimed: Replace, found: module::Replace) -> Option<Finding> 
     (claimed != found).then(|| refusal("claim-replace", "module", word(claimed), word(found)))
 }
 
-/// Where the manifest and the loaded livepatch disagree; empty when the kernel patches exactly what
-/// was claimed.
-#[must_use]
-pub fn confirm(component: &LivepatchComponent, loaded: &LoadedPatch) -> Vec<Finding> {
+/// The kernel, asked after the transition, does not show what the manifest claims.
+#[derive(Debug, Error)]
+pub enum NotConfirmed {
+    /// The kernel has no such livepatch any more.
+    #[error("expected the kernel to show livepatch {module}, found none of that name")]
+    Gone {
+        /// The livepatch.
+        module: ModuleName,
+    },
+    /// It is not enabled, or tasks are still moving.
+    #[error("expected livepatch {module} enabled and out of transition, found {found:?}")]
+    NotLive {
+        /// The livepatch.
+        module: ModuleName,
+        /// What the kernel shows.
+        found: PatchState,
+    },
+    /// It patches something else.
+    #[error("livepatch {module} does not patch what the manifest says: {}", list(findings))]
+    OtherFunctions {
+        /// The livepatch.
+        module: ModuleName,
+        /// Each difference.
+        findings: Vec<Finding>,
+    },
+}
+
+fn list(findings: &[Finding]) -> String {
+    let one = |finding: &Finding| {
+        format!("{}: expected {}, found {}", finding.subject, finding.expected, finding.found)
+    };
+    findings.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// Holds what the kernel shows after the transition against the manifest's claim, both ways.
+///
+/// # Errors
+/// [`NotConfirmed`] unless the kernel has the livepatch enabled, out of transition, and patching
+/// exactly these functions.
+pub fn confirm(
+    module: &ModuleName,
+    claim: &[PatchedObject],
+    loaded: &[LoadedPatch],
+) -> Result<(), NotConfirmed> {
+    confirm_places(module, claimed(claim), loaded)
+}
+
+/// As [`confirm`], for bytes that were held against a manifest when they were first loaded.
+///
+/// # Errors
+/// [`NotConfirmed`].
+pub fn confirm_bytes(name: &ModuleName, module: &Module, loaded: &[LoadedPatch]) -> Result<(), NotConfirmed> {
+    let functions = Content::of(module).patch.map(|patch| patch.functions);
+    confirm_places(name, functions.unwrap_or_default(), loaded)
+}
+
+fn confirm_places(
+    module: &ModuleName,
+    expected: BTreeSet<Place>,
+    loaded: &[LoadedPatch],
+) -> Result<(), NotConfirmed> {
+    let Some(patch) = loaded.iter().find(|patch| patch.module == *module) else {
+        return Err(NotConfirmed::Gone { module: module.clone() });
+    };
+    if patch.state != PatchState::Settled(Enabled::Enabled) {
+        return Err(NotConfirmed::NotLive { module: module.clone(), found: patch.state });
+    }
     // The kernel shows position 0, "the only one", as 1 (`klp_init_func`).
     let shown = |mut place: Place| {
         place.sympos = place.sympos.max(1);
         place
     };
-    let expected = claimed(component).into_iter().map(shown).collect();
-    let found = places(loaded.objects.iter().flat_map(|object| {
+    let found = places(patch.objects.iter().flat_map(|object| {
         let functions = object.functions.iter();
         functions.map(|function| (object.name.as_str(), function.name.as_str(), function.sympos))
     }));
-    compare(&expected, &found, "the kernel")
+    let findings = compare(&expected.into_iter().map(shown).collect(), &found, "the kernel");
+    if findings.is_empty() {
+        return Ok(());
+    }
+    Err(NotConfirmed::OtherFunctions { module: module.clone(), findings })
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -198,8 +232,8 @@ fn places<'a>(found: impl Iterator<Item = (&'a str, &'a str, u64)>) -> BTreeSet<
         .collect()
 }
 
-fn claimed(component: &LivepatchComponent) -> BTreeSet<Place> {
-    places(component.patches.iter().flat_map(|object| {
+fn claimed(claim: &[PatchedObject]) -> BTreeSet<Place> {
+    places(claim.iter().flat_map(|object| {
         let functions = object.functions.iter();
         functions.map(|function| (object.object.as_str(), function.name.as_str(), function.sympos.into()))
     }))

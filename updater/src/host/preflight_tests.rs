@@ -128,15 +128,35 @@ fn loaded(functions: &[(&str, u64)]) -> LoadedPatch {
     }
 }
 
-#[test]
-fn the_kernel_shows_the_only_symbol_of_a_name_as_the_first() {
-    assert_eq!(confirm(&component(), &loaded(&[("cmdline_proc_show", 1), ("do_thing", 2)])), []);
+fn confirmed(loaded: &[LoadedPatch]) -> Result<(), NotConfirmed> {
+    confirm(&"fix".parse().unwrap(), &component().patches, loaded)
 }
 
 #[test]
-fn what_the_kernel_patches_beyond_the_claim_is_found() {
-    let findings =
-        confirm(&component(), &loaded(&[("cmdline_proc_show", 1), ("do_thing", 2), ("sys_setuid", 1)]));
-    assert_eq!(findings.len(), 1);
-    assert!(findings[0].found.contains("by the kernel"));
+fn the_kernel_shows_the_only_symbol_of_a_name_as_the_first() {
+    confirmed(&[loaded(&[("cmdline_proc_show", 1), ("do_thing", 2)])]).unwrap();
+}
+
+#[test]
+fn what_the_kernel_patches_beyond_the_claim_or_short_of_it_is_found() {
+    for functions in
+        [&[("cmdline_proc_show", 1), ("do_thing", 2), ("sys_setuid", 1)][..], &[("cmdline_proc_show", 1)]]
+    {
+        let error = confirmed(&[loaded(functions)]).unwrap_err();
+        let NotConfirmed::OtherFunctions { findings, .. } = &error else { panic!("{error}") };
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].found.contains("by the kernel"), "{error}");
+    }
+}
+
+#[test]
+fn a_livepatch_that_is_gone_or_still_moving_confirms_nothing() {
+    assert!(matches!(confirmed(&[]), Err(NotConfirmed::Gone { .. })));
+    let mut moving = loaded(&[("cmdline_proc_show", 1), ("do_thing", 2)]);
+    for state in [PatchState::InTransition(Enabled::Enabled), PatchState::Settled(Enabled::Disabled)] {
+        moving.state = state;
+        assert!(
+            matches!(confirmed(&[moving.clone()]), Err(NotConfirmed::NotLive { found, .. }) if found == state)
+        );
+    }
 }

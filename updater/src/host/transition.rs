@@ -12,6 +12,8 @@
 //!   and none for a blocker in uninterruptible sleep: it would not move, and its container would
 //!   stand still for nothing.
 //! - What was frozen is thawed on every path out ([`super::freezer::Held`]).
+//! - Somebody who asks to stop is heard within [`HOLD`](watch::HOLD): the watch ends and leaves the
+//!   transition to the undo. Turning back is never interrupted.
 //! - It returns `Ok` only after the kernel has reported the state asked for as settled.
 //! - It never forces. Loading and unloading belong to [`super::patching`].
 
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::cgroup::{CgroupOwner, CgroupPath};
-use super::clock::{Clock, millis};
+use super::clock::{Clock, Interrupt, Uninterrupted, millis};
 use super::error::HostError;
 use super::freezer::{FreezeState, Freezer, LeaseStore};
 use super::livepatch::{Blocker, Enabled, Livepatch, PatchState};
@@ -42,6 +44,16 @@ pub struct Watcher<'a> {
     pub leases: &'a LeaseStore,
     /// Tells the time.
     pub clock: &'a dyn Clock,
+    /// May end a wait before its time.
+    pub interrupt: &'a dyn Interrupt,
+}
+
+impl Watcher<'_> {
+    /// The same, for a way back: it is walked to its end.
+    #[must_use]
+    pub fn uninterrupted(self) -> Self {
+        Self { interrupt: &Uninterrupted, ..self }
+    }
 }
 
 /// How a watch behaves.
@@ -239,6 +251,14 @@ pub enum TransitionError {
         waited: Duration,
         /// Who holds it back.
         blockers: Vec<Blocker>,
+    },
+    /// It was to be waited for no longer. The livepatch is in transition, and nothing is frozen.
+    #[error("{module} was in transition for {waited:.1?} when the operator asked to stop")]
+    Interrupted {
+        /// The livepatch.
+        module: ModuleName,
+        /// How long it had been waited for.
+        waited: Duration,
     },
     /// Somebody else changed the livepatch meanwhile.
     #[error("{module} was to become {to:?}, but somebody else changed it: the kernel shows it as {found:?}")]

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use manifests::{ModuleName, Sha256};
+use patch_tools::module::Module;
 use serde_json::{Value, json};
 
 use super::{Machine, Told, receipt};
 use crate::host::guard::{LoadFate, LoadRecord};
-use crate::host::patching;
 use crate::host::transition::{Policy, watch};
-use crate::host::{Enabled, PatchState};
-use crate::plan::LoadedPayload;
+use crate::host::{Enabled, PatchState, Watcher, patching, preflight};
+use crate::plan::{Claim, LoadedPayload};
 use crate::transaction::driver::{Place, Since, StepError};
 
 impl Machine<'_> {
@@ -58,22 +58,40 @@ impl Machine<'_> {
         &self,
         module: &ModuleName,
         deadline: Duration,
+        claim: &Claim,
     ) -> Result<Value, StepError> {
         let policy = Policy::with_deadline(deadline);
-        watch(self.watcher(), module, Enabled::Enabled, &policy, &mut |event| {
+        let report = watch(self.forward_watcher(), module, Enabled::Enabled, &policy, &mut |event| {
             (self.tell)(&Told::Transition(&event))
         })
-        .map(|report| receipt(&report))
-        .map_err(StepError::doing(format!("complete the transition of {module}")))
+        .map_err(StepError::doing(format!("complete the transition of {module}")))?;
+        self.confirm(module, claim)?;
+        Ok(receipt(&report))
+    }
+
+    /// See that the kernel patches what was claimed, and nothing else.
+    fn confirm(&self, module: &ModuleName, claim: &Claim) -> Result<(), StepError> {
+        let doing = || format!("confirm what livepatch {module} patches");
+        let loaded = self.livepatch.loaded().map_err(StepError::doing(doing()))?;
+        match claim {
+            Claim::Manifest(claim) => preflight::confirm(module, claim, &loaded),
+            Claim::Bytes(payload) => {
+                let bytes = self.payloads.read(payload).map_err(StepError::doing(doing()))?;
+                let parsed = Module::parse(&bytes).map_err(StepError::doing(doing()))?;
+                preflight::confirm_bytes(module, &parsed, &loaded)
+            }
+        }
+        .map_err(StepError::doing(doing()))
     }
 
     pub(super) fn remove_livepatch(
         &self,
+        watcher: Watcher<'_>,
         module: &ModuleName,
         deadline: Duration,
     ) -> Result<Value, StepError> {
         let policy = Policy::with_deadline(deadline);
-        patching::remove(self.watcher(), module, &policy, &mut |event| (self.tell)(&Told::Transition(&event)))
+        patching::remove(watcher, module, &policy, &mut |event| (self.tell)(&Told::Transition(&event)))
             .map(|report| receipt(&report))
             .map_err(StepError::doing(format!("disable and unload livepatch {module}")))
     }
@@ -121,7 +139,7 @@ impl Machine<'_> {
             PatchState::Absent => {}
             PatchState::InTransition(_) | PatchState::Settled(Enabled::Disabled) => {
                 // Half gone: take it off to the end, since the kernel enables a livepatch only as it loads.
-                self.remove_livepatch(&patch.module, deadline)?;
+                self.remove_livepatch(self.watcher(), &patch.module, deadline)?;
             }
         }
         self.load_and_await(patch, deadline)
@@ -135,11 +153,15 @@ impl Machine<'_> {
         let what = || format!("load livepatch {} again", patch.module);
         let image = self.payloads.open(&patch.payload).map_err(StepError::doing(what()))?;
         let policy = Policy::with_deadline(deadline);
-        patching::enable(self.watcher(), &patch.module, &image, &policy, &mut |event| {
+        let report = patching::enable(self.watcher(), &patch.module, &image, &policy, &mut |event| {
             (self.tell)(&Told::Transition(&event));
         })
-        .map(|report| receipt(&report))
-        .map_err(StepError::doing(what()))
+        .map_err(StepError::doing(what()))?;
+        if let Err(error) = self.confirm(&patch.module, &Claim::Bytes(patch.payload)) {
+            self.remove_livepatch(self.watcher(), &patch.module, deadline)?;
+            return Err(error);
+        }
+        Ok(receipt(&report))
     }
 
     /// Whether the loaded livepatch of that name has the build-id of these bytes. Somebody else may have
@@ -150,7 +172,7 @@ impl Machine<'_> {
         let Some(loaded) = loaded.into_iter().find(|patch| patch.module == *module) else { return Ok(true) };
         let (Some(found), Some(payload)) = (loaded.identity.build_id, payload) else { return Ok(true) };
         let bytes = self.payloads.read(payload).map_err(StepError::doing(doing()))?;
-        let parsed = patch_tools::module::Module::parse(&bytes).map_err(StepError::doing(doing()))?;
+        let parsed = Module::parse(&bytes).map_err(StepError::doing(doing()))?;
         Ok(parsed.build_id.is_none_or(|ours| ours == found.to_string()))
     }
 }

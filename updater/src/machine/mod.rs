@@ -24,7 +24,7 @@ use crate::crash_guard::GuardBook;
 use crate::host::boot::BootId;
 use crate::host::clock::Clock;
 use crate::host::transition::TransitionEvent;
-use crate::host::{Freezer, LeaseStore, Livepatch, Watcher};
+use crate::host::{Freezer, Interrupt, LeaseStore, Livepatch, Uninterrupted, Watcher};
 use crate::plan::{Action, Undo};
 use crate::runtime::{ConnectionHold, ContainerRuntime, Layers, Limits, Prober, RootfsMounts};
 use crate::store::Payloads;
@@ -72,11 +72,25 @@ pub struct Machine<'a> {
     pub stop_patience: Duration,
     /// Who is told what happens inside a step.
     pub tell: &'a (dyn Fn(&Told<'_>) + Sync),
+    /// Who may end the waits of an action. Undos are not interrupted.
+    pub interrupt: &'a (dyn Interrupt + Sync),
 }
 
 impl Machine<'_> {
+    /// For the way back.
     pub(crate) fn watcher(&self) -> Watcher<'_> {
-        Watcher { livepatch: self.livepatch, freezer: self.freezer, leases: self.leases, clock: self.clock }
+        Watcher {
+            livepatch: self.livepatch,
+            freezer: self.freezer,
+            leases: self.leases,
+            clock: self.clock,
+            interrupt: &Uninterrupted,
+        }
+    }
+
+    /// For the way forward.
+    pub(crate) fn forward_watcher(&self) -> Watcher<'_> {
+        Watcher { interrupt: self.interrupt, ..self.watcher() }
     }
 
     pub(crate) fn guards(&self) -> GuardBook<'_> {
@@ -91,8 +105,12 @@ impl Hands for Machine<'_> {
                 self.arm_crash_guard(module, payload, *window)
             }
             Action::LoadLivepatch { module, payload, .. } => self.load_livepatch(module, payload),
-            Action::AwaitTransition { module, deadline } => self.await_transition(module, *deadline),
-            Action::RemoveLivepatch { module, deadline } => self.remove_livepatch(module, *deadline),
+            Action::AwaitTransition { module, deadline, claim } => {
+                self.await_transition(module, *deadline, claim)
+            }
+            Action::RemoveLivepatch { module, deadline } => {
+                self.remove_livepatch(self.forward_watcher(), module, *deadline)
+            }
             Action::UnpackLayer { layer, format } => self.unpack_layer(layer, *format),
             Action::PrepareRootfs { container, layers, fresh } => {
                 self.prepare_rootfs(at, container, layers, fresh)

@@ -17,7 +17,7 @@ impl Machine<'_> {
     pub(super) fn probe(&self, probe: &SitedProbe) -> Result<Value, StepError> {
         let begun = self.clock.elapsed();
         self.prober
-            .until_ready(&probe.site, &probe.probe)
+            .until_ready(&probe.site, &probe.probe, self.interrupt)
             .map(|asked| json!({ "asked": asked, "took_us": micros(self.clock.elapsed() - begun) }))
             .map_err(StepError::doing("see the probe hold"))
     }
@@ -31,6 +31,9 @@ impl Machine<'_> {
                 self.prober
                     .once(&probe.site, &probe.probe)
                     .map_err(StepError::doing("see the probe hold during the settle time"))?;
+            }
+            if self.interrupt.asked() {
+                return Err(StepError::doing("watch for the settle time")("the operator asked to stop"));
             }
             rounds += 1;
             let left = watch.saturating_sub(self.clock.elapsed() - begun);

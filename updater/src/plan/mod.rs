@@ -15,7 +15,7 @@ pub mod reverse;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use manifests::{KernelRelease, LayerFormat, ModuleName, Probe, Sha256};
+use manifests::{KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, Sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::host::clock::millis;
@@ -137,12 +137,15 @@ pub enum Action {
         kernel: KernelRelease,
     },
     /// Wait until every task runs the patched functions; name and unblock the tasks that hold it back.
+    /// Then see that the kernel patches what was claimed, and nothing else.
     AwaitTransition {
         /// The module.
         module: ModuleName,
         /// Past this time the transition is reversed.
         #[serde(with = "millis")]
         deadline: Duration,
+        /// What it patches.
+        claim: Claim,
     },
     /// Disable a loaded livepatch, wait, unload it.
     RemoveLivepatch {
@@ -340,6 +343,16 @@ pub enum Undo {
         /// Why.
         why: String,
     },
+}
+
+/// What a livepatch must be seen to patch once its transition is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Claim {
+    /// What the manifest says.
+    Manifest(Vec<PatchedObject>),
+    /// What these bytes say, which were held against their manifest when they were first loaded.
+    Bytes(Sha256),
 }
 
 /// A livepatch whose bytes are in the store.

@@ -14,7 +14,7 @@ use manifests::{
 
 use super::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
 use super::{
-    Action, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo,
+    Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo,
 };
 use crate::runtime::{ContainerId, FreshUpper, Topology};
 
@@ -149,7 +149,14 @@ impl<'a> Draft<'a> {
                 Undo::UnloadLivepatch { module: module.clone(), deadline, reload },
             ),
             // The load's undo takes the transition back with the module.
-            (Action::AwaitTransition { module: module.clone(), deadline }, Undo::Nothing),
+            (
+                Action::AwaitTransition {
+                    module: module.clone(),
+                    deadline,
+                    claim: Claim::Manifest(component.patches.clone()),
+                },
+                Undo::Nothing,
+            ),
         ]);
     }
 

@@ -12,7 +12,7 @@ use manifests::KernelRelease;
 
 use super::facts::{ContainerFacts, Settings, Unmet};
 use super::planner::{Fresh, Refusal, layer_directory, take_down};
-use super::{Action, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
+use super::{Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
 use crate::runtime::ContainerId;
 
 /// What a container gets back.
@@ -207,7 +207,10 @@ fn livepatch(
                 },
                 Undo::UnloadLivepatch { module: old.module.clone(), deadline, reload: Vec::new() },
             ),
-            (Action::AwaitTransition { module: old.module, deadline }, Undo::Nothing),
+            (
+                Action::AwaitTransition { module: old.module, deadline, claim: Claim::Bytes(old.payload) },
+                Undo::Nothing,
+            ),
         ]);
     }
     steps

@@ -7,6 +7,7 @@
 //!   cannot make the caller wait, and a full disk cannot lose the message.
 //! - A program that changes a container can be made to hold the host's lock ([`HeldLock`]) for as
 //!   long as it runs, so that nothing else starts when this process dies first.
+//! - A signal to this process's group, such as a Ctrl-C, does not reach the programs.
 //! - A program that must not be killed half-way ([`WhenLate::Leave`]) is left running and reported.
 
 #![expect(clippy::disallowed_methods, reason = "programs are run here, and waited for in real time")]
@@ -15,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -250,7 +252,9 @@ impl<'a> Invocation<'a> {
             let log = format!("/proc/{}/fd/{}", std::process::id(), stderr.as_raw_fd());
             command.args(["--log", &log, "--log-format", "json"]);
         }
-        command.args(&self.args).current_dir("/");
+        // In a process group of its own, so that a Ctrl-C at the terminal is ours to answer and does
+        // not end a dump half-way.
+        command.args(&self.args).current_dir("/").process_group(0);
         command
             .env_clear()
             .env("PATH", SEARCH_PATH)

@@ -47,6 +47,8 @@ use std::time::Duration;
 
 use manifests::{LayerFormat, Probe, Sha256};
 
+use crate::host::Interrupt;
+
 pub use cgroup::{CgroupError, CgroupLimits, CgroupRecord, KnobDifference};
 pub use command::HeldLock;
 pub use container::{
@@ -138,8 +140,14 @@ pub trait RootfsMounts {
 
 /// Probes.
 pub trait Prober {
-    /// Tries until the probe has held often enough in a row; returns how often it was tried.
-    fn until_ready(&self, site: &ProbeSite, probe: &Probe) -> Result<u32, ProbeError>;
+    /// Tries until the probe has held often enough in a row, or somebody asks to stop; returns how
+    /// often it was tried.
+    fn until_ready(
+        &self,
+        site: &ProbeSite,
+        probe: &Probe,
+        interrupt: &dyn Interrupt,
+    ) -> Result<u32, ProbeError>;
 
     /// Tries once.
     fn once(&self, site: &ProbeSite, probe: &Probe) -> Result<(), ProbeError>;

@@ -21,6 +21,7 @@ use super::container::{ExecOutcome, NetworkPlace};
 use super::error::RuntimeError;
 use super::runc::Runc;
 use super::{ContainerRuntime, Prober, netns};
+use crate::host::Interrupt;
 
 /// The longest status line that is read; servers send a few dozen bytes.
 const STATUS_LINE: u64 = 512;
@@ -58,6 +59,14 @@ pub enum ProbeError {
         limit: Duration,
         /// Why the last failing attempt failed.
         source: Option<Box<ProbeError>>,
+    },
+    /// It was to be tried no longer.
+    #[error("`{check}` had been tried {attempts} times when the operator asked to stop")]
+    Interrupted {
+        /// What was tried.
+        check: String,
+        /// How often it was tried.
+        attempts: u32,
     },
     /// A command ended with a failure.
     #[error("`{check}` ended with status {status}, expected 0{}", if .stderr.is_empty() { String::new() } else { format!(": {stderr}") })]
@@ -196,8 +205,13 @@ impl Probes {
 }
 
 impl Prober for Probes {
-    fn until_ready(&self, site: &ProbeSite, probe: &Probe) -> Result<u32, ProbeError> {
-        persist(probe, |limit| self.attempt(site, &probe.check, limit))
+    fn until_ready(
+        &self,
+        site: &ProbeSite,
+        probe: &Probe,
+        interrupt: &dyn Interrupt,
+    ) -> Result<u32, ProbeError> {
+        persist(probe, interrupt, |limit| self.attempt(site, &probe.check, limit))
     }
 
     fn once(&self, site: &ProbeSite, probe: &Probe) -> Result<(), ProbeError> {
@@ -208,6 +222,7 @@ impl Prober for Probes {
 /// Tries until it has held often enough in a row, or its time is over; returns how often it tried.
 fn persist(
     probe: &Probe,
+    interrupt: &dyn Interrupt,
     mut attempt: impl FnMut(Duration) -> Result<(), ProbeError>,
 ) -> Result<u32, ProbeError> {
     let limit = probe.timeout.duration();
@@ -234,6 +249,9 @@ fn persist(
         }
         if held >= probe.successes {
             return Ok(attempts);
+        }
+        if interrupt.asked() {
+            return Err(ProbeError::Interrupted { check: probe.check.to_string(), attempts });
         }
         let left = deadline.saturating_duration_since(Instant::now());
         std::thread::sleep(probe.interval.duration().min(left));
@@ -320,6 +338,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::host::Uninterrupted;
 
     fn probe(yaml: &str) -> Probe {
         serde_yaml::from_str(yaml).unwrap()
@@ -354,7 +373,7 @@ mod tests {
         let probe = probe(&format!(
             "{{kind: http, url: 'http://127.0.0.1:{port}/health?x=1', timeout: 20s, interval: 10ms, successes: 2}}"
         ));
-        assert_eq!(probes().until_ready(&ProbeSite::Host, &probe).unwrap(), 4);
+        assert_eq!(probes().until_ready(&ProbeSite::Host, &probe, &Uninterrupted).unwrap(), 4);
         let requests = thread.join().unwrap();
         assert!(requests[0].starts_with("GET /health?x=1 HTTP/1.1\r\nHost: 127.0.0.1:"), "{}", requests[0]);
     }
@@ -388,7 +407,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let probe = probe(&format!("{{kind: tcp, port: {port}, timeout: 100ms, interval: 10ms}}"));
-        let error = probes().until_ready(&ProbeSite::Host, &probe).unwrap_err();
+        let error = probes().until_ready(&ProbeSite::Host, &probe, &Uninterrupted).unwrap_err();
         let ProbeError::NotReady { held: 0, attempts, source: Some(cause), .. } = error else {
             panic!("{error}")
         };

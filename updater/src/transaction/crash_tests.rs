@@ -15,7 +15,7 @@ use super::journal::{Journal, Origin, TransactionId};
 use super::state::{Cause, Event, Outcome, Phase};
 use crate::baseline::Baseline;
 use crate::host::boot::BootId;
-use crate::host::clock::{Clock, SystemClock};
+use crate::host::clock::{Clock, Interrupt, SystemClock};
 use crate::plan::{Action, LoadedPayload, OnFailure, Plan, Step, Undo};
 
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
@@ -60,6 +60,12 @@ struct At {
 impl Boundaries for At {
     fn reached(&self, _: &Boundary<'_>) -> Onward {
         if self.reached.fetch_add(1, Ordering::SeqCst) == self.at { self.what } else { Onward::Continue }
+    }
+}
+
+impl Interrupt for At {
+    fn asked(&self) -> bool {
+        false
     }
 }
 

@@ -14,7 +14,7 @@ use super::journal::{Journal, JournalError, Recorded, Stored, TransactionId};
 use super::state::{Cause, Event, Impossible, Next, Outcome, Phase, Progress, StepIndex, StepStatus};
 use crate::baseline::BaselineChange;
 use crate::host::boot::BootId;
-use crate::host::clock::Clock;
+use crate::host::clock::{Clock, Interrupt};
 use crate::plan::{Action, Plan, Step};
 
 /// What performs steps: the real host, or a simulated one.
@@ -117,8 +117,8 @@ pub enum Moment {
     AfterRecord,
 }
 
-/// Sees every boundary of a transaction.
-pub trait Boundaries: Sync {
+/// Sees every boundary of a transaction, and may end the waits between two of them.
+pub trait Boundaries: Interrupt + Sync {
     /// Go on, or turn back. Not asked to turn back once the transaction is committed.
     fn reached(&self, boundary: &Boundary<'_>) -> Onward;
 }

@@ -182,3 +182,48 @@ fn a_process_killed_at_any_request_leaves_nothing_frozen_after_resume() {
         assert_eq!(machine.leases().outstanding().unwrap(), [], "killed before request {nth}");
     }
 }
+
+/// Asks to stop at the nth question.
+struct AtQuestion {
+    asked: std::cell::Cell<u32>,
+    nth: u32,
+}
+
+impl Interrupt for AtQuestion {
+    fn asked(&self) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        self.asked.get() >= self.nth
+    }
+}
+
+#[test]
+fn an_operator_who_stops_the_watch_at_any_moment_leaves_nothing_frozen() {
+    let mut interrupted = 0;
+    for nth in 1.. {
+        let machine = FakeMachine::new().with_task("web-1", Leaves::WhenDisturbed);
+        machine.load(&module(), &file()).unwrap();
+        let interrupt = AtQuestion { asked: 0.into(), nth };
+        let watcher = Watcher { interrupt: &interrupt, ..machine.watcher() };
+        let policy = Policy::with_deadline(secs(60));
+        let result = watch(watcher, &module(), Enabled::Enabled, &policy, &mut |_| {});
+        assert_eq!(machine.frozen(), [], "stopped at question {nth}");
+        assert_eq!(machine.leases().outstanding().unwrap(), [], "stopped at question {nth}");
+        match result {
+            Ok(_) => break,
+            Err(TransitionError::Interrupted { .. }) => interrupted += 1,
+            Err(error) => panic!("question {nth}: {error}"),
+        }
+    }
+    assert!(interrupted > 10, "only {interrupted} questions");
+}
+
+#[test]
+fn turning_back_past_the_deadline_is_not_interrupted() {
+    let machine = FakeMachine::new().with_task("web-1", Leaves::Never);
+    machine.load(&module(), &file()).unwrap();
+    let policy = Policy { unblock: Unblock::Never, ..Policy::with_deadline(Duration::ZERO) };
+    let interrupt = AtQuestion { asked: 0.into(), nth: 2 };
+    let watcher = Watcher { interrupt: &interrupt, ..machine.watcher() };
+    let result = watch(watcher, &module(), Enabled::Enabled, &policy, &mut |_| {});
+    assert!(matches!(result, Err(TransitionError::Reversed { .. })), "{result:?}");
+}

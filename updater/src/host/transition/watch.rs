@@ -9,7 +9,7 @@ use super::{
     Freeze, LeftAlone, OnDeadline, Policy, TransitionError, TransitionEvent, TransitionReport, Watcher,
 };
 use crate::host::cgroup::{CgroupOwner, CgroupPath};
-use crate::host::clock::Backoff;
+use crate::host::clock::{Backoff, Uninterrupted};
 use crate::host::error::HostError;
 use crate::host::freezer::hold;
 use crate::host::livepatch::{Blocker, Enabled, PatchState, TaskKind, TaskState};
@@ -24,7 +24,7 @@ const POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mil
 /// Looking for blockers reads a file per task of the host, so it is done less often.
 const LOOK_AGAIN: Duration = Duration::from_millis(700);
 /// How long a group may stand still: stopping takes milliseconds for tasks that can be stopped.
-const HOLD: Duration = Duration::from_secs(2);
+pub(super) const HOLD: Duration = Duration::from_secs(2);
 /// Between two freezes of one group; longer than the kernel's retry, growing to the ceiling.
 const FREEZE_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(10));
 
@@ -36,7 +36,8 @@ const FREEZE_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duratio
 ///
 /// # Errors
 /// [`TransitionError::Reversed`] when the old state is back, [`TransitionError::Stuck`] when neither
-/// state could be reached, [`TransitionError::Overruled`], [`TransitionError::Host`].
+/// state could be reached, [`TransitionError::Interrupted`], [`TransitionError::Overruled`],
+/// [`TransitionError::Host`].
 pub fn watch(
     watcher: Watcher<'_>,
     module: &ModuleName,
@@ -116,6 +117,10 @@ impl Watch<'_, '_> {
                 (found, _) => {
                     return Err(TransitionError::Overruled { module: self.module.clone(), to, found });
                 }
+            }
+            if self.watcher.interrupt.asked() {
+                let module = self.module.clone();
+                return Err(TransitionError::Interrupted { module, waited: self.since_begun() });
             }
             let now = self.watcher.clock.elapsed();
             if now - begun >= limit {
@@ -216,6 +221,7 @@ impl Watch<'_, '_> {
     /// Turns the transition back. `Ok` only if it ended after all while this began.
     fn reverse(mut self, to: Enabled, blockers: Vec<Blocker>) -> Result<TransitionReport, TransitionError> {
         let waited = self.since_begun();
+        self.watcher.interrupt = &Uninterrupted;
         self.tell(|after| TransitionEvent::Reversing { after });
         let back = to.opposite();
         match self.watcher.livepatch.set_enabled(self.module, back) {

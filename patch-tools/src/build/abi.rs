@@ -49,22 +49,22 @@ pub(super) fn compare(
     original: &BTreeMap<String, u32>,
     patched: &BTreeMap<String, u32>,
     shipped: &Exports,
-) -> Result<(), AbiError> {
+) -> Vec<AbiError> {
+    let mut found = Vec::new();
     for (symbol, &original) in original {
-        if let Some(shipped) = shipped.get(symbol).and_then(|export| export.crc)
-            && shipped != original
-        {
-            let (unit, symbol) = (unit.clone(), symbol.clone());
-            return Err(AbiError::NotShipped { unit, symbol, rebuilt: original, shipped });
-        }
-        // A symbol that is no longer exported is the differ's to refuse.
-        if let Some(&patched) = patched.get(symbol)
-            && patched != original
-        {
-            return Err(AbiError::Changed { unit: unit.clone(), symbol: symbol.clone(), original, patched });
+        let (unit, name) = (unit.clone(), symbol.clone());
+        match (shipped.get(symbol).and_then(|export| export.crc), patched.get(symbol)) {
+            (Some(shipped), _) if shipped != original => {
+                found.push(AbiError::NotShipped { unit, symbol: name, rebuilt: original, shipped });
+            }
+            // A symbol that is no longer exported is the differ's to refuse.
+            (_, Some(&patched)) if patched != original => {
+                found.push(AbiError::Changed { unit, symbol: name, original, patched });
+            }
+            _ => {}
         }
     }
-    Ok(())
+    found
 }
 
 #[cfg(test)]
@@ -77,9 +77,9 @@ mod tests {
         let unit = SourcePath::new("fs/namei.c").unwrap();
         let crcs = |crc| BTreeMap::from([("path_get".to_owned(), crc)]);
         let shipped = Exports::from([("path_get".to_owned(), Export { crc: Some(1), namespace: None })]);
-        assert_eq!(compare(&unit, &crcs(1), &crcs(1), &shipped), Ok(()));
-        assert!(matches!(compare(&unit, &crcs(1), &crcs(2), &shipped), Err(AbiError::Changed { .. })));
-        assert!(matches!(compare(&unit, &crcs(2), &crcs(2), &shipped), Err(AbiError::NotShipped { .. })));
-        assert_eq!(compare(&unit, &crcs(2), &BTreeMap::new(), &Exports::new()), Ok(()));
+        assert_eq!(compare(&unit, &crcs(1), &crcs(1), &shipped), []);
+        assert!(matches!(compare(&unit, &crcs(1), &crcs(2), &shipped)[..], [AbiError::Changed { .. }]));
+        assert!(matches!(compare(&unit, &crcs(2), &crcs(2), &shipped)[..], [AbiError::NotShipped { .. }]));
+        assert_eq!(compare(&unit, &crcs(2), &BTreeMap::new(), &Exports::new()), []);
     }
 }

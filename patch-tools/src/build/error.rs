@@ -51,9 +51,6 @@ pub enum BuildError {
     /// A unit does not compile.
     #[error(transparent)]
     Compile(#[from] CompileError),
-    /// An exported symbol would change its type.
-    #[error(transparent)]
-    Abi(#[from] AbiError),
     /// A compiled object cannot be read.
     #[error("the object of {unit} cannot be read")]
     Object {
@@ -141,6 +138,8 @@ pub enum Refusal {
         /// The rule and what broke it.
         refused: Refused,
     },
+    /// The CRC of an exported symbol.
+    Abi(AbiError),
     /// The rebuilt original is not the shipped function.
     NotShipped {
         /// The unit.
@@ -170,6 +169,8 @@ impl Refusal {
     pub fn rule(&self) -> &'static str {
         match self {
             Self::Diff { refused, .. } => refused.reason.id(),
+            Self::Abi(AbiError::Changed { .. }) => "crc-changed",
+            Self::Abi(AbiError::NotShipped { .. }) => "not-the-source",
             Self::NotShipped { .. } => "not-the-shipped-code",
             Self::WrongPosition { .. } => "wrong-position",
         }
@@ -180,6 +181,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Diff { unit, refused } => write!(formatter, "{unit}: {refused}"),
+            Self::Abi(error) => error.fmt(formatter),
             Self::NotShipped { unit, object, function, found } => {
                 write!(formatter, "{unit}: {function} of {object} was not proven to be what runs: ")?;
                 match found {

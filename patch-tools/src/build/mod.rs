@@ -11,15 +11,16 @@
 //! | read the patch, apply it beside the tree | [`patch`], `overlay` |
 //! | find the affected units | [`units`], [`kbuild`] |
 //! | compile them, original and patched | [`compile`], [`abi`] |
-//! | match the originals with the shipped code | [`runpre`] |
+//! | match the originals with the shipped code | [`runpre`], `objects` |
 //! | compare original and patched | [`crate::diff`] |
 //! | link, write the livepatch parts | [`link`], [`crate::klp`] |
 //! | describe the result | [`component`], [`provenance`], [`report`] |
 //! | build again and compare | [`verify`] |
 //!
-//! `pipeline` has the order; [`process`] is the only place that starts programs.
+//! `analysis` has the order up to the comparison, `pipeline` the rest; [`process`] is the only place that starts programs.
 
 pub mod abi;
+mod analysis;
 pub mod cache;
 pub mod compile;
 pub mod component;
@@ -31,6 +32,7 @@ mod jobs;
 pub mod kbuild;
 pub mod kernel;
 pub mod link;
+mod objects;
 mod overlay;
 pub mod packages;
 pub mod patch;
@@ -39,10 +41,12 @@ pub mod process;
 pub mod progress;
 pub mod provenance;
 pub mod report;
+mod request;
 pub mod runpre;
 pub mod tree;
 pub mod units;
 pub mod verify;
 
 pub use error::{BuildError, Refusal};
-pub use pipeline::{Built, PatchInput, Request, build};
+pub use pipeline::{Built, build};
+pub use request::{PatchInput, Request};

@@ -1,6 +1,7 @@
 //! What a build tells while it runs.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// Takes a build's progress. Results are not told here; they are in what the build returns.
 pub trait Progress: Sync {
@@ -46,4 +47,34 @@ impl Progress for Quiet {
     fn step(&self, _: &str) {}
     fn timed(&self, _: Phase, _: Duration) {}
     fn warning(&self, _: &str) {}
+}
+
+/// Measures phases that follow each other.
+pub(super) struct PhaseClock<'a> {
+    pub(super) progress: &'a dyn Progress,
+    started: Instant,
+    phases: BTreeMap<Phase, f64>,
+}
+
+impl<'a> PhaseClock<'a> {
+    pub(super) fn start(progress: &'a dyn Progress) -> Self {
+        Self { progress, started: now(), phases: BTreeMap::new() }
+    }
+
+    pub(super) fn ended(&mut self, phase: Phase) {
+        let took: Duration = self.started.elapsed();
+        self.started = now();
+        self.progress.timed(phase, took);
+        self.phases.insert(phase, took.as_secs_f64());
+    }
+
+    pub(super) fn seconds(self) -> BTreeMap<Phase, f64> {
+        self.phases
+    }
+}
+
+/// The one look at a clock: nothing but progress lines and the report's times depends on it.
+#[allow(clippy::disallowed_methods, reason = "what is measured is reported and not used")]
+fn now() -> Instant {
+    Instant::now()
 }

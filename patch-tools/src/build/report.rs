@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use manifests::{KernelRelease, ModuleName, Sha256};
 use serde::Serialize;
 
-use super::kbuild::UnitCommand;
+use super::analysis::AnalysedUnit;
 use super::progress::Phase;
-use super::runpre::{FunctionMatch, UnitMatch};
+use super::runpre::FunctionMatch;
 use crate::check::Finding;
-use crate::diff::{Report, Verdict};
+use crate::diff::Verdict;
 use crate::module::ObjectName;
 
 /// What a build did.
@@ -59,15 +59,16 @@ pub struct UnitReport {
 }
 
 impl UnitReport {
-    pub(super) fn new(unit: &UnitCommand, matched: &UnitMatch, report: &Report) -> Self {
+    pub(super) fn new(unit: &AnalysedUnit) -> Self {
+        let AnalysedUnit { command, matched, report, .. } = unit;
         let unmatched = matched
             .functions
             .iter()
             .filter(|(_, found)| !matches!(found, FunctionMatch::Same { .. }))
             .map(|(name, found)| (name.clone(), found.to_string()));
         Self {
-            source: unit.source.to_string(),
-            object: unit.owner.object(),
+            source: command.source.to_string(),
+            object: command.owner.object(),
             functions: matched.functions.len(),
             matched: matched.matched(),
             unmatched: unmatched.collect(),

@@ -109,7 +109,7 @@ pub(super) struct Link<'a> {
     pub(super) name: &'a ModuleName,
     pub(super) plan: &'a Plan,
     /// The differ's objects.
-    pub(super) objects: &'a [Vec<u8>],
+    pub(super) objects: &'a [&'a [u8]],
     /// What the kernel exports.
     pub(super) exports: &'a crate::image::Exports,
 }
@@ -150,7 +150,7 @@ impl Link<'_> {
     fn imports(&self, template: &[u8]) -> Result<Imports, LinkError> {
         let mut defined: BTreeSet<String> = ["livepatch_tables".to_owned()].into();
         let mut needed: BTreeSet<String> = BTreeSet::new();
-        let objects = [template].into_iter().chain(self.objects.iter().map(Vec::as_slice));
+        let objects = [template].into_iter().chain(self.objects.iter().copied());
         for object in objects {
             let elf = Elf::parse(object)
                 .map_err(|source| LinkError::Object { what: "an object to link", source })?;

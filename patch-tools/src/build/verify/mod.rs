@@ -13,9 +13,10 @@ use manifests::{Replace, Sha256};
 
 use super::cache::Cache;
 use super::error::BuildError;
-use super::pipeline::{Request, build};
+use super::pipeline::build;
 use super::progress::Progress;
 use super::report::BuildReport;
+use super::request::Request;
 use crate::elf::Malformed;
 use crate::module;
 

@@ -1,0 +1,257 @@
+//! What a patch does to a kernel: the part that building, verifying and linting have in common.
+//!
+//! Two steps. [`Ground`]: the kernel's parts are found, its tree is prepared, the patch is applied in an overlay and
+//! the affected units are known. [`Analysis`]: each unit is compiled twice, the originals are matched with the
+//! shipped code and the versions are compared. What stands against a livepatch is collected here and not an
+//! error; who wants a module asks [`Analysis::accepted`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::cache::{Cache, CacheError};
+use super::compile::Source;
+use super::error::{BuildError, Refusal};
+use super::kbuild::UnitCommand;
+use super::kernel::Kernel;
+use super::objects::ShippedObjects;
+use super::overlay::Overlay;
+use super::patch::Patch;
+use super::progress::{Phase, PhaseClock};
+use super::request::Request;
+use super::runpre::{FunctionMatch, UnitMatch, match_unit};
+use super::tree::Tree;
+use super::units::{self, AffectedUnit, Applied, Search};
+use super::{abi, jobs};
+use crate::diff::{self, Options};
+
+/// A prepared tree with the patch beside it.
+pub(super) struct Ground {
+    pub(super) patches: Vec<Patch>,
+    pub(super) kernel: Kernel,
+    pub(super) tree: Tree,
+    pub(super) applied: Applied,
+    pub(super) overlay: Overlay,
+    pub(super) affected: Vec<AffectedUnit>,
+    work: TempDir,
+}
+
+impl Ground {
+    /// Finds or makes everything that compiling needs.
+    pub(super) fn prepare(
+        cache: &Cache,
+        request: &Request,
+        clock: &mut PhaseClock<'_>,
+    ) -> Result<Self, BuildError> {
+        let patches = request.parse()?;
+        let kernel = Kernel::obtain(cache, &request.kernel, clock.progress)?;
+        clock.ended(Phase::Packages);
+        let tree = Tree::obtain(cache, &kernel.tree, request.jobs, clock.progress)?;
+        clock.ended(Phase::Prepare);
+        let applied = units::apply(&patches, &tree)?;
+        let overlay = Overlay::take(&tree.overlays(), tree.source())?;
+        overlay.change(&applied.contents)?;
+        let search = Search { tree: &tree, overlay: &overlay, jobs: request.jobs, limit: request.unit_limit };
+        let affected = search.run(&applied, clock.progress)?;
+        let work =
+            tempfile::tempdir().map_err(CacheError::io("make a directory in", &std::env::temp_dir()))?;
+        clock.ended(Phase::Units);
+        Ok(Self { patches, kernel, tree, applied, overlay, affected, work })
+    }
+
+    /// A directory for intermediate files.
+    pub(super) fn work(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// The source of the running kernel.
+    pub(super) fn original(&self) -> Source<'_> {
+        Source::original(&self.tree)
+    }
+
+    /// The source with the patch.
+    pub(super) fn patched(&self) -> Source<'_> {
+        Source::patched(&self.tree, &self.overlay)
+    }
+}
+
+/// A unit, compiled twice, matched and compared.
+pub(super) struct AnalysedUnit {
+    pub(super) command: UnitCommand,
+    pub(super) original: Vec<u8>,
+    pub(super) matched: UnitMatch,
+    pub(super) report: diff::Report,
+    /// What the module needs of the patched object; nothing where no code changed.
+    pub(super) carried: Option<Vec<u8>>,
+}
+
+/// What a patch does to a kernel.
+pub(super) struct Analysis<'g> {
+    pub(super) shipped: ShippedObjects<'g>,
+    /// In the order of their names.
+    pub(super) units: Vec<AnalysedUnit>,
+    /// All that stands against a livepatch.
+    pub(super) refusals: Vec<Refusal>,
+}
+
+impl<'g> Analysis<'g> {
+    /// Compiles, matches and compares.
+    pub(super) fn of(
+        ground: &'g Ground,
+        jobs: usize,
+        clock: &mut PhaseClock<'_>,
+    ) -> Result<Self, BuildError> {
+        let names: Vec<&str> = ground.affected.iter().map(|unit| unit.command.source.as_str()).collect();
+        clock.progress.step(&format!("compiling {} original and patched", names.join(", ")));
+        // The image is read meanwhile.
+        let (objects, image) = thread::scope(|scope| {
+            let image = scope.spawn(|| ground.kernel.image());
+            (compile(ground, jobs), image.join())
+        });
+        let objects = objects?;
+        let image = match image {
+            Ok(image) => image?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        clock.ended(Phase::Compile);
+
+        clock.progress.step("matching the originals with the shipped code");
+        let commands = ground.affected.iter().map(|unit| &unit.command);
+        let shipped = ShippedObjects::read(&ground.kernel, image, commands)?;
+        let matches = jobs::map(jobs, &objects, |unit| {
+            match_unit(&unit.original, shipped.of(&unit.command.owner))
+                .map_err(|source| BuildError::Object { unit: unit.command.source.clone(), source })
+        })?;
+        clock.ended(Phase::Match);
+
+        let mut refusals = Vec::new();
+        for unit in &objects {
+            let found =
+                abi::compare(&unit.command.source, &unit.original_crcs, &unit.patched_crcs, image.exports());
+            refusals.extend(found.into_iter().map(Refusal::Abi));
+        }
+        let units = compare(objects, matches, &shipped, &mut refusals)?;
+        clock.ended(Phase::Diff);
+        Ok(Self { shipped, units, refusals })
+    }
+
+    /// Fails if a livepatch cannot carry the change, or if there is nothing to carry.
+    pub(super) fn accepted(&self) -> Result<(), BuildError> {
+        if !self.refusals.is_empty() {
+            return Err(BuildError::Refused { refusals: self.refusals.clone() });
+        }
+        if self.units.iter().all(|unit| unit.carried.is_none()) {
+            let units = self.units.iter().map(|unit| unit.command.source.clone()).collect();
+            return Err(BuildError::Unchanged { units });
+        }
+        Ok(())
+    }
+}
+
+/// A unit, compiled twice.
+struct CompiledUnit {
+    command: UnitCommand,
+    original: Vec<u8>,
+    patched: Vec<u8>,
+    original_crcs: BTreeMap<String, u32>,
+    patched_crcs: BTreeMap<String, u32>,
+}
+
+/// Compiles every unit twice; originals and patched ones are independent jobs.
+fn compile(ground: &Ground, jobs: usize) -> Result<Vec<CompiledUnit>, BuildError> {
+    let sources = [ground.patched(), ground.original()];
+    let tasks: Vec<(Source<'_>, &UnitCommand)> =
+        ground.affected.iter().flat_map(|unit| sources.map(|source| (source, &unit.command))).collect();
+    let mut results = jobs::map(jobs, &tasks, |(source, command)| {
+        let object = source.compile(command, ground.work())?;
+        let exports = memchr::memmem::find(&object, b"__ksymtab_strings").is_some();
+        let crcs = if exports { source.crcs(command, ground.work())? } else { BTreeMap::new() };
+        Ok::<_, BuildError>((object, crcs))
+    })?
+    .into_iter();
+    let mut units = Vec::new();
+    for unit in &ground.affected {
+        let (Some((patched, patched_crcs)), Some((original, original_crcs))) =
+            (results.next(), results.next())
+        else {
+            unreachable!("there are two tasks for each unit");
+        };
+        let command = unit.command.clone();
+        units.push(CompiledUnit { command, original, patched, original_crcs, patched_crcs });
+    }
+    Ok(units)
+}
+
+fn compare(
+    units: Vec<CompiledUnit>,
+    matches: Vec<UnitMatch>,
+    shipped: &ShippedObjects<'_>,
+    refusals: &mut Vec<Refusal>,
+) -> Result<Vec<AnalysedUnit>, BuildError> {
+    let failed = |unit: &CompiledUnit| {
+        let unit = unit.command.source.clone();
+        move |source| BuildError::Diff { unit, source }
+    };
+    let mut provided = BTreeSet::new();
+    if units.len() > 1 {
+        for unit in &units {
+            provided.extend(diff::new_globals(&unit.original, &unit.patched).map_err(failed(unit))?);
+        }
+    }
+    let mut analysed = Vec::new();
+    for (unit, matched) in units.into_iter().zip(matches) {
+        let options = Options {
+            object: unit.command.owner.object(),
+            symbols: Some(&shipped.symbols),
+            provided: provided.clone(),
+            addresses: matched.addresses.clone(),
+        };
+        let found = diff::compare(&unit.original, &unit.patched, &options).map_err(failed(&unit))?;
+        let report = found.report().clone();
+        let source = &unit.command.source;
+        refusals.extend(
+            report
+                .refused
+                .iter()
+                .map(|refused| Refusal::Diff { unit: source.clone(), refused: refused.clone() }),
+        );
+        for function in &report.functions {
+            refusals.extend(not_proven(&unit.command, &matched, function, shipped));
+        }
+        let CompiledUnit { command, original, .. } = unit;
+        analysed.push(AnalysedUnit { command, original, matched, report, carried: found.into_object() });
+    }
+    Ok(analysed)
+}
+
+/// Why a function must not be replaced: its original is not the shipped one, or the position that the module
+/// would name is another function of the same name.
+fn not_proven(
+    unit: &UnitCommand,
+    matched: &UnitMatch,
+    function: &diff::Replacement,
+    shipped: &ShippedObjects<'_>,
+) -> Option<Refusal> {
+    let refusal = |found: FunctionMatch| {
+        let object = unit.owner.object();
+        let (unit, function) = (unit.source.clone(), function.name.clone());
+        Some(Refusal::NotShipped { unit, object, function, found })
+    };
+    match matched.functions.get(&function.name) {
+        Some(FunctionMatch::Same { address }) => {
+            let places = shipped.of(&unit.owner).named(&function.name);
+            let named = places.get(function.sympos.saturating_sub(1) as usize);
+            let unique = function.sympos != 0 || places.len() == 1;
+            (named != Some(address) || !unique).then(|| Refusal::WrongPosition {
+                unit: unit.source.clone(),
+                function: function.name.clone(),
+                sympos: function.sympos,
+                address: *address,
+            })
+        }
+        Some(found) => refusal(found.clone()),
+        None => refusal(FunctionMatch::Absent),
+    }
+}

@@ -14,12 +14,17 @@ use manifests::text::shown;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    let json = arguments.json();
     // The panic hook has already printed where; the caller's script needs the code for "bug".
     let outcome = catch_unwind(AssertUnwindSafe(|| cli::run(arguments)));
     match outcome {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(failure)) => {
             report(&failure);
+            // Who reads JSON gets one object in any case; the lines above are for the log.
+            if json && let Err(failure) = cli::print_json_failure(&failure) {
+                report(&failure);
+            }
             failure.exit.into()
         }
         Err(_) => {

@@ -43,6 +43,20 @@ pub enum AbiError {
     },
 }
 
+impl AbiError {
+    /// The unit.
+    pub fn unit(&self) -> &SourcePath {
+        let (Self::NotShipped { unit, .. } | Self::Changed { unit, .. }) = self;
+        unit
+    }
+
+    /// The exported symbol.
+    pub fn symbol(&self) -> &str {
+        let (Self::NotShipped { symbol, .. } | Self::Changed { symbol, .. }) = self;
+        symbol
+    }
+}
+
 /// Compares the CRCs of one unit.
 pub(super) fn compare(
     unit: &SourcePath,

@@ -83,6 +83,8 @@ pub(super) struct AnalysedUnit {
     pub(super) original: Vec<u8>,
     pub(super) matched: UnitMatch,
     pub(super) report: diff::Report,
+    /// For each changed function the first difference.
+    pub(super) explanations: Vec<diff::Explanation>,
     /// What the module needs of the patched object; nothing where no code changed.
     pub(super) carried: Option<Vec<u8>>,
 }
@@ -210,6 +212,7 @@ fn compare(
         };
         let found = diff::compare(&unit.original, &unit.patched, &options).map_err(failed(&unit))?;
         let report = found.report().clone();
+        let explanations = found.explanations().to_vec();
         let source = &unit.command.source;
         refusals.extend(
             report
@@ -221,7 +224,8 @@ fn compare(
             refusals.extend(not_proven(&unit.command, &matched, function, shipped));
         }
         let CompiledUnit { command, original, .. } = unit;
-        analysed.push(AnalysedUnit { command, original, matched, report, carried: found.into_object() });
+        let carried = found.into_object();
+        analysed.push(AnalysedUnit { command, original, matched, report, explanations, carried });
     }
     Ok(analysed)
 }

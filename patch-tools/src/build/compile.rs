@@ -146,6 +146,17 @@ impl<'a> Source<'a> {
         Ok(content)
     }
 
+    /// Compiles a unit with the types that it uses as debug data, to be read and not to be linked.
+    pub(super) fn compile_with_types(self, unit: &UnitCommand, work: &Path) -> Result<Vec<u8>, CompileError> {
+        // Where variables are is of no interest and costs most of the time.
+        const TYPES: [&str; 4] = ["-g", "-gz=none", "-gno-variable-location-views", "-fno-var-tracking"];
+        let directory = tempfile::tempdir_in(work).map_err(CacheError::io("make a directory in", work))?;
+        let object = directory.path().join("unit.o");
+        let compiler = self.compiler(unit)?.args(TYPES).args(["-c", "-o"]).arg(&object);
+        compiler.arg(self.root().join(&unit.source)).run().map_err(|source| self.failed(unit, source))?;
+        Ok(fs::read(&object).map_err(CacheError::io("read", &object))?)
+    }
+
     /// Runs the preprocessor alone and returns its output.
     pub(super) fn preprocess(self, unit: &UnitCommand, flags: &[&str]) -> Result<Vec<u8>, CompileError> {
         let compiler = self.compiler(unit)?.args(flags).arg("-E").arg(self.root().join(&unit.source));

@@ -16,6 +16,7 @@
 //! | link, write the livepatch parts | [`link`], [`crate::klp`] |
 //! | describe the result | [`component`], [`provenance`], [`report`] |
 //! | build again and compare | [`verify`] |
+//! | find what a reviewer should look at | [`lint`] |
 //!
 //! `analysis` has the order up to the comparison, `pipeline` the rest; [`process`] is the only place that starts programs.
 
@@ -32,6 +33,7 @@ mod jobs;
 pub mod kbuild;
 pub mod kernel;
 pub mod link;
+pub mod lint;
 mod objects;
 mod overlay;
 pub mod packages;

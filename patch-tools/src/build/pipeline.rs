@@ -24,7 +24,7 @@ use super::report::{BuildReport, UnitReport};
 use super::request::{PatchInput, Request};
 use crate::check::{Finding, KernelFacts, ObjectFacts, Severity, check};
 use crate::diff::CallbackKind;
-use crate::module::{Layout, Module, ObjectName};
+use crate::module::{Module, ObjectName};
 
 /// What came of it.
 #[derive(Debug, Clone)]
@@ -125,7 +125,7 @@ fn prove(
     analysis: &Analysis<'_>,
 ) -> Result<Vec<Finding>, BuildError> {
     let image = analysis.shipped.image;
-    let layout = image.livepatch_layout().ok().flatten().unwrap_or_else(Layout::default);
+    let layout = image.livepatch_layout().ok().flatten().unwrap_or_default();
     let read = Module::parse_with(module, &layout).map_err(BuildError::Unreadable)?;
     let claimed: BTreeSet<(String, String, u64)> = read
         .objects()

@@ -47,7 +47,7 @@ pub(crate) struct Args {
     effort: EffortArgs,
     /// Print JSON, and no progress
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Which kernel.
@@ -81,14 +81,21 @@ pub(crate) struct EffortArgs {
     max_units: usize,
 }
 
-/// What was written.
+/// What was written, and what it is.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
+    schema: u32,
+    files: Files,
+    #[serde(flatten)]
+    report: &'a BuildReport,
+}
+
+/// Where it was written to.
+#[derive(Debug, Serialize)]
+struct Files {
     module: PathBuf,
     component: PathBuf,
     provenance: PathBuf,
-    #[serde(flatten)]
-    report: &'a BuildReport,
 }
 
 /// A file that cannot be read or written.
@@ -205,12 +212,11 @@ fn write<'a>(built: &'a Built, directory: &Path) -> Result<Written<'a>, Failure>
     let mut provenance =
         serde_json::to_string_pretty(&built.provenance).map_err(|error| Failure::new(Exit::Bug, error))?;
     provenance.push('\n');
-    Ok(Written {
-        module: put(built.file.as_str().to_owned(), &built.module)?,
-        component: put(format!("{stem}.component.yaml"), component.as_bytes())?,
-        provenance: put(format!("{stem}.intoto.json"), provenance.as_bytes())?,
-        report: &built.report,
-    })
+    // The module last: where it is, what describes it is, too.
+    let component = put(format!("{stem}.component.yaml"), component.as_bytes())?;
+    let provenance = put(format!("{stem}.intoto.json"), provenance.as_bytes())?;
+    let module = put(built.file.as_str().to_owned(), &built.module)?;
+    Ok(Written { schema: 1, files: Files { module, component, provenance }, report: &built.report })
 }
 
 fn describe(written: &Written<'_>) -> String {
@@ -231,7 +237,8 @@ fn describe(written: &Written<'_>) -> String {
         "{GREEN}built{RESET} in {seconds:.1} s, {} bytes, sha256 {}",
         report.size, report.sha256
     );
-    for path in [&written.module, &written.component, &written.provenance] {
+    let Files { module, component, provenance } = &written.files;
+    for path in [module, component, provenance] {
         let _ = writeln!(text, "  {}", path.display());
     }
     text

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     root: PathBuf,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     output: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     /// Show for each changed function the first instruction that differs
     #[arg(long)]
     why: bool,

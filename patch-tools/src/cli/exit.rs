@@ -27,6 +27,22 @@ pub(crate) enum Exit {
     Bug = 70,
 }
 
+impl Exit {
+    /// The word for it in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Refused => "refused",
+            Self::NotAuthentic => "not-authentic",
+            Self::Busy => "busy",
+            Self::NeedsOperator => "needs-operator",
+            Self::Bug => "bug",
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         ExitCode::from(exit as u8)
@@ -53,6 +69,25 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl Failure {
+    /// The failure for a program that reads JSON, with the same keys as those of `update`.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let mut causes = Vec::new();
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        serde_json::json!({
+            "error": self.error.to_string(),
+            "causes": causes,
+            "exit": self.exit as u8,
+            "kind": self.exit.name(),
+            "next": self.hint,
+        })
     }
 }
 

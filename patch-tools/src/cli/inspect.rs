@@ -23,7 +23,7 @@ pub(crate) struct Args {
     module: PathBuf,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {

@@ -10,6 +10,7 @@ mod diff;
 pub(crate) mod exit;
 mod file;
 mod inspect;
+mod lint;
 mod output;
 mod progress;
 mod sign;
@@ -35,6 +36,27 @@ enum Command {
     Diff(diff::Args),
     Build(build::Args),
     Verify(verify::Args),
+    Lint(lint::Args),
+}
+
+impl Arguments {
+    /// Whether the caller is a program that reads JSON.
+    pub(crate) fn json(&self) -> bool {
+        match &self.command {
+            Command::Inspect(args) => args.json,
+            Command::Check(args) => args.json,
+            Command::Sign(args) => args.json,
+            Command::Diff(args) => args.json,
+            Command::Build(args) => args.json,
+            Command::Verify(args) => args.json,
+            Command::Lint(args) => args.json,
+        }
+    }
+}
+
+/// Prints a failure as the one JSON object that a program gets instead of a result.
+pub(crate) fn print_json_failure(failure: &Failure) -> Result<(), Failure> {
+    output::print_json(&failure.to_json())
 }
 
 /// Runs the chosen subcommand.
@@ -46,5 +68,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Diff(args) => diff::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Lint(args) => lint::run(&args),
     }
 }

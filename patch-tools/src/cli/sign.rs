@@ -37,7 +37,7 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Why nothing was signed.

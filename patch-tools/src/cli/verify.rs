@@ -31,7 +31,7 @@ pub(crate) struct Args {
     effort: EffortArgs,
     /// Print JSON, and no progress
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {

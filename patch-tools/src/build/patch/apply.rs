@@ -40,9 +40,21 @@ fn list(lines: &[usize]) -> String {
     lines.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
-pub(super) fn hunks(path: &SourcePath, hunks: &[Hunk], old: &[u8]) -> Result<Vec<u8>, ApplyError> {
+/// A file with its hunks in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The new content.
+    pub content: Vec<u8>,
+    /// Lines of the old file that go, from 0.
+    pub removed: Vec<usize>,
+    /// Lines of the new file that came, from 0.
+    pub added: Vec<usize>,
+}
+
+pub(super) fn hunks(path: &SourcePath, hunks: &[Hunk], old: &[u8]) -> Result<Placed, ApplyError> {
     let old: Vec<&[u8]> = old.split_inclusive(|byte| *byte == b'\n').collect();
-    let mut new = Vec::new();
+    let mut new: Vec<&[u8]> = Vec::new();
+    let (mut removed, mut added) = (Vec::new(), Vec::new());
     let mut taken = 0;
     let mut offset = 0isize;
     for (index, hunk) in hunks.iter().enumerate() {
@@ -53,16 +65,27 @@ pub(super) fn hunks(path: &SourcePath, hunks: &[Hunk], old: &[u8]) -> Result<Vec
         let at = place(&old, taken, &wanted, expected)
             .map_err(|miss| miss.named(path, index + 1, &old, &wanted, expected))?;
         offset = at as isize - stated as isize;
-        new.extend(old[taken..at].concat());
+        new.extend(&old[taken..at]);
+        taken = at;
         for line in &hunk.lines {
-            if let Line::Context(text) | Line::Added(text) = line {
-                new.extend_from_slice(text);
+            match line {
+                Line::Context(text) => {
+                    taken += 1;
+                    new.push(text);
+                }
+                Line::Removed(_) => {
+                    removed.push(taken);
+                    taken += 1;
+                }
+                Line::Added(text) => {
+                    added.push(new.len());
+                    new.push(text);
+                }
             }
         }
-        taken = at + wanted.len();
     }
-    new.extend(old[taken..].concat());
-    Ok(new)
+    new.extend(&old[taken..]);
+    Ok(Placed { content: new.concat(), removed, added })
 }
 
 enum Miss {
@@ -130,7 +153,7 @@ mod tests {
     fn patched(hunks: &str, old: &str) -> Result<String, String> {
         let patch = Patch::parse(format!("--- a/f.c\n+++ b/f.c\n{hunks}").as_bytes()).unwrap();
         let new = patch.files[0].apply(old.as_bytes()).map_err(|error| error.to_string())?;
-        Ok(String::from_utf8(new).unwrap())
+        Ok(String::from_utf8(new.content).unwrap())
     }
 
     #[test]
@@ -161,5 +184,14 @@ mod tests {
     #[test]
     fn an_insertion_into_an_empty_file_makes_it() {
         assert_eq!(patched("@@ -0,0 +1,2 @@\n+a\n+b\n", "").as_deref(), Ok("a\nb\n"));
+    }
+
+    #[test]
+    fn placed_hunks_tell_which_lines_go_and_come() {
+        let text = b"--- a/f.c\n+++ b/f.c\n@@ -1,3 +1,4 @@\n a\n-b\n+B\n+BB\n c\n";
+        let patch = Patch::parse(text).unwrap();
+        let placed = patch.files[0].apply(b"0\na\nb\nc\n").unwrap();
+        assert_eq!((placed.removed, placed.added), (vec![2], vec![2, 3]));
+        assert_eq!(placed.content, b"0\na\nB\nBB\nc\n");
     }
 }

@@ -16,7 +16,7 @@ mod path;
 
 use std::ops::Range;
 
-pub use apply::ApplyError;
+pub use apply::{ApplyError, Placed};
 pub use parse::ParseError;
 pub use path::SourcePath;
 
@@ -82,7 +82,7 @@ impl Patch {
 
 impl FileChange {
     /// The file's new content, from its old one.
-    pub fn apply(&self, old: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    pub fn apply(&self, old: &[u8]) -> Result<Placed, ApplyError> {
         apply::hunks(&self.path, &self.hunks, old)
     }
 }

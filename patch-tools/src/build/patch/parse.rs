@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(patch.subject.as_deref(), Some("fs: check the length"));
         assert_eq!(patch.cves, ["CVE-2026-0001"]);
         assert_eq!(patch.files.len(), 1);
-        assert_eq!(patch.files[0].apply(b"one\ntwo\n").unwrap(), b"one\nTWO\n");
+        assert_eq!(patch.files[0].apply(b"one\ntwo\n").unwrap().content, b"one\nTWO\n");
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
         let text = "--- linux/fs/x.c\t2020-01-01\n+++ new/fs/x.c\t2020-01-02\n@@ -1 +1 @@\n-a\n+b\n\\ No newline at end of file\n";
         let patch = Patch::parse(text.as_bytes()).unwrap();
         assert_eq!(patch.files[0].path.as_str(), "fs/x.c");
-        assert_eq!(patch.files[0].apply(b"a\n").unwrap(), b"b");
+        assert_eq!(patch.files[0].apply(b"a\n").unwrap().content, b"b");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::compile::{CompileError, Source};
 use super::jobs;
 use super::kbuild::{KbuildError, Owner, UnitCommand, UnitMap};
 use super::overlay::Overlay;
-use super::patch::{ApplyError, ChangeKind, Patch, SourcePath};
+use super::patch::{ApplyError, ChangeKind, Patch, Placed, SourcePath};
 use super::progress::Progress;
 use super::tree::{Tree, TreeError};
 
@@ -131,12 +131,25 @@ pub(super) struct Applied {
     pub(super) contents: Vec<(SourcePath, Option<Vec<u8>>)>,
     /// Files that are no part of the kernel.
     pub(super) left_out: Vec<SourcePath>,
+    /// What each patch did to each file, in order.
+    pub(super) steps: Vec<Step>,
+}
+
+/// What one patch does to one file.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) path: SourcePath,
+    /// The content before; empty if the file is new.
+    pub(super) old: Vec<u8>,
+    /// The content after, and which lines differ.
+    pub(super) new: Placed,
 }
 
 /// Applies patches, one after the other, to a tree's files in memory.
 pub(super) fn apply(patches: &[Patch], tree: &Tree) -> Result<Applied, UnitsError> {
     let mut contents: BTreeMap<SourcePath, Option<Vec<u8>>> = BTreeMap::new();
     let mut left_out = BTreeSet::new();
+    let mut steps = Vec::new();
     for change in patches.iter().flat_map(|patch| &patch.files) {
         let path = &change.path;
         match kind(path) {
@@ -154,19 +167,18 @@ pub(super) fn apply(patches: &[Patch], tree: &Tree) -> Result<Applied, UnitsErro
             None if file.is_file() => Some(fs::read(&file).map_err(CacheError::io("read", &file))?),
             None => None,
         };
-        let new = match (change.kind, old) {
+        let old = match (change.kind, old) {
             (ChangeKind::Created, Some(_)) => return Err(UnitsError::FileExists { path: path.clone() }),
-            (ChangeKind::Created, None) => Some(change.apply(&[])?),
+            (ChangeKind::Created, None) => Vec::new(),
             (_, None) => return Err(UnitsError::NoFile { path: path.clone() }),
-            (ChangeKind::Modified, Some(old)) => Some(change.apply(&old)?),
-            (ChangeKind::Deleted, Some(old)) => {
-                change.apply(&old)?;
-                None
-            }
+            (_, Some(old)) => old,
         };
-        contents.insert(path.clone(), new);
+        let new = change.apply(&old)?;
+        contents.insert(path.clone(), (change.kind != ChangeKind::Deleted).then(|| new.content.clone()));
+        steps.push(Step { path: path.clone(), old, new });
     }
-    Ok(Applied { contents: contents.into_iter().collect(), left_out: left_out.into_iter().collect() })
+    let (contents, left_out) = (contents.into_iter().collect(), left_out.into_iter().collect());
+    Ok(Applied { contents, left_out, steps })
 }
 
 enum Kind {

@@ -6,6 +6,8 @@ use crate::config::ConfigError;
 use crate::engine::{Driven, EngineError};
 use crate::exit::{Exit, Failure, State};
 use crate::lock::LockError;
+use crate::runtime::RuntimeError;
+use crate::runtime::command::CommandError;
 use crate::store::StoreError;
 use crate::transaction::driver::Reached;
 use crate::transaction::journal::{JournalError, Stored};
@@ -13,12 +15,12 @@ use crate::transaction::state::{Outcome, Phase};
 use crate::trust::TrustError;
 
 /// The configuration cannot be used.
-pub(super) fn config(error: ConfigError) -> Failure {
+pub(crate) fn config(error: ConfigError) -> Failure {
     Failure::new(Exit::Usage, error).next("mend the file, or remove it to use the defaults")
 }
 
 /// A manifest that is not acted upon, or a policy that cannot be used.
-pub(super) fn trust(error: TrustError) -> Failure {
+pub(crate) fn trust(error: TrustError) -> Failure {
     match &error {
         TrustError::Read { what, .. } => {
             let next = format!("give the path of a {what} that you can read");
@@ -87,7 +89,7 @@ fn next_for(refusal: &VerifyError) -> &'static str {
 }
 
 /// An operation that did not come to a result.
-pub(super) fn engine(error: EngineError) -> Failure {
+pub(crate) fn engine(error: EngineError) -> Failure {
     match &error {
         EngineError::NotRoot => {
             let found = format!("effective user {}", nix::unistd::geteuid());
@@ -124,6 +126,11 @@ pub(super) fn engine(error: EngineError) -> Failure {
         EngineError::Journal(_) => {
             Failure::new(Exit::Refused, error).next("see that the store is writable and its disk is not full")
         }
+        EngineError::Runtime(RuntimeError::List { source: CommandError::Missing { .. } }) => {
+            Failure::new(Exit::Refused, error)
+                .because("runc, whose containers the manifest may concern", "none")
+                .next("install runc and criu on this host")
+        }
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
         _ => Failure::new(Exit::Refused, error),
     }
@@ -133,7 +140,7 @@ const PAYLOADS: &str =
     "fetch the payloads again and put them beside the manifest, or name their folder with --payloads";
 
 /// The transaction was driven as far as it goes; a plain success is `Ok`.
-pub(super) fn driven(driven: &Driven, stored: &Stored) -> Result<(), Failure> {
+pub(crate) fn driven(driven: &Driven, stored: &Stored) -> Result<(), Failure> {
     let why = driven
         .first_error
         .as_ref()

@@ -4,7 +4,7 @@
 //! or with `--json` as one JSON object a line; errors are values of [`Failure`], printed once by `main`.
 
 mod apply;
-mod failures;
+pub(crate) mod failures;
 mod history;
 mod key;
 mod plan;

@@ -5,7 +5,6 @@ use std::path::Path;
 use manifests::{Manifest, Verified};
 
 use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
-use crate::host::Clock;
 use crate::plan::Plan;
 use crate::plan::planner;
 use crate::transaction::journal::{Origin, TransactionId};
@@ -63,14 +62,14 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
-        self.journal().begin(id, origin, plan, self.clock.now())?;
+        self.journal().begin(id, origin, plan, self.host.clock.now())?;
         begun(id, plan);
         let stored = self.journal().transaction(id.as_str())?;
         self.drive(adapters, stored, Drive::Begin, listeners)
     }
 
     pub(super) fn new_id(&self) -> TransactionId {
-        let now = self.clock.now();
+        let now = self.host.clock.now();
         // Two transactions of a host cannot begin in the same microsecond: each holds the host's lock.
         TransactionId::new(now, now.subsec_nanosecond().unsigned_abs() / 1000)
     }

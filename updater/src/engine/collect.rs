@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use super::{Engine, EngineError};
 use crate::baseline::Baseline;
-use crate::host::Clock;
 use crate::plan::{Action, Undo};
 use crate::runtime::Topology;
 use crate::transaction::journal::Stored;
@@ -66,7 +65,7 @@ impl Engine {
     /// Whether a transaction ended longer ago than checkpoints are kept.
     fn is_over(&self, stored: &Stored) -> bool {
         stored.events.last().is_some_and(|last| {
-            let age = self.clock.now().duration_since(last.at);
+            let age = self.host.clock.now().duration_since(last.at);
             !age.is_negative() && age.unsigned_abs() >= self.config.checkpoint_retention
         })
     }

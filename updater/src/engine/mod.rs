@@ -1,15 +1,17 @@
 //! Whole operations on this host: what the subcommands and the agent call.
 //!
+//! - [`host`]: the adapters that it works with
 //! - [`survey`]: fills the planner's facts from the running host
 //! - [`apply`], [`rollback`]: begin a transaction and drive it
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`status`], [`story`]: what is, and what was
 //! - [`collect`]: remove what nobody needs any more
 //!
-//! An [`Engine`] owns the real adapters and the journal. Operations that change the host hold the host lock.
+//! An [`Engine`] owns a [`Host`] and the journal. Operations that change the host hold the host lock.
 
 pub mod apply;
 pub mod collect;
+pub mod host;
 pub mod resume;
 pub mod rollback;
 pub mod status;
@@ -21,22 +23,16 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use self::host::{Connected, Host};
 use crate::config::Config;
+use crate::host::HostError;
 use crate::host::guard::LoadFate;
-use crate::host::survival;
-use crate::host::sysfs::Roots;
-use crate::host::{
-    BootId, CgroupFreezer, HostError, KnownContainer, LeaseStore, Sysfs, SystemClock, boot_id,
-};
 use crate::lock::{HostLock, LockError};
 use crate::machine::{Machine, Told};
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
 use crate::runtime::command::HeldLock;
-use crate::runtime::{
-    CgroupLimits, ContainerRuntime as _, LayerStore, NftHold, OverlayMounts, ProbeError, Probes, RootfsError,
-    Runc, RuntimeError,
-};
+use crate::runtime::{ProbeError, RootfsError, RuntimeError};
 use crate::store::{Payloads, StoreError};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
 use crate::transaction::journal::{Journal, JournalError, Stored, TransactionId};
@@ -143,32 +139,20 @@ pub struct Listeners<'a> {
     pub boundaries: &'a dyn Boundaries,
 }
 
-/// The real host.
+/// Operations on one host.
 pub struct Engine {
     config: Config,
     journal: Mutex<Journal>,
-    boot_id: BootId,
-    clock: SystemClock,
-    freezer: CgroupFreezer,
-    leases: LeaseStore,
-    mounts: OverlayMounts,
-    hold: NftHold,
-    limits: CgroupLimits,
-    layers: LayerStore,
     payloads: Payloads,
+    host: Host,
 }
 
-/// The adapters that know which containers run, and whose children may hold the host lock.
+/// What one operation acts through.
 struct Adapters {
-    livepatch: Sysfs,
-    runtime: Runc,
-    probes: Probes,
+    on: Connected,
     /// Held for as long as the adapters are there; `None` for looking only.
     _lock: Option<HostLock>,
 }
-
-/// Freeze leases do not outlive the boot, and neither does this directory.
-const LEASES: &str = "/run/update/frozen";
 
 impl Engine {
     /// Open the host's store and adapters, as root.
@@ -184,20 +168,17 @@ impl Engine {
             .mode(0o700)
             .create(&config.store)
             .map_err(|source| EngineError::Store { path: config.store.clone(), source })?;
+        let host = Host::running(&config)?;
+        Self::with(config, host)
+    }
+
+    /// The engine of this host, whose store is there.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`].
+    pub fn with(config: Config, host: Host) -> Result<Self, EngineError> {
         let journal = Mutex::new(Journal::open(&config.store)?);
-        Ok(Self {
-            boot_id: boot_id()?,
-            clock: SystemClock,
-            freezer: CgroupFreezer::new("/sys/fs/cgroup"),
-            leases: LeaseStore::new(LEASES),
-            mounts: OverlayMounts,
-            hold: NftHold,
-            limits: CgroupLimits::default(),
-            layers: LayerStore::new(config.store.join("layers")),
-            payloads: Payloads::new(&config.store),
-            journal,
-            config,
-        })
+        Ok(Self { payloads: Payloads::new(&config.store), journal, config, host })
     }
 
     /// The settings in force.
@@ -217,7 +198,7 @@ impl Engine {
         }
         match self.guards().records() {
             Ok(records) if records.iter().any(|record| record.fate == LoadFate::Unknown) => {
-                if let Err(error) = survival::schedule() {
+                if let Err(error) = (self.host.schedule)() {
                     tracing::warn!(%error, "nobody will note that this host survives its livepatches");
                 }
             }
@@ -232,7 +213,7 @@ impl Engine {
 
     /// Adapters for looking.
     fn look(&self) -> Result<Adapters, EngineError> {
-        self.adapters(Runc::new(&self.config.runc_root), None)
+        Ok(Adapters { on: (self.host.connect)(None)?, _lock: None })
     }
 
     /// Hold the host, or say who does; adapters for changing it.
@@ -240,20 +221,7 @@ impl Engine {
         let lock = HostLock::take(&self.config.store, purpose)?;
         let shared = HeldLock::share(lock.shared_with_children())
             .map_err(|source| LockError::Unusable { path: self.config.store.join("lock"), source })?;
-        self.adapters(Runc::new(&self.config.runc_root).holding(shared), Some(lock))
-    }
-
-    fn adapters(&self, runtime: Runc, lock: Option<HostLock>) -> Result<Adapters, EngineError> {
-        let known = runtime.list()?.into_iter().filter_map(|container| {
-            let cgroup = container.cgroup?.to_str()?.parse().ok()?;
-            Some(KnownContainer { id: container.id.as_str().parse().ok()?, cgroup })
-        });
-        Ok(Adapters {
-            livepatch: Sysfs::new(Roots::default(), known.collect())?,
-            probes: Probes::new(Runc::new(&self.config.runc_root)),
-            runtime,
-            _lock: lock,
-        })
+        Ok(Adapters { on: (self.host.connect)(Some(shared))?, _lock: Some(lock) })
     }
 
     /// Nothing new begins while something old is half-way.
@@ -266,19 +234,19 @@ impl Engine {
 
     fn machine<'a>(&'a self, adapters: &'a Adapters, listeners: &Listeners<'a>) -> Machine<'a> {
         Machine {
-            livepatch: &adapters.livepatch,
-            freezer: &self.freezer,
-            leases: &self.leases,
-            runtime: &adapters.runtime,
-            mounts: &self.mounts,
-            hold: &self.hold,
-            limits: &self.limits,
-            prober: &adapters.probes,
-            layers: &self.layers,
+            livepatch: &*adapters.on.livepatch,
+            freezer: &*self.host.freezer,
+            leases: &self.host.leases,
+            runtime: &*adapters.on.runtime,
+            mounts: &*self.host.mounts,
+            hold: &*self.host.hold,
+            limits: &*self.host.limits,
+            prober: &*adapters.on.prober,
+            layers: &*self.host.layers,
             payloads: &self.payloads,
             journal: &self.journal,
-            clock: &self.clock,
-            boot_id: &self.boot_id,
+            clock: &*self.host.clock,
+            boot_id: &self.host.boot_id,
             store: self.config.store.clone(),
             stop_patience: self.config.stop_patience,
             tell: listeners.told,
@@ -300,8 +268,8 @@ impl Engine {
             journal: &self.journal,
             hands: &machine,
             boundaries: listeners.boundaries,
-            clock: &self.clock,
-            boot_id: &self.boot_id,
+            clock: &*self.host.clock,
+            boot_id: &self.host.boot_id,
             listener: listeners.event,
         };
         let reached = match how {
@@ -319,3 +287,6 @@ enum Drive {
     Begin,
     Resume,
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,10 +11,10 @@ use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
 use crate::baseline::{Baseline, Livepatch, Rootfs};
 use crate::crash_guard::{GuardBook, Quarantined};
 use crate::host::guard::{LoadFate, LoadRecord};
-use crate::host::{Clock, Enabled, PatchState};
+use crate::host::{Enabled, PatchState};
 use crate::machine::Machine;
 use crate::plan::LoadedPayload;
-use crate::runtime::{ContainerRuntime, ContainerStatus, RootfsMounts, Topology};
+use crate::runtime::{ContainerStatus, Topology};
 use crate::transaction::driver::Reached;
 
 /// What a resume found and did.
@@ -84,15 +84,15 @@ impl Engine {
     /// things is in the report.
     pub fn resume(&self, listeners: &Listeners<'_>) -> Result<Resumed, EngineError> {
         let adapters = self.lock("resume")?;
-        let thawed = self.leases.thaw_outstanding(&self.freezer)?.len();
-        let quarantined = self.guards().judge(&self.boot_id, self.clock.now())?;
+        let thawed = self.host.leases.thaw_outstanding(&*self.host.freezer)?.len();
+        let quarantined = self.guards().judge(&self.host.boot_id, self.host.clock.now())?;
         let unfinished = self.journal().unfinished()?;
         let mut transactions = Vec::new();
         for stored in unfinished {
             transactions.push(self.drive(&adapters, stored, Drive::Resume, listeners)?);
         }
         let baseline = self.reapply_baseline(&adapters, &self.machine(&adapters, listeners))?;
-        self.guards().mark(&self.boot_id, LoadFate::Survived(self.clock.now()))?;
+        self.guards().mark(&self.host.boot_id, LoadFate::Survived(self.host.clock.now()))?;
         self.afterwards();
         Ok(Resumed { thawed, transactions, quarantined, baseline })
     }
@@ -102,7 +102,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Journal`].
     pub fn mark_stopping(&self) -> Result<usize, EngineError> {
-        Ok(self.guards().mark(&self.boot_id, LoadFate::Stopped(self.clock.now()))?)
+        Ok(self.guards().mark(&self.host.boot_id, LoadFate::Stopped(self.host.clock.now()))?)
     }
 
     /// Clear the loads whose time is over.
@@ -110,7 +110,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Journal`].
     pub fn mark_survived(&self) -> Result<usize, EngineError> {
-        Ok(self.guards().mark(&self.boot_id, LoadFate::Survived(self.clock.now()))?)
+        Ok(self.guards().mark(&self.host.boot_id, LoadFate::Survived(self.host.clock.now()))?)
     }
 
     /// The crash guard's records.
@@ -144,7 +144,7 @@ impl Engine {
         if machine.livepatch.state(&livepatch.module)? == PatchState::Settled(Enabled::Enabled) {
             return Ok(Became::Present);
         }
-        let running = self.kernel_release()?;
+        let running = self.host.kernel.clone();
         if livepatch.kernel != running {
             let why = format!("it is for kernel {}, this is {running}", livepatch.kernel);
             return Ok(Became::LeftAlone { why });
@@ -152,10 +152,10 @@ impl Engine {
         self.guards().arm(&LoadRecord {
             module: livepatch.module.clone(),
             digest: livepatch.payload,
-            boot_id: self.boot_id.clone(),
-            loaded_at: self.clock.now(),
+            boot_id: self.host.boot_id.clone(),
+            loaded_at: self.host.clock.now(),
             window: self.config.crash_guard,
-            fate: LoadFate::at_load(self.config.crash_guard, self.clock.now()),
+            fate: LoadFate::at_load(self.config.crash_guard, self.host.clock.now()),
         })?;
         let patch = LoadedPayload { module: livepatch.module.clone(), payload: livepatch.payload };
         let deadline = std::time::Duration::from_millis(livepatch.deadline_ms);
@@ -166,10 +166,10 @@ impl Engine {
     }
 
     fn reapply_rootfs(&self, adapters: &Adapters, rootfs: &Rootfs) -> Result<Became, EngineError> {
-        let running = adapters.runtime.inspect(&rootfs.container)?.is_some_and(|container| {
+        let running = adapters.on.runtime.inspect(&rootfs.container)?.is_some_and(|container| {
             matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
         });
-        let now = match self.mounts.current(&rootfs.mount_point) {
+        let now = match self.host.mounts.current(&rootfs.mount_point) {
             Ok(now) => now,
             Err(error) => return Ok(Became::LeftAlone { why: error.to_string() }),
         };
@@ -184,7 +184,7 @@ impl Engine {
         if now != Topology::Plain {
             return Ok(Became::LeftAlone { why: "somebody else has mounted something there".to_owned() });
         }
-        Ok(match self.mounts.switch(&rootfs.mount_point, &rootfs.topology) {
+        Ok(match self.host.mounts.switch(&rootfs.mount_point, &rootfs.topology) {
             Ok(_) => Became::Reapplied,
             Err(error) => Became::Failed { why: error.to_string() },
         })

@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::{Engine, EngineError};
 use crate::baseline::Baseline;
 use crate::crash_guard::Quarantined;
-use crate::host::{Livepatch as _, LoadedPatch, PatchState, uptime};
-use crate::runtime::{Container, ContainerRuntime, RootfsMounts};
+use crate::host::{LoadedPatch, PatchState};
+use crate::runtime::Container;
 
 /// The state of the host.
 #[derive(Debug, Serialize)]
@@ -75,7 +75,7 @@ impl Engine {
         let adapters = self.look()?;
         let mut livepatches = Vec::new();
         for livepatch in &baseline.livepatches {
-            let kernel_says = adapters.livepatch.state(&livepatch.module)?;
+            let kernel_says = adapters.on.livepatch.state(&livepatch.module)?;
             livepatches.push(LivepatchStatus {
                 module: livepatch.module.to_string(),
                 payload: livepatch.payload.to_string(),
@@ -85,20 +85,21 @@ impl Engine {
         }
         let ours =
             |loaded: &LoadedPatch| baseline.livepatches.iter().any(|known| known.module == loaded.module);
-        let foreign = adapters.livepatch.loaded()?.into_iter().filter(|loaded| !ours(loaded)).collect();
+        let foreign = adapters.on.livepatch.loaded()?.into_iter().filter(|loaded| !ours(loaded)).collect();
         let mut rootfs = Vec::new();
         for known in &baseline.rootfs {
             let mounted = self
+                .host
                 .mounts
                 .current(&known.mount_point)
                 .is_ok_and(|now| now.shows_the_same_as(&known.topology));
-            let running = adapters.runtime.inspect(&known.container)?;
+            let running = adapters.on.runtime.inspect(&known.container)?;
             rootfs.push(RootfsStatus { container: known.container.to_string(), mounted, running });
         }
         Ok(Status {
-            kernel: self.kernel_release()?.to_string(),
-            boot_id: self.boot_id.to_string(),
-            uptime_s: uptime()?.as_secs(),
+            kernel: self.host.kernel.clone().to_string(),
+            boot_id: self.host.boot_id.to_string(),
+            uptime_s: self.host.clock.elapsed().as_secs(),
             livepatches,
             foreign,
             rootfs,

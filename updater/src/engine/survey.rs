@@ -1,21 +1,16 @@
 //! The facts that the planner needs, read from the running host. Changes nothing.
 
-use manifests::{
-    Component, FileIdentity, KernelRelease, LayerComponent, LivepatchComponent, Manifest, Replace,
-};
+use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
 
 use super::{Adapters, Engine, EngineError};
 use crate::baseline::Baseline;
-use crate::host::{Clock, Enabled, Livepatch as _, PatchState, preflight};
+use crate::host::{Enabled, PatchState, preflight};
 use crate::plan::facts::{
     AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
 };
-use crate::runtime::{
-    Container, ContainerId, ContainerRuntime, ContainerStatus, RootfsMounts, affected::MappedFiles,
-    dumpability,
-};
+use crate::runtime::{Container, ContainerId, ContainerStatus};
 
 impl Engine {
     /// Everything that planning this manifest needs to know.
@@ -38,22 +33,13 @@ impl Engine {
         let containers =
             if layers.is_empty() { Vec::new() } else { self.survey_containers(adapters, &layers)? };
         Ok(HostFacts {
-            arch: nix::sys::utsname::uname()?.machine().to_string_lossy().into_owned(),
-            kernel: self.kernel_release()?,
-            now: self.clock.now(),
+            arch: self.host.arch.clone(),
+            kernel: self.host.kernel.clone(),
+            now: self.host.clock.now(),
             livepatches,
             containers,
             settings: self.settings(),
         })
-    }
-
-    /// `uname -r`.
-    ///
-    /// # Errors
-    /// [`EngineError::Uname`], [`EngineError::Unusable`].
-    pub fn kernel_release(&self) -> Result<KernelRelease, EngineError> {
-        let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
-        release.parse().map_err(|_| EngineError::Unusable { what: "the kernel release", found: release })
     }
 
     fn survey_livepatch(
@@ -75,7 +61,7 @@ impl Engine {
         let (mut unmet, mut warnings) = (Vec::new(), Vec::new());
         // What is live has passed already, and would be found in conflict with itself.
         if presence != Presence::Live {
-            let facts = KernelFacts::gather(std::path::Path::new("/"), &module)?;
+            let facts = KernelFacts::gather(&self.host.root, &module)?;
             for finding in preflight::judge(component, &module, &facts) {
                 let told = Unmet {
                     subject: format!("livepatch {}: {}", component.module, finding.subject),
@@ -102,7 +88,7 @@ impl Engine {
         component: &LivepatchComponent,
         baseline: &Baseline,
     ) -> Result<Presence, EngineError> {
-        let state = adapters.livepatch.state(&component.module)?;
+        let state = adapters.on.livepatch.state(&component.module)?;
         let ours = baseline
             .livepatches
             .iter()
@@ -122,7 +108,7 @@ impl Engine {
         component: &LivepatchComponent,
         baseline: &Baseline,
     ) -> Result<Vec<ReplacedPatch>, EngineError> {
-        let loaded = adapters.livepatch.loaded()?;
+        let loaded = adapters.on.livepatch.loaded()?;
         Ok(loaded
             .into_iter()
             .filter(|patch| patch.module != component.module)
@@ -143,6 +129,7 @@ impl Engine {
         layers: &[(usize, &LayerComponent)],
     ) -> Result<Vec<ContainerFacts>, EngineError> {
         let running: Vec<Container> = adapters
+            .on
             .runtime
             .list()?
             .into_iter()
@@ -154,10 +141,9 @@ impl Engine {
             .iter()
             .flat_map(|(_, layer)| layer.replaces.iter().map(|file| file.identity.clone()))
             .collect();
-        let mut files = MappedFiles::default();
+        let mapped = self.host.observer.mapped(&running, &identities)?;
         let mut found = Vec::new();
-        for container in running {
-            let mapped = files.matches(&container, &identities)?;
+        for (container, mapped) in running.into_iter().zip(mapped) {
             let by: Vec<AffectedBy> = layers
                 .iter()
                 .filter(|(_, layer)| selects(layer, &container))
@@ -183,15 +169,15 @@ impl Engine {
         adapters: &Adapters,
         id: &ContainerId,
     ) -> Result<Option<ContainerFacts>, EngineError> {
-        let running = adapters.runtime.inspect(id)?.filter(|container| {
+        let running = adapters.on.runtime.inspect(id)?.filter(|container| {
             matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
         });
         running.map(|container| self.container_facts(container)).transpose()
     }
 
     fn container_facts(&self, container: Container) -> Result<ContainerFacts, EngineError> {
-        let topology = self.mounts.current(&container.rootfs)?;
-        let verdict = dumpability::judge(&container);
+        let topology = self.host.mounts.current(&container.rootfs)?;
+        let verdict = self.host.observer.obstacles(&container);
         let unmet = verdict
             .iter()
             .filter(|obstacle| obstacle.forbids_restart())

@@ -151,8 +151,13 @@ impl FakeMachine {
 
     /// Teaches the machine what a module does; unknown ones are [`FakeModule::default`].
     pub(crate) fn with_module(self, name: &str, module: FakeModule) -> Self {
-        self.lock().catalog.insert(name.parse().unwrap(), module);
+        self.teach(name, module);
         self
+    }
+
+    /// The same for a machine that runs.
+    pub(crate) fn teach(&self, name: &str, module: FakeModule) {
+        self.lock().catalog.insert(name.parse().unwrap(), module);
     }
 
     /// Adds a task inside the patched function, alone in the group of a container named `container`
@@ -251,6 +256,12 @@ impl FakeMachine {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request to another part of this machine, where the program may die as well; whether
+    /// it reached the machine.
+    pub(crate) fn reached(&self) -> bool {
+        self.request().is_some()
     }
 
     /// Counts a request; `None` when the program is dead and the request goes nowhere.

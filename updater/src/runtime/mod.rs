@@ -10,9 +10,7 @@
 //! | [`Layers`] | fix layers, unpacked | [`layer`] |
 //! | [`Limits`] | cgroup knobs | [`cgroup`] |
 //! | [`Prober`] | is the new version any good | [`probe`] |
-//!
-//! Looking, without a trait because a plan is made from values: [`affected`] (who has mapped a file at
-//! fault), [`dumpability`] (what stands in the way of a checkpoint).
+//! | [`Observer`] | who has mapped a file at fault ([`affected`]), what stands in the way of a checkpoint ([`dumpability`]) | [`observe`] |
 //!
 //! Values and pure parts: [`container`] (identity and state), [`topology`] (stacking directories),
 //! [`images`] (CRIU's image files), [`obstacle`], [`error`].
@@ -29,11 +27,14 @@ pub mod command;
 pub mod container;
 pub mod dumpability;
 pub mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod hold;
 pub mod images;
 pub mod layer;
 mod mountinfo;
 mod netns;
+pub mod observe;
 pub mod obstacle;
 pub mod probe;
 pub mod process;
@@ -45,10 +46,11 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use manifests::{LayerFormat, Probe, Sha256};
+use manifests::{FileIdentity, LayerFormat, Probe, Sha256};
 
 use crate::host::Interrupt;
 
+pub use affected::Match;
 pub use cgroup::{CgroupError, CgroupLimits, CgroupRecord, KnobDifference};
 pub use command::HeldLock;
 pub use container::{
@@ -59,6 +61,7 @@ pub use error::RuntimeError;
 pub use hold::{Farewell, HoldError, HoldName, LeftoverLock, NftHold};
 pub use images::{CheckpointContent, CheckpointedFile, CheckpointedProcess, Connection, FilePlace};
 pub use layer::{Layer, LayerError, LayerStore};
+pub use observe::Procfs;
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
 pub use probe::{ProbeError, ProbeSite, Probes};
 pub use rootfs::{FileRecord, LayerConflict, OverlayMounts, RootfsError, Switched, TreeDigest};
@@ -136,6 +139,19 @@ pub trait RootfsMounts {
     /// Digests of the files that lie in the root file system; links stay inside it.
     fn file_records(&self, rootfs: &Path, files: &[CheckpointedFile])
     -> Result<Vec<FileRecord>, RootfsError>;
+}
+
+/// What can be seen of running containers without asking the runtime.
+pub trait Observer {
+    /// For each container, the files among `wanted` that its processes have mapped.
+    fn mapped(
+        &self,
+        containers: &[Container],
+        wanted: &[FileIdentity],
+    ) -> Result<Vec<Vec<Match>>, RuntimeError>;
+
+    /// Everything that stands in the way of a checkpoint; empty if nothing does.
+    fn obstacles(&self, container: &Container) -> Vec<Obstacle>;
 }
 
 /// Probes.

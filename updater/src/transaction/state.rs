@@ -342,7 +342,11 @@ impl Progress {
                 StepStatus::Intended | StepStatus::Done(_) | StepStatus::Failed(_) | StepStatus::Undoing(_)
             )
         };
-        if let Some(step) = self.steps.iter().rposition(begun) {
+        // The commit acts by the record of its outcome alone: without it, it never happened.
+        let acted = |index: &StepIndex| {
+            begun(&self.steps[*index]) && self.plan.steps[*index].action != Action::Commit
+        };
+        if let Some(step) = (0..self.steps.len()).rev().find(acted) {
             return Next::Undo(step);
         }
         let stuck: Vec<StepIndex> = (0..self.steps.len())

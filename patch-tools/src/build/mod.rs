@@ -14,7 +14,7 @@
 //! | match the originals with the shipped code | [`runpre`], `objects` |
 //! | compare original and patched | [`crate::diff`] |
 //! | link, write the livepatch parts | [`link`], [`crate::klp`] |
-//! | describe the result | [`component`], [`provenance`], [`report`] |
+//! | describe the result | [`component`], [`provenance`], [`report`], [`failure`] |
 //! | build again and compare | [`verify`] |
 //! | find what a reviewer should look at | [`lint`] |
 //!
@@ -28,6 +28,7 @@ pub mod component;
 mod deb;
 pub mod digest;
 pub mod error;
+pub mod failure;
 mod files;
 mod jobs;
 pub mod kbuild;

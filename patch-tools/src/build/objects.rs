@@ -54,7 +54,7 @@ impl<'k> ShippedObjects<'k> {
                 let content = kernel.module(path)?;
                 let placed = ShippedModule::place(&content)
                     .map_err(|source| BuildError::Module { module: path.clone(), source })?;
-                symbols.read_elf(&content, &unit.owner.object())?;
+                symbols.read_elf_placed(&content, &unit.owner.object(), &|section| placed.start(section))?;
                 modules.insert(path.clone(), ModuleFile { placed, content });
             }
         }

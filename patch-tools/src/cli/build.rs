@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use manifests::{CveId, KernelRelease, Replace};
 use patch_tools::build::cache::Cache;
+use patch_tools::build::failure::FailureReport;
 use patch_tools::build::kernel::{KernelChoice, KernelFiles};
 use patch_tools::build::report::{BuildReport, UnitReport};
 use patch_tools::build::tree::TreeError;
@@ -45,7 +46,7 @@ pub(crate) struct Args {
     output: PathBuf,
     #[command(flatten)]
     effort: EffortArgs,
-    /// Print JSON, and no progress
+    /// Print JSON, also when there is no module, and no progress
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -126,7 +127,15 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     };
     let progress = if args.json { Lines::Quiet } else { Lines::Shown };
     let cache = Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))?;
-    let built = build(&cache, &request, &progress).map_err(failure)?;
+    let built = match build(&cache, &request, &progress) {
+        Ok(built) => built,
+        Err(error) => {
+            if args.json {
+                output::print_json(&FailureReport::of(&error))?;
+            }
+            return Err(failure(error));
+        }
+    };
     let written = write(&built, &args.output)?;
     if args.json {
         output::print_json(&written)?;

@@ -46,6 +46,7 @@ pub enum PlaceError {
 #[derive(Debug)]
 pub struct ShippedModule {
     memory: Vec<u8>,
+    starts: Vec<Option<u64>>,
     names: HashMap<String, Vec<u64>>,
 }
 
@@ -66,9 +67,9 @@ impl ShippedModule {
             starts[section.index] = Some(BASE + start);
         }
         let (addresses, names) = symbols(&elf, &starts);
-        let mut placed = Self { memory, names };
+        let mut placed = Self { memory, starts, names };
         for table in elf.sections().iter().filter(|section| section.kind == SHT_RELA) {
-            let Some(Some(start)) = starts.get(table.info as usize) else { continue };
+            let Some(start) = placed.start(table.info as usize) else { continue };
             for relocation in elf.relocations(table)? {
                 let symbol = addresses.get(relocation.symbol).copied().unwrap_or_default();
                 let at = start + relocation.offset;
@@ -91,6 +92,11 @@ impl ShippedModule {
             }
         }
         Ok(placed)
+    }
+
+    /// The address of a section by its index, if it is in memory.
+    pub fn start(&self, section: usize) -> Option<u64> {
+        self.starts.get(section).copied().flatten()
     }
 }
 

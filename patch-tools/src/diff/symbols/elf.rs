@@ -12,6 +12,18 @@ impl SymbolTable {
     /// What kallsyms leaves out does not count for positions and is left out here: undefined and absolute
     /// symbols, sections and files, and for a module the symbols of sections that are freed after loading.
     pub fn read_elf(&mut self, bytes: &[u8], object: &ObjectName) -> Result<(), SymbolsError> {
+        self.read_elf_placed(bytes, object, &|_| Some(0))
+    }
+
+    /// The same of a module whose sections have been given addresses, so that those of its symbols can be
+    /// compared with [`Options::addresses`](crate::diff::Options::addresses). `start` has the address of a
+    /// section by its index; symbols of a section without one are left out.
+    pub(crate) fn read_elf_placed(
+        &mut self,
+        bytes: &[u8],
+        object: &ObjectName,
+        start: &dyn Fn(usize) -> Option<u64>,
+    ) -> Result<(), SymbolsError> {
         let elf = Elf::parse(bytes)?;
         // Modules are relocatable files; a linked one is the kernel.
         let object = match elf.elf_type() {
@@ -26,8 +38,8 @@ impl SymbolTable {
                 file = Some(symbol.name);
                 continue;
             }
-            let Place::Section(section) = symbol.place else { continue };
-            let Some(section) = elf.sections().get(section) else { continue };
+            let Place::Section(index) = symbol.place else { continue };
+            let (Some(section), Some(start)) = (elf.sections().get(index), start(index)) else { continue };
             let freed = is_module && section.name.starts_with(".init");
             if symbol.kind == STT_SECTION || symbol.name.is_empty() || !section.is_allocated() || freed {
                 continue;
@@ -42,7 +54,7 @@ impl SymbolTable {
             };
             symbols.push(NewSymbol {
                 name: symbol.name,
-                address: symbol.value,
+                address: start.wrapping_add(symbol.value),
                 size: Some(symbol.size),
                 kind: if section.is_executable() { SymbolKind::Text } else { SymbolKind::Data },
                 binding,

@@ -14,6 +14,7 @@ use crate::lab::Lab;
 use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::lab::machine::Machine;
 use crate::lab::spec::MachineSpec;
+use crate::prove;
 use crate::scene::{SECRET, Scene};
 use crate::suite;
 
@@ -38,6 +39,8 @@ enum Action {
         #[arg(long, default_value = "1")]
         every: std::num::NonZeroUsize,
     },
+    /// Make real fixes of a later kernel version into livepatches, load each and unload it
+    ProveFixes(ProveArgs),
     /// Run all tests of the workspace
     Test {
         /// Arguments for the test runner
@@ -126,6 +129,31 @@ enum Action {
 }
 
 #[derive(Debug, Args)]
+struct ProveArgs {
+    /// Kernel release to patch
+    #[arg(long, default_value = DEFAULT_RELEASE)]
+    kernel: String,
+    /// Version of the source package that has the fixes; the newest by default
+    #[arg(long, value_name = "VERSION")]
+    later: Option<String>,
+    /// Fixes to try, not counting those that are incomplete or not in this kernel
+    #[arg(long, default_value_t = 160)]
+    limit: usize,
+    /// Try only this file, whatever the limit
+    #[arg(long, value_name = "PATH")]
+    only: Vec<String>,
+    /// File to write the report to; beside it, the same as .json
+    #[arg(long, value_name = "FILE", default_value = "fixes.md")]
+    report: PathBuf,
+    /// Program to build with, instead of this workspace's
+    #[arg(long, value_name = "PATCH-TOOLS")]
+    program: Option<PathBuf>,
+    /// Compilers at once
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+}
+
+#[derive(Debug, Args)]
 struct Size {
     /// Kernel release
     #[arg(long, default_value = DEFAULT_RELEASE)]
@@ -165,6 +193,7 @@ pub fn run() -> Result<u8> {
             cuts::backward(&lab, stride)?;
             Ok(0)
         }
+        Action::ProveFixes(args) => prove_fixes(args),
         Action::Test { arguments } => suite::run(&arguments),
         Action::Prepare(size) => {
             Lab::open()?.ready(&size.spec())?;
@@ -232,6 +261,22 @@ pub fn run() -> Result<u8> {
             pass_through(&machine, &command, Duration::from_secs(3600))
         }
     }
+}
+
+/// The exit code is 1 if a fix that a livepatch can carry did not come through.
+fn prove_fixes(args: ProveArgs) -> Result<u8> {
+    let report = prove::run(&prove::Options {
+        kernel: args.kernel,
+        later: args.later,
+        limit: args.limit,
+        only: args.only,
+        program: args.program,
+        report: args.report,
+        jobs: args.jobs,
+    })?;
+    let total = report.total();
+    println!("{}", report.summary());
+    Ok(u8::from(total.failed + total.overcautious > 0))
 }
 
 fn running(name: &str) -> Result<Machine> {

@@ -7,6 +7,7 @@
 //! | [`scene`] | a machine with the fixtures in it, ready in about a second |
 //! | [`demo`] | one host taken through the whole story |
 //! | [`cuts`] | the power fails at every step boundary |
+//! | [`prove`] | real fixes as livepatches: built, loaded, used, unloaded |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
@@ -54,5 +55,6 @@ pub mod cuts;
 pub mod demo;
 pub mod fixtures;
 pub mod lab;
+pub mod prove;
 pub mod scene;
 pub mod suite;

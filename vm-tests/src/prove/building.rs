@@ -1,0 +1,239 @@
+//! Builds one fix with the real `patch-tools build` and says what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::patches::Draft;
+use super::rules::{Refusal, Right};
+use super::selection::Candidate;
+use super::sources::Sources;
+
+/// How often hunks of headers are added before a fix counts as not self-contained.
+const ROUNDS: usize = 4;
+
+/// Most units that a fix may affect by its headers; what is larger is no small fix.
+const MAX_UNITS: usize = 48;
+
+/// What came of building a fix.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub(super) enum Outcome {
+    /// A module.
+    Built(Module),
+    /// The change cannot be livepatched, with every rule that it breaks.
+    Refused { refusals: Vec<Refusal>, right: Right },
+    /// It needs other files of the later version.
+    NotSelfContained { why: String },
+    /// This kernel's configuration does not build the file.
+    NotBuilt,
+    /// The compiler makes the same code of both.
+    Unchanged,
+    /// Anything else: a fault of the program.
+    Failed { kind: String, why: String },
+}
+
+impl Outcome {
+    /// Whether the fix is one of this kernel, and complete.
+    pub(super) fn counts(&self) -> bool {
+        !matches!(self, Self::NotSelfContained { .. } | Self::NotBuilt)
+    }
+
+    /// In words.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Built(module) => {
+                format!("built, {} functions, {} new symbols", module.changed, module.new)
+            }
+            Self::Refused { refusals, right } => {
+                let first = refusals.first().map_or("", |refusal| &refusal.reason);
+                let rules: BTreeSet<&str> = refusals.iter().map(|refusal| refusal.rule.as_str()).collect();
+                let rules: Vec<&str> = rules.into_iter().collect();
+                format!("refused ({right}): {}: {first}", rules.join(", "))
+            }
+            Self::NotSelfContained { why } => format!("not self-contained: {why}"),
+            Self::NotBuilt => "not built by this configuration".to_owned(),
+            Self::Unchanged => "unchanged".to_owned(),
+            Self::Failed { kind, why } => format!("**failed**: {kind}: {why}"),
+        }
+    }
+}
+
+/// A module that was built.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Module {
+    /// The file.
+    #[serde(skip)]
+    pub(super) file: PathBuf,
+    /// Its name in the kernel.
+    pub(super) name: String,
+    /// The objects that it patches.
+    pub(super) objects: Vec<String>,
+    /// How many C files were compiled.
+    pub(super) units: usize,
+    /// Replaced functions.
+    pub(super) changed: usize,
+    /// New functions and data.
+    pub(super) new: usize,
+    /// Seconds of each phase.
+    pub(super) seconds: BTreeMap<String, f64>,
+}
+
+/// One attempt at a fix.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Attempt {
+    #[serde(flatten)]
+    pub(super) outcome: Outcome,
+    /// Headers of which hunks were taken along.
+    pub(super) headers: Vec<String>,
+    /// Wall-clock seconds, all rounds.
+    pub(super) seconds: f64,
+}
+
+/// The program, and what it is told each time.
+#[derive(Debug)]
+pub(super) struct Builder<'a> {
+    pub(super) program: &'a Path,
+    pub(super) sources: &'a Sources,
+    pub(super) release: &'a str,
+    pub(super) jobs: usize,
+    /// Where patches and modules go.
+    pub(super) work: &'a Path,
+}
+
+/// The JSON of a successful build, as far as it is used.
+#[derive(Debug, Deserialize)]
+struct Report {
+    module: String,
+    file: PathBuf,
+    units: Vec<Unit>,
+    seconds: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Unit {
+    object: String,
+    changed_functions: Vec<String>,
+    new_functions: Vec<String>,
+    new_data: Vec<String>,
+}
+
+/// The JSON of a build that came to nothing.
+#[derive(Debug, Deserialize)]
+struct Failure {
+    kind: String,
+    message: String,
+    causes: Vec<String>,
+    refused: Vec<Refusal>,
+}
+
+impl Builder<'_> {
+    /// Builds a fix, with headers if it needs them.
+    pub(super) fn attempt(&self, candidate: &Candidate) -> Result<Attempt> {
+        let begun = Instant::now();
+        let mut draft = match Draft::of(self.sources, &candidate.path) {
+            Ok(draft) => draft,
+            Err(error) => {
+                let why = format!("{error:#}");
+                let outcome = Outcome::Failed { kind: "harness".to_owned(), why };
+                return Ok(Attempt { outcome, headers: Vec::new(), seconds: 0.0 });
+            }
+        };
+        let mut round = 0;
+        let outcome = loop {
+            let (failure, complaint) = match self.build(candidate, &draft.text()?)? {
+                Ok(module) => break Outcome::Built(module),
+                Err(failure) => {
+                    let complaint = failure.causes.join("\n");
+                    (failure, complaint)
+                }
+            };
+            round += 1;
+            match failure.kind.as_str() {
+                "does-not-compile" if round <= ROUNDS && draft.grow(&complaint)? => {}
+                "does-not-compile" | "too-many-units" | "does-not-apply" => {
+                    let why = complaint.lines().find(|line| line.contains("error:")).map(str::to_owned);
+                    break Outcome::NotSelfContained { why: why.unwrap_or(failure.message) };
+                }
+                "not-built" => break Outcome::NotBuilt,
+                "unchanged" => break Outcome::Unchanged,
+                _ => break failure.judged(),
+            }
+        };
+        let headers = draft.headers();
+        Ok(Attempt { outcome, headers, seconds: begun.elapsed().as_secs_f64() })
+    }
+
+    fn build(&self, candidate: &Candidate, patch: &str) -> Result<std::result::Result<Module, Failure>> {
+        let name = candidate.path.trim_end_matches(".c").replace(['/', '_'], "-");
+        let dir = self.work.join(&name);
+        fs::create_dir_all(&dir)?;
+        let file = dir.join(format!("{name}.patch"));
+        fs::write(&file, patch)?;
+        let output = Command::new(self.program)
+            .args(["build", "--json", "--kernel", self.release])
+            .args(["--jobs", &self.jobs.to_string(), "--max-units", &MAX_UNITS.to_string()])
+            // The name's beginning is the area; its end tells more.
+            .args(["--name", &name[name.len().saturating_sub(40)..]])
+            .arg("--output")
+            .arg(&dir)
+            .arg(&file)
+            .stdin(Stdio::null())
+            .output()
+            .context("starting patch-tools")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if output.status.success() {
+            return Ok(Ok(Self::module(&text)?));
+        }
+        Ok(Err(serde_json::from_str(&text).unwrap_or_else(|_| Failure {
+            kind: "no-report".to_owned(),
+            message: format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)),
+            causes: Vec::new(),
+            refused: Vec::new(),
+        })))
+    }
+
+    fn module(json: &str) -> Result<Module> {
+        let report: Report = serde_json::from_str(json).context("the report of patch-tools build")?;
+        let mut objects: Vec<String> = report
+            .units
+            .iter()
+            .filter(|unit| !unit.changed_functions.is_empty())
+            .map(|unit| unit.object.clone())
+            .collect();
+        objects.sort();
+        objects.dedup();
+        Ok(Module {
+            name: report.module,
+            file: report.file,
+            objects,
+            units: report.units.len(),
+            changed: report.units.iter().map(|unit| unit.changed_functions.len()).sum(),
+            new: report.units.iter().map(|unit| unit.new_functions.len() + unit.new_data.len()).sum(),
+            seconds: report.seconds,
+        })
+    }
+}
+
+impl Failure {
+    fn judged(self) -> Outcome {
+        let refusals = match self.refused.is_empty() {
+            false => self.refused,
+            true => {
+                vec![Refusal { unit: String::new(), rule: self.kind.clone(), reason: self.message.clone() }]
+            }
+        };
+        match Right::of(&refusals) {
+            Some(right) => Outcome::Refused { refusals, right },
+            None => {
+                let why = [vec![self.message], self.causes].concat().join("; ");
+                Outcome::Failed { kind: self.kind, why }
+            }
+        }
+    }
+}

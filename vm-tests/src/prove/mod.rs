@@ -1,0 +1,142 @@
+//! Proof by real fixes: what came in a later version of a kernel's source is made into livepatches for the stock
+//! kernel of an earlier one, which is booted, patched, used and put back.
+//!
+//! | module | what |
+//! |---|---|
+//! | `sources` | the two packaged sources, reduced to what differs |
+//! | `selection` | which files, in which order |
+//! | `patches` | a patch for one file, with hunks of headers where it needs them |
+//! | `building` | `patch-tools build`, and what came of it |
+//! | `rules` | which refusals are right |
+//! | `trial` | load, wait, use, disable, wait, unload; the kernel's log |
+//! | `report` | counts, files, times |
+//!
+//! The report goes to files outside of the repository. Nothing of the kernel's sources is kept but in the lab's
+//! cache.
+
+mod building;
+mod patches;
+mod report;
+mod rules;
+mod selection;
+mod sources;
+mod trial;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+
+use building::{Attempt, Builder, Outcome};
+use report::Row;
+pub use report::{Counts, Report};
+use selection::{Candidate, candidates};
+use sources::Sources;
+use trial::{Bench, Trial};
+
+use crate::demo::stage::Programs;
+use crate::lab::Lab;
+
+/// What to prove.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The kernel that is patched.
+    pub kernel: String,
+    /// The version of its source package that has the fixes; the newest if not given.
+    pub later: Option<String>,
+    /// How many fixes that count to try.
+    pub limit: usize,
+    /// Only these files, whatever the limit.
+    pub only: Vec<String>,
+    /// `patch-tools`; built from this workspace if not given.
+    pub program: Option<PathBuf>,
+    /// The report: this file as Markdown, and beside it as JSON.
+    pub report: PathBuf,
+    /// Compilers at once.
+    pub jobs: usize,
+}
+
+/// Builds and tries fixes, and writes the report.
+///
+/// # Errors
+/// If the sources or the lab are not to be had. A fix that fails is in the report.
+pub fn run(options: &Options) -> Result<Report> {
+    let lab = Lab::open()?;
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => Programs::build()?.patch_tools,
+    };
+    let package = sources::source_package(&options.kernel)?;
+    let old = sources::versions(&format!("linux-image-{}", options.kernel))?.swap_remove(0);
+    let new = match &options.later {
+        Some(version) => version.clone(),
+        None => sources::versions(&package)?.swap_remove(0),
+    };
+    let sources = Sources::prepare(lab.cache(), &package, &old, &new)?;
+    let mut chosen = candidates(&sources.differing);
+    if !options.only.is_empty() {
+        chosen.retain(|candidate| options.only.contains(&candidate.path));
+        ensure!(!chosen.is_empty(), "none of the files differs between {old} and {new} and is ours to see");
+    }
+    eprintln!("{} files differ between {old} and {new} and are ours to see", chosen.len());
+    let work = tempfile::tempdir()?;
+    let builder = Builder {
+        program: &program,
+        sources: &sources,
+        release: &options.kernel,
+        jobs: options.jobs,
+        work: work.path(),
+    };
+    let mut report =
+        Report { kernel: options.kernel.clone(), package, old, new, machines: 0, rows: Vec::new() };
+    let mut bench = Bench::new(&lab, &options.kernel);
+    // Fixes are compiled while others are being tried.
+    thread::scope(|scope| -> Result<()> {
+        let (sender, built) = mpsc::channel::<(Candidate, Result<Attempt>)>();
+        let (builder, limit) = (&builder, if options.only.is_empty() { options.limit } else { usize::MAX });
+        scope.spawn(move || {
+            let mut counted = 0;
+            for candidate in chosen {
+                let attempt = builder.attempt(&candidate);
+                if let Ok(attempt) = &attempt {
+                    eprintln!("build {}: {}", candidate.path, attempt.outcome.words());
+                }
+                counted += usize::from(attempt.as_ref().is_ok_and(|attempt| attempt.outcome.counts()));
+                // The other side goes away when it fails.
+                if sender.send((candidate, attempt)).is_err() || counted >= limit {
+                    break;
+                }
+            }
+        });
+        for (candidate, attempt) in built {
+            let attempt = attempt.with_context(|| format!("building {}", candidate.path))?;
+            let trial = try_out(&mut bench, &candidate, &attempt)?;
+            let row = Row { path: candidate.path, area: candidate.area, build: attempt, trial };
+            if row.trial.is_some() {
+                eprintln!("trial {}: {}", row.path, row.words());
+            }
+            report.rows.push(row);
+            report.machines = bench.machines;
+            write(&report, &options.report)?;
+        }
+        Ok(())
+    })?;
+    Ok(report)
+}
+
+fn try_out(bench: &mut Bench<'_>, candidate: &Candidate, attempt: &Attempt) -> Result<Option<Trial>> {
+    match &attempt.outcome {
+        Outcome::Built(module) => bench.try_out(module, candidate.area).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Writes the report as far as it has come, so that a long run can be looked at.
+fn write(report: &Report, path: &Path) -> Result<()> {
+    fs::write(path, report.markdown()).with_context(|| format!("writing {}", path.display()))?;
+    let beside = path.with_extension("json");
+    fs::write(&beside, report.json()?).with_context(|| format!("writing {}", beside.display()))?;
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! What a run found, as JSON for programs and Markdown for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::building::{Attempt, Outcome};
+use super::rules::Right;
+use super::selection::Area;
+use super::trial::Trial;
+
+/// One file.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Row {
+    pub(super) path: String,
+    pub(super) area: Area,
+    pub(super) build: Attempt,
+    /// Absent if there was nothing to load.
+    pub(super) trial: Option<Trial>,
+}
+
+/// How often each end was reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Built, loaded, used and unloaded without a complaint.
+    pub proven: usize,
+    /// As [`Self::proven`], but the machine has no hardware for the target module, so its functions were not
+    /// redirected.
+    pub loaded_only: usize,
+    /// No code changed.
+    pub unchanged: usize,
+    /// Rightly refused.
+    pub refused: usize,
+    /// Refused, though a livepatch could carry it.
+    pub overcautious: usize,
+    /// Did not build, load or unload, or did harm.
+    pub failed: usize,
+    /// Needs other files.
+    pub not_self_contained: usize,
+    /// Not in this kernel.
+    pub not_built: usize,
+}
+
+/// How a file ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Proven,
+    LoadedOnly,
+    Unchanged,
+    Refused,
+    Overcautious,
+    Failed,
+    NotSelfContained,
+    NotBuilt,
+}
+
+impl Row {
+    fn end(&self) -> End {
+        match (&self.build.outcome, &self.trial) {
+            (Outcome::Built(_), Some(trial)) if trial.failure.is_some() => End::Failed,
+            (Outcome::Built(module), Some(trial)) if trial.patched.len() < module.objects.len() => {
+                // Only what the machine could not load may be left unpatched.
+                if module
+                    .objects
+                    .iter()
+                    .all(|object| trial.patched.contains(object) || trial.absent.contains(object))
+                {
+                    End::LoadedOnly
+                } else {
+                    End::Failed
+                }
+            }
+            (Outcome::Built(_), Some(_)) => End::Proven,
+            (Outcome::Built(_), None) | (Outcome::Failed { .. }, _) => End::Failed,
+            (Outcome::Refused { right: Right::Right, .. }, _) => End::Refused,
+            (Outcome::Refused { right: Right::Overcautious, .. }, _) => End::Overcautious,
+            (Outcome::Unchanged, _) => End::Unchanged,
+            (Outcome::NotSelfContained { .. }, _) => End::NotSelfContained,
+            (Outcome::NotBuilt, _) => End::NotBuilt,
+        }
+    }
+
+    pub(super) fn words(&self) -> String {
+        let mut words = match (&self.build.outcome, &self.trial) {
+            (Outcome::Built(module), Some(Trial { failure: Some(why), .. })) => {
+                format!("**failed** in the machine ({} functions): {why}", module.changed)
+            }
+            (Outcome::Built(module), Some(trial)) if self.end() == End::LoadedOnly => {
+                format!("loaded, {} functions; not there: {}", module.changed, trial.absent.join(", "))
+            }
+            (Outcome::Built(module), Some(trial)) if self.end() == End::Failed => format!(
+                "**failed** in the machine: of {} only {} was patched",
+                module.objects.join(", "),
+                trial.patched.join(", ")
+            ),
+            (Outcome::Built(module), Some(_)) => {
+                format!("proven, {} functions, {} new symbols", module.changed, module.new)
+            }
+            (outcome, _) => outcome.words(),
+        };
+        if !self.build.headers.is_empty() {
+            let _ = write!(words, "; with hunks of {}", self.build.headers.join(", "));
+        }
+        words.replace('|', "\\|").replace('\n', " ")
+    }
+}
+
+impl Counts {
+    fn add(&mut self, end: End) {
+        *match end {
+            End::Proven => &mut self.proven,
+            End::LoadedOnly => &mut self.loaded_only,
+            End::Unchanged => &mut self.unchanged,
+            End::Refused => &mut self.refused,
+            End::Overcautious => &mut self.overcautious,
+            End::Failed => &mut self.failed,
+            End::NotSelfContained => &mut self.not_self_contained,
+            End::NotBuilt => &mut self.not_built,
+        } += 1;
+    }
+
+    /// Fixes that count: of this kernel, and complete in one file.
+    pub fn tried(&self) -> usize {
+        self.due() + self.refused + self.unchanged
+    }
+
+    /// Fixes that a livepatch can carry.
+    pub fn due(&self) -> usize {
+        self.proven + self.loaded_only + self.overcautious + self.failed
+    }
+
+    /// Of those, the share that came through, in percent.
+    pub fn share(&self) -> f64 {
+        match self.due() {
+            0 => 0.0,
+            due => 100.0 * (self.proven + self.loaded_only) as f64 / due as f64,
+        }
+    }
+}
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub(super) kernel: String,
+    pub(super) package: String,
+    pub(super) old: String,
+    pub(super) new: String,
+    pub(super) machines: usize,
+    pub(super) rows: Vec<Row>,
+}
+
+impl Report {
+    /// Everything together.
+    pub fn total(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.rows.iter().for_each(|row| counts.add(row.end()));
+        counts
+    }
+
+    fn areas(&self) -> BTreeMap<Area, Counts> {
+        let mut areas: BTreeMap<Area, Counts> = BTreeMap::new();
+        self.rows.iter().for_each(|row| areas.entry(row.area).or_default().add(row.end()));
+        areas
+    }
+
+    /// The report as JSON: the counts, then every file.
+    pub(super) fn json(&self) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Whole<'r> {
+            total: Counts,
+            share: f64,
+            areas: BTreeMap<String, Counts>,
+            #[serde(flatten)]
+            report: &'r Report,
+        }
+        let areas = self.areas().into_iter().map(|(area, counts)| (area.to_string(), counts)).collect();
+        let total = self.total();
+        serde_json::to_string_pretty(&Whole { total, share: total.share(), areas, report: self })
+    }
+
+    /// The report as Markdown.
+    pub(super) fn markdown(&self) -> String {
+        let total = self.total();
+        let mut text = format!(
+            "# Fixes of {} {} as livepatches for {}\n\n\
+             Each file that differs from {} became a patch of its own, was built with `patch-tools build`, loaded \
+             into {}, used, and unloaded ({} machines).\n\n\
+             **{} of {} fixes that a livepatch can carry came through ({:.1} %)**; {} more were rightly refused, \
+             {} changed no code.\n\n{}",
+            self.package,
+            self.new,
+            self.kernel,
+            self.old,
+            self.kernel,
+            self.machines,
+            total.proven + total.loaded_only,
+            total.due(),
+            total.share(),
+            total.refused,
+            total.unchanged,
+            self.summary(),
+        );
+        text.push_str(&self.times());
+        text.push_str("\n## Files\n\n| file | seconds | outcome |\n|---|---|---|\n");
+        for row in &self.rows {
+            let seconds = match &row.trial {
+                Some(trial) => format!("{:.1} + {:.1}", row.build.seconds, trial.seconds),
+                None => format!("{:.1}", row.build.seconds),
+            };
+            let _ = writeln!(text, "| {} | {seconds} | {} |", row.path, row.words());
+        }
+        text
+    }
+
+    /// The counts by area, as a Markdown table.
+    pub fn summary(&self) -> String {
+        let mut text =
+            "| area | tried | proven | loaded only | rightly refused | unchanged | overcautious | failed \
+            | not self-contained | not in this kernel |\n|---|---|---|---|---|---|---|---|---|---|\n"
+                .to_owned();
+        let areas = self.areas().into_iter().map(|(area, counts)| (area.to_string(), counts));
+        for (name, c) in areas.chain([("all".to_owned(), self.total())]) {
+            let _ = writeln!(
+                text,
+                "| {name} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                c.tried(),
+                c.proven,
+                c.loaded_only,
+                c.refused,
+                c.unchanged,
+                c.overcautious,
+                c.failed,
+                c.not_self_contained,
+                c.not_built
+            );
+        }
+        text
+    }
+
+    fn times(&self) -> String {
+        let mut phases: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for row in &self.rows {
+            if let Outcome::Built(module) = &row.build.outcome {
+                module.seconds.iter().for_each(|(phase, seconds)| {
+                    phases.entry(format!("build: {phase}")).or_default().push(*seconds);
+                });
+                phases.entry("build: all".to_owned()).or_default().push(row.build.seconds);
+            }
+            if let Some(trial) = &row.trial {
+                for (phase, seconds) in
+                    [("guest: transition", trial.patching), ("guest: reverse transition", trial.unpatching)]
+                {
+                    phases.entry(phase.to_owned()).or_default().extend(seconds);
+                }
+            }
+        }
+        let mut text = "\n| seconds | median | 90 % | most |\n|---|---|---|---|\n".to_owned();
+        for (phase, mut seconds) in phases.into_iter().filter(|(_, seconds)| !seconds.is_empty()) {
+            seconds.sort_by(f64::total_cmp);
+            let at = |share: f64| seconds[((seconds.len() - 1) as f64 * share) as usize];
+            let _ = writeln!(text, "| {phase} | {:.2} | {:.2} | {:.2} |", at(0.5), at(0.9), at(1.0));
+        }
+        text
+    }
+}

@@ -1,0 +1,120 @@
+//! Whether a refusal is right: a table of the rules of `patch-tools`, each with why a livepatch cannot or must not
+//! carry such a change, or that it could.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One rule that a change broke, as `patch-tools build --json` reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    /// The C file.
+    pub unit: String,
+    /// The rule.
+    pub rule: String,
+    /// What broke it.
+    pub reason: String,
+}
+
+/// Whether a change is rightly refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Right {
+    /// No livepatch can carry the change, or it would do harm.
+    Right,
+    /// It is safe to refuse, but a better program could build it: this counts as a failure.
+    Overcautious,
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Right => "right",
+            Self::Overcautious => "overcautious",
+        })
+    }
+}
+
+/// Changed static data, init code, functions that ftrace cannot redirect, interfaces.
+const RIGHT: [(&str, &str); 24] = [
+    ("data-changed", "live data is not changed behind its users"),
+    ("data-resized", "the running kernel holds the old size"),
+    ("data-moved", "the running kernel has it in another kind of memory"),
+    ("data-renamed", "the live value would be lost"),
+    ("static-local-vanished", "its value is state that the patched function would lose"),
+    ("init-changed", "the code has run and is gone"),
+    ("reference-to-init", "what is referred to is freed"),
+    ("table-changed", "the table has been read"),
+    ("no-fentry", "ftrace cannot redirect the function"),
+    ("weak-overridden", "the function never runs"),
+    ("export-removed", "modules may use it"),
+    ("export-changed", "modules may use it"),
+    ("crc-changed", "modules may use it"),
+    ("jump-label-in-module", "the key is resolved too late"),
+    ("static-call-in-module", "the key is resolved too late"),
+    ("header-mismatch", "the objects cannot be compared"),
+    ("section-header", "the objects cannot be compared"),
+    ("not-compiled", "assembler has no functions to replace"),
+    ("symbol-ambiguous", "nothing tells which of several symbols is meant"),
+    ("assembler", "assembler has no functions to replace"),
+    ("build-rule", "the change is to the build, not to a function"),
+    ("whole-file", "the kernel was not built from that file"),
+    ("unnamed-code", "code without a symbol cannot be found in the running kernel"),
+    ("layout-changed", "objects that live in the running kernel have the old layout"),
+];
+
+/// Safe, but in the way of fixes that a livepatch could carry.
+const OVERCAUTIOUS: [&str; 13] = [
+    "not-the-shipped-code",
+    "wrong-position",
+    "symbol-not-found",
+    "symbol-differs",
+    "not-exported",
+    "name-moved",
+    "unnamed-data",
+    "static-local-ambiguous",
+    "reference-ambiguous",
+    "special-section",
+    "unsupported-relocation",
+    "unsupported-section",
+    "several-objects",
+];
+
+impl Right {
+    /// Judges the rules that one change broke; one right reason is enough. Nothing if a rule is not one that
+    /// refuses a change: then it is a failure.
+    pub(super) fn of(refusals: &[Refusal]) -> Option<Self> {
+        let judged = refusals.iter().map(|refusal| {
+            let rule = refusal.rule.as_str();
+            if RIGHT.iter().any(|(right, _)| *right == rule) {
+                Some(Self::Right)
+            } else if OVERCAUTIOUS.contains(&rule) {
+                Some(Self::Overcautious)
+            } else {
+                None
+            }
+        });
+        judged.collect::<Option<Vec<Self>>>()?.into_iter().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_right_reason_is_enough_and_an_unknown_one_is_a_failure() {
+        let of = |rules: &[&str]| {
+            let refusal = |rule: &&str| Refusal {
+                unit: "a.c".to_owned(),
+                rule: (*rule).to_owned(),
+                reason: String::new(),
+            };
+            Right::of(&rules.iter().map(refusal).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["name-moved", "data-changed"]), Some(Right::Right));
+        assert_eq!(of(&["name-moved"]), Some(Right::Overcautious));
+        assert_eq!(of(&["data-changed", "linker-crashed"]), None);
+        assert_eq!(of(&[]), None);
+    }
+}

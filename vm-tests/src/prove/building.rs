@@ -110,9 +110,14 @@ pub(super) struct Builder<'a> {
 #[derive(Debug, Deserialize)]
 struct Report {
     module: String,
-    file: PathBuf,
+    files: Files,
     units: Vec<Unit>,
     seconds: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Files {
+    module: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -210,7 +215,7 @@ impl Builder<'_> {
         objects.dedup();
         Ok(Module {
             name: report.module,
-            file: report.file,
+            file: report.files.module,
             objects,
             units: report.units.len(),
             changed: report.units.iter().map(|unit| unit.changed_functions.len()).sum(),

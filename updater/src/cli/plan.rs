@@ -1,12 +1,15 @@
 //! `update plan`, and how plans are shown.
 
+use std::fmt::{self, Write as _};
+
+use manifests::text::shown;
 use serde_json::json;
 
 use super::apply::Signed;
 use super::progress::{line, object};
 use super::{Global, failures};
 use crate::exit::Failure;
-use crate::plan::{Feels, Plan};
+use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
 /// Show what `apply` would do here, and what each container will feel
 ///
@@ -34,41 +37,76 @@ pub(super) fn show(signed: &Signed, global: &Global) -> Result<(), Failure> {
 pub(super) fn print(plan: &Plan, global: &Global) {
     if global.json {
         object(&json!({ "plan": plan }));
-        return;
-    }
-    if plan.is_empty() {
-        line("nothing to do: this host has all of it");
-    }
-    for note in &plan.notes {
-        line(&format!("note: {note}"));
-    }
-    for planned in &plan.containers {
-        let id = &planned.container.id;
-        match &planned.feels {
-            Feels::RestartWithCheckpoint => {
-                line(&format!(
-                    "container {id}: is restarted; on failure its memory, files and connections come back"
-                ));
-            }
-            Feels::RestartWithoutCheckpoint { obstacles } => {
-                line(&format!(
-                    "container {id}: is restarted; on failure it starts afresh, its memory is lost, because"
-                ));
-                obstacles.iter().for_each(|obstacle| line(&format!("    {obstacle}")));
-            }
-            Feels::Skipped { obstacles } => {
-                line(&format!("container {id}: feels nothing and keeps its old files, because"));
-                obstacles.iter().for_each(|obstacle| line(&format!("    {obstacle}")));
-            }
-        }
-        planned.files.iter().for_each(|file| line(&format!("    runs {}", file.display())));
-    }
-    if plan.containers.is_empty() {
-        line("no container is affected");
-    }
-    if !plan.is_empty() {
-        for (index, step) in plan.steps.iter().enumerate() {
-            line(&format!("[{:>2}/{}] {}", index + 1, plan.steps.len(), step.action.title()));
-        }
+    } else {
+        line(render(plan).trim_end());
     }
 }
+
+fn render(plan: &Plan) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_plan(&mut text, plan);
+    text
+}
+
+fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
+    if plan.is_empty() {
+        writeln!(text, "nothing to do: this host has all of it")?;
+    }
+    for note in &plan.notes {
+        writeln!(text, "note: {}", shown(note))?;
+    }
+    for planned in &plan.containers {
+        container(text, planned)?;
+    }
+    if plan.containers.is_empty() {
+        writeln!(text, "no container is affected")?;
+    }
+    if plan.is_empty() {
+        return Ok(());
+    }
+    if plan.steps.iter().any(|step| matches!(step.action, Action::LoadLivepatch { .. })) {
+        writeln!(
+            text,
+            "of a livepatch, containers feel nothing but a short freeze of those that hold it back"
+        )?;
+    }
+    for (index, step) in plan.steps.iter().enumerate() {
+        writeln!(text, "[{:>2}/{}] {}", index + 1, plan.steps.len(), step.action.title())?;
+    }
+    Ok(())
+}
+
+fn container(text: &mut String, planned: &PlannedContainer) -> fmt::Result {
+    let (happens, connections, on_failure, obstacles): (_, _, _, &[String]) = match &planned.feels {
+        Feels::RestartWithCheckpoint => (
+            "is restarted on the fixed files, with a checkpoint to go back to",
+            "held during the trial; at the commit their peers are reset, on failure they go on",
+            "its memory, files and connections come back",
+            &[],
+        ),
+        Feels::RestartWithoutCheckpoint { obstacles } => (
+            "is restarted on the fixed files, without a checkpoint",
+            "end with the restart",
+            "it is started afresh on its old files, and its memory is lost",
+            obstacles,
+        ),
+        Feels::Skipped { obstacles } => {
+            ("is left alone, and goes on running the files below", "feel nothing", "nothing", obstacles)
+        }
+    };
+    writeln!(text, "container {}: {happens}", planned.container.id)?;
+    writeln!(text, "    its connections: {connections}")?;
+    writeln!(text, "    on failure: {on_failure}")?;
+    for obstacle in obstacles {
+        writeln!(text, "    no checkpoint: {}", shown(obstacle))?;
+    }
+    for file in &planned.files {
+        writeln!(text, "    runs {}", shown(&file.display().to_string()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use super::progress::{Progress, line, object};
 use super::signals::Signals;
 use super::{Global, failures};
 use crate::engine::resume::{Became, Resumed};
-use crate::engine::{EngineError, Listeners};
+use crate::engine::{Engine, EngineError, Listeners};
 use crate::exit::{Exit, Failure, State};
 use crate::transaction::driver::Reached;
 use crate::transaction::state::Outcome;
@@ -51,8 +51,13 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     if global.json {
         print_json(&resumed);
     } else {
-        print(&resumed);
+        line(render(&resumed).trim_end());
     }
+    outcome(&engine, &resumed)
+}
+
+/// What is left that only an operator can decide.
+fn outcome(engine: &Engine, resumed: &Resumed) -> Result<(), Failure> {
     if !resumed.needs_operator() {
         return Ok(());
     }
@@ -69,12 +74,19 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     }
     left.extend(resumed.baseline.iter().filter_map(|item| match &item.became {
         Became::Failed { why } => Some(format!("{}: {why}", item.what)),
-        Became::Quarantined { why } => Some(format!("{} is not loaded: {why}", item.what)),
+        Became::Quarantined { .. } => Some(format!("{} is in quarantine and not loaded", item.what)),
         _ => None,
     }));
+    let quarantined = resumed.baseline.iter().any(|item| matches!(item.became, Became::Quarantined { .. }));
+    let next = match quarantined {
+        true => {
+            "look into the crash; update apply --retry-quarantined loads the livepatch once more, update rollback gives it up"
+        }
+        false => "mend the cause, then update resume",
+    };
     Err(Failure::new(Exit::NeedsOperator, "something is left that this program cannot decide")
         .state(State::Named(left.join("; ")))
-        .next("mend the cause, then update resume"))
+        .next(next))
 }
 
 fn print_json(resumed: &Resumed) {
@@ -98,9 +110,14 @@ fn print_json(resumed: &Resumed) {
     }));
 }
 
-fn print(resumed: &Resumed) {
+/// For people: what was found, and what was done and why.
+fn render(resumed: &Resumed) -> String {
+    let mut text = String::new();
     if resumed.thawed > 0 {
-        line(&format!("thawed {} control groups that an interrupted update had frozen", resumed.thawed));
+        text.push_str(&format!(
+            "thawed {} control groups that an interrupted update had frozen\n",
+            resumed.thawed
+        ));
     }
     for driven in &resumed.transactions {
         let became = match &driven.reached {
@@ -108,10 +125,11 @@ fn print(resumed: &Resumed) {
             Reached::Ended(Outcome::RolledBack) => "rolled back: the host is in the old state",
             Reached::NeedsOperator(_) => "NEEDS AN OPERATOR",
         };
-        line(&format!("transaction {} {became}", driven.id));
+        text.push_str(&format!("transaction {} {became}\n", driven.id));
     }
-    for entry in &resumed.quarantined {
-        line(&format!("QUARANTINED {}: {}", entry.module, entry.why));
+    let told = |module: &str| resumed.baseline.iter().any(|item| item.what == format!("livepatch {module}"));
+    for entry in resumed.quarantined.iter().filter(|entry| !told(entry.module.as_str())) {
+        text.push_str(&format!("QUARANTINED {}: {}\n", entry.module, entry.why));
     }
     for item in &resumed.baseline {
         let became = match &item.became {
@@ -121,9 +139,14 @@ fn print(resumed: &Resumed) {
             Became::Quarantined { why } => format!("QUARANTINED: {why}"),
             Became::Failed { why } => format!("FAILED: {why}"),
         };
-        line(&format!("{}: {became}", item.what));
+        text.push_str(&format!("{}: {became}\n", item.what));
     }
     if resumed.transactions.is_empty() && resumed.baseline.is_empty() {
-        line("nothing to resume");
+        text.push_str("nothing to resume\n");
     }
+    text
 }
+
+#[cfg(test)]
+#[path = "resume_tests.rs"]
+mod tests;

@@ -289,4 +289,4 @@ enum Drive {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

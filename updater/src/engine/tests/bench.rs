@@ -22,10 +22,10 @@ use crate::runtime::fake::{FakeContainers, vulnerable};
 use crate::transaction::driver::{Boundary, Onward};
 use crate::transaction::journal::Origin;
 
-pub(super) const KERNEL: &str = "6.1.0-50-amd64";
+pub(crate) const KERNEL: &str = "6.1.0-50-amd64";
 
 /// What is signed. `MODULE` and `LAYER` stand for name, digest and size of the payload files.
-pub(super) const MANIFEST: &str = r#"
+pub(crate) const MANIFEST: &str = r#"
 schema: 1
 name: greet
 version: 3
@@ -50,27 +50,27 @@ settle: 1s
 "#;
 
 /// The livepatch part of it alone.
-pub(super) fn livepatch_only(text: &str) -> String {
+pub(crate) fn livepatch_only(text: &str) -> String {
     let (head, rest) = text.split_once("  - kind: layer").unwrap();
     head.to_owned() + &rest[rest.find("settle:").unwrap()..]
 }
 
 /// A simulated host.
-pub(super) struct Bench {
-    pub(super) store: tempfile::TempDir,
+pub(crate) struct Bench {
+    pub(crate) store: tempfile::TempDir,
     /// Payload files, and the files of the kernel.
     files: tempfile::TempDir,
-    pub(super) machine: Arc<FakeMachine>,
-    pub(super) containers: Arc<FakeContainers>,
+    pub(crate) machine: Arc<FakeMachine>,
+    pub(crate) containers: Arc<FakeContainers>,
 }
 
 impl Bench {
     /// With one container, `web`, that runs the vulnerable library.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(FakeMachine::new(), |containers| containers.with("web"))
     }
 
-    pub(super) fn with(machine: FakeMachine, add: impl FnOnce(FakeContainers) -> FakeContainers) -> Self {
+    pub(crate) fn with(machine: FakeMachine, add: impl FnOnce(FakeContainers) -> FakeContainers) -> Self {
         let machine = Arc::new(machine.with_module("one_function", FakeModule::default()));
         let containers = Arc::new(add(FakeContainers::new(Arc::clone(&machine))));
         let bench = Self { store: memory_directory(), files: memory_directory(), machine, containers };
@@ -99,26 +99,26 @@ impl Bench {
     }
 
     /// Writes a payload file, or a file of the kernel.
-    pub(super) fn write(&self, path: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
         let path = self.payloads().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
 
-    pub(super) fn payloads(&self) -> PathBuf {
+    pub(crate) fn payloads(&self) -> PathBuf {
         self.files.path().to_owned()
     }
 
-    pub(super) fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config { store: self.store.path().to_owned(), ..Config::default() }
     }
 
     /// A new process of the program.
-    pub(super) fn engine(&self) -> Engine {
+    pub(crate) fn engine(&self) -> Engine {
         self.try_engine().unwrap()
     }
 
-    pub(super) fn try_engine(&self) -> Result<Engine, EngineError> {
+    pub(crate) fn try_engine(&self) -> Result<Engine, EngineError> {
         let (machine, containers) = (Arc::clone(&self.machine), Arc::clone(&self.containers));
         let host = Host {
             root: self.files.path().to_owned(),
@@ -146,7 +146,7 @@ impl Bench {
     }
 
     /// The manifest with its payload files filled in.
-    pub(super) fn manifest(&self, text: &str) -> Verified<Manifest> {
+    pub(crate) fn manifest(&self, text: &str) -> Verified<Manifest> {
         let payload = |file: &str| {
             let bytes = fs::read(self.payloads().join(file)).unwrap();
             format!("{{file: {file}, sha256: \"{}\", size: {}}}", Sha256::of(&bytes), bytes.len())
@@ -169,15 +169,15 @@ impl Bench {
         Policy::parse(policy.as_bytes()).unwrap().verify(&envelope, at).unwrap()
     }
 
-    pub(super) fn plan(&self, text: &str) -> Result<Plan, EngineError> {
+    pub(crate) fn plan(&self, text: &str) -> Result<Plan, EngineError> {
         self.engine().plan(&self.manifest(text), &self.payloads())
     }
 
-    pub(super) fn apply(&self, text: &str) -> Result<Driven, EngineError> {
+    pub(crate) fn apply(&self, text: &str) -> Result<Driven, EngineError> {
         self.apply_until(text, &Undisturbed)
     }
 
-    pub(super) fn apply_until(&self, text: &str, seen: &dyn Boundaries) -> Result<Driven, EngineError> {
+    pub(crate) fn apply_until(&self, text: &str, seen: &dyn Boundaries) -> Result<Driven, EngineError> {
         let manifest = self.manifest(text);
         let origin = Origin::Apply {
             name: manifest.name.to_string(),
@@ -193,22 +193,22 @@ impl Bench {
         }
     }
 
-    pub(super) fn resume(&self) -> Resumed {
+    pub(crate) fn resume(&self) -> Resumed {
         self.resume_until(&Undisturbed).unwrap()
     }
 
-    pub(super) fn resume_until(&self, seen: &dyn Boundaries) -> Result<Resumed, EngineError> {
+    pub(crate) fn resume_until(&self, seen: &dyn Boundaries) -> Result<Resumed, EngineError> {
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
         self.engine().resume(&listeners)
     }
 
-    pub(super) fn reboot(&self) {
+    pub(crate) fn reboot(&self) {
         self.machine.reboot();
         self.containers.reboot();
     }
 
     /// Runs something that the program may die of; whether it died.
-    pub(super) fn died(&self, run: impl FnOnce()) -> bool {
+    pub(crate) fn died(&self, run: impl FnOnce()) -> bool {
         let quiet = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
         let died = catch_unwind(AssertUnwindSafe(run)).is_err();
@@ -223,11 +223,12 @@ fn memory_directory() -> tempfile::TempDir {
 }
 
 /// A fixture of patch-tools, compiled once.
-pub(super) fn module(name: &str) -> Vec<u8> {
+pub(crate) fn module(name: &str) -> Vec<u8> {
     static COMPILED: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
     COMPILED.lock().unwrap().entry(name.to_owned()).or_insert_with(|| compile(name)).clone()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a compiler is run")]
 fn compile(name: &str) -> Vec<u8> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../patch-tools/tests/modules");
     let directory = tempfile::tempdir().unwrap();
@@ -247,7 +248,7 @@ fn compile(name: &str) -> Vec<u8> {
 }
 
 /// Nobody interferes.
-pub(super) struct Undisturbed;
+pub(crate) struct Undisturbed;
 
 impl Interrupt for Undisturbed {
     fn asked(&self) -> bool {
@@ -262,13 +263,13 @@ impl Boundaries for Undisturbed {
 }
 
 /// The power fails at the nth boundary, counted from 0.
-pub(super) struct Cut {
-    pub(super) at: usize,
+pub(crate) struct Cut {
+    pub(crate) at: usize,
     reached: AtomicUsize,
 }
 
 impl Cut {
-    pub(super) fn at(at: usize) -> Self {
+    pub(crate) fn at(at: usize) -> Self {
         Self { at, reached: AtomicUsize::new(0) }
     }
 }
@@ -289,13 +290,13 @@ impl Boundaries for Cut {
 }
 
 /// An operator's signal arrives at the nth question about it, and stays.
-pub(super) struct Signal {
+pub(crate) struct Signal {
     nth: usize,
     asked: AtomicUsize,
 }
 
 impl Signal {
-    pub(super) fn at(nth: usize) -> Self {
+    pub(crate) fn at(nth: usize) -> Self {
         Self { nth, asked: AtomicUsize::new(0) }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`whole`] is the question after everything: is the host all new, or all old?
 
-mod bench;
+pub(crate) mod bench;
+mod boots;
 mod crashes;
 mod refusals;
 

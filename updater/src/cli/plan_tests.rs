@@ -1,0 +1,37 @@
+//! What `update plan` says, as transcripts.
+
+use super::*;
+use crate::engine::tests::bench::{Bench, MANIFEST, livepatch_only};
+use crate::host::fake::FakeMachine;
+use crate::runtime::ObstacleKind;
+
+#[test]
+fn a_plan_says_what_each_container_and_its_connections_feel() {
+    let bench = Bench::new();
+    insta::assert_snapshot!(render(&bench.plan(MANIFEST).unwrap()));
+}
+
+#[test]
+fn a_plan_says_what_becomes_of_containers_that_cannot_be_checkpointed_and_why() {
+    let bench = Bench::with(FakeMachine::new(), |all| {
+        all.with("web").with("db").with_obstacle(ObstacleKind::IoUring, "descriptor 7")
+    });
+    let mut text = String::new();
+    for choice in ["restart", "skip"] {
+        let plan =
+            bench.plan(&MANIFEST.replace("checkpoint: fail", &format!("checkpoint: {choice}"))).unwrap();
+        text += &format!("# without_checkpoint: {choice}\n{}\n", render(&plan));
+    }
+    let refusal = bench.plan(MANIFEST).unwrap_err();
+    text += &format!("# without_checkpoint: fail\n{}", failures::engine(refusal).for_person());
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_plan_without_containers_or_without_work_says_so() {
+    let bench = Bench::with(FakeMachine::new(), |none| none);
+    let text = livepatch_only(MANIFEST);
+    let before = render(&bench.plan(&text).unwrap());
+    bench.apply(&text).unwrap();
+    insta::assert_snapshot!(format!("{before}\n# once more\n{}", render(&bench.plan(&text).unwrap())));
+}

@@ -2,8 +2,10 @@
 # Brings up the containers listed in /srv/containers ("ID NUMBER" a line): network namespace, root
 # file system, container. Leaves alone what is there already.
 #
-#   lab-containers          bring up
-#   lab-containers enable   also at every boot
+#   lab-containers            bring up
+#   lab-containers networks   only the network namespaces
+#   lab-containers enable     bring up, now and at every boot: the networks before update-resume.service,
+#                             which may restore containers, and the containers after it
 set -eu
 
 network() {
@@ -34,11 +36,31 @@ container() {
 	runc run --detach --bundle "/srv/$1" "$1" </dev/null >/dev/null 2>&1
 }
 
+# Reads the list on stdin.
+networks() {
+	while read -r id n; do
+		network "$id" "$n"
+	done
+}
+
 enable() {
+	cat >/etc/systemd/system/lab-container-networks.service <<-'EOF'
+		[Unit]
+		Description=Networks of the lab's containers
+		Before=update-resume.service
+
+		[Service]
+		Type=oneshot
+		RemainAfterExit=yes
+		ExecStart=/usr/local/sbin/lab-containers networks
+
+		[Install]
+		WantedBy=multi-user.target
+	EOF
 	cat >/etc/systemd/system/lab-containers.service <<-'EOF'
 		[Unit]
 		Description=Containers of the lab
-		After=update-resume.service lab-network.service
+		After=update-resume.service lab-container-networks.service
 
 		[Service]
 		Type=oneshot
@@ -49,15 +71,21 @@ enable() {
 		WantedBy=multi-user.target
 	EOF
 	systemctl daemon-reload
-	systemctl enable --now lab-containers.service
+	systemctl enable --now lab-container-networks.service lab-containers.service
 }
 
-if [ "${1-}" = enable ]; then
+case "${1-}" in
+enable)
 	enable
-	exit
-fi
-while read -r id n; do
-	network "$id" "$n"
-	rootfs "$id"
-	container "$id"
-done </srv/containers
+	;;
+networks)
+	networks </srv/containers
+	;;
+*)
+	networks </srv/containers
+	while read -r id _; do
+		rootfs "$id"
+		container "$id"
+	done </srv/containers
+	;;
+esac

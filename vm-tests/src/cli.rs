@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
-use crate::cuts;
 use crate::demo::{self, Afterwards};
 use crate::lab::Lab;
 use crate::lab::kernel::DEFAULT_RELEASE;
@@ -16,7 +15,9 @@ use crate::lab::machine::Machine;
 use crate::lab::spec::MachineSpec;
 use crate::prove;
 use crate::scene::{SECRET, Scene};
+use crate::stage::Stage;
 use crate::suite;
+use crate::{bench, cuts};
 
 #[derive(Debug, Parser)]
 #[command(name = "vm-tests", about = "Run stock Debian kernels in virtual machines")]
@@ -38,6 +39,15 @@ enum Action {
         /// Cut at every so many boundaries
         #[arg(long, default_value = "1")]
         every: std::num::NonZeroUsize,
+        /// Cut only a transaction that goes this way
+        #[arg(long, value_enum)]
+        only: Option<cuts::Direction>,
+    },
+    /// Measure `update` beside the commands by hand, in the same guest
+    Bench {
+        /// Measurements of each kind
+        #[arg(long, default_value = "5")]
+        runs: std::num::NonZeroUsize,
     },
     /// Make real fixes of a later kernel version into livepatches, load each and unload it
     ProveFixes(ProveArgs),
@@ -187,10 +197,19 @@ pub fn run() -> Result<u8> {
             demo::run(if keep { Afterwards::Keep } else { Afterwards::Discard })?;
             Ok(0)
         }
-        Action::PowerCuts { every } => {
-            let (lab, stride) = (Lab::open()?, cuts::Stride(every.get()));
-            cuts::forward(&lab, stride)?;
-            cuts::backward(&lab, stride)?;
+        Action::PowerCuts { every, only } => {
+            let lab = Lab::open()?;
+            let stage = Stage::set(&lab)?;
+            for direction in only.map_or_else(|| cuts::Direction::ALL.to_vec(), |only| vec![only]) {
+                let count = cuts::run(&lab, &stage, direction, cuts::Stride(every.get()))?;
+                println!("{direction:?}: {count} cuts, each ended all old or all new");
+            }
+            Ok(0)
+        }
+        Action::Bench { runs } => {
+            let lab = Lab::open()?;
+            bench::livepatch(&lab, runs)?;
+            bench::frozen(&lab, runs)?;
             Ok(0)
         }
         Action::ProveFixes(args) => prove_fixes(args),

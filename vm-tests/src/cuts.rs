@@ -1,126 +1,215 @@
-//! Pull the plug at every step boundary of a transaction that has a livepatch and a container, forward and
-//! on the way back, and see that the host comes up with all of the new state or all of the old one.
+//! Pull the plug at every step boundary of a transaction that has a livepatch and a container, forward and on
+//! the way back, and see that the host comes up with all of the new state or all of the old one.
 //!
-//! The program under test is built with its boundaries visible (`power-cuts`): it announces the one at which it
-//! was told to stop and stands still there. QEMU is killed, and the same disk is booted. A cut takes most of a
-//! minute under emulation, so [`Stride`] may leave some out.
+//! `update` announces its boundaries to the lab (feature `power-cuts`) and stands still at each. The lab stops
+//! QEMU dead, copies the disk as a SIGKILL would leave it, and lets both go on: one run yields the disks of all
+//! cuts. Then each disk is booted, and what comes up is judged.
 
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::demo::stage::{GUEST_DIR, Stage};
-use crate::lab::Lab;
-use crate::lab::machine::{Machine, Snapshot};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
-/// The first manifest commits, the second one fails its probe and goes back.
-const FORWARD: &str = "greet-2026-001.manifest.json";
-const BACKWARD: &str = "greet-2026-002.manifest.json";
+use crate::fixtures::livepatch::Livepatch;
+use crate::lab::Lab;
+use crate::lab::machine::Machine;
+use crate::publisher::Draft;
+use crate::scene::{SECRET, web};
+use crate::stage::Stage;
 
-/// An emulated transaction on a busy machine.
+/// An emulated step on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// So many machines keep two processors busy: a boot is mostly one thread.
+const AT_ONCE: usize = 2;
+
+/// Hits on the container before the transaction: their log lines must survive everything.
+const LOG: &str = "hit 1\nhit 2\n";
+
+/// Which way the transaction goes whose power is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Direction {
+    /// It would commit.
+    Forward,
+    /// Its probe fails, and the host goes back by itself.
+    Backward,
+    /// It was committed, and is undone by `update rollback`.
+    Rollback,
+}
+
+impl Direction {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Forward, Self::Backward, Self::Rollback];
+
+    /// What the host was before the transaction that is cut, and what it would be after it.
+    fn ends(self) -> [State; 2] {
+        let vulnerable = State { livepatch: None, version: 1 };
+        let fixed = State { livepatch: Some(Livepatch::Cmdline.module_name()), version: 2 };
+        match self {
+            Self::Forward => [vulnerable, fixed],
+            Self::Backward => [fixed.clone(), fixed],
+            Self::Rollback => [fixed, vulnerable],
+        }
+    }
+}
+
+/// What a host must be after a resume: all of one state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    /// The livepatch that is loaded and has effect.
+    livepatch: Option<String>,
+    /// The library that the container runs.
+    version: u32,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let livepatch = self.livepatch.as_deref().unwrap_or("no livepatch");
+        write!(f, "{livepatch}, library version {}", self.version)
+    }
+}
 
 /// Every how many boundaries the power is cut; 1 is all of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Stride(pub usize);
 
-/// Cut a transaction that would commit: it ends all new or all old.
+/// One cut: where, and the disk that it left.
+#[derive(Debug)]
+struct Cut {
+    boundary: String,
+    disk: PathBuf,
+}
+
+/// Cuts the power of a transaction and judges each host that comes up; returns the number of cuts.
 ///
 /// # Errors
-/// If a host comes up as anything else.
-pub fn forward(lab: &Lab, stride: Stride) -> Result<()> {
-    let stage = Stage::set(lab)?;
+/// If any host came up as anything but all old or all new; every such cut is named.
+pub fn run(lab: &Lab, stage: &Stage, direction: Direction, Stride(stride): Stride) -> Result<usize> {
     let dir = tempfile::tempdir_in(lab.cache().machines())?;
-    let snapshot = lab.snapshot_at(dir.path(), &stage.container(lab)?, |machine| prepare(&stage, machine))?;
-    let old = State { livepatches: vec![], greeting: "vulnerable".into() };
-    let new = State { livepatches: vec!["livepatch_cmdline".into()], greeting: "fixed".into() };
-    try_all(lab, &snapshot, FORWARD, &old, &new, stride)
+    let mut machine = stage.open(lab)?.machine;
+    let command = prepare(stage, &machine, direction)?;
+    let mut cuts = collect(&mut machine, &command, dir.path(), stride)?;
+    machine.discard()?;
+    ensure!(cuts.len() * stride >= 20, "only {} boundaries were met", cuts.len() * stride);
+    cuts.reverse();
+    let (count, queue, failures) = (cuts.len(), Mutex::new(cuts), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some(cut) = queue.lock().ok().and_then(|mut queue| queue.pop()) else { break };
+                    match judge(lab, &cut.disk, direction) {
+                        Ok(verdict) => println!("{direction:?} {}: {verdict}", cut.boundary),
+                        Err(error) => {
+                            println!("{direction:?} {}: WRONG: {error:#}", cut.boundary);
+                            failures
+                                .lock()
+                                .expect("no thread panics")
+                                .push(format!("{}: {error:#}", cut.boundary));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().map_err(|_| anyhow!("a judge panicked"))?;
+    ensure!(failures.is_empty(), "{} of {count} cuts:\n{}", failures.len(), failures.join("\n"));
+    Ok(count)
 }
 
-/// Cut a transaction whose probe fails: it ends in the old state.
-///
-/// # Errors
-/// If a host comes up as anything else.
-pub fn backward(lab: &Lab, stride: Stride) -> Result<()> {
-    let stage = Stage::set(lab)?;
-    let dir = tempfile::tempdir_in(lab.cache().machines())?;
-    let snapshot = lab.snapshot_at(dir.path(), &stage.container(lab)?, |machine| {
-        prepare(&stage, machine)?;
-        machine.sh(&format!("update apply {GUEST_DIR}/{FORWARD} && sync")).map(drop)
-    })?;
-    let old = State { livepatches: vec!["livepatch_cmdline".into()], greeting: "fixed".into() };
-    try_all(lab, &snapshot, BACKWARD, &old, &old, stride)
-}
-
-/// A cut is not the fault of a livepatch here, so none goes into quarantine for it.
-fn prepare(stage: &Stage, machine: &Machine) -> Result<()> {
-    stage.dress(machine)?;
-    machine.guest().write_file("/etc/update/update.yaml", b"crash_guard: 0s\n", 0o644)
-}
-
-/// What a host must be after a resume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct State {
-    livepatches: Vec<String>,
-    greeting: String,
-}
-
-fn try_all(
-    lab: &Lab,
-    snapshot: &Snapshot,
-    manifest: &str,
-    old: &State,
-    new: &State,
-    Stride(stride): Stride,
-) -> Result<()> {
-    let mut cuts = 0;
-    for boundary in (0..).step_by(stride) {
-        let mut machine = lab.restore(snapshot)?;
-        let Some(announced) = run_until(&mut machine, manifest, boundary)? else { break };
-        machine.cut_power()?;
-        machine.boot_again()?;
-        let state = settle(&machine).with_context(|| format!("cut at {announced}"))?;
-        println!("{announced}: {}", if state == *new { "new" } else { "old" });
-        ensure!(state == *old || state == *new, "cut at {announced}: neither old nor new: {state:?}");
-        let splats = machine.splats()?;
-        ensure!(splats.is_empty(), "cut at {announced}: {}", splats.join("\n"));
-        cuts += 1;
+/// Brings the host to the start, and returns the command whose power is cut.
+fn prepare(stage: &Stage, machine: &Machine, direction: Direction) -> Result<String> {
+    // A cut is not the fault of a livepatch here, so none goes into quarantine for it.
+    machine.guest().write_file("/etc/update/update.yaml", b"crash_guard: 0s\n", 0o644)?;
+    machine.sh(&format!("printf 'hit\\nhit\\n' | greetc {} 7000", web().address()))?;
+    let good = stage.publish(machine, &Draft::fix())?;
+    if direction == Direction::Forward {
+        return Ok(format!("update apply {good}"));
     }
-    ensure!(cuts * stride >= 25, "only {cuts} boundaries were met");
-    Ok(())
+    machine.sh(&format!("update apply {good}"))?;
+    Ok(match direction {
+        Direction::Backward => format!("update apply {}", stage.publish(machine, &Draft::broken())?),
+        _ => "update rollback".to_owned(),
+    })
 }
 
-/// Run `update apply` up to a boundary; `None` if it ended before.
-fn run_until(machine: &mut Machine, manifest: &str, boundary: usize) -> Result<Option<String>> {
+/// Runs the command, and keeps the disk of every `stride`th boundary.
+fn collect(machine: &mut Machine, command: &str, dir: &Path, stride: usize) -> Result<Vec<Cut>> {
+    machine.sh("sync")?;
     machine.signals()?;
     machine.sh(&format!(
-        "UPDATE_CUT_AT={boundary} UPDATE_CUT_SIGNAL=/dev/virtio-ports/lab.signal \
-         setsid sh -c 'update apply {GUEST_DIR}/{manifest} >/run/apply.log 2>&1; echo ended >/dev/virtio-ports/lab.signal' \
-         </dev/null >/dev/null 2>&1 &"
+        "UPDATE_CUT_SIGNAL=/dev/virtio-ports/lab.signal setsid sh -c '{command} >/run/cut.log 2>&1; \
+         echo ended >/dev/virtio-ports/lab.signal' </dev/null >/dev/null 2>&1 &"
     ))?;
-    let line = machine.signals()?.next(PATIENCE)?;
-    Ok((line != "ended").then_some(line))
+    let mut cuts = Vec::new();
+    let mut seen = 0;
+    loop {
+        let line = machine.signals()?.next(PATIENCE)?;
+        if line == "ended" {
+            break;
+        }
+        if is_a_state_of_its_own(&line)? {
+            if seen % stride == 0 {
+                let disk = dir.join(format!("{seen}.qcow2"));
+                machine.disk_as_if_killed(&disk)?;
+                cuts.push(Cut { boundary: line, disk });
+            }
+            seen += 1;
+        }
+        machine.signals()?.answer("go on")?;
+    }
+    let log = machine.sh("cat /run/cut.log")?;
+    ensure!(seen > 0, "`{command}` met no boundary:\n{log}");
+    Ok(cuts)
 }
 
-/// What the host is after its boot, when `update-resume.service` has run and a second resume changes nothing.
-fn settle(machine: &Machine) -> Result<State> {
+/// Between a record and the next intent nothing changes, neither on the host nor in the journal.
+fn is_a_state_of_its_own(line: &str) -> Result<bool> {
+    let mut words = line.splitn(4, ' ');
+    let (Some("cut"), Some(_), Some(moment), Some(event)) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(anyhow!("`{line}` does not announce a boundary"));
+    };
+    let event: Value = serde_json::from_str(event).with_context(|| format!("the event of `{line}`"))?;
+    let outcome = ["done", "failed", "undone", "undo-failed"].iter().any(|name| event["event"] == **name);
+    Ok(moment == "after" || outcome)
+}
+
+/// Boots the disk and says what came up.
+fn judge(lab: &Lab, disk: &Path, direction: Direction) -> Result<String> {
+    let machine = lab.boot_disk(disk, &crate::scene::spec())?;
     let resumed = machine.command(["update", "resume", "--json"]).output()?;
     ensure!(resumed.status == 0, "update resume: {}{}", resumed.text(), resumed.complaint());
     let status = machine.command(["update", "status", "--json"]).output()?;
     ensure!(status.status == 0, "update status: {}{}", status.text(), status.complaint());
     let status: Value = serde_json::from_slice(&status.stdout).context("the status")?;
     ensure!(status["unfinished"] == Value::Array(Vec::new()), "unfinished: {}", status["unfinished"]);
-    let loaded = machine.sh("ls /sys/kernel/livepatch 2>/dev/null || true")?;
+
+    let livepatch = machine.sh("ls /sys/kernel/livepatch 2>/dev/null || true")?;
+    let livepatch = Some(livepatch.trim().to_owned()).filter(|name| !name.is_empty());
     let cmdline = machine.sh("cat /proc/cmdline")?;
-    let livepatches: Vec<String> = loaded.split_whitespace().map(str::to_owned).collect();
     ensure!(
-        cmdline.contains("livepatched") == livepatches.iter().any(|name| name == "livepatch_cmdline"),
-        "the kernel lists {livepatches:?} but /proc/cmdline is {cmdline}"
+        cmdline.contains(SECRET) == livepatch.is_none(),
+        "the kernel lists {livepatch:?} but /proc/cmdline is {cmdline}"
     );
-    // The container's own unit may still be starting it.
-    let greeting = machine.sh(
-        "for i in $(seq 60); do a=$(printf 'hit\\n' | timeout 20 greet-once 10.77.0.2 7000 2>/dev/null) && break; sleep 1; done; echo \"$a\"",
-    )?;
-    let greeting = greeting.split("greeting=").nth(1).unwrap_or("no answer").trim().to_owned();
-    Ok(State { livepatches, greeting })
+    let reply = machine.sh(&format!("echo peek | timeout 60 greetc {} 7000 | tail -n 1", web().address()))?;
+    let word = |name: &str| reply.split(' ').find_map(|word| word.strip_prefix(name)?.parse::<u32>().ok());
+    let version = word("version=").with_context(|| format!("the container does not answer: {reply}"))?;
+    let count = word("count=").unwrap_or_default();
+    let state = State { livepatch, version };
+    let [old, new] = direction.ends();
+    ensure!(state == old || state == new, "neither old nor new: {state}");
+    let log = machine.sh("cat /srv/web/rootfs/var/lib/greetd/log; echo .")?;
+    ensure!(log.starts_with(LOG), "the container's file lost lines: {log:?}");
+    ensure!(machine.sh("runc list -q | sort | xargs")? == "other web", "a container is missing");
+    let splats = machine.splats()?;
+    ensure!(splats.is_empty(), "the kernel complained: {}", splats.join("\n"));
+    machine.discard()?;
+    let name = if state == new { "new" } else { "old" };
+    let memory = if count > 0 { "from its checkpoint" } else { "started anew" };
+    Ok(format!("{name} ({state}), container {memory}"))
 }

@@ -5,9 +5,13 @@
 //! | [`lab`] | makes and runs machines: stock Debian kernels under QEMU, power cuts, snapshots |
 //! | [`fixtures`] | what is updated: server and library in runc containers, livepatch modules |
 //! | [`scene`] | a machine with the fixtures in it, ready in about a second |
+//! | [`product`] | the built programs, and their installation in a guest |
+//! | [`publisher`] | keys, policy, signed manifests |
+//! | [`stage`] | a scene in which `update` is installed and releases can be published |
 //! | [`demo`] | one host taken through the whole story |
 //! | [`cuts`] | the power fails at every step boundary |
 //! | [`prove`] | real fixes as livepatches: built, loaded, used, unloaded |
+//! | [`bench`] | what `update` costs beside the commands by hand |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
@@ -50,11 +54,15 @@
 //! `UPDATE_LAB_CACHE` moves the cache (`~/.cache/update-lab`); `LAB_ACCEL` replaces QEMU's accelerator
 //! (`tcg,thread=multi`).
 
+pub mod bench;
 pub mod cli;
 pub mod cuts;
 pub mod demo;
 pub mod fixtures;
 pub mod lab;
+pub mod product;
 pub mod prove;
+pub mod publisher;
 pub mod scene;
+pub mod stage;
 pub mod suite;

@@ -21,7 +21,7 @@ use crate::lab::spec::MachineSpec;
 pub const SECRET: &str = "lab.secret=hunter2";
 
 /// What the scene is made of, on this host.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Props {
     /// Server, client, library.
     pub greet: Greet,

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::demo::stage::Stage;
 use crate::lab::Lab;
+use crate::stage::Stage;
 
 /// Set up the lab, run all tests, and return the runner's exit code. Its output passes through.
 ///
@@ -15,7 +15,7 @@ use crate::lab::Lab;
 pub fn run(arguments: &[String]) -> Result<u8> {
     let lab = Lab::open()?;
     // Made here once, and not by whichever test comes first while the others wait for it.
-    Stage::set(&lab)?.container(&lab)?;
+    Stage::set(&lab)?;
     drop(lab);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace's folder")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -1,34 +1,35 @@
-//! For the VM lab only (feature `power-cuts`): stand still at a chosen boundary until the power is cut.
+//! For the VM lab only (feature `power-cuts`): stand still at every boundary until the lab has seen it.
 //!
-//! `UPDATE_CUT_SIGNAL` names a device on which each boundary is announced; at boundary number
-//! `UPDATE_CUT_AT` (counted from 0) the program announces it and never goes on.
+//! `UPDATE_CUT_SIGNAL` names a device on which each boundary is announced; the program goes on when a line
+//! is answered there. While it waits the lab keeps what a power cut would leave of the disk.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::sync::{Mutex, OnceLock};
 
 use crate::transaction::driver::{Boundary, Moment};
 
-static REACHED: AtomicUsize = AtomicUsize::new(0);
+/// The device and the number of the next boundary; absent when nobody wants to know.
+static LAB: OnceLock<Option<Mutex<(BufReader<File>, usize)>>> = OnceLock::new();
 
 pub(super) fn reached(boundary: &Boundary<'_>) {
-    let number = REACHED.fetch_add(1, Ordering::SeqCst);
-    let wanted = std::env::var("UPDATE_CUT_AT").ok().and_then(|text| text.parse::<usize>().ok());
-    let Some(device) = std::env::var_os("UPDATE_CUT_SIGNAL").filter(|_| wanted == Some(number)) else {
-        return;
-    };
+    let lab = LAB.get_or_init(|| {
+        let device = env::var_os("UPDATE_CUT_SIGNAL")?;
+        let device = OpenOptions::new().read(true).write(true).open(device).ok()?;
+        Some(Mutex::new((BufReader::new(device), 0)))
+    });
+    let Some(mut lab) = lab.as_ref().and_then(|lab| lab.lock().ok()) else { return };
     let side = match boundary.moment {
         Moment::BeforeRecord => "before",
         Moment::AfterRecord => "after",
     };
     let event = serde_json::to_string(boundary.event).unwrap_or_default();
-    let announced = OpenOptions::new()
-        .write(true)
-        .open(device)
-        .and_then(|mut device| writeln!(device, "cut {number} {side} {event}").and_then(|()| device.flush()));
+    let (device, number) = &mut *lab;
+    let announced = writeln!(device.get_mut(), "cut {number} {side} {event}");
+    *number += 1;
     if announced.is_ok() {
-        loop {
-            std::thread::park();
-        }
+        // Whatever the answer says, it means: go on.
+        let _ = device.read_line(&mut String::new());
     }
 }

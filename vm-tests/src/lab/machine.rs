@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -196,6 +198,18 @@ impl Machine {
         if let Some(mut process) = self.process.take() {
             process.kill()?;
         }
+        Ok(())
+    }
+
+    /// Copies the disk as [`Self::cut_power`] would leave it at this instant; the machine goes on.
+    pub fn disk_as_if_killed(&mut self, target: &Path) -> Result<()> {
+        let process = self.process.as_ref().context("the machine does not run")?;
+        let pid = Pid::from_raw(process.id());
+        // What QEMU holds back in its own memory is lost to a SIGKILL; a monitor command would flush it.
+        kill(pid, Signal::SIGSTOP).context("stopping QEMU")?;
+        let copied = fs::copy(self.home.dir.join("disk.qcow2"), target);
+        kill(pid, Signal::SIGCONT).context("letting QEMU go on")?;
+        copied.with_context(|| format!("copying the disk to {}", target.display()))?;
         Ok(())
     }
 

@@ -93,6 +93,17 @@ impl Lab {
         self.restore(&self.ready_snapshot(spec)?)
     }
 
+    /// Boots the disk of another machine, which moves here: what was kept by
+    /// [`Machine::disk_as_if_killed`]. The snapshot that it goes on from must still be there.
+    pub fn boot_disk(&self, disk: &Path, spec: &MachineSpec) -> Result<Machine> {
+        let home = self.new_home(None)?;
+        fs::rename(disk, home.dir.join("disk.qcow2"))
+            .with_context(|| format!("taking over the disk {}", disk.display()))?;
+        let kernel = self.kernel(&spec.kernel)?;
+        let key = self.image.login_key();
+        Machine::start(home, spec.clone(), kernel, key, Lifetime::Owned, Begin::Boot)
+    }
+
     /// Starts a machine that goes on where the snapshot was taken.
     pub fn restore(&self, snapshot: &Snapshot) -> Result<Machine> {
         self.begin(self.new_home(None)?, snapshot.spec(), Lifetime::Owned, Some(snapshot))

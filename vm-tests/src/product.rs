@@ -1,0 +1,137 @@
+//! What is tested: the `update` and `patch-tools` programs, built here and installed in a guest as a
+//! package would do it.
+//!
+//! The guest is Debian 12. On a host with a newer C library the programs are linked statically, since
+//! they would not start there otherwise.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::lab::control::Guest;
+use crate::lab::host::{Step, program, run};
+
+/// Version of the C library in the guest: 2.36, of Debian 12.
+const GUEST_GLIBC_MINOR: u32 = 36;
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What the programs are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// As the workspace's tests are built; and `update` can be told to announce its step boundaries (feature
+    /// `power-cuts`), which it does not do by itself.
+    Tests,
+    /// As users get them.
+    Release,
+}
+
+/// The built programs, on this host.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// The `update` program.
+    pub update: PathBuf,
+    /// The `patch-tools` program.
+    pub patch_tools: PathBuf,
+}
+
+impl Product {
+    /// Builds the programs with Cargo as they are in this workspace.
+    ///
+    /// # Errors
+    /// If Cargo fails.
+    pub fn build(build: Build) -> Result<Self> {
+        let step = Step::begin("building update and patch-tools");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
+        cargo.args(["-p", "updater", "-p", "patch-tools"]).current_dir(workspace()?);
+        match build {
+            Build::Tests => cargo.args(["--features", "updater/power-cuts"]),
+            Build::Release => cargo.arg("--release"),
+        };
+        let host = glibc_minor()?;
+        if host > GUEST_GLIBC_MINOR {
+            eprintln!(
+                "lab: this host has glibc 2.{host}, the guest 2.{GUEST_GLIBC_MINOR}: linking statically"
+            );
+            cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+        }
+        let output =
+            cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting cargo")?;
+        ensure!(output.status.success(), "cargo could not build update and patch-tools");
+        let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+        let built = Self {
+            update: executable(&messages, "update")?,
+            patch_tools: executable(&messages, "patch-tools")?,
+        };
+        step.end();
+        Ok(built)
+    }
+
+    /// Installs the programs and what is under `dist/`, and enables the units that the preset names.
+    pub fn install(&self, guest: &Guest) -> Result<()> {
+        let small = tempfile::tempdir()?;
+        for (from, name) in [(&self.update, "update"), (&self.patch_tools, "patch-tools")] {
+            let stripped = small.path().join(name);
+            run(program("strip").arg("-o").arg(&stripped).arg(from))?;
+            guest.push(&stripped, &format!("/usr/bin/{name}"))?;
+        }
+        let dist = workspace()?.join("dist");
+        for (from, below) in files_under(&dist)? {
+            guest.push(&from, &format!("/{below}"))?;
+        }
+        guest.sh("set -e; install -d -m 0700 /var/lib/update; systemctl daemon-reload
+            for preset in /usr/lib/systemd/system-preset/*-update.preset; do
+                sed -n 's/^enable //p' $preset | xargs systemctl --quiet enable --now
+            done; sync")?;
+        Ok(())
+    }
+}
+
+/// The root of the source tree that this program was built from.
+pub fn workspace() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent()
+        .filter(|root| root.join("Cargo.toml").is_file())
+        .map(Path::to_owned)
+        .ok_or_else(|| anyhow!("the source tree is no longer at {}", here.display()))
+}
+
+fn executable(messages: &str, name: &str) -> Result<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .ok_or_else(|| anyhow!("cargo did not say where it put {name}"))
+}
+
+/// y of this host's glibc 2.y.
+fn glibc_minor() -> Result<u32> {
+    let text = String::from_utf8(run(program("getconf").arg("GNU_LIBC_VERSION"))?)?;
+    text.trim()
+        .strip_prefix("glibc 2.")
+        .and_then(|minor| minor.split('.').next()?.parse().ok())
+        .ok_or_else(|| anyhow!("this host's C library is `{}`, not glibc 2", text.trim()))
+}
+
+/// Files under `root`, each with its path from there.
+fn files_under(root: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                pending.push(path);
+            } else {
+                let below = path.strip_prefix(root)?.display().to_string();
+                found.push((path, below));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,79 @@
+//! A host that is managed: the [scene](crate::scene) with `update` installed as a package would do it, a trust
+//! policy, and releases signed by the real programs.
+//!
+//! Making one builds the programs of this workspace; the machine goes on from the scene's snapshot.
+
+use anyhow::Result;
+
+use crate::fixtures::containers::Container;
+use crate::lab::Lab;
+use crate::lab::machine::{Machine, Snapshot};
+use crate::product::{Build, Product};
+use crate::publisher::{Draft, Publisher};
+use crate::scene::{self, Props, Scene};
+
+/// What managed hosts are made from.
+#[derive(Debug)]
+pub struct Stage {
+    /// Modules, layers and containers.
+    pub props: Props,
+    /// Keys and programs to sign with.
+    pub publisher: Publisher,
+    product: Product,
+    bare: Snapshot,
+}
+
+impl Stage {
+    /// Builds everything that is not there yet, for the usual scene.
+    ///
+    /// # Errors
+    /// If a compiler or the machine that is to be snapshotted fails.
+    pub fn set(lab: &Lab) -> Result<Self> {
+        Self::with(lab, Build::Tests, vec![scene::web(), scene::other()])
+    }
+
+    /// As [`Self::set`], with programs built another way or for other containers.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn with(lab: &Lab, build: Build, containers: Vec<Container>) -> Result<Self> {
+        let product = Product::build(build)?;
+        let (props, bare) = Scene::prepare(lab, &scene::spec(), containers)?;
+        Ok(Self { props, publisher: Publisher::new(&product)?, product, bare })
+    }
+
+    /// A machine of its own for each call.
+    ///
+    /// # Errors
+    /// If the machine does not come up.
+    pub fn open(&self, lab: &Lab) -> Result<Scene> {
+        self.dress(lab.restore(&self.bare)?)
+    }
+
+    /// As [`Self::open`], with a name and outliving this process.
+    ///
+    /// # Errors
+    /// Also if a machine has that name.
+    pub fn keep(&self, lab: &Lab, name: &str) -> Result<Scene> {
+        self.dress(lab.keep(name, &self.bare)?)
+    }
+
+    /// Signs a draft and puts it with its payloads into a guest; returns the envelope's path there.
+    ///
+    /// # Errors
+    /// If it cannot be signed or copied.
+    pub fn publish(&self, machine: &Machine, draft: &Draft) -> Result<String> {
+        self.publisher.publish(machine.guest(), draft, &self.props, &machine.spec().kernel)
+    }
+
+    /// The built programs.
+    pub fn product(&self) -> &Product {
+        &self.product
+    }
+
+    fn dress(&self, machine: Machine) -> Result<Scene> {
+        self.product.install(machine.guest())?;
+        self.publisher.install_policy(machine.guest())?;
+        Ok(Scene { machine, props: self.props.clone() })
+    }
+}

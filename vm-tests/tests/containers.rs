@@ -1,0 +1,190 @@
+//! What containers and the peers of their connections feel: on overlays and plain directories, over IPv4 and
+//! IPv6, during the trial, at the commit, and when it goes back.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use vm_tests::fixtures::client::Client;
+use vm_tests::fixtures::containers::{Container, Rootfs};
+use vm_tests::lab::Lab;
+use vm_tests::lab::machine::Machine;
+use vm_tests::product::Build;
+use vm_tests::publisher::Draft;
+use vm_tests::scene::Scene;
+use vm_tests::stage::Stage;
+
+const PATIENCE: Duration = Duration::from_secs(300);
+const SIGNAL: &str = "/dev/virtio-ports/lab.signal";
+const EVERY: Duration = Duration::from_millis(200);
+
+/// `web` on an overlay, `plain` on a directory, both vulnerable.
+fn stage(lab: &Lab) -> Result<Stage> {
+    let containers = vec![Container::new("web", 1), Container::new("plain", 3).rootfs(Rootfs::Plain)];
+    Stage::with(lab, Build::Tests, containers)
+}
+
+/// For every container.
+fn everywhere(draft: Draft) -> Draft {
+    Draft { containers: String::new(), livepatch: None, ..draft }
+}
+
+/// One connection to each container and family.
+fn clients(scene: &Scene) -> Result<Vec<Client>> {
+    let guest = scene.machine.guest();
+    let (web, plain) = (scene.container("web"), scene.container("plain"));
+    let clients = vec![
+        Client::connect_and_hit(guest, "web-4", &web.address(), EVERY)?,
+        Client::connect_and_hit(guest, "web-6", &web.address_v6(), EVERY)?,
+        Client::connect_and_hit(guest, "plain-4", &plain.address(), EVERY)?,
+    ];
+    for client in &clients {
+        client.wait_for_replies(2, PATIENCE)?;
+    }
+    Ok(clients)
+}
+
+/// Starts `update apply`, which stands still at each of its boundaries.
+fn begin(machine: &mut Machine, manifest: &str) -> Result<()> {
+    machine.signals()?;
+    machine.sh(&format!(
+        "UPDATE_CUT_SIGNAL={SIGNAL} setsid sh -c 'update apply {manifest} >/run/apply.log 2>&1; \
+        echo \"ended $?\" >{SIGNAL}' </dev/null >/dev/null 2>&1 &"
+    ))?;
+    Ok(())
+}
+
+/// Lets it go on until a boundary that `wanted` recognises; returns its line.
+fn go_on_until(machine: &mut Machine, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    loop {
+        let line = machine.signals()?.next(PATIENCE)?;
+        if wanted(&line) {
+            return Ok(line);
+        }
+        ensure!(!line.starts_with("ended"), "{line}: {}", machine.sh("cat /run/apply.log")?);
+        machine.signals()?.answer("go on")?;
+    }
+}
+
+/// The boundary at which that step is done and recorded.
+fn recorded(step: usize) -> impl Fn(&str) -> bool {
+    let event = format!("{{\"event\":\"done\",\"step\":{step},");
+    move |line| line.contains(" after ") && line.contains(&event)
+}
+
+/// Index of the step that does this to the container `web`, or to the host.
+fn index_of(machine: &Machine, manifest: &str, action: &str) -> Result<usize> {
+    let shown: Value = serde_json::from_str(&machine.sh(&format!("update plan --json {manifest}"))?)?;
+    let steps = shown["plan"]["steps"].as_array().with_context(|| format!("no steps in {shown}"))?;
+    steps
+        .iter()
+        .map(|step| &step["action"])
+        .position(|found| {
+            found["action"] == action && found["container"].as_str().is_none_or(|id| id == "web")
+        })
+        .with_context(|| format!("no step `{action}` in {shown}"))
+}
+
+#[test]
+fn old_connections_wait_during_the_trial_and_learn_of_the_commit_at_once() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = stage(&lab)?;
+    let mut scene = stage.open(&lab)?;
+    let manifest = stage.publish(&scene.machine, &everywhere(Draft::fix()))?;
+    let started = index_of(&scene.machine, &manifest, "start")?;
+    let commit = index_of(&scene.machine, &manifest, "commit")?;
+    let clients = clients(&scene)?;
+
+    begin(&mut scene.machine, &manifest)?;
+    go_on_until(&mut scene.machine, recorded(started))?;
+    let counts = clients[0].counts()?.len();
+    for address in [scene.container("web").address(), scene.container("web").address_v6()] {
+        let reply = scene.machine.sh(&format!("echo peek | timeout 60 greetc {address} 7000 | tail -n 1"))?;
+        ensure!(
+            reply.contains("version=2"),
+            "a new connection to {address} reaches the new version: {reply}"
+        );
+    }
+    for client in &clients[..2] {
+        ensure!(client.is_running()?, "a held connection must not end: {:?}", client.events()?.last());
+    }
+    ensure!(clients[0].counts()?.len() == counts, "the old process is gone, nobody can have answered");
+
+    scene.machine.signals()?.answer("go on")?;
+    go_on_until(&mut scene.machine, recorded(commit))?;
+    for client in &clients {
+        ensure!(
+            client.is_running()?,
+            "before the filters go nobody may be told: {:?}",
+            client.events()?.last()
+        );
+    }
+    scene.machine.signals()?.answer("go on")?;
+    let ended = go_on_until(&mut scene.machine, |line| line.starts_with("ended"))?;
+    ensure!(ended == "ended 0", "{}", scene.machine.sh("cat /run/apply.log")?);
+    for client in &clients {
+        let end = client.wait_for_end(Duration::from_secs(5))?;
+        ensure!(end.what == "reset", "expected a reset, found {}", end.what);
+    }
+    ensure!(leftovers(&scene.machine)?.is_empty(), "left: {}", leftovers(&scene.machine)?);
+    for id in ["web", "plain"] {
+        let library = scene.machine.sh(&format!("sha256sum </srv/{id}/rootfs/usr/lib/libgreet.so.1"))?;
+        let expected = vm_tests::fixtures::greet::digest_and_size(
+            &stage.props.greet.library(vm_tests::fixtures::greet::Library::Fixed),
+        )?;
+        ensure!(library.starts_with(&expected.0), "{id} does not have the fixed library");
+    }
+    ensure!(scene.machine.splats()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_failed_trial_gives_memory_files_connections_limits_and_network_back() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = stage(&lab)?;
+    let scene = stage.open(&lab)?;
+    let machine = &scene.machine;
+    let manifest = stage.publish(machine, &everywhere(Draft::broken()))?;
+    let clients = clients(&scene)?;
+    let before = surroundings(machine)?;
+
+    let applied = machine.command(["update", "apply", &manifest]).timeout(PATIENCE * 2).output()?;
+    println!("{}{}", applied.text(), applied.complaint());
+    ensure!(applied.status == 1, "expected exit code 1, found {}", applied.status);
+    for client in &clients {
+        client.wait_for_replies(2, PATIENCE)?;
+    }
+    // Two clients share the counter of web; each of theirs must only rise, and plain's by one each time.
+    for client in &clients {
+        let counts = client.counts()?;
+        ensure!(counts.windows(2).all(|pair| pair[0] < pair[1]), "the counter went back: {counts:?}");
+    }
+    let counts = clients[2].counts()?;
+    ensure!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a reply was lost: {counts:?}");
+    let after = surroundings(machine)?;
+    ensure!(before == after, "before:\n{before}\nafter:\n{after}");
+    ensure!(leftovers(machine)?.is_empty(), "left: {}", leftovers(machine)?);
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+/// Mounts, limits, addresses and filters around the containers.
+fn surroundings(machine: &Machine) -> Result<String> {
+    machine.sh("for id in web plain; do
+            cat /sys/fs/cgroup/lab/$id/memory.max /sys/fs/cgroup/lab/$id/pids.max
+            ip -n $id -br address; ip -n $id route; ip -n $id -6 route
+            ip netns exec $id nft list ruleset
+            sha256sum </srv/$id/rootfs/usr/lib/libgreet.so.1
+            echo peek | greetc 10.77.$([ $id = web ] && echo 1 || echo 3).2 7000 | grep -o 'instance=[^ ]*'
+        done
+        findmnt -rn -o TARGET,FSTYPE | grep ^/srv || true")
+}
+
+/// Filters that an update or CRIU forgot.
+fn leftovers(machine: &Machine) -> Result<String> {
+    machine.sh("for id in web plain; do
+            ip netns exec $id nft list tables | grep update || true
+            ip netns exec $id iptables-save | grep CRIU || true
+            ip netns exec $id ip6tables-save | grep CRIU || true
+        done")
+}

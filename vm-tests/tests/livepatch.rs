@@ -1,0 +1,169 @@
+//! Kernel fixes on a real kernel, by the real program: tasks that hold a transition back, patches that replace
+//! all others, boots and crashes.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use vm_tests::fixtures::livepatch::Livepatch;
+use vm_tests::lab::Lab;
+use vm_tests::lab::control::Output;
+use vm_tests::lab::machine::Machine;
+use vm_tests::publisher::Draft;
+use vm_tests::scene::SECRET;
+use vm_tests::stage::Stage;
+
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A fix of the kernel alone.
+fn kernel_fix(name: &str, livepatch: Livepatch) -> Draft {
+    Draft { name: name.to_owned(), livepatch: Some(livepatch), library: None, ..Draft::fix() }
+}
+
+fn update(machine: &Machine, arguments: &[&str]) -> Result<Output> {
+    let output = machine.command([&["update"], arguments].concat()).timeout(PATIENCE).output()?;
+    println!(
+        "-- update {} ({})\n{}{}",
+        arguments.join(" "),
+        output.status,
+        output.text(),
+        output.complaint()
+    );
+    Ok(output)
+}
+
+fn livepatches(machine: &Machine) -> Result<String> {
+    machine.sh("ls /sys/kernel/livepatch 2>/dev/null | xargs")
+}
+
+/// Starts a task that sleeps in the patched function, as a service of its own.
+fn start_sleeper(machine: &Machine, kind: &str) -> Result<()> {
+    machine.sh(&format!(
+        "systemd-run --quiet --unit=sleeper-{kind} sleeper {kind}
+        until grep -q {kind} /proc/$(pgrep -o sleeper)/stack; do sleep 0.1; done"
+    ))?;
+    Ok(())
+}
+
+#[test]
+fn a_sleeper_in_the_patched_function_is_named_and_moved_by_the_freezer() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    start_sleeper(&machine, "pause")?;
+    let manifest = stage.publish(&machine, &kernel_fix("pause-1", Livepatch::Pause))?;
+
+    let applied = update(&machine, &["apply", &manifest])?;
+    ensure!(applied.status == 0, "the transition should have been completed");
+    let said = applied.text() + &applied.complaint();
+    ensure!(said.contains("sleeper"), "the task that held it back should have been named");
+    ensure!(livepatches(&machine)? == "livepatch_pause");
+    ensure!(machine.sh("cat /sys/kernel/livepatch/livepatch_pause/transition")? == "0");
+    // It was moved, not ended, and nothing stays frozen.
+    ensure!(machine.sh("systemctl is-active sleeper-pause")? == "active");
+    ensure!(
+        machine
+            .sh("grep -l 1 /sys/fs/cgroup/*/cgroup.freeze /sys/fs/cgroup/*/*/cgroup.freeze || true")?
+            .is_empty()
+    );
+
+    ensure!(update(&machine, &["rollback"])?.status == 0);
+    ensure!(livepatches(&machine)?.is_empty());
+    ensure!(
+        machine.sh("grep -c livepatch_pause /proc/modules || true")? == "0",
+        "the module should be unloaded"
+    );
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_task_that_cannot_be_moved_makes_the_patch_go_back_at_the_deadline() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    start_sleeper(&machine, "vfork")?;
+    let draft = Draft { deadline: "15s".to_owned(), ..kernel_fix("vfork-1", Livepatch::Vfork) };
+    let manifest = stage.publish(&machine, &draft)?;
+
+    let applied = update(&machine, &["apply", &manifest])?;
+    ensure!(applied.status == 1, "expected exit code 1, found {}", applied.status);
+    let said = applied.text() + &applied.complaint();
+    ensure!(
+        said.contains("sleeper") && said.contains("vfork"),
+        "expected the task and its stack in:\n{said}"
+    );
+    ensure!(livepatches(&machine)?.is_empty());
+    ensure!(machine.sh("grep -c livepatch_vfork /proc/modules || true")? == "0");
+    ensure!(machine.sh("systemctl is-active sleeper-vfork")? == "active");
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_patch_that_replaces_all_others_is_applied_and_the_others_come_back() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    for (name, livepatch) in
+        [("one", Livepatch::Cmdline), ("two", Livepatch::Version), ("all", Livepatch::All)]
+    {
+        let manifest = stage.publish(&machine, &kernel_fix(name, livepatch))?;
+        ensure!(update(&machine, &["apply", &manifest])?.status == 0);
+    }
+    ensure!(livepatches(&machine)? == "livepatch_all");
+    ensure!(machine.sh("cat /proc/cmdline")? == "hidden by livepatch_all");
+    ensure!(
+        machine.sh("grep -c '^livepatch' /proc/modules")? == "1",
+        "the replaced modules should be unloaded"
+    );
+
+    ensure!(update(&machine, &["rollback"])?.status == 0);
+    ensure!(livepatches(&machine)? == "livepatch_cmdline livepatch_version");
+    ensure!(machine.sh("cat /proc/cmdline")? == "hidden by livepatch_cmdline");
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_boot_applies_again_what_was_committed_and_a_crash_does_not() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let mut machine = stage.open(&lab)?.machine;
+    let first = stage.publish(&machine, &kernel_fix("one", Livepatch::Cmdline))?;
+    let second = stage.publish(&machine, &kernel_fix("two", Livepatch::Version))?;
+    ensure!(update(&machine, &["apply", &first])?.status == 0);
+
+    machine.shut_down()?;
+    machine.boot_again()?;
+    ensure!(livepatches(&machine)? == "livepatch_cmdline", "an orderly reboot applies the livepatch again");
+    ensure!(machine.sh("cat /proc/cmdline")? == "hidden by livepatch_cmdline");
+    // The guard has seen the first one survive; the second one is blamed for the crash that follows it.
+    machine.guest().write_file("/etc/update/update.yaml", b"crash_guard: 1s\n", 0o644)?;
+    machine.sh("sleep 2; update resume --survived")?;
+    machine.sh("rm /etc/update/update.yaml")?;
+    ensure!(update(&machine, &["apply", &second])?.status == 0);
+    machine.cut_power()?;
+    machine.boot_again()?;
+
+    ensure!(
+        livepatches(&machine)? == "livepatch_cmdline",
+        "a patch that may have crashed the host stays out"
+    );
+    let status = update(&machine, &["status", "--json"])?;
+    let status: Value = serde_json::from_slice(&status.stdout)?;
+    ensure!(
+        status.to_string().contains("livepatch_version"),
+        "the status should name what is missing: {status}"
+    );
+    let journal = machine.sh("journalctl -b -u update-resume.service --no-pager")?;
+    ensure!(journal.contains("livepatch_version"), "the unit should say what it left out:\n{journal}");
+    let resumed = update(&machine, &["resume"])?;
+    ensure!(resumed.status == 6, "a person has to decide: expected exit code 6, found {}", resumed.status);
+
+    let again = update(&machine, &["apply", "--retry-quarantined", &second])?;
+    ensure!(again.status == 0, "an operator can insist");
+    ensure!(livepatches(&machine)? == "livepatch_cmdline livepatch_version");
+    ensure!(!machine.sh("cat /proc/cmdline")?.contains(SECRET));
+    Ok(())
+}

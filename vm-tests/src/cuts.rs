@@ -96,20 +96,17 @@ pub fn run(lab: &Lab, stage: &Stage, direction: Direction, Stride(stride): Strid
     ensure!(cuts.len() * stride >= 20, "only {} boundaries were met", cuts.len() * stride);
     cuts.reverse();
     let (count, queue, failures) = (cuts.len(), Mutex::new(cuts), Mutex::new(Vec::new()));
+    let next = || queue.lock().ok().and_then(|mut queue| queue.pop());
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                loop {
-                    let Some(cut) = queue.lock().ok().and_then(|mut queue| queue.pop()) else { break };
-                    match judge(lab, &cut.disk, direction) {
-                        Ok(verdict) => println!("{direction:?} {}: {verdict}", cut.boundary),
-                        Err(error) => {
-                            println!("{direction:?} {}: WRONG: {error:#}", cut.boundary);
-                            failures
-                                .lock()
-                                .expect("no thread panics")
-                                .push(format!("{}: {error:#}", cut.boundary));
-                        }
+                while let Some(cut) = next() {
+                    let verdict = judge(lab, &cut.disk, direction);
+                    let words =
+                        verdict.as_ref().map_or_else(|error| format!("WRONG: {error:#}"), String::clone);
+                    println!("{direction:?} {}: {words}", cut.boundary);
+                    if let (Err(_), Ok(mut failures)) = (verdict, failures.lock()) {
+                        failures.push(format!("{}: {words}", cut.boundary));
                     }
                 }
             });

@@ -36,8 +36,8 @@ use selection::{Candidate, candidates};
 use sources::Sources;
 use trial::{Bench, Trial};
 
-use crate::demo::stage::Programs;
 use crate::lab::Lab;
+use crate::product::{Build, Product};
 
 /// What to prove.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let lab = Lab::open()?;
     let program = match &options.program {
         Some(program) => program.clone(),
-        None => Programs::build()?.patch_tools,
+        None => Product::build(Build::Release)?.patch_tools,
     };
     let package = sources::source_package(&options.kernel)?;
     let old = sources::versions(&format!("linux-image-{}", options.kernel))?.swap_remove(0);

@@ -19,6 +19,7 @@ use super::kernel::Kernel;
 use super::objects::ShippedObjects;
 use super::overlay::Overlay;
 use super::patch::Patch;
+use super::patch::SourcePath;
 use super::progress::{Phase, PhaseClock};
 use super::request::Request;
 use super::runpre::{FunctionMatch, UnitMatch, match_unit};
@@ -35,6 +36,8 @@ pub(super) struct Ground {
     pub(super) applied: Applied,
     pub(super) overlay: Overlay,
     pub(super) affected: Vec<AffectedUnit>,
+    /// Changed files that no unit of this configuration is made of.
+    pub(super) unbuilt: Vec<SourcePath>,
     work: TempDir,
 }
 
@@ -54,11 +57,16 @@ impl Ground {
         let overlay = Overlay::take(&tree.overlays(), tree.source())?;
         overlay.change(&applied.contents)?;
         let search = Search { tree: &tree, overlay: &overlay, jobs: request.jobs, limit: request.unit_limit };
-        let affected = search.run(&applied, clock.progress)?;
+        let units::Affected { units: affected, unbuilt } = search.run(&applied, clock.progress)?;
         let work =
             tempfile::tempdir().map_err(CacheError::io("make a directory in", &std::env::temp_dir()))?;
         clock.ended(Phase::Units);
-        Ok(Self { patches, kernel, tree, applied, overlay, affected, work })
+        Ok(Self { patches, kernel, tree, applied, overlay, affected, unbuilt, work })
+    }
+
+    /// Files of the patch that no livepatch carries: documentation and tools, and what is not built.
+    pub(super) fn left_out(&self) -> Vec<String> {
+        self.applied.left_out.iter().chain(&self.unbuilt).map(|path| path.to_string()).collect()
     }
 
     /// A directory for intermediate files.

@@ -157,6 +157,12 @@ impl<'a> Source<'a> {
         Ok(fs::read(&object).map_err(CacheError::io("read", &object))?)
     }
 
+    /// Compiles a unit to assembler text.
+    pub(super) fn assembly(self, unit: &UnitCommand) -> Result<Vec<u8>, CompileError> {
+        let compiler = self.compiler(unit)?.args(["-S", "-o", "-"]).arg(self.root().join(&unit.source));
+        compiler.run().map_err(|source| self.failed(unit, source))
+    }
+
     /// Runs the preprocessor alone and returns its output.
     pub(super) fn preprocess(self, unit: &UnitCommand, flags: &[&str]) -> Result<Vec<u8>, CompileError> {
         let compiler = self.compiler(unit)?.args(flags).arg("-E").arg(self.root().join(&unit.source));

@@ -109,6 +109,7 @@ fn units(error: &UnitsError) -> &'static str {
         UnitsError::NothingChanged { .. } => "unchanged",
         UnitsError::SeveralObjects { .. } => "several-objects",
         UnitsError::TooMany { .. } => "too-many-units",
+        UnitsError::Beyond { .. } => "beyond-functions",
         UnitsError::Compile(error) => compile(error),
         UnitsError::Cache(_) => "cache",
         UnitsError::Kbuild(_) | UnitsError::Tree(_) => "tree",

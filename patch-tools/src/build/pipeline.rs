@@ -85,7 +85,7 @@ pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Resul
         sha256: Sha256::of(&module),
         size: module.len() as u64,
         units: analysis.units.iter().map(UnitReport::new).collect(),
-        left_out: ground.applied.left_out.iter().map(|path| path.to_string()).collect(),
+        left_out: ground.left_out(),
         findings,
         seconds: clock.seconds(),
     };

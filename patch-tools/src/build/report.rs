@@ -25,7 +25,7 @@ pub struct BuildReport {
     pub size: u64,
     /// The compiled units, in the order of their names.
     pub units: Vec<UnitReport>,
-    /// Files of the patch that are no part of the kernel.
+    /// Files of the patch that are no part of the kernel, or not of one with this configuration.
     pub left_out: Vec<String>,
     /// What checking the module against the kernel found; none of it refuses.
     pub findings: Vec<Finding>,

@@ -235,7 +235,7 @@ fn describe(written: &Written<'_>) -> String {
         describe_unit(&mut text, unit);
     }
     for file in &report.left_out {
-        let _ = writeln!(text, "  {DIM}{file} is no part of the kernel: left out{RESET}");
+        let _ = writeln!(text, "  {DIM}{file} is no part of this kernel: left out{RESET}");
     }
     for finding in &report.findings {
         let _ = writeln!(text, "  {DIM}{}: {}{RESET}", finding.subject, finding.found);

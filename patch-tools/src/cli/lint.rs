@@ -97,7 +97,7 @@ fn describe(report: &LintReport) -> String {
         describe_check(&mut text, check);
     }
     for file in &report.left_out {
-        let _ = writeln!(text, "  {DIM}{file} is no part of the kernel: left out{RESET}");
+        let _ = writeln!(text, "  {DIM}{file} is no part of this kernel: left out{RESET}");
     }
     let verdict = match report.livepatchable {
         true => "a livepatch can be built",

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod fix;
 pub(crate) mod kernel;
 pub(crate) mod mutant;
 

@@ -47,7 +47,10 @@ pub enum KbuildError {
 /// The units that a configuration builds, each with the directory whose Makefile builds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct UnitMap {
+    /// By the path of the source without its ending.
     units: BTreeMap<String, Vec<Target>>,
+    /// What else is made, by the file name without its ending.
+    others: BTreeMap<String, Vec<Target>>,
 }
 
 /// A target of a directory's Makefile.
@@ -85,6 +88,7 @@ impl UnitMap {
     /// Reads what `units.mk` prints.
     pub(super) fn parse(text: &str) -> Self {
         let mut map = Self::default();
+        let mut others = Vec::new();
         let mut directory = "";
         for line in text.lines() {
             let Some((kind, rest)) = line.strip_prefix('@').and_then(|line| line.split_once(' ')) else {
@@ -95,37 +99,66 @@ impl UnitMap {
                 "builtin" | "module" => {
                     for object in rest.split(' ').filter(|object| object.ends_with(".o")) {
                         let target = Target { directory: directory.to_owned(), object: object.to_owned() };
-                        let targets = map.units.entry(source_of(object)).or_default();
+                        let targets = map.units.entry(target.stem()).or_default();
                         if !targets.contains(&target) {
                             targets.push(target);
                         }
                     }
                 }
+                "other" => others.extend(rest.split(' ').map(|product| (directory, product))),
                 _ => {}
+            }
+        }
+        for (directory, product) in others {
+            let known = [".o", ".s", ".lds"].iter().any(|end| product.ends_with(end));
+            let target = Target { directory: directory.to_owned(), object: product.to_owned() };
+            let stem = target.stem();
+            if known && !map.units.contains_key(&stem) {
+                let name = stem.rsplit('/').next().unwrap_or(&stem).to_owned();
+                let targets = map.others.entry(name).or_default();
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
             }
         }
         map
     }
 
-    /// The targets that compile a C file; empty if the configuration does not build it.
+    /// The targets that compile a file; empty if the configuration does not build it.
     pub(super) fn targets(&self, source: &SourcePath) -> &[Target] {
-        self.units.get(source.as_str()).map_or(&[], Vec::as_slice)
+        self.units.get(source.stem()).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is made beside the units under the name of a file, in whichever directory: objects of other
+    /// programs, files with constants, linker scripts.
+    pub(super) fn others_like(&self, source: &SourcePath) -> Vec<Target> {
+        let name = source.stem().rsplit('/').next().unwrap_or_default();
+        self.others.get(name).cloned().unwrap_or_default()
     }
 }
 
-/// `virt/kvm/kvm_main.c` of `arch/x86/kvm/../../../virt/kvm/kvm_main.o`.
-fn source_of(object: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in object.split('/') {
-        match part {
-            ".." => drop(parts.pop()),
-            "." | "" => {}
-            part => parts.push(part),
+impl Target {
+    /// The path of the product without its ending and without `..`: `virt/kvm/kvm_main` of
+    /// `arch/x86/kvm/../../../virt/kvm/kvm_main.o`.
+    pub(super) fn stem(&self) -> String {
+        let mut parts: Vec<&str> = Vec::new();
+        for part in self.object.split('/') {
+            match part {
+                ".." => drop(parts.pop()),
+                "." | "" => {}
+                part => parts.push(part),
+            }
         }
+        let path = parts.join("/");
+        path.rsplit_once('.').map_or(path.as_str(), |(stem, _)| stem).to_owned()
     }
-    let mut path = parts.join("/");
-    path.truncate(path.len().saturating_sub(2));
-    path + ".c"
+
+    /// The object of the same source, asked of the directory that it is in.
+    pub(super) fn of_object(&self) -> Self {
+        let stem = self.stem();
+        let directory = stem.rsplit_once('/').map_or(".", |(directory, _)| directory).to_owned();
+        Self { directory, object: format!("{stem}.o") }
+    }
 }
 
 /// A prepared tree as kbuild sees it.
@@ -186,6 +219,20 @@ impl Kbuild {
         self.ask(source, &self.source.join(source), target)
     }
 
+    /// As [`Self::command`], for a target that may be made of another file: then there is none.
+    pub(super) fn command_of(
+        &self,
+        source: &SourcePath,
+        target: &Target,
+    ) -> Result<Option<UnitCommand>, KbuildError> {
+        let answer = self.answer(source, target)?;
+        let file = self.source.join(source);
+        match Answer::of(&answer).is_about(&file) {
+            true => self.understood(&answer, source, &file, target).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Asks how a module's C file outside of the tree would be compiled: `NAME.c` in `directory`, which has
     /// a makefile for it.
     pub(super) fn external_command(
@@ -199,18 +246,39 @@ impl Kbuild {
     }
 
     fn ask(&self, source: &SourcePath, file: &Path, target: &Target) -> Result<UnitCommand, KbuildError> {
-        let answer = self
-            .make("unit.mk", &target.directory)
+        let answer = self.answer(source, target)?;
+        self.understood(&answer, source, file, target)
+    }
+
+    fn answer(&self, source: &SourcePath, target: &Target) -> Result<String, KbuildError> {
+        let mut make = self.make("unit.mk", &target.directory);
+        for product in OF_THE_KERNEL {
+            make = make.arg("-o").arg(product);
+        }
+        let answer = make
             .arg(&target.object)
             .run()
             .map_err(|error| KbuildError::Make { about: source.to_string(), source: error })?;
-        Answer::of(&String::from_utf8_lossy(&answer)).command(source, file, target).ok_or_else(|| {
-            let answer = String::from_utf8_lossy(&answer);
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    fn understood(
+        &self,
+        answer: &str,
+        source: &SourcePath,
+        file: &Path,
+        target: &Target,
+    ) -> Result<UnitCommand, KbuildError> {
+        Answer::of(answer).command(source, file, target).ok_or_else(|| {
             let command = answer.lines().find_map(|line| line.strip_prefix("@compile ")).unwrap_or_default();
             KbuildError::Command { unit: source.clone(), command: command.chars().take(400).collect() }
         })
     }
 }
+
+/// Headers of the boot code that are made from a whole kernel, which there is none of here. Not to be made.
+const OF_THE_KERNEL: [&str; 3] =
+    ["arch/x86/boot/compressed/../voffset.h", "arch/x86/boot/zoffset.h", "arch/x86/boot/cpustr.h"];
 
 /// What `unit.mk` prints.
 struct Answer<'a> {
@@ -223,6 +291,10 @@ impl<'a> Answer<'a> {
     fn of(text: &'a str) -> Self {
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         Self { input: field("@source "), module: field("@module ").trim(), compile: field("@compile ") }
+    }
+
+    fn is_about(&self, file: &Path) -> bool {
+        normalized(Path::new(self.input)) == file
     }
 
     fn command(&self, source: &SourcePath, file: &Path, target: &Target) -> Option<UnitCommand> {
@@ -245,8 +317,7 @@ impl<'a> Answer<'a> {
             }
         }
         let output = output?;
-        let same_file = normalized(Path::new(self.input)) == file;
-        if !same_file || objtool.last().is_some_and(|last| *last != output) {
+        if !self.is_about(file) || objtool.last().is_some_and(|last| *last != output) {
             return None;
         }
         let owner = match compile.iter().any(|word| word == "-DMODULE") {
@@ -289,13 +360,23 @@ mod tests {
     fn units_are_known_by_their_source_even_when_another_directory_builds_them() {
         let map = UnitMap::parse(
             "@directory fs\n@builtin fs/namei.o fs/open.o\n@module \n@directory arch/x86/kvm\n@builtin \n\
-             @module arch/x86/kvm/../../../virt/kvm/kvm_main.o\nnoise\n",
+             @module arch/x86/kvm/../../../virt/kvm/kvm_main.o\nnoise\n\
+             @directory arch/x86/entry/vdso\n@other arch/x86/entry/vdso/vgetcpu.o fs/namei.o modules.order\n\
+             @directory arch/x86/kernel\n@other arch/x86/kernel/vmlinux.lds\n",
         );
         let path = |path| SourcePath::new(path).unwrap();
         assert_eq!(map.units.len(), 3);
         assert_eq!(map.targets(&path("fs/namei.c"))[0].directory, "fs");
         assert_eq!(map.targets(&path("virt/kvm/kvm_main.c"))[0].directory, "arch/x86/kvm");
         assert!(map.targets(&path("fs/absent.c")).is_empty());
+        let others = map.others_like(&path("lib/vdso/vgetcpu.c"));
+        assert_eq!(others[0].object, "arch/x86/entry/vdso/vgetcpu.o");
+        assert!(map.others_like(&path("fs/namei.c")).is_empty());
+        let script = &map.others_like(&path("arch/x86/kernel/vmlinux.lds.S"))[0];
+        assert_eq!(
+            (script.stem().as_str(), script.of_object().directory.as_str()),
+            ("arch/x86/kernel/vmlinux", "arch/x86/kernel")
+        );
     }
 
     fn answer(module: &str, compile: &str) -> Option<UnitCommand> {

@@ -1,6 +1,16 @@
 # Prints how a unit is compiled instead of compiling it. What the unit needs first (generated headers) is made.
 include $(srctree)/scripts/Makefile.build
 
+print-command = $(info @unit $@)$(info @source $<)$(info @module $(modname))$(info @compile $(cmd_$(1)))@:
+
 define rule_cc_o_c
-	$(info @unit $@)$(info @source $<)$(info @module $(modname))$(info @compile $(cmd_cc_o_c))@:
+	$(call print-command,cc_o_c)
 endef
+
+define rule_as_o_S
+	$(call print-command,as_o_S)
+endef
+
+# Linker scripts have no rule of their own to replace; those that are made on the way to the goal are made.
+$(eval make-if-changed = $(value if_changed_dep))
+if_changed_dep = $(if $(and $(filter cpp_lds_S,$(1)),$(filter $@,$(MAKECMDGOALS))),$(call print-command,$(1)),$(make-if-changed))

@@ -161,6 +161,6 @@ pub struct LintReport {
     pub checks: Vec<Check>,
     /// The compiled units.
     pub units: Vec<UnitReport>,
-    /// Files of the patch that are no part of the kernel.
+    /// Files of the patch that are no part of the kernel, or not of one with this configuration.
     pub left_out: Vec<String>,
 }

@@ -101,7 +101,7 @@ pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result
         livepatchable: analysis.accepted().is_ok(),
         checks,
         units: analysis.units.iter().map(UnitReport::new).collect(),
-        left_out: ground.applied.left_out.iter().map(|path| path.to_string()).collect(),
+        left_out: ground.left_out(),
     })
 }
 

@@ -44,6 +44,16 @@ impl SourcePath {
         self.0.rsplit_once('/').map_or(&self.0, |(_, name)| name)
     }
 
+    /// The path without what makes it a source: `fs/namei` of `fs/namei.c`, `arch/x86/kernel/vmlinux` of
+    /// `arch/x86/kernel/vmlinux.lds.S`.
+    pub fn stem(&self) -> &str {
+        let path = self.0.strip_suffix(".lds.S").unwrap_or(&self.0);
+        if path.len() < self.0.len() || self.extension().is_empty() {
+            return path;
+        }
+        path.rsplit_once('.').map_or(path, |(stem, _)| stem)
+    }
+
     /// What follows the last dot of the file name; empty without one.
     pub fn extension(&self) -> &str {
         self.file_name().rsplit_once('.').map_or("", |(_, extension)| extension)

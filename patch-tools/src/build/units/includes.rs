@@ -40,16 +40,64 @@ pub(super) struct IncludeGraph {
     /// Which files include something of that last component.
     by_name: HashMap<String, Vec<usize>>,
     existing: HashSet<String>,
+    /// Makefiles with a file that they name.
+    rules: Vec<(String, String)>,
     /// Files that include what a macro names.
     anything: Vec<usize>,
+}
+
+/// C files that are included: by path, or as much of it as the include line tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IncludedSources(BTreeSet<String>);
+
+impl IncludedSources {
+    /// Whether a file may be one of them.
+    pub(super) fn may_have(&self, path: &SourcePath) -> bool {
+        let path = path.as_str();
+        self.0.iter().any(|name| {
+            path.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+        })
+    }
 }
 
 impl IncludeGraph {
     /// The graph of a prepared tree, generated headers included.
     pub(super) fn of_tree(tree: &Tree, jobs: usize) -> Result<Self, CacheError> {
+        Ok(Self::parse(&Self::lines(tree, jobs)?))
+    }
+
+    /// C files that others include. Most patches change none of them, and need no graph.
+    pub(super) fn included_sources(tree: &Tree, jobs: usize) -> Result<IncludedSources, CacheError> {
+        let kept = tree.derived("included-sources");
+        if let Ok(text) = fs::read_to_string(&kept) {
+            return Ok(IncludedSources(text.lines().map(str::to_owned).collect()));
+        }
+        let sources = Self::of_tree(tree, jobs)?.sources();
+        let text: String = sources.0.iter().flat_map(|name| [name, "\n"]).collect();
+        files::replace(&kept, text.as_bytes()).map_err(CacheError::io("write", &kept))?;
+        Ok(sources)
+    }
+
+    fn sources(&self) -> IncludedSources {
+        let mut found = BTreeSet::new();
+        for (includer, includes) in &self.files {
+            for include in includes {
+                let (Include::Quoted(name) | Include::Angled(name)) = include else { continue };
+                if name.ends_with(".c") {
+                    let beside =
+                        normalized(includer.rsplit_once('/').map_or("", |(directory, _)| directory), name);
+                    let is_beside = matches!(include, Include::Quoted(_)) && self.existing.contains(&beside);
+                    found.insert(if is_beside { beside } else { normalized("", name) });
+                }
+            }
+        }
+        IncludedSources(found)
+    }
+
+    fn lines(tree: &Tree, jobs: usize) -> Result<String, CacheError> {
         let kept = tree.derived("includes");
         if let Ok(text) = fs::read_to_string(&kept) {
-            return Ok(Self::parse(&text));
+            return Ok(text);
         }
         let mut roots: Vec<(&Path, String)> = Vec::new();
         for entry in list(tree.source())? {
@@ -73,6 +121,12 @@ impl IncludeGraph {
                 let content = fs::read(&file).map_err(CacheError::io("read", &file))?;
                 text.push_str(path);
                 text.push('\n');
+                if is_makefile(path) {
+                    for name in mentions(path, &content) {
+                        text.extend(["%", &name, "\n"]);
+                    }
+                    continue;
+                }
                 for include in includes(&content) {
                     match include {
                         Include::Quoted(name) => text.extend(["\"", &name, "\n"]),
@@ -85,7 +139,7 @@ impl IncludeGraph {
         })?;
         let text = texts.concat();
         files::replace(&kept, text.as_bytes()).map_err(CacheError::io("write", &kept))?;
-        Ok(Self::parse(&text))
+        Ok(text)
     }
 
     fn parse(text: &str) -> Self {
@@ -95,6 +149,11 @@ impl IncludeGraph {
                 Some(b'"') => Include::Quoted(line[1..].to_owned()),
                 Some(b'<') => Include::Angled(line[1..].to_owned()),
                 Some(b'*') => Include::Anything,
+                Some(b'%') => {
+                    let makefile = graph.files.last().map(|(name, _)| name.clone()).unwrap_or_default();
+                    graph.rules.push((makefile, line[1..].to_owned()));
+                    continue;
+                }
                 _ => {
                     graph.existing.insert(line.to_owned());
                     graph.files.push((line.to_owned(), Vec::new()));
@@ -136,6 +195,20 @@ impl IncludeGraph {
         found.filter_map(|(_, (name, _))| SourcePath::new(name)).filter(|found| found != path).collect()
     }
 
+    /// The Makefiles that name a file.
+    pub(super) fn rules_reading(&self, path: &SourcePath) -> Vec<&str> {
+        let path = path.as_str();
+        let named = self.rules.iter().filter(|(_, name)| match name.split_once('*') {
+            None => path == name || path.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('/')),
+            Some((start, end)) => {
+                path.len() >= start.len() + end.len() && path.starts_with(start) && path.ends_with(end)
+            }
+        });
+        let mut found: Vec<&str> = named.map(|(makefile, _)| makefile.as_str()).collect();
+        found.dedup();
+        found
+    }
+
     fn may_mean(&self, includer: &str, include: &Include, path: &str) -> bool {
         let (name, quoted) = match include {
             Include::Anything => return true,
@@ -157,7 +230,7 @@ impl IncludeGraph {
 }
 
 /// `directory/name` without `.` and `..`; a `..` above the top is dropped.
-fn normalized(directory: &str, name: &str) -> String {
+pub(super) fn normalized(directory: &str, name: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in directory.split('/').chain(name.split('/')) {
         match part {
@@ -180,10 +253,44 @@ fn collect<'t>(top: &'t Path, below: String, paths: &mut Vec<(&'t Path, String)>
         for name in list(&here)? {
             collect(top, format!("{below}/{name}"), paths)?;
         }
-    } else if [".c", ".h", ".inc", ".S", ".def", ".tbl", ".inl"].iter().any(|end| below.ends_with(end)) {
+    } else if [".c", ".h", ".inc", ".S", ".def", ".tbl", ".inl"].iter().any(|end| below.ends_with(end))
+        || is_makefile(&below)
+    {
         paths.push((top, below));
     }
     Ok(())
+}
+
+fn is_makefile(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    // What `usr` says about headers is for checking them.
+    !path.starts_with("usr/") && (name.starts_with("Makefile") || name.starts_with("Kbuild"))
+}
+
+/// The files of the source that a Makefile names, other than by their last component alone. Objects and directories
+/// are not of interest, and what variables stand for is not known, but for those that name the place.
+fn mentions(makefile: &str, content: &[u8]) -> Vec<String> {
+    let directory = makefile.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let text = String::from_utf8_lossy(content)
+        .replace("$(srctree)/", " ")
+        .replace("$(src)/", &format!(" {directory}/"));
+    let mut found: Vec<String> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#') && !line.contains("header-test"))
+        .flat_map(|line| {
+            line.split(|character: char| character.is_whitespace() || "():=,'\"".contains(character))
+        })
+        .filter(|word| {
+            let last = word.rsplit('/').next().unwrap_or(word);
+            let end = last.rsplit_once('.').map_or("", |(_, end)| end);
+            word.contains('/') && matches!(end, "h" | "c" | "S" | "uc" | "txt" | "inc" | "def" | "map")
+        })
+        .map(|word| normalized("", word))
+        .filter(|name| name.contains('/') && name.split('*').count() <= 2)
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The include lines of a file.
@@ -269,5 +376,32 @@ mod tests {
         let graph = IncludeGraph::parse("fs/a.c\n<linux/x.h\nfs/b.c\n*\n");
         assert_eq!(graph.includers(&path("include/linux/kconfig.h")).len(), 2);
         assert_eq!(graph.includers(&path("fs/any.h")), [path("fs/b.c")].into());
+    }
+
+    #[test]
+    fn rules_that_read_a_header_are_found_by_its_name() {
+        let text = b"# $(srctree)/include/no.h\nfeature = $(src)/../../include/asm/f.h\n\
+            $(obj)/t.c: $(srctree)/include/linux/o.h $(obj)/x.h\n$(out)/y.h: $(srctree)/include/xen/xen*.h\n";
+        let names = mentions("arch/x86/kernel/cpu/Makefile", text);
+        assert_eq!(names, ["arch/x86/include/asm/f.h", "include/linux/o.h", "include/xen/xen*.h"]);
+        let graph = IncludeGraph::parse("lib/Makefile\n%include/linux/o.h\n%include/xen/xen*.h\nlib/a.c\n");
+        assert_eq!(graph.rules_reading(&path("include/linux/o.h")), ["lib/Makefile"]);
+        assert_eq!(graph.rules_reading(&path("include/xen/xen-mca.h")), ["lib/Makefile"]);
+        assert!(graph.rules_reading(&path("include/linux/no.h")).is_empty());
+    }
+
+    #[test]
+    fn a_source_that_is_included_is_told_from_its_namesakes() {
+        let graph = IncludeGraph::parse(
+            "arch/boot/cmdline.c\narch/boot/c/cmdline.c\n\"../cmdline.c\nvdso/v.c\n\"../../lib/gettimeofday.c\nfs/proc/cmdline.c\n",
+        );
+        let sources = graph.sources();
+        assert!(
+            sources.may_have(&path("arch/boot/cmdline.c")) && sources.may_have(&path("lib/gettimeofday.c"))
+        );
+        assert!(
+            !sources.may_have(&path("fs/proc/cmdline.c"))
+                && !sources.may_have(&path("arch/boot/c/cmdline.c"))
+        );
     }
 }

@@ -8,8 +8,10 @@
 //! header that grew by a line would otherwise affect every `WARN_ON` below it, in thousands of units.
 //!
 //! What is no C is judged by name: build rules and assembler cannot be livepatched and are refused;
-//! documentation and tools are no part of the kernel and are left out, with a note.
+//! documentation and tools are no part of the kernel and are left out, with a note. Headers lead to other things
+//! than units, too; `beyond` refuses them.
 
+mod beyond;
 mod includes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +26,7 @@ use super::patch::{ApplyError, ChangeKind, Patch, Placed, SourcePath};
 use super::progress::Progress;
 use super::tree::{Tree, TreeError};
 
+pub use beyond::{Beyond, What};
 use includes::IncludeGraph;
 
 /// Why a patch cannot be turned into units.
@@ -65,6 +68,12 @@ pub enum UnitsError {
         path: SourcePath,
         /// What happens to it.
         change: &'static str,
+    },
+    /// The patch reaches what no livepatch does.
+    #[error("the patch changes more than functions of the kernel:{}", lines(places))]
+    Beyond {
+        /// All that was found.
+        places: Vec<Beyond>,
     },
     /// Nothing that the patch changes is in this kernel.
     #[error("nothing that the patch changes is built by this kernel's configuration: {}", list(paths))]
@@ -119,6 +128,10 @@ fn list(paths: &[SourcePath]) -> String {
         shown.push("…");
     }
     shown.join(", ")
+}
+
+fn lines(places: &[Beyond]) -> String {
+    places.iter().map(|place| format!("\n  {place}")).collect()
 }
 
 /// How the C preprocessor is told not to let line numbers through.
@@ -195,11 +208,15 @@ fn kind(path: &SourcePath) -> Kind {
     let top = parts.next().unwrap_or_default();
     let other_arch =
         top == "arch" && parts.next().is_some_and(|arch| arch != "x86" && !arch.starts_with("Kconfig"));
-    if other_arch || matches!(top, "Documentation" | "tools" | "samples" | "LICENSES") {
+    if other_arch || matches!(top, "Documentation" | "samples" | "LICENSES") {
         return Kind::Outside;
     }
     let name = path.file_name();
     let is_rule = ["Makefile", "Kbuild", "Kconfig"].iter().any(|rule| name.starts_with(rule));
+    // What is listed with the build's programs is found again; see `beyond`.
+    if top == "tools" {
+        return Kind::Outside;
+    }
     if is_rule
         || matches!(top, "scripts" | "usr" | "certs")
         || name.ends_with(".lds.S")
@@ -211,7 +228,7 @@ fn kind(path: &SourcePath) -> Kind {
         "c" => Kind::C,
         "S" | "s" => Kind::Assembler,
         "asn1" | "y" | "l" | "pl" | "sh" | "awk" | "dts" | "tbl" => Kind::BuildRule,
-        "rst" | "txt" | "md" | "" => Kind::Outside,
+        "rst" | "md" | "" => Kind::Outside,
         _ => Kind::Included,
     }
 }
@@ -232,51 +249,54 @@ pub(super) struct Search<'a> {
     pub(super) limit: usize,
 }
 
+/// What a patch comes to in one tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Affected {
+    /// In the order of their paths.
+    pub(super) units: Vec<AffectedUnit>,
+    /// Changed files that no unit of this configuration is made of.
+    pub(super) unbuilt: Vec<SourcePath>,
+}
+
+/// Changed files by what can be said of them at once.
+#[derive(Debug, Default)]
+struct Sorted {
+    /// Units themselves.
+    certain: BTreeSet<SourcePath>,
+    /// What units are made of.
+    included: Vec<SourcePath>,
+}
+
 impl Search<'_> {
-    /// Returns the units in the order of their paths.
-    pub(super) fn run(
-        &self,
-        applied: &Applied,
-        progress: &dyn Progress,
-    ) -> Result<Vec<AffectedUnit>, UnitsError> {
+    /// Finds the units.
+    pub(super) fn run(&self, applied: &Applied, progress: &dyn Progress) -> Result<Affected, UnitsError> {
         let units = self.tree.units()?;
-        let mut certain = BTreeSet::new();
-        let mut included = Vec::new();
-        let mut unbuilt = Vec::new();
-        for (path, content) in &applied.contents {
-            let is_unit = !units.targets(path).is_empty();
-            let existed = self.tree.source().join(path).is_file();
-            match (kind(path), is_unit) {
-                (Kind::C, true) if content.is_none() => {
-                    return Err(UnitsError::WholeFile { path: path.clone(), change: "removed" });
-                }
-                (Kind::C, true) => drop(certain.insert(path.clone())),
-                (Kind::C, false) if !existed => {
-                    return Err(UnitsError::WholeFile { path: path.clone(), change: "added" });
-                }
-                _ => included.push(path.clone()),
-            }
-        }
-        let mut candidates = BTreeSet::new();
+        let Sorted { certain, included } = self.sort(applied, &units)?;
+        let mut reached: BTreeMap<SourcePath, BTreeSet<SourcePath>> =
+            certain.iter().map(|path| (path.clone(), BTreeSet::new())).collect();
+        let mut graph = None;
         if !included.is_empty() {
             progress.step("finding the units that include the changed headers");
-            let graph = IncludeGraph::of_tree(self.tree, self.jobs)?;
-            for path in &included {
-                let reached: Vec<SourcePath> = graph
-                    .includers(path)
-                    .into_iter()
-                    .filter(|reached| !units.targets(reached).is_empty() && !certain.contains(reached))
-                    .collect();
-                if reached.is_empty() && path.extension() == "c" {
-                    unbuilt.push(path.clone());
-                }
-                candidates.extend(reached);
-            }
-            if candidates.len() > self.limit {
-                let (candidates, limit) = (candidates.len(), self.limit);
-                return Err(UnitsError::TooMany { headers: included, candidates, limit });
-            }
+            let graph = graph.insert(IncludeGraph::of_tree(self.tree, self.jobs)?);
+            reached.extend(included.iter().map(|path| (path.clone(), graph.includers(path))));
         }
+        let is_unit = |path: &SourcePath| path.extension() == "c" && !units.targets(path).is_empty();
+        let candidates: BTreeSet<SourcePath> = reached
+            .values()
+            .flatten()
+            .filter(|path| is_unit(path) && !certain.contains(*path))
+            .cloned()
+            .collect();
+        if candidates.len() > self.limit {
+            let (candidates, limit) = (candidates.len(), self.limit);
+            return Err(UnitsError::TooMany { headers: included, candidates, limit });
+        }
+        self.stay_within(applied, &units, graph.as_ref(), &reached)?;
+        let unbuilt: Vec<SourcePath> = included
+            .iter()
+            .filter(|path| !certain.contains(*path) && !reached[*path].iter().any(is_unit))
+            .cloned()
+            .collect();
         for path in &unbuilt {
             progress.warning(&format!("{path} is not built by this kernel's configuration"));
         }
@@ -284,11 +304,54 @@ impl Search<'_> {
             let paths = applied.contents.iter().map(|(path, _)| path.clone()).collect();
             return Err(UnitsError::NothingBuilt { paths });
         }
-        let affected = self.affected(&units, certain, candidates, progress)?;
-        if affected.is_empty() {
+        let found = self.affected(&units, certain, candidates, progress)?;
+        if found.is_empty() {
             return Err(UnitsError::NothingChanged { paths: included });
         }
-        Ok(affected)
+        Ok(Affected { units: found, unbuilt })
+    }
+
+    fn sort(&self, applied: &Applied, units: &UnitMap) -> Result<Sorted, UnitsError> {
+        let mut sorted = Sorted::default();
+        let also_included = IncludeGraph::included_sources(self.tree, self.jobs)?;
+        for (path, content) in &applied.contents {
+            let is_unit = !units.targets(path).is_empty();
+            let existed = self.tree.source().join(path).is_file();
+            match (kind(path), is_unit) {
+                (Kind::C, true) if content.is_none() => {
+                    return Err(UnitsError::WholeFile { path: path.clone(), change: "removed" });
+                }
+                (Kind::C, true) => {
+                    sorted.certain.insert(path.clone());
+                    if also_included.may_have(path) {
+                        sorted.included.push(path.clone());
+                    }
+                }
+                (Kind::C, false) if !existed => {
+                    return Err(UnitsError::WholeFile { path: path.clone(), change: "added" });
+                }
+                _ => sorted.included.push(path.clone()),
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// Refuses what leads to places that no livepatch reaches.
+    fn stay_within(
+        &self,
+        applied: &Applied,
+        units: &UnitMap,
+        graph: Option<&IncludeGraph>,
+        reached: &BTreeMap<SourcePath, BTreeSet<SourcePath>>,
+    ) -> Result<(), UnitsError> {
+        let mut places = beyond::find(self, units, graph, reached)?;
+        let outside = applied.left_out.iter().filter(|path| path.as_str().starts_with("tools/"));
+        let changed: BTreeSet<SourcePath> = reached.keys().chain(outside).cloned().collect();
+        let only_units = graph.is_none() && applied.left_out.is_empty();
+        if !only_units {
+            places.extend(beyond::build_programs(self.tree.source(), self.tree.output(), &changed)?);
+        }
+        if places.is_empty() { Ok(()) } else { Err(UnitsError::Beyond { places }) }
     }
 
     fn affected(
@@ -306,24 +369,25 @@ impl Search<'_> {
         paths.extend(candidates.into_iter().map(|path| (path, false)));
         paths.sort();
         let found = jobs::map(self.jobs, &paths, |(path, certain)| {
-            let command = self.command(units, path)?;
-            Ok::<_, UnitsError>((*certain || self.differs(&command)?).then_some(AffectedUnit { command }))
+            let mut found = Vec::new();
+            let targets = units.targets(path);
+            for target in targets {
+                let command = self.tree.kbuild.command(path, target)?;
+                if *certain || self.differs(&command)? {
+                    found.push(AffectedUnit { command });
+                }
+            }
+            // kbuild joins the names of several modules that share a unit.
+            let sharing = found.iter().map(|unit| match &unit.command.owner {
+                Owner::Module(file) => file.split(':').count(),
+                Owner::Vmlinux => 1,
+            });
+            match sharing.sum() {
+                0 | 1 => Ok(found),
+                count => Err(UnitsError::SeveralObjects { path: path.clone(), count }),
+            }
         })?;
         Ok(found.into_iter().flatten().collect())
-    }
-
-    fn command(&self, units: &UnitMap, path: &SourcePath) -> Result<UnitCommand, UnitsError> {
-        let [target] = units.targets(path) else {
-            return Err(UnitsError::SeveralObjects { path: path.clone(), count: units.targets(path).len() });
-        };
-        let command = self.tree.kbuild.command(path, target)?;
-        match &command.owner {
-            // kbuild joins the names of several modules that share a unit.
-            Owner::Module(file) if file.contains(':') => {
-                Err(UnitsError::SeveralObjects { path: path.clone(), count: file.split(':').count() })
-            }
-            _ => Ok(command),
-        }
     }
 
     fn differs(&self, command: &UnitCommand) -> Result<bool, UnitsError> {
@@ -357,6 +421,8 @@ mod tests {
             ("arch/arm64/kernel/setup.c", "outside"),
             ("Documentation/x.rst", "outside"),
             ("tools/perf/x.c", "outside"),
+            ("tools/objtool/Makefile", "outside"),
+            ("arch/x86/lib/x86-opcode-map.txt", "included"),
             ("scripts/mod/modpost.c", "rule"),
         ] {
             assert_eq!(judged(path), expected, "{path}");

@@ -1,0 +1,133 @@
+//! Fixes for the stock kernel that tests build: edits of its source, as the patches that an author would write.
+//!
+//! The source comes from the cache, which the first test that needs it fills: a minute or two, once.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use patch_tools::build::cache::Cache;
+use patch_tools::build::kernel::{Kernel, KernelChoice};
+use patch_tools::build::progress::Quiet;
+use patch_tools::build::tree::Tree;
+
+/// The kernel of the lab.
+pub(crate) const KERNEL: &str = "6.1.0-50-amd64";
+
+/// Lines of context, as `diff -u` gives them.
+const CONTEXT: usize = 3;
+
+/// The prepared tree of the kernel.
+pub(crate) fn tree() -> &'static Tree {
+    static TREE: OnceLock<Tree> = OnceLock::new();
+    TREE.get_or_init(|| {
+        let cache = Cache::of_user().unwrap();
+        let kernel =
+            Kernel::obtain(&cache, &KernelChoice::Packages(KERNEL.parse().unwrap()), &Quiet).unwrap();
+        Tree::obtain(&cache, &kernel.tree, 2, &Quiet).unwrap()
+    })
+}
+
+/// The content of a file of the kernel.
+pub(crate) fn original(path: &str) -> String {
+    fs::read_to_string(tree().source().join(path)).unwrap()
+}
+
+/// A file of the kernel in which the first `from` is `to`.
+pub(crate) fn edited(path: &str, from: &str, to: &str) -> String {
+    let content = original(path);
+    assert!(content.contains(from), "{path} has no {from:?}");
+    content.replacen(from, to, 1)
+}
+
+/// The unified diff of a file of the kernel and its new content.
+pub(crate) fn patch(path: &str, content: &str) -> String {
+    diff(path, &original(path), content)
+}
+
+/// The unified diff between two contents, as one hunk.
+pub(crate) fn diff(path: &str, old: &str, new: &str) -> String {
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    let before = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+    let rest = old.len().min(new.len()) - before;
+    let after = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(old, new)| old == new).count();
+    let start = before.saturating_sub(CONTEXT);
+    let tail = after.min(CONTEXT);
+    let (removed, added) = (&old[before..old.len() - after], &new[before..new.len() - after]);
+    let common = before - start + tail;
+    let mut text = format!(
+        "--- a/{path}\n+++ b/{path}\n@@ -{},{} +{},{} @@\n",
+        start + 1,
+        common + removed.len(),
+        start + 1,
+        common + added.len()
+    );
+    let mut lines = |sign: char, lines: &[&str]| {
+        for line in lines {
+            writeln!(text, "{sign}{line}").unwrap();
+        }
+    };
+    lines(' ', &old[start..before]);
+    lines('-', removed);
+    lines('+', added);
+    lines(' ', &old[old.len() - after..old.len() - after + tail]);
+    text
+}
+
+/// A fix that any test can use: `/proc/cmdline` says one more word.
+pub(crate) fn cmdline() -> String {
+    let path = "fs/proc/cmdline.c";
+    patch(path, &edited(path, "\tseq_puts(m, saved", "\tseq_puts(m, \"fixed \");\n\tseq_puts(m, saved"))
+}
+
+/// A directory with a patch in it.
+pub(crate) struct Bench {
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes a file.
+    pub(crate) fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// `patch-tools` with arguments, run here.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_patch-tools"));
+        command.args(arguments).current_dir(self.path());
+        command
+    }
+
+    /// Runs `patch-tools`.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs `patch-tools`, which prints JSON and ends with a code.
+    pub(crate) fn json(&self, arguments: &[&str], code: i32) -> serde_json::Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{errors}");
+        let values = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+        values.map(Result::unwrap).last().unwrap_or_else(|| panic!("no JSON: {errors}"))
+    }
+}
+
+/// The strings of a JSON list.
+pub(crate) fn strings(value: &serde_json::Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect()
+}

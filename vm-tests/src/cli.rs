@@ -284,7 +284,7 @@ pub fn run() -> Result<u8> {
 
 /// The exit code is 1 if a fix that a livepatch can carry did not come through.
 fn prove_fixes(args: ProveArgs) -> Result<u8> {
-    let report = prove::run(&prove::Options {
+    let options = prove::Options {
         kernel: args.kernel,
         later: args.later,
         limit: args.limit,
@@ -292,7 +292,8 @@ fn prove_fixes(args: ProveArgs) -> Result<u8> {
         program: args.program,
         report: args.report,
         jobs: args.jobs,
-    })?;
+    };
+    let report = prove::run(&Lab::open()?, &options)?;
     let total = report.total();
     println!("{}", report.summary());
     Ok(u8::from(total.failed + total.overcautious > 0))

@@ -1,9 +1,7 @@
-//! Why there is no livepatch, as plain values: what `patch-tools build --json` prints instead of a report.
+//! Why there is no livepatch, as plain values: the `details` in the JSON of a `patch-tools build` that failed.
 //!
-//! The words in [`FailureReport::kind`] and [`RefusalReport::rule`] are stable, so that a program can tell a rule
+//! The words in [`FailureReport::reason`] and [`RefusalReport::rule`] are stable, so that a program can tell a rule
 //! that the change breaks from a kernel that is not to be had. Messages are for people.
-
-use std::error::Error;
 
 use serde::Serialize;
 
@@ -17,11 +15,7 @@ use super::units::UnitsError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FailureReport {
     /// What kind of failure, in kebab case.
-    pub kind: &'static str,
-    /// The message.
-    pub message: String,
-    /// The messages of its causes, the nearest first.
-    pub causes: Vec<String>,
+    pub reason: &'static str,
     /// If the change broke rules, each of them.
     pub refused: Vec<RefusalReport>,
 }
@@ -40,17 +34,11 @@ pub struct RefusalReport {
 impl FailureReport {
     /// Describes an error.
     pub fn of(error: &BuildError) -> Self {
-        let mut causes = Vec::new();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            causes.push(cause.to_string());
-            source = cause.source();
-        }
         let refused = match error {
             BuildError::Refused { refusals } => refusals.iter().map(RefusalReport::of).collect(),
             _ => Vec::new(),
         };
-        Self { kind: kind(error), message: error.to_string(), causes, refused }
+        Self { reason: reason(error), refused }
     }
 }
 
@@ -70,7 +58,7 @@ impl RefusalReport {
     }
 }
 
-fn kind(error: &BuildError) -> &'static str {
+fn reason(error: &BuildError) -> &'static str {
     match error {
         BuildError::Patch { .. } => "not-a-patch",
         BuildError::Name { .. } => "name",
@@ -106,7 +94,7 @@ fn units(error: &UnitsError) -> &'static str {
         UnitsError::BuildRule { .. } => "build-rule",
         UnitsError::WholeFile { .. } => "whole-file",
         UnitsError::NothingBuilt { .. } => "not-built",
-        UnitsError::NothingChanged { .. } => "unchanged",
+        UnitsError::NothingChanged { .. } => "nothing-affected",
         UnitsError::SeveralObjects { .. } => "several-objects",
         UnitsError::TooMany { .. } => "too-many-units",
         UnitsError::Beyond { .. } => "beyond-functions",
@@ -131,7 +119,7 @@ mod tests {
         };
         let error = BuildError::Refused { refusals: vec![Refusal::Diff { unit, refused }] };
         let report = serde_json::to_value(FailureReport::of(&error)).unwrap();
-        assert_eq!(report["kind"], "refused");
+        assert_eq!(report["reason"], "refused");
         assert_eq!(report["refused"][0]["rule"], "data-resized");
         assert_eq!(report["refused"][0]["unit"], "fs/namei.c");
     }

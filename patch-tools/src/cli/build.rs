@@ -127,15 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     };
     let progress = if args.json { Lines::Quiet } else { Lines::Shown };
     let cache = Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))?;
-    let built = match build(&cache, &request, &progress) {
-        Ok(built) => built,
-        Err(error) => {
-            if args.json {
-                output::print_json(&FailureReport::of(&error))?;
-            }
-            return Err(failure(error));
-        }
-    };
+    let built = build(&cache, &request, &progress).map_err(failure)?;
     let written = write(&built, &args.output)?;
     if args.json {
         output::print_json(&written)?;
@@ -202,7 +194,8 @@ pub(crate) fn failure(error: BuildError) -> Failure {
         BuildError::Cache(_) => Exit::Failed,
         _ => Exit::Refused,
     };
-    let failure = Failure::new(exit, error);
+    let details = FailureReport::of(&error);
+    let failure = Failure::new(exit, error).details(&details);
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,

@@ -57,17 +57,25 @@ pub(crate) struct Failure {
     pub(crate) error: Box<dyn Error + Send + Sync>,
     /// The next thing to try.
     pub(crate) hint: Option<String>,
+    /// More about it, for a program.
+    details: serde_json::Value,
 }
 
 impl Failure {
     /// A failure without a hint.
     pub(crate) fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { exit, error: error.into(), hint: None }
+        Self { exit, error: error.into(), hint: None, details: serde_json::Value::Null }
     }
 
     /// Adds the next step to take.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what a program can act on; it is shown in JSON only.
+    pub(crate) fn details(mut self, details: &impl serde::Serialize) -> Self {
+        self.details = serde_json::to_value(details).unwrap_or_default();
         self
     }
 }
@@ -87,6 +95,7 @@ impl Failure {
             "exit": self.exit as u8,
             "kind": self.exit.name(),
             "next": self.hint,
+            "details": self.details,
         })
     }
 }

@@ -15,10 +15,10 @@ use super::selection::Candidate;
 use super::sources::Sources;
 
 /// How often hunks of headers are added before a fix counts as not self-contained.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 
 /// Most units that a fix may affect by its headers; what is larger is no small fix.
-const MAX_UNITS: usize = 48;
+const MAX_UNITS: usize = 24;
 
 /// What came of building a fix.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -131,9 +131,14 @@ struct Unit {
 /// The JSON of a build that came to nothing.
 #[derive(Debug, Deserialize)]
 struct Failure {
-    kind: String,
-    message: String,
+    error: String,
     causes: Vec<String>,
+    details: Details,
+}
+
+#[derive(Debug, Deserialize)]
+struct Details {
+    reason: String,
     refused: Vec<Refusal>,
 }
 
@@ -159,13 +164,13 @@ impl Builder<'_> {
                 }
             };
             round += 1;
-            match failure.kind.as_str() {
+            match failure.details.reason.as_str() {
                 "does-not-compile" if round <= ROUNDS && draft.grow(&complaint)? => {}
                 "does-not-compile" | "too-many-units" | "does-not-apply" => {
                     let why = complaint.lines().find(|line| line.contains("error:")).map(str::to_owned);
-                    break Outcome::NotSelfContained { why: why.unwrap_or(failure.message) };
+                    break Outcome::NotSelfContained { why: why.unwrap_or(failure.error) };
                 }
-                "not-built" => break Outcome::NotBuilt,
+                "not-built" | "nothing-affected" => break Outcome::NotBuilt,
                 "unchanged" => break Outcome::Unchanged,
                 _ => break failure.judged(),
             }
@@ -196,10 +201,9 @@ impl Builder<'_> {
             return Ok(Ok(Self::module(&text)?));
         }
         Ok(Err(serde_json::from_str(&text).unwrap_or_else(|_| Failure {
-            kind: "no-report".to_owned(),
-            message: format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)),
+            error: format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)),
             causes: Vec::new(),
-            refused: Vec::new(),
+            details: Details { reason: "no-report".to_owned(), refused: Vec::new() },
         })))
     }
 
@@ -227,18 +231,16 @@ impl Builder<'_> {
 
 impl Failure {
     fn judged(self) -> Outcome {
-        let refusals = match self.refused.is_empty() {
-            false => self.refused,
+        let kind = self.details.reason;
+        let refusals = match self.details.refused.is_empty() {
+            false => self.details.refused,
             true => {
-                vec![Refusal { unit: String::new(), rule: self.kind.clone(), reason: self.message.clone() }]
+                vec![Refusal { unit: String::new(), rule: kind.clone(), reason: self.error.clone() }]
             }
         };
         match Right::of(&refusals) {
             Some(right) => Outcome::Refused { refusals, right },
-            None => {
-                let why = [vec![self.message], self.causes].concat().join("; ");
-                Outcome::Failed { kind: self.kind, why }
-            }
+            None => Outcome::Failed { kind, why: [vec![self.error], self.causes].concat().join("; ") },
         }
     }
 }

@@ -62,8 +62,7 @@ pub struct Options {
 ///
 /// # Errors
 /// If the sources or the lab are not to be had. A fix that fails is in the report.
-pub fn run(options: &Options) -> Result<Report> {
-    let lab = Lab::open()?;
+pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
     let program = match &options.program {
         Some(program) => program.clone(),
         None => Product::build(Build::Release)?.patch_tools,
@@ -91,7 +90,7 @@ pub fn run(options: &Options) -> Result<Report> {
     };
     let mut report =
         Report { kernel: options.kernel.clone(), package, old, new, machines: 0, rows: Vec::new() };
-    let mut bench = Bench::new(&lab, &options.kernel);
+    let mut bench = Bench::new(lab, &options.kernel);
     // Fixes are compiled while others are being tried.
     thread::scope(|scope| -> Result<()> {
         let (sender, built) = mpsc::channel::<(Candidate, Result<Attempt>)>();

@@ -18,7 +18,7 @@ use super::sources::Sources;
 const ROUNDS: usize = 3;
 
 /// Most units that a fix may affect by its headers; what is larger is no small fix.
-const MAX_UNITS: usize = 24;
+const MAX_UNITS: usize = 32;
 
 /// What came of building a fix.
 #[derive(Debug, Clone, PartialEq, Serialize)]

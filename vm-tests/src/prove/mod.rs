@@ -29,12 +29,12 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
-use building::{Attempt, Builder, Outcome};
+use building::{Attempt, Builder};
 use report::Row;
 pub use report::{Counts, Report};
 use selection::{Candidate, candidates};
 use sources::Sources;
-use trial::{Bench, Trial};
+use trial::Bench;
 
 use crate::lab::Lab;
 use crate::product::{Build, Product};
@@ -88,8 +88,15 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         jobs: options.jobs,
         work: work.path(),
     };
-    let mut report =
-        Report { kernel: options.kernel.clone(), package, old, new, machines: 0, rows: Vec::new() };
+    let mut report = Report {
+        kernel: options.kernel.clone(),
+        package,
+        old,
+        new,
+        machines: 0,
+        spent: 0.0,
+        rows: Vec::new(),
+    };
     let mut bench = Bench::new(lab, &options.kernel);
     // Fixes are compiled while others are being tried.
     thread::scope(|scope| -> Result<()> {
@@ -109,27 +116,41 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
                 }
             }
         });
-        for (candidate, attempt) in built {
-            let attempt = attempt.with_context(|| format!("building {}", candidate.path))?;
-            let trial = try_out(&mut bench, &candidate, &attempt)?;
-            let row = Row { path: candidate.path, area: candidate.area, build: attempt, trial };
-            if row.trial.is_some() {
-                eprintln!("trial {}: {}", row.path, row.words());
+        let mut waiting: Vec<Row> = Vec::new();
+        let mut more = true;
+        while more {
+            match built.recv() {
+                Ok((candidate, attempt)) => {
+                    let build = attempt.with_context(|| format!("building {}", candidate.path))?;
+                    waiting.push(Row { path: candidate.path, area: candidate.area, build, trial: None });
+                }
+                Err(mpsc::RecvError) => more = false,
             }
-            report.rows.push(row);
-            report.machines = bench.machines;
-            write(&report, &options.report)?;
+            if !more || waiting.iter().filter(|row| row.module().is_some()).count() == trial::COMPANY {
+                try_out(&mut bench, &mut waiting)?;
+                report.rows.append(&mut waiting);
+                report.machines = bench.machines;
+                report.spent = bench.spent.as_secs_f64();
+                write(&report, &options.report)?;
+            }
         }
         Ok(())
     })?;
     Ok(report)
 }
 
-fn try_out(bench: &mut Bench<'_>, candidate: &Candidate, attempt: &Attempt) -> Result<Option<Trial>> {
-    match &attempt.outcome {
-        Outcome::Built(module) => bench.try_out(module, candidate.area).map(Some),
-        _ => Ok(None),
+/// Tries what was built, together.
+fn try_out(bench: &mut Bench<'_>, rows: &mut [Row]) -> Result<()> {
+    let modules: Vec<_> = rows.iter().filter_map(|row| Some((row.module()?, row.area))).collect();
+    if modules.is_empty() {
+        return Ok(());
     }
+    let trials = bench.try_out(&modules)?;
+    for (row, trial) in rows.iter_mut().filter(|row| row.module().is_some()).zip(trials) {
+        row.trial = Some(trial);
+        eprintln!("trial {}: {}", row.path, row.words());
+    }
+    Ok(())
 }
 
 /// Writes the report as far as it has come, so that a long run can be looked at.

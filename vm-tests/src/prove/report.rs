@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::building::{Attempt, Outcome};
+use super::building::{Attempt, Module, Outcome};
 use super::rules::Right;
 use super::selection::Area;
 use super::trial::Trial;
@@ -56,6 +56,14 @@ enum End {
 }
 
 impl Row {
+    /// What was built, if it was.
+    pub(super) fn module(&self) -> Option<&Module> {
+        match &self.build.outcome {
+            Outcome::Built(module) => Some(module),
+            _ => None,
+        }
+    }
+
     fn end(&self) -> End {
         match (&self.build.outcome, &self.trial) {
             (Outcome::Built(_), Some(trial)) if trial.failure.is_some() => End::Failed,
@@ -147,6 +155,8 @@ pub struct Report {
     pub(super) old: String,
     pub(super) new: String,
     pub(super) machines: usize,
+    /// Seconds that all trials took.
+    pub(super) spent: f64,
     pub(super) rows: Vec<Row>,
 }
 
@@ -185,7 +195,7 @@ impl Report {
         let mut text = format!(
             "# Fixes of {} {} as livepatches for {}\n\n\
              Each file that differs from {} became a patch of its own, was built with `patch-tools build`, loaded \
-             into {}, used, and unloaded ({} machines).\n\n\
+             into {}, used, and unloaded ({} machines, {:.0} s).\n\n\
              **{} of {} fixes that a livepatch can carry came through ({:.1} %)**; {} more were rightly refused, \
              {} changed no code.\n\n{}",
             self.package,
@@ -194,6 +204,7 @@ impl Report {
             self.old,
             self.kernel,
             self.machines,
+            self.spent,
             total.proven + total.loaded_only,
             total.due(),
             total.share(),
@@ -204,10 +215,7 @@ impl Report {
         text.push_str(&self.times());
         text.push_str("\n## Files\n\n| file | seconds | outcome |\n|---|---|---|\n");
         for row in &self.rows {
-            let seconds = match &row.trial {
-                Some(trial) => format!("{:.1} + {:.1}", row.build.seconds, trial.seconds),
-                None => format!("{:.1}", row.build.seconds),
-            };
+            let seconds = format!("{:.1}", row.build.seconds);
             let _ = writeln!(text, "| {} | {seconds} | {} |", row.path, row.words());
         }
         text

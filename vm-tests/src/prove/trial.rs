@@ -1,9 +1,10 @@
 //! Loads livepatches into a machine, uses it, and takes them away again, with an eye on the kernel's log.
 //!
-//! A machine is used for one livepatch after the other, as a host would be, until one of them harms it or
-//! [`LOADS`] have gone through it. Harm is a failure of that livepatch, and the next one gets a new machine.
+//! Several are loaded on top of each other, as on a host that collects fixes, because using an emulated machine takes
+//! longer than all the rest. If such a company comes to harm, each of its members is tried alone on a new
+//! machine, so that the fault is laid at the right door.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -12,6 +13,7 @@ use serde::Serialize;
 use super::building::Module;
 use super::selection::Area;
 use crate::lab::Lab;
+use crate::lab::console;
 use crate::lab::machine::Machine;
 use crate::lab::spec::MachineSpec;
 
@@ -19,14 +21,17 @@ const TRIAL: &str = include_str!("../../fixtures/prove/trial.sh");
 const EXERCISE: &str = include_str!("../../fixtures/prove/exercise.sh");
 const DIR: &str = "/root/prove";
 
-/// After so many livepatches a machine is replaced, since target modules stay loaded.
-const LOADS: usize = 40;
+/// How many livepatches are loaded together.
+pub(super) const COMPANY: usize = 8;
 
-/// Two transitions, each of which may take a minute, and the use between and after.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// After so many livepatches a machine is replaced, since target modules stay loaded.
+const LOADS: usize = 48;
+
+/// Two transitions for each, every one of which may take a minute, and the use between.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// What became of one livepatch in a machine.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Trial {
     /// What went wrong, if anything.
     pub(super) failure: Option<String>,
@@ -34,12 +39,12 @@ pub(super) struct Trial {
     pub(super) patched: Vec<String>,
     /// Target modules that this machine cannot load; the rest of the livepatch was tried.
     pub(super) absent: Vec<String>,
+    /// How many other livepatches were loaded at the same time.
+    pub(super) company: usize,
     /// Seconds in the guest from `insmod` to the end of the transition.
     pub(super) patching: Option<f64>,
     /// Seconds in the guest from the write to `enabled` until the livepatch was gone.
     pub(super) unpatching: Option<f64>,
-    /// Wall-clock seconds of the whole trial.
-    pub(super) seconds: f64,
 }
 
 /// Machines for trials, one at a time.
@@ -50,57 +55,76 @@ pub(super) struct Bench<'l> {
     loads: usize,
     /// How many machines were started.
     pub(super) machines: usize,
+    /// Wall-clock time of all trials.
+    pub(super) spent: Duration,
 }
 
 impl<'l> Bench<'l> {
     pub(super) fn new(lab: &'l Lab, release: &str) -> Self {
-        Self { lab, spec: MachineSpec::with_kernel(release), machine: None, loads: 0, machines: 0 }
+        let spec = MachineSpec::with_kernel(release);
+        Self { lab, spec, machine: None, loads: 0, machines: 0, spent: Duration::ZERO }
     }
 
-    /// Tries one livepatch.
-    pub(super) fn try_out(&mut self, module: &Module, area: Area) -> Result<Trial> {
+    /// Tries livepatches together, and alone if something goes wrong; one result for each.
+    pub(super) fn try_out(&mut self, modules: &[(&Module, Area)]) -> Result<Vec<Trial>> {
         let begun = Instant::now();
-        let machine = self.machine()?;
-        let mut trial = match run(&machine, module, area) {
-            Ok(trial) => trial,
-            Err(error) => Trial::failed(format!("the machine did not answer: {error:#}")),
-        };
+        let mut trials = self.together(modules)?;
+        if modules.len() > 1 && trials.iter().any(|trial| trial.failure.is_some()) {
+            trials.clear();
+            for one in modules {
+                trials.extend(self.together(&[*one])?);
+            }
+        }
+        self.spent += begun.elapsed();
+        Ok(trials)
+    }
+
+    fn together(&mut self, modules: &[(&Module, Area)]) -> Result<Vec<Trial>> {
+        let machine = self.machine(modules.len())?;
+        let mut outcome = run(&machine, modules).unwrap_or_else(|error| Outcome {
+            failure: Some(format!("the machine did not answer: {error:#}")),
+            ..Outcome::default()
+        });
         let harm = match machine.splats() {
             Ok(splats) if splats.is_empty() => None,
             Ok(splats) => Some(format!("kernel log: {}", splats.join(" | "))),
             Err(error) => {
-                let console = machine.console().unwrap_or_default();
-                let signs = crate::lab::console::splats(&console).join(" | ");
+                let signs = console::splats(&machine.console().unwrap_or_default()).join(" | ");
                 Some(format!("the machine is gone ({error:#}); console: {signs}"))
             }
         };
-        if trial.failure.is_none() && harm.is_none() {
+        let failures: Vec<String> = outcome.failure.take().into_iter().chain(harm).collect();
+        if failures.is_empty() {
             self.machine = Some(machine);
         } else {
-            let both: Vec<String> = trial.failure.into_iter().chain(harm).collect();
-            trial.failure = Some(both.join("; "));
             machine.discard()?;
         }
-        trial.seconds = begun.elapsed().as_secs_f64();
-        Ok(trial)
+        let failure = (!failures.is_empty()).then(|| failures.join("; "));
+        Ok(modules
+            .iter()
+            .map(|(module, _)| {
+                let trial = outcome.trials.remove(&module.name).unwrap_or_default();
+                Trial { failure: failure.clone(), company: modules.len() - 1, ..trial }
+            })
+            .collect())
     }
 
-    fn machine(&mut self) -> Result<Machine> {
-        self.loads += 1;
+    fn machine(&mut self, loads: usize) -> Result<Machine> {
+        self.loads += loads;
         if let Some(machine) = self.machine.take()
             && self.loads <= LOADS
         {
             return Ok(machine);
         }
-        self.loads = 1;
+        self.loads = loads;
         self.machines += 1;
         let machine = self.lab.ready(&self.spec)?;
         for (name, script) in [("trial.sh", TRIAL), ("exercise.sh", EXERCISE)] {
             machine.guest().write_file(&format!("{DIR}/{name}"), script.as_bytes(), 0o755)?;
         }
-        // File systems and protocols that the exercise needs are loaded once, so that what they say belongs to no
-        // livepatch; and the exercise itself has to work on a machine that nothing was loaded into.
-        for area in ["net", "fs"] {
+        // File systems and protocols that the exercise needs are loaded first, so that what they say belongs to no
+        // livepatch; and the exercise has to work on a machine that nothing was loaded into.
+        for area in ["net", "fs", "kernel"] {
             machine
                 .sh(&format!("sh {DIR}/exercise.sh {area}"))
                 .context("the exercise, before any livepatch")?;
@@ -109,52 +133,57 @@ impl<'l> Bench<'l> {
     }
 }
 
-fn run(machine: &Machine, module: &Module, area: Area) -> Result<Trial> {
-    let file = format!("{DIR}/{}.ko", module.name);
-    machine.guest().push(Path::new(&module.file), &file)?;
-    let area = area.to_string();
-    let mut words = vec!["sh".to_owned(), format!("{DIR}/trial.sh"), file.clone(), module.name.clone(), area];
-    words.extend(module.objects.iter().filter(|object| *object != "vmlinux").cloned());
+fn run(machine: &Machine, modules: &[(&Module, Area)]) -> Result<Outcome> {
+    let mut words = vec!["sh".to_owned(), format!("{DIR}/trial.sh")];
+    let areas: BTreeSet<String> = modules.iter().map(|(_, area)| area.to_string()).collect();
+    words.push(areas.into_iter().collect::<Vec<_>>().join(" "));
+    for (module, _) in modules {
+        machine.guest().push(&module.file, &format!("{DIR}/{}.ko", module.name))?;
+        let targets: Vec<&str> =
+            module.objects.iter().map(String::as_str).filter(|object| *object != "vmlinux").collect();
+        words.push(format!("{}:{}", module.name, targets.join(",")));
+    }
     let output = machine.command(&words).timeout(PATIENCE).output()?;
-    machine.sh(&format!("rm -f {file}"))?;
-    Ok(Trial::read(&output.text(), &output.complaint()))
+    Ok(Outcome::read(&output.text(), &output.complaint()))
 }
 
-impl Trial {
-    fn failed(why: String) -> Self {
-        Self {
-            failure: Some(why),
-            patched: Vec::new(),
-            absent: Vec::new(),
-            patching: None,
-            unpatching: None,
-            seconds: 0.0,
-        }
-    }
+/// What `trial.sh` printed.
+#[derive(Debug, Default)]
+struct Outcome {
+    failure: Option<String>,
+    trials: BTreeMap<String, Trial>,
+}
 
-    /// Reads what `trial.sh` printed.
+impl Outcome {
     fn read(text: &str, complaint: &str) -> Self {
-        let mut trial = Self::failed(format!("the trial ended early: {}", complaint.trim_end()));
-        let mut times = std::collections::BTreeMap::new();
+        let early = format!("the trial ended early: {}", complaint.trim_end());
+        let mut outcome = Self { failure: Some(early), trials: BTreeMap::new() };
+        let mut times: BTreeMap<(&str, &str), f64> = BTreeMap::new();
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
-                ["target", name, "absent"] => trial.absent.push(name.to_owned()),
-                ["object", name, "1", _] => trial.patched.push(name.to_owned()),
-                ["failed", ..] => trial.failure = Some(line.trim_start_matches("failed ").to_owned()),
-                [phase, time] => {
-                    times.extend(time.parse::<f64>().map(|time| (phase, time)));
-                    if phase == "done" {
-                        trial.failure = None;
-                    }
+                ["done"] => outcome.failure = None,
+                ["failed", ..] => outcome.failure = Some(line.trim_start_matches("failed ").to_owned()),
+                ["absent", name, target] => outcome.of(name).absent.push(target.to_owned()),
+                ["object", name, object, "1"] => outcome.of(name).patched.push(object.to_owned()),
+                [phase, name, time] => {
+                    outcome.of(name);
+                    times.extend(time.parse::<f64>().map(|time| ((phase, name), time)));
                 }
                 _ => {}
             }
         }
-        let between = |from, to| Some(times.get(to)? - times.get(from)?);
-        trial.patching = between("targets", "patched");
-        trial.unpatching = between("exercised", "unpatched");
-        trial
+        for (name, trial) in &mut outcome.trials {
+            let between =
+                |from, to| Some(times.get(&(to, name.as_str()))? - times.get(&(from, name.as_str()))?);
+            trial.patching = between("begun", "patched");
+            trial.unpatching = between("leaving", "unpatched");
+        }
+        outcome
+    }
+
+    fn of(&mut self, name: &str) -> &mut Trial {
+        self.trials.entry(name.to_owned()).or_default()
     }
 }
 
@@ -164,15 +193,20 @@ mod tests {
 
     #[test]
     fn a_trial_is_good_only_if_its_last_phase_ended() {
-        let good = "begun 1.0\ntarget sctp absent\ntargets 1.5\nloaded 1.6\npatched 2.0\nobject vmlinux 1 3\n\
-            exercised 4.0\nunpatched 4.5\nunloaded 4.6\ndone 5.0\n";
-        let trial = Trial::read(good, "");
-        assert_eq!((trial.failure, trial.patching, trial.unpatching), (None, Some(0.5), Some(0.5)));
-        assert_eq!((trial.patched, trial.absent), (vec!["vmlinux".to_owned()], vec!["sctp".to_owned()]));
+        let good = "absent a sctp\nbegun a 1.5\npatched a 2.0\nobject a vmlinux 1\nobject a sctp 0\n\
+            leaving a 4.0\nunpatched a 4.5\ndone\n";
+        let outcome = Outcome::read(good, "");
+        assert_eq!(outcome.failure, None);
+        let trial = &outcome.trials["a"];
+        assert_eq!((trial.patching, trial.unpatching), (Some(0.5), Some(0.5)));
+        assert_eq!(
+            (&trial.patched[..], &trial.absent[..]),
+            (&["vmlinux".to_owned()][..], &["sctp".to_owned()][..])
+        );
 
-        let cut = Trial::read(good.rsplit_once("done").unwrap().0, "Killed");
+        let cut = Outcome::read(good.trim_end_matches("done\n"), "Killed");
         assert_eq!(cut.failure.as_deref(), Some("the trial ended early: Killed"));
-        let held = Trial::read("loaded 1\nfailed transition kworker/0:1: [<0>] f\n", "");
-        assert_eq!(held.failure.as_deref(), Some("transition kworker/0:1: [<0>] f"));
+        let held = Outcome::read("begun a 1\nfailed a transition kworker/0:1: [<0>] f\n", "");
+        assert_eq!(held.failure.as_deref(), Some("a transition kworker/0:1: [<0>] f"));
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Every field has a default; a host without the file works. Unknown fields are refused.
 
+use std::fs::{File, Metadata};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,6 +58,24 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// Somebody could change it who should not: it names the policy and the store.
+    #[error("the configuration {path} is not safe from change")]
+    Unsafe {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A path in it depends on where the program is started.
+    #[error("the configuration {path} names the relative path {found}")]
+    Relative {
+        /// The file.
+        path: PathBuf,
+        /// The path in it.
+        found: PathBuf,
+    },
     /// It is not what this program understands.
     #[error("the configuration {path} is not valid")]
     Invalid {
@@ -72,17 +93,33 @@ impl Config {
     /// [`ConfigError`] if it is there and unusable, or was asked for and is not there.
     pub fn load(asked: Option<&Path>) -> Result<Self, ConfigError> {
         let path = asked.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let read = |mut file: File| -> std::io::Result<(String, Metadata)> {
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            Ok((text, file.metadata()?))
+        };
+        let (text, facts) = match File::open(&path).and_then(read) {
+            Ok(found) => found,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && asked.is_none() => {
                 return Ok(Self::default());
             }
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
+        let owned = [0, nix::unistd::geteuid().as_raw()].contains(&facts.uid());
+        if !owned || facts.mode() & 0o022 != 0 {
+            return Err(ConfigError::Unsafe { path, owner: facts.uid(), mode: facts.mode() & 0o7777 });
+        }
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        serde_yaml::from_str(&text).map_err(|source| ConfigError::Invalid { path, source })
+        let config: Self = serde_yaml::from_str(&text)
+            .map_err(|source| ConfigError::Invalid { path: path.clone(), source })?;
+        let relative =
+            [&config.store, &config.policy, &config.runc_root].into_iter().find(|one| one.is_relative());
+        match relative {
+            Some(found) => Err(ConfigError::Relative { found: found.clone(), path }),
+            None => Ok(config),
+        }
     }
 }
 
@@ -105,6 +142,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("update.yaml");
         std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         Config::load(Some(&path))
     }
 
@@ -118,6 +156,17 @@ mod tests {
     fn durations_are_written_for_people() {
         assert_eq!(load("crash_guard: 90s\n").unwrap().crash_guard, Duration::from_secs(90));
         assert!(load("crash_guard: soon\n").is_err());
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_or_that_names_relative_paths_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("update.yaml");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(matches!(Config::load(Some(&path)), Err(ConfigError::Unsafe { mode: 0o666, .. })));
+        assert!(matches!(load("store: here\n"), Err(ConfigError::Relative { .. })));
     }
 
     #[test]

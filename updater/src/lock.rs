@@ -65,7 +65,7 @@ impl HostLock {
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder).map_err(unusable)?;
-                Err(LockError::Busy { holder: holder.trim().to_owned() })
+                Err(LockError::Busy { holder: described(holder.trim()) })
             }
             Err((_, errno)) => Err(unusable(errno.into())),
         }
@@ -74,6 +74,17 @@ impl HostLock {
     /// The descriptor that a child may inherit to keep the host locked for as long as it runs.
     pub fn shared_with_children(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// The holder's note. A holder that is gone has left a child behind that keeps the host locked.
+fn described(note: &str) -> String {
+    let pid = note.strip_prefix("pid ").and_then(|rest| rest.split(',').next()?.parse::<u32>().ok());
+    match pid {
+        Some(pid) if !Path::new(&format!("/proc/{pid}")).exists() => {
+            format!("{note}, which was killed; the dump or restore that it began still runs")
+        }
+        _ => note.to_owned(),
     }
 }
 
@@ -104,6 +115,8 @@ mod tests {
         let raw = std::mem::ManuallyDrop::new(file);
         drop(nix::unistd::dup(raw.as_fd()).unwrap());
         assert!(matches!(HostLock::take(store.path(), "resume"), Err(LockError::Busy { .. })));
+        let dead = "pid 4194305, apply demo v1";
+        assert!(described(dead).contains("still runs") && !described("pid 1, resume").contains("still runs"));
         drop(inherited);
     }
 }

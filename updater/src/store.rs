@@ -100,15 +100,24 @@ impl Payloads {
             .mode(0o700)
             .create(&self.directory)
             .map_err(StoreError::io("make", &self.directory))?;
+        if let Some(store) = self.directory.parent() {
+            sync_directory(store)?;
+        }
         let name = payload.file.to_string();
         let source_path = source_dir.join(&name);
-        let mut source = match File::open(&source_path) {
+        // Opening a named pipe without this flag would wait for its writer.
+        let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&source_path);
+        let mut source = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::Missing { name, path: source_path });
             }
             Err(error) => return Err(StoreError::io("open", &source_path)(error)),
         };
+        if !source.metadata().is_ok_and(|found| found.is_file()) {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(StoreError::io("copy", &source_path)(error));
+        }
         let mut copy = tempfile::Builder::new()
             .prefix(".incoming-")
             .tempfile_in(&self.directory)
@@ -187,4 +196,57 @@ pub fn hash_while(
 /// Make a rename in this directory survive a power cut.
 pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(bytes: &[u8]) -> Payload {
+        let yaml = format!("{{file: fix.ko, sha256: \"{}\", size: {}}}", Sha256::of(bytes), bytes.len());
+        serde_yaml::from_str(&yaml).unwrap()
+    }
+
+    #[test]
+    fn only_the_signed_bytes_get_a_name_in_the_store() {
+        let (store, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let payloads = Payloads::new(store.path());
+        let wanted = payload(b"right");
+        for wrong in [&b"wrong"[..], b"right!", b"righ", b""] {
+            fs::write(source.path().join("fix.ko"), wrong).unwrap();
+            assert!(payloads.add(&wanted, source.path()).is_err(), "{wrong:?}");
+            assert_eq!(fs::read_dir(store.path().join("payloads")).unwrap().count(), 0, "{wrong:?}");
+        }
+        fs::write(source.path().join("fix.ko"), "right").unwrap();
+        payloads.add(&wanted, source.path()).unwrap();
+        assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right");
+    }
+
+    #[test]
+    fn a_copy_that_changed_in_the_store_or_became_a_link_is_not_opened() {
+        let (store, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let payloads = Payloads::new(store.path());
+        let wanted = payload(b"right");
+        fs::write(source.path().join("fix.ko"), "right").unwrap();
+        payloads.add(&wanted, source.path()).unwrap();
+        let path = payloads.path(&wanted.sha256);
+        fs::write(&path, "wrong").unwrap();
+        assert!(matches!(payloads.open(&wanted.sha256), Err(StoreError::Damaged { .. })));
+        payloads.add(&wanted, source.path()).unwrap();
+        assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right", "it is copied in again");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(source.path().join("fix.ko"), &path).unwrap();
+        assert!(matches!(payloads.open(&wanted.sha256), Err(StoreError::Io { .. })));
+    }
+
+    #[test]
+    fn a_payload_that_is_a_pipe_does_not_hang() {
+        let (store, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = source.path().join("fix.ko");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(
+            Payloads::new(store.path()).add(&payload(b"right"), source.path()),
+            Err(StoreError::Io { .. })
+        ));
+    }
 }

@@ -5,6 +5,7 @@ use manifests::VerifyError;
 use crate::config::ConfigError;
 use crate::engine::{Driven, EngineError};
 use crate::exit::{Exit, Failure, State};
+use crate::host::HostError;
 use crate::lock::LockError;
 use crate::runtime::RuntimeError;
 use crate::runtime::command::CommandError;
@@ -16,6 +17,14 @@ use crate::trust::TrustError;
 
 /// The configuration cannot be used.
 pub(crate) fn config(error: ConfigError) -> Failure {
+    if let ConfigError::Unsafe { path, owner, mode } = &error {
+        let found = format!("owner {owner}, mode {mode:04o}");
+        let next =
+            format!("see that nobody changed it, then: chown root {0}; chmod go-w {0}", path.display());
+        return Failure::new(Exit::Refused, error)
+            .because("a file of root or yours that nobody else can write", found)
+            .next(next);
+    }
     Failure::new(Exit::Usage, error).next("mend the file, or remove it to use the defaults")
 }
 
@@ -118,6 +127,16 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             let state = State::Named(format!("transaction {id} is half-way and is in the journal"));
             Failure::new(Exit::NeedsOperator, error).state(state).next(next)
         }
+        EngineError::StoreUnsafe { path, owner, mode } => {
+            let found = format!("owner {owner}, mode {mode:06o}");
+            let next = format!(
+                "see what is in {0} and who put it there; then chown root {0}; chmod go-w {0}",
+                path.display()
+            );
+            Failure::new(Exit::Refused, error)
+                .because("a directory of root that nobody else can write", found)
+                .next(next)
+        }
         EngineError::Store { .. } | EngineError::Lock(_) => Failure::new(Exit::Refused, error)
             .next("make the store writable, or set another `store` in update.yaml"),
         EngineError::Journal(JournalError::Unknown { .. }) => {
@@ -132,7 +151,11 @@ pub(crate) fn engine(error: EngineError) -> Failure {
                 .next("install runc and criu on this host")
         }
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
-        _ => Failure::new(Exit::Refused, error),
+        EngineError::Module { .. } => Failure::new(Exit::Refused, error)
+            .next("tell who signed the manifest: the payload is the signed one, and is no livepatch module"),
+        EngineError::Host(HostError::NoLivepatch { .. }) => Failure::new(Exit::Refused, error)
+            .next("boot a kernel with CONFIG_LIVEPATCH, and see that sysfs is mounted"),
+        _ => Failure::new(Exit::Refused, error).next("see the cause above, and try again"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! or with `--json` as one JSON object a line; errors are values of [`Failure`], printed once by `main`.
 
 mod apply;
+mod completions;
 pub(crate) mod failures;
 mod history;
 mod key;
@@ -14,6 +15,7 @@ mod power_cuts;
 mod progress;
 mod resume;
 mod rollback;
+mod scan;
 mod show;
 mod signals;
 mod status;
@@ -64,9 +66,13 @@ enum Command {
     Status(status::Args),
     History(history::Args),
     Show(show::Args),
+    Scan(scan::Args),
     Resume(resume::Args),
     Key(key::Args),
     Policy(policy::Args),
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Man(completions::ManArgs),
 }
 
 impl Cli {
@@ -89,9 +95,15 @@ impl Cli {
             Command::Status(args) => status::run(args, global),
             Command::History(args) => history::run(args, global),
             Command::Show(args) => show::run(args, global),
+            Command::Scan(args) => scan::run(args, global),
             Command::Resume(args) => resume::run(args, global),
             Command::Key(args) => key::run(args, global),
             Command::Policy(args) => policy::run(args, global),
+            Command::Completions(args) => {
+                completions::run(args);
+                Ok(())
+            }
+            Command::Man(args) => completions::man(args),
         }
     }
 }

@@ -109,6 +109,14 @@ impl Host {
     }
 }
 
+/// The containers of the running host and their control groups.
+///
+/// # Errors
+/// [`EngineError::Runtime`].
+pub fn known_containers(config: &Config) -> Result<Vec<KnownContainer>, EngineError> {
+    Ok(known(Runc::new(&config.runc_root).list())?)
+}
+
 /// The containers whose groups may be frozen. A host without the runtime has none, and takes
 /// livepatches all the same.
 fn known(listed: Result<Vec<Container>, RuntimeError>) -> Result<Vec<KnownContainer>, RuntimeError> {

@@ -19,9 +19,11 @@ pub mod story;
 pub mod survey;
 
 use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::sys::stat::{Mode, umask};
 
 use self::host::{Connected, Host};
 use crate::config::Config;
@@ -51,6 +53,16 @@ pub enum EngineError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Somebody else could have put something into the store.
+    #[error("the store {path} is not root's alone to write")]
+    StoreUnsafe {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Its type and permissions.
+        mode: u32,
     },
     /// Another transaction holds the host, or the lock cannot be made.
     #[error(transparent)]
@@ -168,6 +180,10 @@ impl Engine {
             .mode(0o700)
             .create(&config.store)
             .map_err(|source| EngineError::Store { path: config.store.clone(), source })?;
+        expect_only_root_writes(&config.store)?;
+        // Containers are started from here: what they may do to their files must not depend on who
+        // runs this program.
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
         let host = Host::running(&config)?;
         Self::with(config, host)
     }
@@ -280,6 +296,16 @@ impl Engine {
         let first_error = self.journal().transaction(id.as_str())?.first_error();
         Ok(Driven { id, reached, first_error })
     }
+}
+
+/// What lies in the store is loaded into the kernel: nobody but root may have put it there.
+fn expect_only_root_writes(store: &Path) -> Result<(), EngineError> {
+    let found = std::fs::symlink_metadata(store)
+        .map_err(|source| EngineError::Store { path: store.to_owned(), source })?;
+    if found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(EngineError::StoreUnsafe { path: store.to_owned(), owner: found.uid(), mode: found.mode() })
 }
 
 #[derive(Debug, Clone, Copy)]

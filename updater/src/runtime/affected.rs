@@ -8,20 +8,16 @@
 //! error, because a file that cannot be judged must not pass as harmless.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use manifests::{FileIdentity, Sha256};
-use nix::libc;
 use sha2::Digest;
 
-use super::buildid;
 use super::container::{Container, Pid};
 use super::error::RuntimeError;
-use super::process;
+use super::{buildid, mapping, process};
 
 /// A file at fault that a container has mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +41,6 @@ pub struct MappedFiles {
     seen: HashMap<FileKey, Vec<FileIdentity>>,
 }
 
-/// One line of `/proc/PID/maps` that maps a file.
-#[derive(Debug, PartialEq, Eq)]
-struct Mapping<'a> {
-    range: (u64, u64),
-    device: &'a [u8],
-    inode: u64,
-    path: &'a [u8],
-}
-
 impl MappedFiles {
     /// The files among `wanted` that processes of a container have mapped.
     pub fn matches(
@@ -66,73 +53,46 @@ impl MappedFiles {
         let pids = container.cgroup.as_deref().map(process::pids_in_cgroup).unwrap_or_default();
         for pid in pids {
             let failed = |source| RuntimeError::Maps { id: container.id.clone(), pid, source };
-            let maps = match fs::read(format!("/proc/{pid}/maps")) {
-                Ok(maps) => maps,
-                Err(error) if vanished(&error) => continue,
-                Err(error) => return Err(failed(error)),
-            };
-            let mut of_process = BTreeSet::new();
-            for mapping in maps.split(|byte| *byte == b'\n').filter_map(parse) {
-                let key = (mapping.device.to_vec(), mapping.inode);
-                let identities = match self.seen.get(&key) {
-                    Some(known) => known,
-                    None => {
-                        let identities = identities(pid, mapping.range, &wanted).map_err(failed)?;
-                        self.seen.entry(key).or_insert(identities)
-                    }
-                };
-                let here = identities.iter().filter(|identity| wanted.contains(identity));
-                of_process.extend(here.map(|identity| (identity.clone(), shown(mapping.path))));
-            }
-            for key in of_process {
+            for key in self.of_process(pid, &wanted).map_err(failed)? {
                 found.entry(key).or_default().push(pid);
             }
         }
         let matches = found.into_iter();
         Ok(matches.map(|((identity, path), processes)| Match { identity, path, processes }).collect())
     }
-}
 
-/// `start-end perms offset dev inode   path` (proc(5)); only those with a file and a path.
-fn parse(line: &[u8]) -> Option<Mapping<'_>> {
-    let mut fields = line.splitn(6, |byte| *byte == b' ');
-    let range = std::str::from_utf8(fields.next()?).ok()?;
-    let (start, end) = range.split_once('-')?;
-    let range = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    let device = fields.nth(2)?;
-    let inode = std::str::from_utf8(fields.next()?).ok()?.parse().ok().filter(|inode| *inode != 0)?;
-    let path = fields.next()?.trim_ascii_start();
-    path.starts_with(b"/").then_some(Mapping { range, device, inode, path })
-}
-
-/// The path without the kernel's remark.
-fn shown(path: &[u8]) -> PathBuf {
-    PathBuf::from(OsStr::from_bytes(path.strip_suffix(b" (deleted)").unwrap_or(path)))
-}
-
-fn vanished(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+    /// The files among `wanted` that one process has mapped, with their paths as it sees them; none
+    /// of a process that is gone.
+    pub(super) fn of_process(
+        &mut self,
+        pid: Pid,
+        wanted: &BTreeSet<&FileIdentity>,
+    ) -> io::Result<BTreeSet<(FileIdentity, PathBuf)>> {
+        let mut of_process = BTreeSet::new();
+        let maps = mapping::read(pid)?;
+        for mapping in mapping::files(&maps) {
+            let key = (mapping.device.to_vec(), mapping.inode);
+            let identities = match self.seen.get(&key) {
+                Some(known) => known,
+                None => {
+                    let identities = identities(pid, mapping.range, wanted)?;
+                    self.seen.entry(key).or_insert(identities)
+                }
+            };
+            let here = identities.iter().filter(|identity| wanted.contains(identity));
+            of_process.extend(here.map(|identity| (identity.clone(), mapping.path())));
+        }
+        Ok(of_process)
+    }
 }
 
 /// What a mapped file is known by, as far as anybody wants to know.
 fn identities(
     pid: Pid,
-    (start, end): (u64, u64),
+    range: (u64, u64),
     wanted: &BTreeSet<&FileIdentity>,
 ) -> io::Result<Vec<FileIdentity>> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
-    let mut options = File::options();
-    // A mapped device must not do anything because it is looked at.
-    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    let file = match fs::metadata(&path)
-        .and_then(|found| found.is_file().then(|| options.open(&path)).transpose())
-    {
-        Ok(Some(file)) => file,
-        Ok(None) => return Ok(Vec::new()),
-        Err(error) if vanished(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+    let Some(file) = mapping::open(pid, range)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     if wanted.iter().any(|identity| matches!(identity, FileIdentity::BuildId(_))) {
         found.extend(buildid::read(&file)?.map(FileIdentity::BuildId));
@@ -157,24 +117,9 @@ fn digest(mut file: &File) -> io::Result<Sha256> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    #[test]
-    fn only_lines_that_map_a_file_count() {
-        let line = b"7f1c2a000000-7f1c2a026000 r--p 00000000 08:01 1234                       /usr/lib/a b.so (deleted)";
-        let mapping = parse(line).unwrap();
-        assert_eq!(mapping.range, (0x7f1c_2a00_0000, 0x7f1c_2a02_6000));
-        assert_eq!((mapping.device, mapping.inode), (&b"08:01"[..], 1234));
-        assert_eq!(shown(mapping.path), PathBuf::from("/usr/lib/a b.so"));
-        for other in [
-            &b"7f1c2a000000-7f1c2a026000 rw-p 00000000 00:00 0 "[..],
-            b"7ffd0e1f5000-7ffd0e216000 rw-p 00000000 00:00 0                          [stack]",
-            b"",
-            b"nonsense",
-        ] {
-            assert_eq!(parse(other), None);
-        }
-    }
+    use super::*;
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a real process is looked at")]
@@ -192,9 +137,9 @@ mod tests {
         fs::remove_file(&copy).unwrap();
         fs::write(&copy, "something else").unwrap();
         let mapped = || {
-            let maps = fs::read(format!("/proc/{pid}/maps")).unwrap();
-            let mut mappings = maps.split(|byte| *byte == b'\n').filter_map(parse);
-            mappings.find(|mapping| mapping.path.ends_with(b"sleeper (deleted)")).map(|mapping| mapping.range)
+            let maps = mapping::read(pid).unwrap();
+            let found = mapping::files(&maps).find(|mapping| mapping.path().ends_with("sleeper"));
+            found.map(|mapping| mapping.range)
         };
         // `spawn` returns before the new program is mapped.
         let range = std::iter::repeat_with(mapped).flatten().next().unwrap();

@@ -282,7 +282,10 @@ impl<'a> Invocation<'a> {
             if self.late == WhenLate::Leave {
                 return Err(CommandError::StillRunning { line, pid: child.id(), limit: self.limit });
             }
-            child.kill().map_err(failed)?;
+            // With what it has started: the child leads its group, and is not reaped yet.
+            let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+            nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)
+                .map_err(|errno| failed(errno.into()))?;
             child.wait().map_err(failed)?;
             let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
             return Err(CommandError::Killed { line, limit: self.limit, stderr_tail });
@@ -392,6 +395,34 @@ mod tests {
         let pid = nix::unistd::Pid::from_raw(pid as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it is still there");
         nix::sys::wait::waitpid(pid, None).unwrap();
+    }
+
+    #[test]
+    fn a_late_command_is_killed_with_what_it_has_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let pid_file = directory.path().join("pid");
+        let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
+        let error = shell(&script).limit(Duration::from_millis(300), WhenLate::Kill).output().unwrap_err();
+        assert!(matches!(error, CommandError::Killed { .. }), "{error}");
+        let pid: i32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+        // Dead, and perhaps not yet reaped by whoever adopted it.
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let gone = || state().is_empty() || state().contains(") Z ");
+        assert!(
+            (0..200).any(|_| gone() || {
+                std::thread::sleep(POLL);
+                false
+            }),
+            "{}",
+            state()
+        );
+    }
+
+    #[test]
+    fn a_command_does_not_hear_the_signals_of_our_group() {
+        let group = shell("cut -d' ' -f5 /proc/$$/stat").output().unwrap();
+        let group: i32 = String::from_utf8(group).unwrap().trim().parse().unwrap();
+        assert_ne!(group, nix::unistd::getpgrp().as_raw());
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! | [`Prober`] | is the new version any good | [`probe`] |
 //! | [`Observer`] | who has mapped a file at fault ([`affected`]), what stands in the way of a checkpoint ([`dumpability`]) | [`observe`] |
 //!
+//! Looking at the whole host, changing nothing: [`scan`] (who still runs replaced or vulnerable files).
+//!
 //! Values and pure parts: [`container`] (identity and state), [`topology`] (stacking directories),
 //! [`images`] (CRIU's image files), [`obstacle`], [`error`].
 //!
@@ -32,6 +34,7 @@ pub(crate) mod fake;
 pub mod hold;
 pub mod images;
 pub mod layer;
+mod mapping;
 mod mountinfo;
 mod netns;
 pub mod observe;
@@ -40,6 +43,7 @@ pub mod probe;
 pub mod process;
 pub mod rootfs;
 pub mod runc;
+pub mod scan;
 pub mod topology;
 
 use std::fs::File;

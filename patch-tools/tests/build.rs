@@ -283,3 +283,38 @@ fn a_program_that_asks_for_json_gets_errors_as_json() {
         assert!(!output.stderr.is_empty(), "{arguments:?}");
     }
 }
+
+/// A kernel that is not in packages: its source, configuration and image as files. The source is this kernel's,
+/// put together anew, so that the tree is prepared once more.
+#[test]
+fn a_kernel_given_as_files_is_built_for_as_one_from_packages() {
+    let tree = fix::tree();
+    let cache = patch_tools::build::cache::Cache::of_user().unwrap();
+    let config = tree.output().join(".config");
+    let images: Vec<_> = fs::read_dir(cache.packages().with_file_name("images"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("boot").join(format!("vmlinuz-{KERNEL}")))
+        .filter(|image| image.is_file())
+        .collect();
+    let bench = Bench::new();
+    bench.put("fix.patch", fix::cmdline());
+    built(&bench, &["fix.patch", "--name", "packages"]);
+    let [source, config, image] = [tree.source(), &config, &images[0]].map(|path| path.to_str().unwrap());
+    let files = ["--source", source, "--config", config, "--image", image];
+    let arguments = [&["build", "fix.patch", "--name", "packages", "-o", "files"][..], &files].concat();
+    let result = bench.json(&arguments, 0);
+    assert_eq!(result["kernel"], KERNEL);
+    let read =
+        |directory: &str| fs::read(bench.path().join(directory).join("livepatch-packages.ko")).unwrap();
+    assert!(read(".") == read("files"), "the modules differ");
+    // Modules were not given, so a fix to one is refused.
+    let path = "fs/minix/dir.c";
+    let before = "\tif (pos >= inode->i_size)\n";
+    let content = fix::edited(path, before, &format!("\tif (pos == 0x7e7a)\n\t\treturn -EINVAL;\n{before}"));
+    bench.put("module.patch", fix::patch(path, &content));
+    let failure = bench.json(&[&["build", "module.patch"][..], &files].concat(), 3);
+    assert!(
+        failure["error"].as_str().unwrap().contains("no directory with the shipped modules"),
+        "{failure}"
+    );
+}

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::thread;
 
 use manifests::{KernelRelease, Sha256};
 
@@ -12,7 +13,7 @@ use super::digest::{self, DigestError};
 use super::kbuild::Owner;
 use super::packages::{KernelPackages, Package, PackageError};
 use super::progress::Progress;
-use super::tree::{SourceOrigin, TreeInputs};
+use super::tree::{SourceOrigin, TreeError, TreeInputs};
 use crate::check::{ObjectsError, read_module};
 use crate::image::{Config, ImageError, KernelImage};
 use crate::module::ObjectName;
@@ -51,6 +52,9 @@ pub enum KernelError {
     /// An input could not be hashed.
     #[error(transparent)]
     Digest(#[from] DigestError),
+    /// The source could not be unpacked.
+    #[error(transparent)]
+    Source(#[from] Box<TreeError>),
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -142,8 +146,18 @@ impl Kernel {
         progress: &dyn Progress,
     ) -> Result<Self, KernelError> {
         let packages = KernelPackages::obtain(cache, release, progress)?;
-        let image = unpacked(cache, "images", &packages.image, progress)?;
-        let headers = unpacked(cache, "headers", &packages.headers, progress)?;
+        let source = SourceOrigin::Package(packages.source.path.clone());
+        // The first time: the source takes longest, and decompressing it keeps one processor busy.
+        let (image, headers) = thread::scope(|scope| {
+            let unpacking = scope.spawn(|| source.obtain(cache, progress));
+            let image = unpacked(cache, "images", &packages.image, progress);
+            let headers = unpacked(cache, "headers", &packages.headers, progress);
+            match unpacking.join() {
+                Ok(unpacked) => unpacked.map(drop).map_err(Box::new)?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+            Ok::<_, KernelError>((image?, headers?))
+        })?;
         let path = image.join(format!("boot/vmlinuz-{release}"));
         let reference = headers.join(format!("usr/src/linux-headers-{release}"));
         // The one in /boot lacks the settings about keys, by which `.config` would change again.
@@ -151,12 +165,7 @@ impl Kernel {
         let materials = [&packages.source, &packages.headers, &packages.image].map(Package::material);
         Ok(Self {
             config: read_config(&config)?,
-            tree: TreeInputs {
-                release: release.clone(),
-                source: SourceOrigin::Package(packages.source.path),
-                config,
-                reference: Some(reference.clone()),
-            },
+            tree: TreeInputs { release: release.clone(), source, config, reference: Some(reference.clone()) },
             materials: materials.into(),
             image: OnceLock::new(),
             image_file: path,

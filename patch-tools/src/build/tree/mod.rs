@@ -200,11 +200,7 @@ impl Tree {
             }
         }
         let compiler = Compiler::of(&config, &inputs.release)?;
-        let digest = inputs.source.digest(cache)?;
-        let source = cache.entry("sources", &digest.to_string()[..16], |directory| {
-            progress.step("unpacking the kernel source (once per source package)");
-            inputs.source.unpack(directory)
-        })?;
+        let (source, digest) = inputs.source.obtain(cache, progress)?;
         let record = TreeRecord {
             recipe: RECIPE,
             release: inputs.release.clone(),

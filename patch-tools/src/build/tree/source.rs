@@ -10,6 +10,7 @@ use manifests::Sha256;
 
 use super::TreeError;
 use crate::build::cache::{Cache, CacheError};
+use crate::build::progress::Progress;
 use crate::build::{deb, digest};
 
 /// A kernel's source.
@@ -24,7 +25,7 @@ pub enum SourceOrigin {
 impl SourceOrigin {
     /// What identifies the source. For a directory that is names, sizes and times of its files, not their
     /// content: reading 1.3 GB takes longer than building.
-    pub(super) fn digest(&self, cache: &Cache) -> Result<Sha256, TreeError> {
+    fn digest(&self, cache: &Cache) -> Result<Sha256, TreeError> {
         match self {
             Self::Package(package) => Ok(digest::of_cached_file(cache, package)?),
             Self::Directory(directory) => {
@@ -46,8 +47,22 @@ impl SourceOrigin {
         }
     }
 
+    /// The source in the cache, and what identifies it.
+    pub(in crate::build) fn obtain(
+        &self,
+        cache: &Cache,
+        progress: &dyn Progress,
+    ) -> Result<(PathBuf, Sha256), TreeError> {
+        let digest = self.digest(cache)?;
+        let source = cache.entry("sources", &digest.to_string()[..16], |directory| {
+            progress.step("unpacking the kernel source (once per source package)");
+            self.unpack(directory)
+        })?;
+        Ok((source, digest))
+    }
+
     /// Puts the source into `target`.
-    pub(super) fn unpack(&self, target: &Path) -> Result<(), TreeError> {
+    fn unpack(&self, target: &Path) -> Result<(), TreeError> {
         match self {
             Self::Package(package) => {
                 let is_source = |name: &Path| {

@@ -12,6 +12,7 @@ mod words;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::cache::{CacheError, Lock};
 use super::patch::SourcePath;
 use super::process::{ProcessError, Program};
 
@@ -34,6 +35,9 @@ pub enum KbuildError {
         /// What make said.
         source: ProcessError,
     },
+    /// A lock could not be taken.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The answer has a form that is not understood.
     #[error("{unit} is compiled by a command that is not understood: {command}")]
     Command {
@@ -251,6 +255,12 @@ impl Kbuild {
     }
 
     fn answer(&self, source: &SourcePath, target: &Target) -> Result<String, KbuildError> {
+        // What units of one directory need first is made by the first question; two at once would make it twice.
+        let place = match target.directory.starts_with('/') {
+            true => "elsewhere".to_owned(),
+            false => target.directory.replace('/', "-"),
+        };
+        let _lock = Lock::wait(&self.makefiles.with_file_name("asking").join(format!("{place}.lock")))?;
         let mut make = self.make("unit.mk", &target.directory);
         for product in OF_THE_KERNEL {
             make = make.arg("-o").arg(product);

@@ -10,7 +10,8 @@
 //! KEY is a digest over the source, the configuration, the release, the compiler and this program's recipe, so
 //! a tree is never used for anything but what it was made for. Invariant: once complete, a tree is not
 //! changed by builds: patched sources are in `overlay`s, objects in a build's own directory. (kbuild may add
-//! generated headers to `output/` when a unit first needs them; they depend on nothing else.)
+//! generated headers to `output/` when a unit first needs them; they depend on nothing else, and are made under
+//! a lock of their directory in `asking/`.)
 //!
 //! What is prepared is compared with the distribution's own result: if the configuration or a generated
 //! header came out differently, the tree is refused, for its code would differ too.

@@ -239,6 +239,7 @@ fn what_a_header_changes_beyond_the_kernels_functions_is_refused_with_the_place(
         let failure = bench.json(&["build", "fix.patch", "--kernel", KERNEL], 3);
         let error = failure["error"].as_str().unwrap();
         assert!(error.contains(expected), "{path}: {error}");
+        assert_eq!(failure["details"]["reason"], "beyond-functions");
     }
 }
 
@@ -268,7 +269,8 @@ fn a_program_that_asks_for_json_gets_errors_as_json() {
     bench.put("garbage.ko", [0xff; 64]);
     let long = ["verify", "garbage.ko", "--patch", "fix.patch", "--kernel", KERNEL];
     for arguments in [
-        &["lint", "fix.patch", "--kernel", KERNEL][..],
+        &["build", "fix.patch", "--kernel", KERNEL][..],
+        &["lint", "fix.patch", "--kernel", KERNEL],
         &["build", "absent.patch", "--kernel", KERNEL],
         &["inspect", "garbage.ko"],
         &["diff", "garbage.ko", "garbage.ko"],

@@ -122,8 +122,7 @@ impl Bench {
         let output = self.run(&[arguments, &["--json"]].concat());
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{errors}");
-        let values = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
-        values.map(Result::unwrap).last().unwrap_or_else(|| panic!("no JSON: {errors}"))
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"))
     }
 }
 

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use manifests::{Envelope, SecretKey};
+use updater::transaction::journal::Journal;
 
 /// Rounds of short processes.
 const ROUNDS: usize = 300;
@@ -100,7 +101,11 @@ fn verify(desk: &Path) -> Result<()> {
         key("review", &review)
     );
     fs::write(desk.join("policy.yaml"), policy)?;
-    fs::write(desk.join("update.yaml"), format!("store: {}\n", desk.join("store").display()))?;
+    // A host that has accepted manifests before: its floors are read from the journal.
+    let store = desk.join("store");
+    fs::create_dir(&store)?;
+    drop(Journal::open(&store)?);
+    fs::write(desk.join("update.yaml"), format!("store: {}\n", store.display()))?;
     let update = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_update"));
         command

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use manifests::{Payload, Sha256};
 use sha2::Digest;
 
+/// How the name of a copy under way begins.
+pub(crate) const INCOMING: &str = ".incoming-";
+
 /// Large enough that hashing, not system calls, sets the pace.
 const CHUNK: usize = 256 * 1024;
 
@@ -119,7 +122,7 @@ impl Payloads {
             return Err(StoreError::io("copy", &source_path)(error));
         }
         let mut copy = tempfile::Builder::new()
-            .prefix(".incoming-")
+            .prefix(INCOMING)
             .tempfile_in(&self.directory)
             .map_err(StoreError::io("make a file in", &self.directory))?;
         // One byte more than expected is enough to know that it is too long.

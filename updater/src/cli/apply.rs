@@ -22,6 +22,9 @@ use crate::trust;
 /// restore that is under way is finished first, and more signals change nothing. The payload files
 /// are taken from the manifest's directory.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  update apply greet-2026-001.manifest.json\n  update apply greet-2026-001.manifest.json --payloads /srv/updates --json\n\nExit codes: 0 in force, 1 failed or interrupted and everything is as before, 3 refused and nothing\ntouched, 4 not authentic, 5 another transaction holds the host, 6 an operator has to decide."
+)]
 pub(super) struct Args {
     #[command(flatten)]
     manifest: Signed,

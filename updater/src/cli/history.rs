@@ -11,6 +11,7 @@ use crate::transaction::state::Outcome;
 
 /// List the transactions of this host, oldest first
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  update history --json")]
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {

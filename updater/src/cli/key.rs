@@ -34,6 +34,7 @@ enum Command {
 ///
 /// Never overwrites a file.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  update key generate --out keys/build-2026")]
 struct Generate {
     /// Where the two files go, and what the key is called
     #[arg(long, value_name = "DIR/NAME")]

@@ -15,6 +15,9 @@ use crate::plan::{Action, Feels, Plan, PlannedContainer};
 ///
 /// Changes nothing but the store, into which the payloads are copied.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  update plan greet-2026-001.manifest.json\n  update plan greet-2026-001.manifest.json --json\n\nExit code 3 when this host cannot take the manifest; every reason is listed."
+)]
 pub(super) struct Args {
     #[command(flatten)]
     manifest: Signed,

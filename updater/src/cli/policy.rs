@@ -33,6 +33,7 @@ enum Command {
 /// Exit code 3 when it is not, or when keys that are revoked or past their time leave a role that
 /// nobody can fill any more.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  update policy check /etc/update/policy.yaml")]
 struct Check {
     /// The policy; the default is the one that the configuration names
     policy: Option<PathBuf>,

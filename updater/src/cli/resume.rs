@@ -17,6 +17,9 @@ use crate::transaction::state::Outcome;
 /// livepatches are loaded and committed root file systems mounted. Safe to repeat; update-resume.service
 /// runs it at boot.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  update resume\n\nExit code 6 when something is left that only an operator can decide; it is named."
+)]
 pub(super) struct Args {
     /// Say that this is the run at boot; it does the same
     #[arg(long)]

@@ -14,6 +14,9 @@ use crate::exit::Failure;
 /// Livepatches are unloaded, containers are restarted on their old files and keep their data. The
 /// rollback is a transaction of its own: if it fails, the host goes back to where it was before it.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  update rollback\n  update rollback 20261122-091102 --restore-checkpoint\n\nExit codes are those of update apply."
+)]
 pub(super) struct Args {
     /// Its name, or the beginning of it, as `update history` lists it
     transaction: Option<String>,

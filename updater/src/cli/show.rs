@@ -11,6 +11,7 @@ use crate::exit::Failure;
 
 /// Tell the whole story of a transaction, with times
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  update show 20261122-0911")]
 pub(super) struct Args {
     /// Its name, or the beginning of it, as `update history` lists it
     transaction: String,

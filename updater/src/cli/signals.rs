@@ -55,3 +55,25 @@ impl Boundaries for Signals {
         if self.asked() { self.answer } else { Onward::Continue }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{Signal, raise};
+
+    use super::*;
+    use crate::transaction::driver::Moment;
+    use crate::transaction::state::Event;
+
+    #[test]
+    fn a_signal_asks_to_turn_back_and_more_of_them_change_nothing() {
+        let (catching, ignoring) = (Signals::catch(), Signals::ignore());
+        let boundary = Boundary { moment: Moment::AfterRecord, event: &Event::RetryDecided };
+        assert!(!catching.asked());
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            raise(signal).unwrap();
+            assert!(catching.asked() && !ignoring.asked(), "{signal}");
+            assert_eq!(catching.reached(&boundary), Onward::TurnBack);
+            assert_eq!(ignoring.reached(&boundary), Onward::Continue, "a resume goes to its end");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use crate::exit::{Exit, Failure, State};
 ///
 /// Exits with 6 if something is not as it should be.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  update status --json")]
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {

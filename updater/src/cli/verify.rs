@@ -23,6 +23,9 @@ use crate::trust::{self, FloorSeen, PayloadState, TrustError};
 /// times, what this host has accepted before (where the store can be read), and the payload files
 /// that are there. Exit code 4 when the manifest or a payload is not authentic.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  update verify greet-2026-001.manifest.json\n  update verify greet-2026-001.manifest.json --policy team.yaml --payloads . --json"
+)]
 pub(super) struct Args {
     /// The signed manifest
     manifest: PathBuf,

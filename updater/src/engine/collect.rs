@@ -9,12 +9,18 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Engine, EngineError};
 use crate::baseline::Baseline;
 use crate::plan::{Action, Undo};
 use crate::runtime::Topology;
+use crate::store::INCOMING;
 use crate::transaction::journal::Stored;
 use crate::transaction::state::Outcome;
+
+/// No copy of a payload takes this long.
+const LONG_AGO: SignedDuration = SignedDuration::from_hours(1);
 
 impl Engine {
     /// Collect.
@@ -47,6 +53,7 @@ impl Engine {
                 remove(&store.join("payloads").join(name));
             }
         }
+        self.remove_unfinished_copies(&store.join("payloads"));
         for name in entries(&store.join("layers")) {
             let path = store.join("layers").join(name);
             if !needed.directories.contains(&path) {
@@ -60,6 +67,19 @@ impl Engine {
                 .for_each(|path| remove(path));
         }
         Ok(())
+    }
+
+    /// What a crash in the middle of a copy left. A recent one may belong to a running `update plan`.
+    fn remove_unfinished_copies(&self, payloads: &Path) {
+        let now = self.host.clock.now();
+        for entry in fs::read_dir(payloads).into_iter().flatten().flatten() {
+            let written = entry.metadata().and_then(|found| found.modified()).ok();
+            let age = written.and_then(|at| Timestamp::try_from(at).ok()).map(|at| now.duration_since(at));
+            let unfinished = entry.file_name().to_string_lossy().starts_with(INCOMING);
+            if unfinished && age.is_some_and(|age| age > LONG_AGO) {
+                remove(&entry.path());
+            }
+        }
     }
 
     /// Whether a transaction ended longer ago than checkpoints are kept.

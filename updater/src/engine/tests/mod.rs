@@ -150,3 +150,18 @@ fn a_host_without_containers_or_runtime_takes_a_livepatch() {
     let driven = bench.apply(&livepatch_only(MANIFEST)).unwrap();
     assert_eq!(driven.reached, Reached::Ended(Outcome::Committed));
 }
+
+#[test]
+fn copies_that_a_crash_left_are_collected_and_recent_ones_are_not() {
+    let bench = Bench::new();
+    let payloads = bench.store.path().join("payloads");
+    std::fs::create_dir(&payloads).unwrap();
+    let now = crate::host::Clock::now(&*bench.machine);
+    for (name, hours) in [("old", 2), ("recent", 0)] {
+        let file = std::fs::File::create(payloads.join(format!(".incoming-{name}"))).unwrap();
+        file.set_modified((now - jiff::SignedDuration::from_hours(hours)).into()).unwrap();
+    }
+    bench.apply(MANIFEST).unwrap();
+    assert!(!payloads.join(".incoming-old").exists());
+    assert!(payloads.join(".incoming-recent").exists());
+}

@@ -17,9 +17,9 @@ pub trait Progress: Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// Finding or fetching packages.
+    /// Finding, fetching and, the first time, unpacking packages.
     Packages,
-    /// Unpacking and preparing the kernel tree, or finding it prepared.
+    /// Preparing the kernel tree, or finding it prepared.
     Prepare,
     /// Applying the patch and finding the affected units.
     Units,

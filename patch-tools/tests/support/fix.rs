@@ -2,7 +2,6 @@
 //!
 //! The source comes from the cache, which the first test that needs it fills: a minute or two, once.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -15,9 +14,6 @@ use patch_tools::build::tree::Tree;
 
 /// The kernel of the lab.
 pub(crate) const KERNEL: &str = "6.1.0-50-amd64";
-
-/// Lines of context, as `diff -u` gives them.
-const CONTEXT: usize = 3;
 
 /// The prepared tree of the kernel.
 pub(crate) fn tree() -> &'static Tree {
@@ -47,33 +43,18 @@ pub(crate) fn patch(path: &str, content: &str) -> String {
     diff(path, &original(path), content)
 }
 
-/// The unified diff between two contents, as one hunk.
+/// The unified diff between two contents.
 pub(crate) fn diff(path: &str, old: &str, new: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let before = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
-    let rest = old.len().min(new.len()) - before;
-    let after = old.iter().rev().zip(new.iter().rev()).take(rest).take_while(|(old, new)| old == new).count();
-    let start = before.saturating_sub(CONTEXT);
-    let tail = after.min(CONTEXT);
-    let (removed, added) = (&old[before..old.len() - after], &new[before..new.len() - after]);
-    let common = before - start + tail;
-    let mut text = format!(
-        "--- a/{path}\n+++ b/{path}\n@@ -{},{} +{},{} @@\n",
-        start + 1,
-        common + removed.len(),
-        start + 1,
-        common + added.len()
-    );
-    let mut lines = |sign: char, lines: &[&str]| {
-        for line in lines {
-            writeln!(text, "{sign}{line}").unwrap();
-        }
-    };
-    lines(' ', &old[start..before]);
-    lines('-', removed);
-    lines('+', added);
-    lines(' ', &old[old.len() - after..old.len() - after + tail]);
-    text
+    let directory = tempfile::tempdir().unwrap();
+    let mut diff = Command::new("diff");
+    diff.arg("-u").current_dir(directory.path());
+    for (side, content) in [("a", old), ("b", new)] {
+        fs::write(directory.path().join(side), content).unwrap();
+        diff.arg("--label").arg(format!("{side}/{path}"));
+    }
+    let output = diff.args(["a", "b"]).output().expect("diff is needed to make patches");
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A fix that any test can use: `/proc/cmdline` says one more word.

@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::lab::machine::Machine;
 use crate::lab::spec::MachineSpec;
-use crate::prove;
+use crate::prove::{self, Beginning};
 use crate::scene::{SECRET, Scene};
 use crate::stage::Stage;
 use crate::suite;
@@ -149,7 +149,7 @@ struct ProveArgs {
     /// Fixes to try, not counting those that are incomplete or not in this kernel
     #[arg(long, default_value_t = 160)]
     limit: usize,
-    /// Try only this file, whatever the limit
+    /// Try only this file
     #[arg(long, value_name = "PATH")]
     only: Vec<String>,
     /// File to write the report to; beside it, the same as .json
@@ -158,9 +158,12 @@ struct ProveArgs {
     /// Program to build with, instead of this workspace's
     #[arg(long, value_name = "PATCH-TOOLS")]
     program: Option<PathBuf>,
-    /// Compilers at once
+    /// Fixes to build at once, each with one compiler
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Go on after the fixes that are in the report
+    #[arg(long)]
+    resume: bool,
 }
 
 #[derive(Debug, Args)]
@@ -292,6 +295,7 @@ fn prove_fixes(args: ProveArgs) -> Result<u8> {
         program: args.program,
         report: args.report,
         jobs: args.jobs,
+        beginning: if args.resume { Beginning::Resumed } else { Beginning::Anew },
     };
     let report = prove::run(&Lab::open()?, &options)?;
     let total = report.total();

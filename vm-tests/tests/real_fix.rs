@@ -4,7 +4,7 @@
 use anyhow::Result;
 use vm_tests::lab::Lab;
 use vm_tests::lab::kernel::DEFAULT_RELEASE;
-use vm_tests::prove::{self, Counts, Options};
+use vm_tests::prove::{self, Beginning, Counts, Options};
 
 #[test]
 fn real_fixes_to_the_kernel_and_to_a_module_are_built_loaded_used_and_unloaded() -> Result<()> {
@@ -18,6 +18,7 @@ fn real_fixes_to_the_kernel_and_to_a_module_are_built_loaded_used_and_unloaded()
         program: None,
         report: dir.path().join("report.md"),
         jobs: 2,
+        beginning: Beginning::Anew,
     };
     let report = prove::run(&Lab::for_test()?, &options)?;
     let text = std::fs::read_to_string(&options.report)?;

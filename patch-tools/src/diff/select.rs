@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use object::elf::{STB_GLOBAL, STT_SECTION};
+use object::elf::{SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STT_SECTION};
 
 use super::changes::{Changes, Sides};
 use super::names::{cold_parent, is_duplicated, stem};
@@ -130,6 +130,7 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
 
     fn follow(&mut self, atom: AtomId) -> Selected {
         let unit = self.unit();
+        self.refuse_unusual(atom);
         if unit.unnamed_references().contains(&atom) {
             self.refuse(Subject::Symbol(unit.label(atom)), Refusal::UnnamedCode);
         }
@@ -145,6 +146,14 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
             }
         }
         selected
+    }
+
+    /// The module loader knows contents and zeroes; what else a section can be, it would misread.
+    fn refuse_unusual(&mut self, atom: AtomId) {
+        let section = self.unit().section(self.unit().atom(atom).section());
+        if !matches!(section.kind, SHT_PROGBITS | SHT_NOBITS) {
+            self.refuse(Subject::Section(section.name.to_owned()), Refusal::UnsupportedSection);
+        }
     }
 
     /// The links of a table's entry, or nothing if it is left out.
@@ -249,6 +258,7 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         let orig = self.sides.equality.pairs.orig_of(atom);
         match class {
             Class::Strings | Class::Constants => {
+                self.refuse_unusual(atom);
                 let Some((start, end)) = piece(unit, atom, offset, class) else {
                     let reason = Refusal::ReferenceAmbiguous { function: unit.label(owner) };
                     self.refuse(Subject::Section(unit.section_name(atom).to_owned()), reason);

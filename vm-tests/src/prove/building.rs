@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::patches::Draft;
+use super::patches::{Draft, Growth};
 use super::rules::{Refusal, Right};
 use super::selection::Candidate;
 use super::sources::Sources;
@@ -21,7 +21,7 @@ const ROUNDS: usize = 3;
 const MAX_UNITS: usize = 32;
 
 /// What came of building a fix.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub(super) enum Outcome {
     /// A module.
@@ -65,7 +65,7 @@ impl Outcome {
 }
 
 /// A module that was built.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Module {
     /// The file.
     #[serde(skip)]
@@ -81,11 +81,11 @@ pub(super) struct Module {
     /// New functions and data.
     pub(super) new: usize,
     /// Seconds of each phase.
-    pub(super) seconds: BTreeMap<String, f64>,
+    pub(super) phases: BTreeMap<String, f64>,
 }
 
 /// One attempt at a fix.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Attempt {
     #[serde(flatten)]
     pub(super) outcome: Outcome,
@@ -101,7 +101,6 @@ pub(super) struct Builder<'a> {
     pub(super) program: &'a Path,
     pub(super) sources: &'a Sources,
     pub(super) release: &'a str,
-    pub(super) jobs: usize,
     /// Where patches and modules go.
     pub(super) work: &'a Path,
 }
@@ -146,29 +145,35 @@ impl Builder<'_> {
     /// Builds a fix, with headers if it needs them.
     pub(super) fn attempt(&self, candidate: &Candidate) -> Result<Attempt> {
         let begun = Instant::now();
+        let failed = |error: anyhow::Error| {
+            let outcome = Outcome::Failed { kind: "harness".to_owned(), why: format!("{error:#}") };
+            Attempt { outcome, headers: Vec::new(), seconds: 0.0 }
+        };
         let mut draft = match Draft::of(self.sources, &candidate.path) {
             Ok(draft) => draft,
-            Err(error) => {
-                let why = format!("{error:#}");
-                let outcome = Outcome::Failed { kind: "harness".to_owned(), why };
-                return Ok(Attempt { outcome, headers: Vec::new(), seconds: 0.0 });
-            }
+            Err(error) => return Ok(failed(error)),
         };
         let mut round = 0;
+        let mut growth = draft.foresee()?;
         let outcome = loop {
-            let (failure, complaint) = match self.build(candidate, &draft.text()?)? {
+            if let Growth::Never(why) = growth {
+                break Outcome::NotSelfContained { why };
+            }
+            let failure = match self.build(candidate, &draft.text()?)? {
                 Ok(module) => break Outcome::Built(module),
-                Err(failure) => {
-                    let complaint = failure.causes.join("\n");
-                    (failure, complaint)
-                }
+                Err(failure) => failure,
             };
+            let complaint = failure.causes.join("\n");
             round += 1;
             match failure.details.reason.as_str() {
-                "does-not-compile" if round <= ROUNDS && draft.grow(&complaint)? => {}
+                "does-not-compile" if round <= ROUNDS => {
+                    growth = draft.grow(&complaint)?;
+                    if growth == Growth::Nothing {
+                        growth = Growth::Never(failure.first_error());
+                    }
+                }
                 "does-not-compile" | "too-many-units" | "does-not-apply" => {
-                    let why = complaint.lines().find(|line| line.contains("error:")).map(str::to_owned);
-                    break Outcome::NotSelfContained { why: why.unwrap_or(failure.error) };
+                    break Outcome::NotSelfContained { why: failure.first_error() };
                 }
                 "not-built" | "nothing-affected" => break Outcome::NotBuilt,
                 "unchanged" => break Outcome::Unchanged,
@@ -187,7 +192,7 @@ impl Builder<'_> {
         fs::write(&file, patch)?;
         let output = Command::new(self.program)
             .args(["build", "--json", "--kernel", self.release])
-            .args(["--jobs", &self.jobs.to_string(), "--max-units", &MAX_UNITS.to_string()])
+            .args(["--jobs", "1", "--max-units", &MAX_UNITS.to_string()])
             // The name's beginning is the area; its end tells more.
             .args(["--name", &name[name.len().saturating_sub(40)..]])
             .arg("--output")
@@ -224,12 +229,18 @@ impl Builder<'_> {
             units: report.units.len(),
             changed: report.units.iter().map(|unit| unit.changed_functions.len()).sum(),
             new: report.units.iter().map(|unit| unit.new_functions.len() + unit.new_data.len()).sum(),
-            seconds: report.seconds,
+            phases: report.seconds,
         })
     }
 }
 
 impl Failure {
+    /// The compiler's first error, else the message.
+    fn first_error(&self) -> String {
+        let mut lines = self.causes.iter().flat_map(|cause| cause.lines());
+        lines.find(|line| line.contains("error:")).unwrap_or(&self.error).trim().to_owned()
+    }
+
     fn judged(self) -> Outcome {
         let kind = self.details.reason;
         let refusals = match self.details.refused.is_empty() {

@@ -22,9 +22,11 @@ mod selection;
 mod sources;
 mod trial;
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -48,14 +50,25 @@ pub struct Options {
     pub later: Option<String>,
     /// How many fixes that count to try.
     pub limit: usize,
-    /// Only these files, whatever the limit.
+    /// Only these files.
     pub only: Vec<String>,
     /// `patch-tools`; built from this workspace if not given.
     pub program: Option<PathBuf>,
     /// The report: this file as Markdown, and beside it as JSON.
     pub report: PathBuf,
-    /// Compilers at once.
+    /// Fixes that are built at once, each with one compiler.
     pub jobs: usize,
+    /// Whether an earlier run's report is gone on with.
+    pub beginning: Beginning,
+}
+
+/// Where a run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// With the first fix.
+    Anew,
+    /// After those in the report, if there is one.
+    Resumed,
 }
 
 /// Builds and tries fixes, and writes the report.
@@ -81,13 +94,8 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
     }
     eprintln!("{} files differ between {old} and {new} and are ours to see", chosen.len());
     let work = tempfile::tempdir()?;
-    let builder = Builder {
-        program: &program,
-        sources: &sources,
-        release: &options.kernel,
-        jobs: options.jobs,
-        work: work.path(),
-    };
+    let builder =
+        Builder { program: &program, sources: &sources, release: &options.kernel, work: work.path() };
     let mut report = Report {
         kernel: options.kernel.clone(),
         package,
@@ -97,25 +105,43 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         spent: 0.0,
         rows: Vec::new(),
     };
+    let beside = options.report.with_extension("json");
+    if options.beginning == Beginning::Resumed && beside.is_file() {
+        report
+            .resume(&fs::read_to_string(&beside)?)
+            .with_context(|| format!("going on with {}", beside.display()))?;
+        chosen.retain(|candidate| report.rows.iter().all(|row| row.path != candidate.path));
+    }
+    let done = report.rows.iter().filter(|row| row.build.outcome.counts()).count();
+    let machines = report.machines;
+    let spent = report.spent;
     let mut bench = Bench::new(lab, &options.kernel);
     // Fixes are compiled while others are being tried.
+    let queue = Mutex::new(VecDeque::from(chosen));
+    let counted = AtomicUsize::new(done);
     thread::scope(|scope| -> Result<()> {
         let (sender, built) = mpsc::channel::<(Candidate, Result<Attempt>)>();
-        let (builder, limit) = (&builder, if options.only.is_empty() { options.limit } else { usize::MAX });
-        scope.spawn(move || {
-            let mut counted = 0;
-            for candidate in chosen {
-                let attempt = builder.attempt(&candidate);
-                if let Ok(attempt) = &attempt {
-                    eprintln!("build {}: {}", candidate.path, attempt.outcome.words());
+        let (builder, limit, queue, counted) = (&builder, options.limit, &queue, &counted);
+        for _ in 0..options.jobs {
+            let sender = sender.clone();
+            scope.spawn(move || {
+                let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+                while counted.load(Ordering::Relaxed) < limit
+                    && let Some(candidate) = next()
+                {
+                    let attempt = builder.attempt(&candidate);
+                    if let Ok(attempt) = &attempt {
+                        eprintln!("build {}: {}", candidate.path, attempt.outcome.words());
+                        counted.fetch_add(usize::from(attempt.outcome.counts()), Ordering::Relaxed);
+                    }
+                    // The other side goes away when it fails.
+                    if sender.send((candidate, attempt)).is_err() {
+                        break;
+                    }
                 }
-                counted += usize::from(attempt.as_ref().is_ok_and(|attempt| attempt.outcome.counts()));
-                // The other side goes away when it fails.
-                if sender.send((candidate, attempt)).is_err() || counted >= limit {
-                    break;
-                }
-            }
-        });
+            });
+        }
+        drop(sender);
         let mut waiting: Vec<Row> = Vec::new();
         let mut more = true;
         while more {
@@ -129,8 +155,8 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
             if !more || waiting.iter().filter(|row| row.module().is_some()).count() == trial::COMPANY {
                 try_out(&mut bench, &mut waiting)?;
                 report.rows.append(&mut waiting);
-                report.machines = bench.machines;
-                report.spent = bench.spent.as_secs_f64();
+                report.machines = machines + bench.machines;
+                report.spent = spent + bench.spent.as_secs_f64();
                 write(&report, &options.report)?;
             }
         }

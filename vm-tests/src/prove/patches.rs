@@ -64,55 +64,113 @@ impl<'s> Draft<'s> {
         Ok(text + &self.file)
     }
 
-    /// Takes hunks along that add what the compiler misses; tells whether there were any.
-    pub(super) fn grow(&mut self, complaint: &str) -> Result<bool> {
-        if complaint.contains(MEMBER) {
-            return Ok(false);
+    /// Takes hunks along that add what the file newly uses, so that the compiler need not be asked first.
+    pub(super) fn foresee(&mut self) -> Result<Growth> {
+        let old = String::from_utf8_lossy(&std::fs::read(self.sources.earlier(&self.path))?).into_owned();
+        let known: BTreeSet<&str> = words(&old).collect();
+        let added: BTreeSet<String> = added(&self.file)
+            .flat_map(words)
+            .filter(|word| word.len() > 4 && !known.contains(word))
+            .map(str::to_owned)
+            .collect();
+        // Any header may have such a word; what the file includes has it for the file.
+        let later = String::from_utf8_lossy(&std::fs::read(self.sources.later(&self.path))?).into_owned();
+        let includes = |header: &str| {
+            let name = header.rsplit_once("include/").map_or(header, |(_, name)| name);
+            later.contains(&format!("#include <{name}>"))
+        };
+        self.add(added, &includes)
+    }
+
+    /// Takes hunks along that add what the compiler misses.
+    pub(super) fn grow(&mut self, complaint: &str) -> Result<Growth> {
+        if let Some(line) = complaint.lines().find(|line| line.contains(MEMBER)) {
+            return Ok(Growth::Never(line.trim().to_owned()));
         }
-        let names: Vec<String> =
-            missing(complaint).into_iter().filter(|name| self.tried.insert(name.clone())).collect();
-        let mut grown = false;
-        for name in &names {
-            for header in self.headers_with(name)? {
+        self.add(missing(complaint), &|_| true)
+    }
+
+    fn add(&mut self, names: BTreeSet<String>, public: &dyn Fn(&str) -> bool) -> Result<Growth> {
+        let mut growth = Growth::Nothing;
+        for name in names {
+            if !self.tried.insert(name.clone()) {
+                continue;
+            }
+            for header in self.headers_with(&name, public)? {
+                let later =
+                    String::from_utf8_lossy(&std::fs::read(self.sources.later(&header))?).into_owned();
+                if let Some(of) = structure_of(&later, &name) {
+                    return Ok(Growth::Never(format!("{name} is a new member of {of} in {header}")));
+                }
                 let difference = difference(self.sources, &header)?;
                 let (_, hunks) = split(&difference);
-                for (index, hunk) in hunks.iter().enumerate().filter(|(_, hunk)| adds(hunk, name)) {
-                    // The guard and the licence of a header are not what is missing.
-                    if !hunk.is_empty() {
-                        grown |= self.hunks.entry(header.clone()).or_default().insert(index);
+                for (index, _) in hunks.iter().enumerate().filter(|(_, hunk)| adds(hunk, &name)) {
+                    if self.hunks.entry(header.clone()).or_default().insert(index) {
+                        growth = Growth::Grown;
                     }
                 }
             }
         }
-        Ok(grown)
+        Ok(growth)
     }
 
-    /// The nearest headers that add a name: those of the file's own directory, else those that every file
-    /// can include.
-    fn headers_with(&self, name: &str) -> Result<Vec<String>> {
+    /// The nearest headers that add a name and did not have it: those of the file's own directory, else those
+    /// that every file can include and that are `public` enough.
+    fn headers_with(&self, name: &str, public: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
         let directory = self.path.rsplit_once('/').map_or("", |(directory, _)| directory);
         let differing = || self.sources.differing.iter().filter(|path| path.ends_with(".h"));
         let near: Vec<&String> = differing().filter(|path| path.starts_with(directory)).collect();
-        let public: Vec<&String> = differing()
+        let far: Vec<&String> = differing()
             .filter(|path| path.starts_with("include/") || path.starts_with("arch/x86/include/"))
+            .filter(|path| public(path))
             .collect();
-        for choice in [near, public] {
-            let mut found = Vec::new();
-            for path in choice {
-                let Ok(text) = std::fs::read(self.sources.later(path)) else { continue };
-                if has_word(&String::from_utf8_lossy(&text), name) {
-                    let difference = difference(self.sources, path)?;
-                    if split(&difference).1.iter().any(|hunk| adds(hunk, name)) {
-                        found.push(path.clone());
-                    }
-                }
-            }
+        let has = |path: std::path::PathBuf| {
+            std::fs::read(path).is_ok_and(|text| has_word(&String::from_utf8_lossy(&text), name))
+        };
+        for choice in [near, far] {
+            let found: Vec<String> = choice
+                .into_iter()
+                .filter(|path| has(self.sources.later(path)) && !has(self.sources.earlier(path)))
+                .cloned()
+                .collect();
             if !found.is_empty() {
                 return Ok(found);
             }
         }
         Ok(Vec::new())
     }
+}
+
+/// Whether a draft can become complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// Hunks were added.
+    Grown,
+    /// None was found.
+    Nothing,
+    /// It needs what a livepatch must not bring.
+    Never(String),
+}
+
+/// The structure or union at whose top a name stands, by the way that kernel headers are indented.
+fn structure_of(text: &str, name: &str) -> Option<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| has_word(line, name))?;
+    let head =
+        lines[..at].iter().rev().find(|line| !line.is_empty() && !line.starts_with([' ', '\t', '#', '/']))?;
+    let is_open = lines[at].starts_with([' ', '\t']) && head.trim_end().ends_with('{');
+    let kind = ["struct ", "union "].iter().any(|kind| head.contains(kind));
+    (is_open && kind && !head.contains('(')).then(|| head.trim_end_matches('{').trim().to_owned())
+}
+
+/// The lines that a difference adds.
+fn added(difference: &str) -> impl Iterator<Item = &str> {
+    difference.lines().filter(|line| line.starts_with('+') && !line.starts_with("+++")).map(|line| &line[1..])
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
 }
 
 /// A unified difference of one file as its two head lines and its hunks.
@@ -124,7 +182,7 @@ fn split(difference: &str) -> (&str, Vec<&str>) {
 }
 
 fn adds(hunk: &str, name: &str) -> bool {
-    hunk.lines().any(|line| line.starts_with('+') && has_word(line, name))
+    added(hunk).any(|line| has_word(line, name))
 }
 
 fn has_word(text: &str, word: &str) -> bool {
@@ -165,6 +223,15 @@ mod tests {
         assert_eq!(head, "--- a/x.h\n+++ b/x.h\n");
         assert_eq!(hunks.len(), 2);
         assert!(adds(hunks[0], "b") && !adds(hunks[1], "b") && !adds(hunks[0], "a"));
+    }
+
+    #[test]
+    fn a_new_member_is_told_from_a_new_function() {
+        let header = "struct a {\n\tint x;\n\tint fresh;\n};\n\nint call(struct a *a,\n\t int other);\nenum {\n\tVALUE,\n};\n";
+        assert_eq!(structure_of(header, "fresh").as_deref(), Some("struct a"));
+        for name in ["call", "other", "VALUE", "absent"] {
+            assert_eq!(structure_of(header, name), None, "{name}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::building::{Attempt, Module, Outcome};
 use super::rules::Right;
@@ -11,7 +11,7 @@ use super::selection::Area;
 use super::trial::Trial;
 
 /// One file.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) path: String,
     pub(super) area: Area,
@@ -148,7 +148,7 @@ impl Counts {
 }
 
 /// A whole run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     pub(super) kernel: String,
     pub(super) package: String,
@@ -161,6 +161,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// Takes over what an interrupted run of the same versions has come to.
+    pub(super) fn resume(&mut self, json: &str) -> serde_json::Result<()> {
+        let before: Self = serde_json::from_str(json)?;
+        if (&before.kernel, &before.old, &before.new) == (&self.kernel, &self.old, &self.new) {
+            let ended = |row: &Row| row.module().is_none() || row.trial.is_some();
+            (self.machines, self.spent) = (before.machines, before.spent);
+            self.rows = before.rows.into_iter().filter(ended).collect();
+        }
+        Ok(())
+    }
+
     /// Everything together.
     pub fn total(&self) -> Counts {
         let mut counts = Counts::default();
@@ -250,7 +261,7 @@ impl Report {
         let mut phases: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for row in &self.rows {
             if let Outcome::Built(module) = &row.build.outcome {
-                module.seconds.iter().for_each(|(phase, seconds)| {
+                module.phases.iter().for_each(|(phase, seconds)| {
                     phases.entry(format!("build: {phase}")).or_default().push(*seconds);
                 });
                 phases.entry("build: all".to_owned()).or_default().push(row.build.seconds);

@@ -17,7 +17,7 @@ pub(super) struct Refusal {
 }
 
 /// Whether a change is rightly refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Right {
     /// No livepatch can carry the change, or it would do harm.
@@ -36,7 +36,7 @@ impl fmt::Display for Right {
 }
 
 /// Changed static data, init code, functions that ftrace cannot redirect, interfaces.
-const RIGHT: [(&str, &str); 24] = [
+const RIGHT: [(&str, &str); 25] = [
     ("data-changed", "live data is not changed behind its users"),
     ("data-resized", "the running kernel holds the old size"),
     ("data-moved", "the running kernel has it in another kind of memory"),
@@ -57,6 +57,7 @@ const RIGHT: [(&str, &str); 24] = [
     ("not-compiled", "assembler has no functions to replace"),
     ("symbol-ambiguous", "nothing tells which of several symbols is meant"),
     ("assembler", "assembler has no functions to replace"),
+    ("beyond-functions", "the change reaches code that is no function of the kernel"),
     ("build-rule", "the change is to the build, not to a function"),
     ("whole-file", "the kernel was not built from that file"),
     ("unnamed-code", "code without a symbol cannot be found in the running kernel"),

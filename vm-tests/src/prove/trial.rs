@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::building::Module;
 use super::selection::Area;
@@ -22,7 +22,7 @@ const EXERCISE: &str = include_str!("../../fixtures/prove/exercise.sh");
 const DIR: &str = "/root/prove";
 
 /// How many livepatches are loaded together.
-pub(super) const COMPANY: usize = 8;
+pub(super) const COMPANY: usize = 12;
 
 /// After so many livepatches a machine is replaced, since target modules stay loaded.
 const LOADS: usize = 48;
@@ -31,7 +31,7 @@ const LOADS: usize = 48;
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// What became of one livepatch in a machine.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Trial {
     /// What went wrong, if anything.
     pub(super) failure: Option<String>,

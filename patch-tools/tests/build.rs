@@ -320,3 +320,17 @@ fn a_kernel_given_as_files_is_built_for_as_one_from_packages() {
         "{failure}"
     );
 }
+
+/// The compiler is content with it and the differ sees changed functions only; marks that exist have the old shape.
+#[test]
+fn a_member_more_in_a_structure_of_the_file_is_refused() {
+    let file = "kernel/audit_fsnotify.c";
+    let member = "\tstruct fsnotify_mark mark; /* fsnotify mark on the inode */\n";
+    let bench = Bench::new();
+    bench.put("fix.patch", fix::patch(file, &fix::edited(file, member, &format!("\tlong events;\n{member}"))));
+    let failure = bench.json(&["build", "fix.patch", "--kernel", KERNEL], 3);
+    let refused = &failure["details"]["refused"];
+    assert_eq!(refused.as_array().map(Vec::len), Some(1), "{failure}");
+    assert_eq!(refused[0]["rule"], "layout-changed");
+    assert!(refused[0]["reason"].as_str().unwrap().contains("struct audit_fsnotify_mark"), "{failure}");
+}

@@ -59,6 +59,9 @@ pub enum BuildError {
         /// Why.
         source: Malformed,
     },
+    /// The layout of a unit's types cannot be told.
+    #[error(transparent)]
+    Types(Box<super::lint::LintError>),
     /// A shipped module cannot be read.
     #[error("the shipped module {module} cannot be read")]
     Module {
@@ -140,6 +143,15 @@ pub enum Refusal {
     },
     /// The CRC of an exported symbol.
     Abi(AbiError),
+    /// A structure that objects of the running kernel have in another shape.
+    Layout {
+        /// The unit.
+        unit: SourcePath,
+        /// The type, as `struct file`.
+        type_name: String,
+        /// What changes.
+        how: String,
+    },
     /// The rebuilt original is not the shipped function.
     NotShipped {
         /// The unit.
@@ -171,6 +183,7 @@ impl Refusal {
             Self::Diff { refused, .. } => refused.reason.id(),
             Self::Abi(AbiError::Changed { .. }) => "crc-changed",
             Self::Abi(AbiError::NotShipped { .. }) => "not-the-source",
+            Self::Layout { .. } => "layout-changed",
             Self::NotShipped { .. } => "not-the-shipped-code",
             Self::WrongPosition { .. } => "wrong-position",
         }
@@ -182,6 +195,11 @@ impl fmt::Display for Refusal {
         match self {
             Self::Diff { unit, refused } => write!(formatter, "{unit}: {refused}"),
             Self::Abi(error) => error.fmt(formatter),
+            Self::Layout { unit, type_name, how } => write!(
+                formatter,
+                "{unit}: the layout of {type_name} changes ({how}); objects that live in the running kernel keep the \
+                 old one (use a shadow variable)"
+            ),
             Self::NotShipped { unit, object, function, found } => {
                 write!(formatter, "{unit}: {function} of {object} was not proven to be what runs: ")?;
                 match found {

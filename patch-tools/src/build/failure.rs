@@ -48,6 +48,7 @@ impl RefusalReport {
             Refusal::Diff { unit, .. }
             | Refusal::NotShipped { unit, .. }
             | Refusal::WrongPosition { unit, .. }
+            | Refusal::Layout { unit, .. }
             | Refusal::Abi(AbiError::Changed { unit, .. } | AbiError::NotShipped { unit, .. }) => unit,
         };
         let reason = match refusal {
@@ -67,7 +68,10 @@ fn reason(error: &BuildError) -> &'static str {
         BuildError::Tree(_) => "tree",
         BuildError::Units(error) => units(error),
         BuildError::Compile(error) => compile(error),
-        BuildError::Object { .. } | BuildError::Module { .. } | BuildError::Diff { .. } => "object",
+        BuildError::Types(_)
+        | BuildError::Object { .. }
+        | BuildError::Module { .. }
+        | BuildError::Diff { .. } => "object",
         BuildError::Symbols(_) => "symbols",
         BuildError::Refused { .. } => "refused",
         BuildError::Unchanged { .. } => "unchanged",

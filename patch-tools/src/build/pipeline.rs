@@ -18,6 +18,7 @@ use super::error::BuildError;
 use super::kbuild::{Owner, UnitCommand};
 use super::kernel::Material;
 use super::link::{Link, ObjectPlan, Plan};
+use super::lint::{LintError, changed_layouts};
 use super::progress::{Phase, PhaseClock, Progress};
 use super::provenance::Recorded;
 use super::report::{BuildReport, UnitReport};
@@ -41,6 +42,13 @@ pub struct Built {
     pub report: BuildReport,
 }
 
+fn unread(error: LintError) -> BuildError {
+    match error {
+        LintError::Build(error) => error,
+        error => BuildError::Types(Box::new(error)),
+    }
+}
+
 /// Builds a livepatch.
 pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result<Built, BuildError> {
     let mut clock = PhaseClock::start(progress);
@@ -48,6 +56,10 @@ pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Resul
     let ground = Ground::prepare(cache, request, &mut clock)?;
     let analysis = Analysis::of(&ground, request.jobs, &mut clock)?;
     analysis.accepted()?;
+    let refusals = changed_layouts(&ground, &analysis, request.jobs).map_err(unread)?;
+    if !refusals.is_empty() {
+        return Err(BuildError::Refused { refusals });
+    }
     let plan = plan(request, &ground, &analysis)?;
 
     progress.step("linking");

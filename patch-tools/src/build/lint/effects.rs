@@ -23,6 +23,7 @@ struct Count {
 pub(super) struct Effects {
     words: BTreeMap<Place, BTreeMap<String, Count>>,
     touched: BTreeSet<String>,
+    outside: bool,
 }
 
 impl Effects {
@@ -46,11 +47,17 @@ impl Effects {
             return;
         }
         let function = text.function(line).map(str::to_owned);
+        self.outside |= function.is_none();
         self.touched.extend(function.clone());
         let words = self.words.entry((step.path.to_string(), function)).or_default();
         for word in text.calls(line) {
             count(words.entry(word.to_owned()).or_default());
         }
+    }
+
+    /// Whether a line changed that is in no function: only then can a type have changed that others know.
+    pub(super) fn outside(&self) -> bool {
+        self.outside
     }
 
     /// Functions with a changed line.

@@ -124,6 +124,7 @@ fn refusals(analysis: &Analysis<'_>, findings: &mut Findings) {
                 (unit, subject, refused.reason.to_string())
             }
             Refusal::Abi(error) => (error.unit(), error.symbol().to_owned(), error.to_string()),
+            Refusal::Layout { unit, type_name, how } => (unit, type_name.clone(), how.clone()),
             Refusal::NotShipped { unit, function, .. } | Refusal::WrongPosition { unit, function, .. } => {
                 (unit, function.clone(), refusal.to_string())
             }
@@ -145,19 +146,51 @@ fn refusals(analysis: &Analysis<'_>, findings: &mut Findings) {
     }
 }
 
+/// Structures and unions whose layout the patch changes, with what changes; for `build`, which refuses them.
+///
+/// What only functions have in them is seen by the compiler on both sides, so nothing is compiled again for a patch
+/// that touches nothing else.
+pub(super) fn changed_layouts(
+    ground: &Ground,
+    analysis: &Analysis<'_>,
+    jobs: usize,
+) -> Result<Vec<Refusal>, LintError> {
+    if !Effects::of(&ground.applied.steps).outside() {
+        return Ok(Vec::new());
+    }
+    let changed: Vec<&AnalysedUnit> =
+        analysis.units.iter().filter(|unit| unit.report.verdict != Verdict::Unchanged).collect();
+    let found = jobs::map(jobs, &changed, |unit| {
+        let [original, patched] = types_of(ground, unit)?;
+        let changes = layout::changes(&original, &patched).into_iter();
+        Ok::<Vec<Refusal>, LintError>(
+            changes
+                // An enumerator more is no other layout, and one that moved is seen in the code.
+                .filter(|(name, _)| !name.starts_with("enum "))
+                .map(|(type_name, how)| Refusal::Layout { unit: unit.command.source.clone(), type_name, how })
+                .collect(),
+        )
+    })?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The types of a unit, original and patched.
+fn types_of(ground: &Ground, unit: &AnalysedUnit) -> Result<[types::Types; 2], LintError> {
+    let of = |source: super::compile::Source<'_>| {
+        let object = source.compile_with_types(&unit.command, ground.work()).map_err(BuildError::from)?;
+        types::read(&object)
+            .map_err(|source| LintError::Types { unit: unit.command.source.to_string(), source })
+    };
+    Ok([of(ground.original())?, of(ground.patched())?])
+}
+
 /// Types that differ between the two versions of a unit, or between the patched one and the running kernel.
 fn layouts(
     ground: &Ground,
     analysis: &Analysis<'_>,
     unit: &AnalysedUnit,
 ) -> Result<Vec<(String, String)>, LintError> {
-    let failed = |source| LintError::Types { unit: unit.command.source.to_string(), source };
-    let read = |object: &[u8]| types::read(object).map_err(failed);
-    let compiled = |source: super::compile::Source<'_>| {
-        source.compile_with_types(&unit.command, ground.work()).map_err(BuildError::from)
-    };
-    let original = read(&compiled(ground.original())?)?;
-    let patched = read(&compiled(ground.patched())?)?;
+    let [original, patched] = types_of(ground, unit)?;
     let mut changes = layout::changes(&original, &patched);
     let Some(btf) = analysis.shipped.image.btf().ok().flatten() else { return Ok(changes) };
     for (name, how) in &mut changes {

@@ -48,6 +48,8 @@ pub struct Draft {
     pub deadline: String,
     /// YAML of what narrows the containers; empty for none.
     pub containers: String,
+    /// What becomes of a container that cannot be checkpointed: `fail`, `skip` or `restart`.
+    pub without_checkpoint: String,
     /// YAML of the layer's probes.
     pub probes: String,
     /// How long everything has to stay well before the commit.
@@ -64,6 +66,7 @@ impl Draft {
             library: Some(Library::Fixed),
             deadline: "60s".to_owned(),
             containers: "\n    containers:\n      labels: [{name: tier, value: web}]".to_owned(),
+            without_checkpoint: "fail".to_owned(),
             probes: "
       - {kind: http, url: \"http://127.0.0.1:8080/health\", status: 200, timeout: 20s, interval: 500ms}
       - {kind: exec, command: [/usr/bin/greetd, --check], timeout: 2m, interval: 500ms}"
@@ -124,10 +127,11 @@ impl Draft {
     payload: {{file: {file}, sha256: {sha256}, size: {size}}}
     format: tar+zstd
     replaces:{replaced}{containers}
-    without_checkpoint: fail
+    without_checkpoint: {without_checkpoint}
     probes:{probes}\n",
                 file = layer_name(library),
                 containers = self.containers,
+                without_checkpoint = self.without_checkpoint,
                 probes = self.probes,
             );
         }

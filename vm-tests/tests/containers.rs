@@ -168,6 +168,57 @@ fn a_failed_trial_gives_memory_files_connections_limits_and_network_back() -> Re
     Ok(())
 }
 
+/// What CRIU refuses, and a word of what the plan says of it.
+const OBSTACLES: [(&str, &str); 6] = [
+    ("io_uring", "io_uring"),
+    ("userfaultfd", "userfaultfd"),
+    ("pidfd", "process descriptors"),
+    ("mqueue", "message queue"),
+    ("af_alg", "sockets of this family"),
+    ("traced", "traced"),
+];
+
+#[test]
+fn what_criu_refuses_is_known_before_anything_is_frozen() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let containers = OBSTACLES
+        .iter()
+        .zip(1..)
+        .map(|((kind, _), number)| {
+            Container::new(&kind.replace('_', "-"), number).arguments(&["--obstacle", kind])
+        })
+        .collect();
+    let stage = Stage::with(&lab, Build::Tests, containers)?;
+    let scene = stage.open(&lab)?;
+    let machine = &scene.machine;
+
+    let refused = stage.publish(machine, &Draft { name: "fail".to_owned(), ..everywhere(Draft::fix()) })?;
+    let plan = machine.command(["update", "plan", &refused]).timeout(PATIENCE).output()?;
+    let said = plan.text() + &plan.complaint();
+    println!("{said}");
+    ensure!(plan.status == 3, "expected exit code 3, found {}", plan.status);
+    let skipped =
+        Draft { name: "skip".to_owned(), without_checkpoint: "skip".to_owned(), ..everywhere(Draft::fix()) };
+    let plan = machine.sh(&format!("update plan {}", stage.publish(machine, &skipped)?))?;
+    for (kind, word) in OBSTACLES {
+        let id = kind.replace('_', "-");
+        ensure!(said.contains(word), "nothing is said of {kind}");
+        let line = plan.lines().find(|line| line.contains(&format!("container {id}:")));
+        ensure!(
+            line.is_some_and(|line| line.contains("left alone")),
+            "{id} should be skipped: {line:?}\n{plan}"
+        );
+        let dump = machine
+            .command(["runc", "checkpoint", "--leave-running", "--image-path", &format!("/root/{id}"), &id])
+            .timeout(PATIENCE)
+            .output()?;
+        ensure!(dump.status != 0, "CRIU dumps {kind} after all");
+    }
+    let states = machine.sh("runc list --format json | grep -o '\"status\":\"[a-z]*\"' | sort -u")?;
+    ensure!(states == "\"status\":\"running\"", "{states}");
+    Ok(())
+}
+
 /// Mounts, limits, addresses and filters around the containers.
 fn surroundings(machine: &Machine) -> Result<String> {
     machine.sh("for id in web plain; do

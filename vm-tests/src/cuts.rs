@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// So many machines keep two processors busy: a boot is mostly one thread.
 const AT_ONCE: usize = 2;
 
-/// Hits on the container before the transaction: their log lines must survive everything.
+/// What the hits on the container before the transaction leave in its log, which must survive everything.
 const LOG: &str = "hit 1\nhit 2\n";
 
 /// Which way the transaction goes whose power is cut.
@@ -121,12 +121,15 @@ pub fn run(lab: &Lab, stage: &Stage, direction: Direction, Stride(stride): Strid
 fn prepare(stage: &Stage, machine: &Machine, direction: Direction) -> Result<String> {
     // A cut is not the fault of a livepatch here, so none goes into quarantine for it.
     machine.guest().write_file("/etc/update/update.yaml", b"crash_guard: 0s\n", 0o644)?;
-    machine.sh(&format!("printf 'hit\\nhit\\n' | greetc {} 7000", web().address()))?;
+    let hit_twice = format!("printf 'hit\\nhit\\n' | greetc {} 7000", web().address());
+    machine.sh(&hit_twice)?;
     let good = stage.publish(machine, &Draft::fix())?;
     if direction == Direction::Forward {
         return Ok(format!("update apply {good}"));
     }
     machine.sh(&format!("update apply {good}"))?;
+    // Its memory is that of a new process, and shall not look like it.
+    machine.sh(&hit_twice)?;
     Ok(match direction {
         Direction::Backward => format!("update apply {}", stage.publish(machine, &Draft::broken())?),
         _ => "update rollback".to_owned(),

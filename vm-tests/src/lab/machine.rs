@@ -286,7 +286,7 @@ impl Machine {
             }
         }
         match begin {
-            Begin::Boot => self.wait_for_units(),
+            Begin::Boot => self.wait_for_units(deadline),
             // The guest's clock stood still since the snapshot was taken.
             Begin::Resume(_) => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
@@ -295,16 +295,20 @@ impl Machine {
         }
     }
 
-    fn wait_for_units(&self) -> Result<()> {
-        let state = self.command(["systemctl", "is-system-running", "--wait"]).output()?.text();
-        match state.trim() {
-            "running" => Ok(()),
-            "degraded" => {
-                let failed = self.sh("systemctl --failed --plain --no-legend | cut -d' ' -f1")?;
-                eprintln!("lab: units that failed at boot: {}", failed.replace('\n', " "));
-                Ok(())
+    fn wait_for_units(&self, deadline: Instant) -> Result<()> {
+        loop {
+            let state = self.command(["systemctl", "is-system-running", "--wait"]).output()?.text();
+            match state.trim() {
+                "running" => return Ok(()),
+                "degraded" => {
+                    let failed = self.sh("systemctl --failed --plain --no-legend | cut -d' ' -f1")?;
+                    eprintln!("lab: units that failed at boot: {}", failed.replace('\n', " "));
+                    return Ok(());
+                }
+                // The bus was not up yet, or took its time to answer.
+                "unknown" | "initializing" | "starting" if Instant::now() < deadline => {}
+                other => bail!("the guest's system manager says `{other}` instead of `running`"),
             }
-            other => bail!("the guest's system manager says `{other}` instead of `running`"),
         }
     }
 

@@ -10,6 +10,9 @@
 //! first as well: the peers then hang for good. Newer versions (`--network-lock nftables`) make a table
 //! `inet CRIU-<pid>`.
 //!
+//! iptables-nft makes the filter tables that it needs. Where nothing but empty chains that accept is left
+//! in them, they go too, so that the namespace is as it was.
+//!
 //! Whether the rules went through iptables-nft or iptables-legacy is the host's choice, so both are
 //! looked at; legacy only if its table exists, because asking would create it.
 
@@ -59,6 +62,9 @@ pub(super) fn remove(scope: Scope<'_>) -> Result<LeftoverLock, HoldError> {
             rules.extend(remove_tables()?);
         }
         if rules.is_empty() {
+            if let (Scope::WholeNamespace, 1..) = (scope, removed) {
+                remove_empty_filters();
+            }
             return Ok(LeftoverLock { removed });
         }
         removed += rules.len();
@@ -174,6 +180,33 @@ fn remove_tables() -> Result<Vec<String>, HoldError> {
     Ok(names.into_iter().map(|name| format!("table inet {name}")).collect())
 }
 
+/// The table changes nothing, so that it stays is no failure: somebody may just have begun to use it.
+fn remove_empty_filters() {
+    let Ok(ruleset) = Invocation::new("nft").args(["list", "ruleset"]).output() else { return };
+    let ruleset = String::from_utf8_lossy(&ruleset);
+    for family in ["ip", "ip6"] {
+        if let Some(script) = removal_of_empty_filter(&ruleset, family) {
+            let _ = super::nft("remove an empty filter table", script);
+        }
+    }
+}
+
+/// The script that removes the family's table `filter`, if it only has chains that accept everything. It fails
+/// as a whole if a rule has come since: nft deletes no chain that has rules.
+fn removal_of_empty_filter(ruleset: &str, family: &str) -> Option<String> {
+    let head = format!("table {family} filter {{");
+    let mut script = String::new();
+    for line in ruleset.lines().skip_while(|line| *line != head).skip(1).take_while(|line| *line != "}") {
+        let line = line.trim();
+        if let Some(chain) = line.strip_prefix("chain ").and_then(|rest| rest.strip_suffix(" {")) {
+            script += &format!("delete chain {family} filter {chain}\n");
+        } else if !(line.is_empty() || line == "}" || line.ends_with("; policy accept;")) {
+            return None;
+        }
+    }
+    (!script.is_empty()).then(|| format!("{script}delete table {family} filter\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,5 +243,28 @@ mod tests {
         assert!(commands[0].starts_with("-D INPUT -s 10.0.0.1/32 -d 10.0.0.2/32 -p tcp -m mark"));
         assert!(commands[1].starts_with("-D OUTPUT -s 10.0.0.2/32"));
         assert!(deletions(CHAIN, Scope::These(&ours)).is_empty(), "the host's own CRIU chain is not ours");
+    }
+
+    const EMPTY: &str = "table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy accept;\n\
+        \t}\n\n\tchain OUTPUT {\n\t\ttype filter hook output priority filter; policy accept;\n\t}\n}\n";
+
+    #[test]
+    fn a_filter_table_that_changes_nothing_is_removed_chain_by_chain() {
+        assert_eq!(
+            removal_of_empty_filter(EMPTY, "ip").unwrap(),
+            "delete chain ip filter INPUT\ndelete chain ip filter OUTPUT\ndelete table ip filter\n"
+        );
+        assert_eq!(removal_of_empty_filter(EMPTY, "ip6"), None);
+    }
+
+    #[test]
+    fn a_filter_table_with_a_rule_a_set_or_another_policy_stays() {
+        for (from, to) in [
+            ("policy accept;", "policy drop;"),
+            ("\t}\n\n", "\t\ttcp dport 22 drop\n\t}\n\n"),
+            ("\tchain OUTPUT", "\tset s {\n\t\ttype ipv4_addr\n\t}\n\tchain OUTPUT"),
+        ] {
+            assert_eq!(removal_of_empty_filter(&EMPTY.replacen(from, to, 1), "ip"), None, "{to}");
+        }
     }
 }

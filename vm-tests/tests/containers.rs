@@ -171,7 +171,7 @@ fn a_failed_trial_gives_memory_files_connections_limits_and_network_back() -> Re
 /// What CRIU refuses, and a word of what the plan says of it.
 const OBSTACLES: [(&str, &str); 6] = [
     ("io_uring", "io_uring"),
-    ("userfaultfd", "userfaultfd"),
+    ("uffd", "userfaultfd"),
     ("pidfd", "process descriptors"),
     ("mqueue", "message queue"),
     ("af_alg", "sockets of this family"),

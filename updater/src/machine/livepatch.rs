@@ -59,6 +59,7 @@ impl Machine<'_> {
         module: &ModuleName,
         deadline: Duration,
         claim: &Claim,
+        replaced: &[ModuleName],
     ) -> Result<Value, StepError> {
         let policy = Policy::with_deadline(deadline);
         let report = watch(self.forward_watcher(), module, Enabled::Enabled, &policy, &mut |event| {
@@ -66,6 +67,10 @@ impl Machine<'_> {
         })
         .map_err(StepError::doing(format!("complete the transition of {module}")))?;
         self.confirm(module, claim)?;
+        // The kernel has disabled them; as modules they would only stand in the way of loading them again.
+        for old in replaced {
+            self.remove_livepatch(self.watcher(), old, deadline)?;
+        }
         Ok(receipt(&report))
     }
 
@@ -136,9 +141,9 @@ impl Machine<'_> {
         let doing = |what: &str| format!("{what} livepatch {}", patch.module);
         match self.livepatch.state(&patch.module).map_err(StepError::doing(doing("look for")))? {
             PatchState::Settled(Enabled::Enabled) => return Ok(json!({ "note": "it is live" })),
-            PatchState::Absent => {}
-            PatchState::InTransition(_) | PatchState::Settled(Enabled::Disabled) => {
-                // Half gone: take it off to the end, since the kernel enables a livepatch only as it loads.
+            PatchState::Absent | PatchState::InTransition(_) | PatchState::Settled(Enabled::Disabled) => {
+                // Half gone, or replaced and still loaded: take it off to the end, since the kernel enables a
+                // livepatch only as it loads.
                 self.remove_livepatch(self.watcher(), &patch.module, deadline)?;
             }
         }

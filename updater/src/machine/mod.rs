@@ -105,8 +105,8 @@ impl Hands for Machine<'_> {
                 self.arm_crash_guard(module, payload, *window)
             }
             Action::LoadLivepatch { module, payload, .. } => self.load_livepatch(module, payload),
-            Action::AwaitTransition { module, deadline, claim } => {
-                self.await_transition(module, *deadline, claim)
+            Action::AwaitTransition { module, deadline, claim, replaced } => {
+                self.await_transition(module, *deadline, claim, replaced)
             }
             Action::RemoveLivepatch { module, deadline } => {
                 self.remove_livepatch(self.forward_watcher(), module, *deadline)

@@ -137,7 +137,7 @@ pub enum Action {
         kernel: KernelRelease,
     },
     /// Wait until every task runs the patched functions; name and unblock the tasks that hold it back.
-    /// Then see that the kernel patches what was claimed, and nothing else.
+    /// Then see that the kernel patches what was claimed, and nothing else, and unload what it replaced.
     AwaitTransition {
         /// The module.
         module: ModuleName,
@@ -146,6 +146,9 @@ pub enum Action {
         deadline: Duration,
         /// What it patches.
         claim: Claim,
+        /// Modules that have no effect once it has.
+        #[serde(default)]
+        replaced: Vec<ModuleName>,
     },
     /// Disable a loaded livepatch, wait, unload it.
     RemoveLivepatch {

@@ -135,6 +135,7 @@ impl<'a> Draft<'a> {
         }
         let deadline = component.transition.deadline.duration();
         let payload = component.payload.sha256;
+        let replaced = reload.iter().map(|patch| patch.module.clone()).collect();
         self.stage([
             (
                 Action::ArmCrashGuard {
@@ -154,6 +155,7 @@ impl<'a> Draft<'a> {
                     module: module.clone(),
                     deadline,
                     claim: Claim::Manifest(component.patches.clone()),
+                    replaced,
                 },
                 Undo::Nothing,
             ),

@@ -208,7 +208,12 @@ fn livepatch(
                 Undo::UnloadLivepatch { module: old.module.clone(), deadline, reload: Vec::new() },
             ),
             (
-                Action::AwaitTransition { module: old.module, deadline, claim: Claim::Bytes(old.payload) },
+                Action::AwaitTransition {
+                    module: old.module,
+                    deadline,
+                    claim: Claim::Bytes(old.payload),
+                    replaced: Vec::new(),
+                },
                 Undo::Nothing,
             ),
         ]);

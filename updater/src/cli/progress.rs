@@ -12,7 +12,7 @@ use crate::machine::Told;
 use crate::plan::Plan;
 use crate::transaction::driver::Heard;
 use crate::transaction::journal::TransactionId;
-use crate::transaction::state::{Event, StepIndex};
+use crate::transaction::state::{Cause, Event, StepIndex};
 
 /// Prints progress to stdout.
 pub(super) struct Progress {
@@ -65,6 +65,9 @@ impl Progress {
                 self.say(&format!("{} ({took}{})", title(*step), highlights(receipt)));
             }
             Event::Failed { step, error } => self.say(&format!("{} FAILED: {error}", title(*step))),
+            Event::RollbackDecided { cause: Cause::Operator } => {
+                self.say("asked to stop: going back to the old state");
+            }
             Event::RollbackDecided { .. } => self.say("going back to the old state"),
             Event::UndoIntended { step } => {
                 self.under_way(*step, recorded.at, &format!("undo {}", title(*step)));

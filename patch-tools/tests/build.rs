@@ -309,6 +309,12 @@ fn a_kernel_given_as_files_is_built_for_as_one_from_packages() {
     let read =
         |directory: &str| fs::read(bench.path().join(directory).join("livepatch-packages.ko")).unwrap();
     assert!(read(".") == read("files"), "the modules differ");
+    let provenance = fs::read(bench.path().join("files/livepatch-packages.intoto.json")).unwrap();
+    let provenance: Value = serde_json::from_slice(&provenance).unwrap();
+    let inputs = provenance["predicate"]["buildDefinition"]["resolvedDependencies"].as_array().unwrap();
+    let inputs: Vec<&str> = inputs.iter().map(|one| one["uri"].as_str().unwrap()).collect();
+    let image = format!("file:vmlinuz-{KERNEL}");
+    assert_eq!(inputs, ["file:fix.patch", "file:source", "file:.config", &image]);
     // Modules were not given, so a fix to one is refused.
     let path = "fs/minix/dir.c";
     let before = "\tif (pos >= inode->i_size)\n";

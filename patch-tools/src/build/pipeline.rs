@@ -79,6 +79,10 @@ pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Resul
     })?;
     let commands: Vec<UnitCommand> = analysis.units.iter().map(|unit| unit.command.clone()).collect();
     let inputs: Vec<Material> = request.patches.iter().map(PatchInput::material).collect();
+    let mut materials = ground.kernel.materials.clone();
+    if let Some(sha256) = ground.kernel.tree.source.content(ground.tree.source())? {
+        materials.insert(0, Material { uri: "file:source".to_owned(), sha256 });
+    }
     let provenance = Recorded {
         file: name.file.as_str(),
         content: &module,
@@ -86,7 +90,7 @@ pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Resul
         replace: request.replace,
         module: name.module.as_str(),
         patches: &inputs,
-        materials: &ground.kernel.materials,
+        materials: &materials,
         units: &commands,
     }
     .statement();

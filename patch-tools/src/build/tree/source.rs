@@ -7,11 +7,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use manifests::Sha256;
+use sha2::Digest as _;
 
 use super::TreeError;
 use crate::build::cache::{Cache, CacheError};
 use crate::build::progress::Progress;
-use crate::build::{deb, digest};
+use crate::build::{deb, digest, files};
 
 /// A kernel's source.
 #[derive(Debug, Clone)]
@@ -59,6 +60,34 @@ impl SourceOrigin {
             self.unpack(directory)
         })?;
         Ok((source, digest))
+    }
+
+    /// What identifies the content of a directory that was copied to `copy`: names and contents of all its files. A
+    /// package has a digest of its own.
+    pub(in crate::build) fn content(&self, copy: &Path) -> Result<Option<Sha256>, TreeError> {
+        if matches!(self, Self::Package(_)) {
+            return Ok(None);
+        }
+        let kept = copy.with_extension("sha256");
+        if let Ok(text) = fs::read_to_string(&kept)
+            && let Ok(digest) = text.trim().parse()
+        {
+            return Ok(Some(digest));
+        }
+        let mut hasher = sha2::Sha256::new();
+        visit(copy, &mut |name, path| {
+            let content = match path.is_symlink() {
+                true => fs::read_link(path).map(|link| link.into_os_string().into_encoded_bytes()),
+                false => fs::read(path),
+            };
+            let content = content.map_err(CacheError::io("read", path))?;
+            hasher.update(format!("{}\0{}\0", name.display(), content.len()));
+            hasher.update(&content);
+            Ok(())
+        })?;
+        let digest = Sha256::from_bytes(hasher.finalize().into());
+        files::replace(&kept, digest.to_string().as_bytes()).map_err(CacheError::io("write", &kept))?;
+        Ok(Some(digest))
     }
 
     /// Puts the source into `target`.
@@ -195,5 +224,19 @@ mod tests {
         assert_eq!(origin.digest(&cache).unwrap(), before);
         fs::write(source.join("fs/a.c"), "changed").unwrap();
         assert_ne!(origin.digest(&cache).unwrap(), before);
+    }
+
+    #[test]
+    fn the_content_of_a_source_directory_is_told_whatever_its_times() {
+        let root = tempfile::tempdir().unwrap();
+        let of = |name: &str, text: &str| {
+            let copy = root.path().join(name);
+            fs::create_dir_all(copy.join("fs")).unwrap();
+            fs::write(copy.join("fs/a.c"), text).unwrap();
+            SourceOrigin::Directory("anywhere".into()).content(&copy).unwrap().unwrap()
+        };
+        let (first, same, other) = (of("1", "x"), of("2", "x"), of("3", "y"));
+        assert!(first == same && first != other);
+        assert_eq!(SourceOrigin::Package("p".into()).content(root.path()).unwrap(), None);
     }
 }

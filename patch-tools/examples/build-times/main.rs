@@ -27,7 +27,7 @@ const FILES: [(&str, &str); 4] = [
     ("fs/proc/cmdline.c", "\tseq_putc(m, '\\n');\n"),
     ("fs/minix/dir.c", "\tif (pos >= inode->i_size)\n"),
     ("fs/pipe.c", "\t__pipe_lock(pipe);\n"),
-    ("fs/namei.c", "\tif (unlikely(!name->uptr))\n"),
+    ("fs/namei.c", "\tretval = do_inode_permission(mnt_userns, inode, mask);\n"),
 ];
 const JOBS: usize = 2;
 const RUNS: usize = 3;

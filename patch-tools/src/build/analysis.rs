@@ -11,8 +11,9 @@ use std::thread;
 
 use tempfile::TempDir;
 
+use super::abi::AbiError;
 use super::cache::{Cache, CacheError};
-use super::compile::Source;
+use super::compile::{Source, Version};
 use super::error::{BuildError, Refusal};
 use super::kbuild::UnitCommand;
 use super::kernel::Kernel;
@@ -27,6 +28,7 @@ use super::tree::Tree;
 use super::units::{self, AffectedUnit, Applied, Search};
 use super::{abi, jobs};
 use crate::diff::{self, Options};
+use crate::image::Exports;
 
 /// A prepared tree with the patch beside it.
 pub(super) struct Ground {
@@ -136,12 +138,8 @@ impl<'g> Analysis<'g> {
         })?;
         clock.ended(Phase::Match);
 
-        let mut refusals = Vec::new();
-        for unit in &objects {
-            let found =
-                abi::compare(&unit.command.source, &unit.original_crcs, &unit.patched_crcs, image.exports());
-            refusals.extend(found.into_iter().map(Refusal::Abi));
-        }
+        let broken = jobs::map(jobs, &objects, |unit| exported_types(ground, unit, image.exports()))?;
+        let mut refusals: Vec<Refusal> = broken.into_iter().flatten().map(Refusal::Abi).collect();
         let units = compare(objects, matches, &shipped, &mut refusals)?;
         clock.ended(Phase::Diff);
         Ok(Self { shipped, units, refusals })
@@ -165,16 +163,24 @@ struct CompiledUnit {
     command: UnitCommand,
     original: Vec<u8>,
     patched: Vec<u8>,
-    original_crcs: BTreeMap<String, u32>,
-    patched_crcs: BTreeMap<String, u32>,
+    /// CRCs of what the patched version exports.
+    crcs: BTreeMap<String, u32>,
 }
 
 /// Compiles every unit twice; originals and patched ones are independent jobs.
 fn compile(ground: &Ground, jobs: usize) -> Result<Vec<CompiledUnit>, BuildError> {
-    let sources = [ground.patched(), ground.original()];
-    let tasks: Vec<(Source<'_>, &UnitCommand)> =
-        ground.affected.iter().flat_map(|unit| sources.map(|source| (source, &unit.command))).collect();
-    let mut results = jobs::map(jobs, &tasks, |(source, command)| {
+    let tasks: Vec<(Version, &UnitCommand)> = ground
+        .affected
+        .iter()
+        .flat_map(|unit| [Version::Patched, Version::Original].map(|version| (version, &unit.command)))
+        .collect();
+    let mut results = jobs::map(jobs, &tasks, |(version, command)| {
+        let source = match version {
+            Version::Original => {
+                return Ok((ground.original().compile(command, ground.work())?, BTreeMap::new()));
+            }
+            Version::Patched => ground.patched(),
+        };
         let object = source.compile(command, ground.work())?;
         let exports = memchr::memmem::find(&object, b"__ksymtab_strings").is_some();
         let crcs = if exports { source.crcs(command, ground.work())? } else { BTreeMap::new() };
@@ -183,15 +189,28 @@ fn compile(ground: &Ground, jobs: usize) -> Result<Vec<CompiledUnit>, BuildError
     .into_iter();
     let mut units = Vec::new();
     for unit in &ground.affected {
-        let (Some((patched, patched_crcs)), Some((original, original_crcs))) =
-            (results.next(), results.next())
-        else {
+        let (Some((patched, crcs)), Some((original, _))) = (results.next(), results.next()) else {
             unreachable!("there are two tasks for each unit");
         };
-        let command = unit.command.clone();
-        units.push(CompiledUnit { command, original, patched, original_crcs, patched_crcs });
+        units.push(CompiledUnit { command: unit.command.clone(), original, patched, crcs });
     }
     Ok(units)
+}
+
+/// Exported symbols that would not keep their types. Most keep those that the kernel was shipped with; only where one
+/// does not, the original has to tell whether that is the patch's doing.
+fn exported_types(
+    ground: &Ground,
+    unit: &CompiledUnit,
+    shipped: &Exports,
+) -> Result<Vec<AbiError>, BuildError> {
+    let is_shipped =
+        |symbol: &String, crc: u32| shipped.get(symbol).is_some_and(|export| export.crc == Some(crc));
+    if unit.crcs.iter().all(|(symbol, crc)| is_shipped(symbol, *crc)) {
+        return Ok(Vec::new());
+    }
+    let original = ground.original().crcs(&unit.command, ground.work())?;
+    Ok(abi::compare(&unit.command.source, &original, &unit.crcs, shipped))
 }
 
 fn compare(

@@ -4,6 +4,7 @@
 //! <cache>/debs/NAME_VERSION_ARCH.deb     packages as downloaded; also used by the VM lab
 //! <cache>/digests/NAME                   the digest of a package, so that it is not hashed again
 //! <cache>/images/DIGEST/                 an unpacked image package: boot/ and lib/modules/
+//! <cache>/kernels/DIGEST/                the kernel of an image, decompressed
 //! <cache>/headers/DIGEST/                an unpacked headers package
 //! <cache>/sources/DIGEST/                an unpacked kernel source, shared by the kernels built from it
 //! <cache>/trees/KEY/                     an output directory, prepared for one configuration; see `tree`

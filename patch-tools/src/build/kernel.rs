@@ -15,7 +15,7 @@ use super::packages::{KernelPackages, Package, PackageError};
 use super::progress::Progress;
 use super::tree::{SourceOrigin, TreeError, TreeInputs};
 use crate::check::{ObjectsError, read_module};
-use crate::image::{Config, ImageError, KernelImage};
+use crate::image::{Config, ImageError, KernelImage, decompress};
 use crate::module::ObjectName;
 
 /// Which kernel, and where to find it.
@@ -122,7 +122,7 @@ pub struct Kernel {
     /// The inputs by digest.
     pub materials: Vec<Material>,
     image: OnceLock<KernelImage>,
-    image_file: PathBuf,
+    image_file: ImageFile,
     modules: Option<PathBuf>,
     symvers: Option<PathBuf>,
 }
@@ -136,7 +136,7 @@ impl Kernel {
     ) -> Result<Self, KernelError> {
         match choice {
             KernelChoice::Packages(release) => Self::from_packages(cache, release, progress),
-            KernelChoice::Files(files) => Self::from_files(files),
+            KernelChoice::Files(files) => Self::from_files(cache, files),
         }
     }
 
@@ -168,14 +168,16 @@ impl Kernel {
             tree: TreeInputs { release: release.clone(), source, config, reference: Some(reference.clone()) },
             materials: materials.into(),
             image: OnceLock::new(),
-            image_file: path,
+            image_file: ImageFile { cache: cache.clone(), path, digest: packages.image.sha256 },
             symvers: Some(reference.join("Module.symvers")),
             modules: Some(image.join("lib/modules").join(release.as_str())),
         })
     }
 
-    fn from_files(files: &KernelFiles) -> Result<Self, KernelError> {
-        let image = read_image(&files.image)?;
+    fn from_files(cache: &Cache, files: &KernelFiles) -> Result<Self, KernelError> {
+        let digest = digest::of_file(&files.image)?;
+        let image_file = ImageFile { cache: cache.clone(), path: files.image.clone(), digest };
+        let image = image_file.read()?;
         let release = image.release().parse().map_err(|_| KernelError::ReleaseName {
             path: files.image.clone(),
             found: image.release().to_owned(),
@@ -194,7 +196,7 @@ impl Kernel {
                 reference: None,
             },
             image: image.into(),
-            image_file: files.image.clone(),
+            image_file,
             modules: files.modules.clone(),
             symvers: None,
         })
@@ -205,10 +207,10 @@ impl Kernel {
         if let Some(image) = self.image.get() {
             return Ok(image);
         }
-        let image = read_image(&self.image_file)?;
+        let image = self.image_file.read()?;
         if image.release() != self.tree.release.as_str() {
             return Err(KernelError::OtherRelease {
-                path: self.image_file.clone(),
+                path: self.image_file.path.clone(),
                 wanted: self.tree.release.clone(),
                 found: image.release().to_owned(),
             });
@@ -267,9 +269,29 @@ impl Owner {
     }
 }
 
-fn read_image(path: &Path) -> Result<KernelImage, KernelError> {
-    let data = fs::read(path).map_err(CacheError::io("read", path))?;
-    KernelImage::parse(&data).map_err(|source| KernelError::Image { path: path.to_owned(), source })
+/// A kernel image that is kept decompressed: that takes longer than all else that reading it takes.
+#[derive(Debug)]
+struct ImageFile {
+    cache: Cache,
+    path: PathBuf,
+    /// Of the image, or of the package that it comes from.
+    digest: Sha256,
+}
+
+impl ImageFile {
+    fn read(&self) -> Result<KernelImage, KernelError> {
+        let unreadable = |source| KernelError::Image { path: self.path.clone(), source };
+        let kept = self.cache.entry("kernels", &self.digest.to_string()[..16], |entry| {
+            let packed = fs::read(&self.path).map_err(CacheError::io("read", &self.path))?;
+            let kernel = entry.join("vmlinux");
+            fs::write(&kernel, decompress(&packed).map_err(unreadable)?)
+                .map_err(CacheError::io("write", &kernel))?;
+            Ok::<_, KernelError>(())
+        })?;
+        let kernel = kept.join("vmlinux");
+        let kernel = fs::read(&kernel).map_err(CacheError::io("read", &kernel))?;
+        KernelImage::parse(&kernel).map_err(unreadable)
+    }
 }
 
 fn read_config(path: &Path) -> Result<Config, KernelError> {

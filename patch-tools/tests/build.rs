@@ -333,7 +333,8 @@ fn a_member_more_in_a_structure_of_the_file_is_refused() {
     let file = "kernel/audit_fsnotify.c";
     let member = "\tstruct fsnotify_mark mark; /* fsnotify mark on the inode */\n";
     let bench = Bench::new();
-    bench.put("fix.patch", fix::patch(file, &fix::edited(file, member, &format!("\tlong events;\n{member}"))));
+    bench
+        .put("fix.patch", fix::patch(file, &fix::edited(file, member, &format!("\tlong events;\n{member}"))));
     let failure = bench.json(&["build", "fix.patch", "--kernel", KERNEL], 3);
     let refused = &failure["details"]["refused"];
     assert_eq!(refused.as_array().map(Vec::len), Some(1), "{failure}");

@@ -204,7 +204,7 @@ fn what_the_host_cannot_do_is_refused_and_nothing_is_touched() -> Result<()> {
         .output()?;
     host.judge("verify needs no root", &output, 0, &["authentic"])?;
 
-    host.sh("mount -t tmpfs -o ro tmpfs /var/lib/update")?;
+    host.sh("mount -t tmpfs -o ro,mode=700 tmpfs /var/lib/update")?;
     let result = host.expect(
         "the store is not writable",
         &manifest,

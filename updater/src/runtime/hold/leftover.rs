@@ -10,8 +10,8 @@
 //! first as well: the peers then hang for good. Newer versions (`--network-lock nftables`) make a table
 //! `inet CRIU-<pid>`.
 //!
-//! iptables-nft makes the filter tables that it needs. Where nothing but empty chains that accept is left
-//! in them, they go too, so that the namespace is as it was.
+//! iptables-nft makes the filter tables that it needs, even to list them or to take a lock off. Where nothing
+//! but empty chains that accept is left in them, they go too, so that the namespace is as it was.
 //!
 //! Whether the rules went through iptables-nft or iptables-legacy is the host's choice, so both are
 //! looked at; legacy only if its table exists, because asking would create it.
@@ -62,7 +62,7 @@ pub(super) fn remove(scope: Scope<'_>) -> Result<LeftoverLock, HoldError> {
             rules.extend(remove_tables()?);
         }
         if rules.is_empty() {
-            if let (Scope::WholeNamespace, 1..) = (scope, removed) {
+            if let Scope::WholeNamespace = scope {
                 remove_empty_filters();
             }
             return Ok(LeftoverLock { removed });

@@ -1,11 +1,11 @@
-//! The plug is pulled at step boundaries, one of every three; `vm-tests power-cuts` takes all of them.
+//! The plug is pulled at step boundaries, one of every five; `vm-tests power-cuts` takes all of them.
 
 use anyhow::Result;
 use vm_tests::cuts::{self, Direction, Stride};
 use vm_tests::lab::Lab;
 use vm_tests::stage::Stage;
 
-const OFTEN_ENOUGH: Stride = Stride(3);
+const OFTEN_ENOUGH: Stride = Stride(5);
 
 fn cut(direction: Direction) -> Result<()> {
     let lab = Lab::for_test()?;

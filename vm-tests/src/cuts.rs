@@ -8,7 +8,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
@@ -17,11 +16,9 @@ use crate::fixtures::livepatch::Livepatch;
 use crate::lab::Lab;
 use crate::lab::machine::Machine;
 use crate::publisher::Draft;
-use crate::scene::{SECRET, web};
+use crate::scene::{self, SECRET, web};
 use crate::stage::Stage;
-
-/// An emulated step on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::stepped::{Place, Stepped};
 
 /// So many machines keep two processors busy: a boot is mostly one thread.
 const AT_ONCE: usize = 2;
@@ -139,30 +136,21 @@ fn prepare(stage: &Stage, machine: &Machine, direction: Direction) -> Result<Str
 /// Runs the command, and keeps the disk of every `stride`th boundary.
 fn collect(machine: &mut Machine, command: &str, dir: &Path, stride: usize) -> Result<Vec<Cut>> {
     machine.sh("sync")?;
-    machine.signals()?;
-    machine.sh(&format!(
-        "UPDATE_CUT_SIGNAL=/dev/virtio-ports/lab.signal setsid sh -c '{command} >/run/cut.log 2>&1; \
-         echo ended >/dev/virtio-ports/lab.signal' </dev/null >/dev/null 2>&1 &"
-    ))?;
+    let run = Stepped::start(machine, command)?;
     let mut cuts = Vec::new();
     let mut seen = 0;
-    loop {
-        let line = machine.signals()?.next(PATIENCE)?;
-        if line == "ended" {
-            break;
-        }
-        if is_a_state_of_its_own(&line)? {
+    while let Place::Boundary(boundary) = run.wait(machine)? {
+        if is_a_state_of_its_own(&boundary)? {
             if seen % stride == 0 {
                 let disk = dir.join(format!("{seen}.qcow2"));
                 machine.disk_as_if_killed(&disk)?;
-                cuts.push(Cut { boundary: line, disk });
+                cuts.push(Cut { boundary, disk });
             }
             seen += 1;
         }
-        machine.signals()?.answer("go on")?;
+        run.go_on(machine)?;
     }
-    let log = machine.sh("cat /run/cut.log")?;
-    ensure!(seen > 0, "`{command}` met no boundary:\n{log}");
+    ensure!(seen > 0, "`{command}` met no boundary:\n{}", run.said(machine)?);
     Ok(cuts)
 }
 
@@ -181,7 +169,7 @@ fn is_a_state_of_its_own(line: &str) -> Result<bool> {
 
 /// Boots the disk and says what came up.
 fn judge(lab: &Lab, disk: &Path, direction: Direction) -> Result<String> {
-    let machine = lab.boot_disk(disk, &crate::scene::spec())?;
+    let machine = lab.boot_disk(disk, &scene::spec())?;
     let resumed = machine.command(["update", "resume", "--json"]).output()?;
     ensure!(resumed.status == 0, "update resume: {}{}", resumed.text(), resumed.complaint());
     let status = machine.command(["update", "status", "--json"]).output()?;

@@ -8,6 +8,7 @@
 //! | [`product`] | the built programs, and their installation in a guest |
 //! | [`publisher`] | keys, policy, signed manifests |
 //! | [`stage`] | a scene in which `update` is installed and releases can be published |
+//! | [`stepped`] | a run of `update` that stands still at each of its step boundaries |
 //! | [`demo`] | one host taken through the whole story |
 //! | [`cuts`] | the power fails at every step boundary |
 //! | [`prove`] | real fixes as livepatches: built, loaded, used, unloaded |
@@ -65,4 +66,5 @@ pub mod prove;
 pub mod publisher;
 pub mod scene;
 pub mod stage;
+pub mod stepped;
 pub mod suite;

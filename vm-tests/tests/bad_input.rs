@@ -13,6 +13,7 @@ use vm_tests::product::Build;
 use vm_tests::publisher::{Draft, Publisher, RELEASES, SIGNERS, place};
 use vm_tests::scene::{Scene, other, web};
 use vm_tests::stage::Stage;
+use vm_tests::stepped::Stepped;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const REFUSED: i32 = 3;
@@ -225,27 +226,13 @@ fn what_fails_on_the_way_is_undone() -> Result<()> {
     host.sh("umount /var/lib/update")?;
 
     // The first apply stands still at its first boundary while the host is changed under it.
-    let signal = "/dev/virtio-ports/lab.signal";
-    host.scene.machine.signals()?;
-    let apply = |manifest: &str| {
-        format!(
-            "UPDATE_CUT_SIGNAL={signal} setsid sh -c 'update apply {manifest} >/run/first.log 2>&1; \
-            echo \"ended $?\" >{signal}' </dev/null >/dev/null 2>&1 &"
-        )
-    };
-    host.sh(&apply(&manifest))?;
-    host.scene.machine.wait_signal("cut 0", PATIENCE)?;
+    let run = Stepped::start(&mut host.scene.machine, &format!("update apply {manifest}"))?;
+    run.wait(&mut host.scene.machine)?;
     host.expect("two applies at once", &manifest, 5, &["greet-2026-001"])?;
     host.sh("runc delete --force web")?;
-    let ended = loop {
-        host.scene.machine.signals()?.answer("go on")?;
-        let line = host.scene.machine.signals()?.next(PATIENCE)?;
-        if line.starts_with("ended") {
-            break line;
-        }
-    };
-    let said = host.sh("cat /run/first.log")?;
-    ensure!(ended == "ended 1", "a container that vanished: {ended}\n{said}");
+    let code = run.finish(&mut host.scene.machine)?;
+    let said = run.said(&host.scene.machine)?;
+    ensure!(code == 1, "a container that vanished: exit code {code}\n{said}");
     ensure!(said.contains("web"), "{said}");
     ensure!(
         host.sh("ls /sys/kernel/livepatch 2>/dev/null || true")?.is_empty(),

@@ -7,15 +7,16 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vm_tests::fixtures::client::Client;
 use vm_tests::fixtures::containers::{Container, Rootfs};
+use vm_tests::fixtures::greet::{Library, digest_and_size};
 use vm_tests::lab::Lab;
 use vm_tests::lab::machine::Machine;
 use vm_tests::product::Build;
 use vm_tests::publisher::Draft;
 use vm_tests::scene::Scene;
 use vm_tests::stage::Stage;
+use vm_tests::stepped::Stepped;
 
 const PATIENCE: Duration = Duration::from_secs(300);
-const SIGNAL: &str = "/dev/virtio-ports/lab.signal";
 const EVERY: Duration = Duration::from_millis(200);
 
 /// `web` on an overlay, `plain` on a directory, both vulnerable.
@@ -42,28 +43,6 @@ fn clients(scene: &Scene) -> Result<Vec<Client>> {
         client.wait_for_replies(2, PATIENCE)?;
     }
     Ok(clients)
-}
-
-/// Starts `update apply`, which stands still at each of its boundaries.
-fn begin(machine: &mut Machine, manifest: &str) -> Result<()> {
-    machine.signals()?;
-    machine.sh(&format!(
-        "UPDATE_CUT_SIGNAL={SIGNAL} setsid sh -c 'update apply {manifest} >/run/apply.log 2>&1; \
-        echo \"ended $?\" >{SIGNAL}' </dev/null >/dev/null 2>&1 &"
-    ))?;
-    Ok(())
-}
-
-/// Lets it go on until a boundary that `wanted` recognises; returns its line.
-fn go_on_until(machine: &mut Machine, wanted: impl Fn(&str) -> bool) -> Result<String> {
-    loop {
-        let line = machine.signals()?.next(PATIENCE)?;
-        if wanted(&line) {
-            return Ok(line);
-        }
-        ensure!(!line.starts_with("ended"), "{line}: {}", machine.sh("cat /run/apply.log")?);
-        machine.signals()?.answer("go on")?;
-    }
 }
 
 /// The boundary at which that step is done and recorded.
@@ -95,8 +74,8 @@ fn old_connections_wait_during_the_trial_and_learn_of_the_commit_at_once() -> Re
     let commit = index_of(&scene.machine, &manifest, "commit")?;
     let clients = clients(&scene)?;
 
-    begin(&mut scene.machine, &manifest)?;
-    go_on_until(&mut scene.machine, recorded(started))?;
+    let run = Stepped::start(&mut scene.machine, &format!("update apply {manifest}"))?;
+    run.wait_for(&mut scene.machine, recorded(started))?;
     let counts = clients[0].counts()?.len();
     for address in [scene.container("web").address(), scene.container("web").address_v6()] {
         let reply = scene.machine.sh(&format!("echo peek | timeout 60 greetc {address} 7000 | tail -n 1"))?;
@@ -110,8 +89,8 @@ fn old_connections_wait_during_the_trial_and_learn_of_the_commit_at_once() -> Re
     }
     ensure!(clients[0].counts()?.len() == counts, "the old process is gone, nobody can have answered");
 
-    scene.machine.signals()?.answer("go on")?;
-    go_on_until(&mut scene.machine, recorded(commit))?;
+    run.go_on(&mut scene.machine)?;
+    run.wait_for(&mut scene.machine, recorded(commit))?;
     for client in &clients {
         ensure!(
             client.is_running()?,
@@ -119,9 +98,8 @@ fn old_connections_wait_during_the_trial_and_learn_of_the_commit_at_once() -> Re
             client.events()?.last()
         );
     }
-    scene.machine.signals()?.answer("go on")?;
-    let ended = go_on_until(&mut scene.machine, |line| line.starts_with("ended"))?;
-    ensure!(ended == "ended 0", "{}", scene.machine.sh("cat /run/apply.log")?);
+    let code = run.finish(&mut scene.machine)?;
+    ensure!(code == 0, "exit code {code}:\n{}", run.said(&scene.machine)?);
     for client in &clients {
         let end = client.wait_for_end(Duration::from_secs(5))?;
         ensure!(end.what == "reset", "expected a reset, found {}", end.what);
@@ -129,9 +107,7 @@ fn old_connections_wait_during_the_trial_and_learn_of_the_commit_at_once() -> Re
     ensure!(leftovers(&scene.machine)?.is_empty(), "left: {}", leftovers(&scene.machine)?);
     for id in ["web", "plain"] {
         let library = scene.machine.sh(&format!("sha256sum </srv/{id}/rootfs/usr/lib/libgreet.so.1"))?;
-        let expected = vm_tests::fixtures::greet::digest_and_size(
-            &stage.props.greet.library(vm_tests::fixtures::greet::Library::Fixed),
-        )?;
+        let expected = digest_and_size(&stage.props.greet.library(Library::Fixed))?;
         ensure!(library.starts_with(&expected.0), "{id} does not have the fixed library");
     }
     ensure!(scene.machine.splats()?.is_empty());

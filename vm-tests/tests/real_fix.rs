@@ -4,6 +4,7 @@
 use anyhow::Result;
 use vm_tests::lab::Lab;
 use vm_tests::lab::kernel::DEFAULT_RELEASE;
+use vm_tests::product::{Build, Product};
 use vm_tests::prove::{self, Beginning, Counts, Options};
 
 #[test]
@@ -15,7 +16,8 @@ fn real_fixes_to_the_kernel_and_to_a_module_are_built_loaded_used_and_unloaded()
         later: Some("6.1.192-2".to_owned()),
         limit: 2,
         only: ["security/keys/persistent.c", "drivers/bluetooth/btrtl.c"].map(str::to_owned).to_vec(),
-        program: None,
+        // As the tests are built: a release would be built for this test alone.
+        program: Some(Product::build(Build::Tests)?.patch_tools),
         report: dir.path().join("report.md"),
         jobs: 2,
         beginning: Beginning::Anew,

@@ -117,17 +117,12 @@ impl FileFailure {
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let request = Request {
-        kernel: args.kernel.choice(),
-        patches: read_patches(&args.patches)?,
         name: args.name.clone(),
         replace: if args.replace { Replace::All } else { Replace::None },
         fixes: args.fixes.clone(),
-        jobs: args.effort.jobs(),
-        unit_limit: args.effort.max_units,
+        ..request(&args.kernel, &args.patches, &args.effort)?
     };
-    let progress = if args.json { Lines::Quiet } else { Lines::Shown };
-    let cache = Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))?;
-    let built = build(&cache, &request, &progress).map_err(failure)?;
+    let built = build(&user_cache()?, &request, &Lines::unless_json(args.json)).map_err(failure)?;
     let written = write(&built, &args.output)?;
     if args.json {
         output::print_json(&written)?;
@@ -138,7 +133,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
 }
 
 impl KernelArgs {
-    pub(crate) fn choice(&self) -> KernelChoice {
+    fn choice(&self) -> KernelChoice {
         match (&self.kernel, &self.source, &self.config, &self.image) {
             (_, Some(source), Some(config), Some(image)) => KernelChoice::Files(KernelFiles {
                 source: source.clone(),
@@ -153,17 +148,35 @@ impl KernelArgs {
 }
 
 impl EffortArgs {
-    pub(crate) fn jobs(&self) -> usize {
+    fn jobs(&self) -> usize {
         self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
-    }
-
-    pub(crate) fn unit_limit(&self) -> usize {
-        self.max_units
     }
 }
 
+/// What is asked of every subcommand that compiles a fix; `build` adds what its module shall be called and do.
+pub(crate) fn request(
+    kernel: &KernelArgs,
+    patches: &[PathBuf],
+    effort: &EffortArgs,
+) -> Result<Request, Failure> {
+    Ok(Request {
+        kernel: kernel.choice(),
+        patches: read_patches(patches)?,
+        name: None,
+        replace: Replace::None,
+        fixes: Vec::new(),
+        jobs: effort.jobs(),
+        unit_limit: effort.max_units,
+    })
+}
+
+/// Where prepared kernels are kept.
+pub(crate) fn user_cache() -> Result<Cache, Failure> {
+    Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))
+}
+
 /// Reads patch files.
-pub(crate) fn read_patches(paths: &[PathBuf]) -> Result<Vec<PatchInput>, Failure> {
+fn read_patches(paths: &[PathBuf]) -> Result<Vec<PatchInput>, Failure> {
     paths
         .iter()
         .map(|path| {

@@ -4,12 +4,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use manifests::Replace;
-use patch_tools::build::Request;
-use patch_tools::build::cache::Cache;
 use patch_tools::build::lint::{Check, LintError, LintReport, Risk, lint};
 
-use super::build::{EffortArgs, KernelArgs, failure, read_patches};
+use super::build::{EffortArgs, KernelArgs, failure, request, user_cache};
 use super::exit::{Exit, Failure};
 use super::output;
 use super::output::style::{BOLD, DIM, GREEN, RED, RESET, YELLOW};
@@ -58,18 +55,9 @@ impl From<Level> for Risk {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    let request = Request {
-        kernel: args.kernel.choice(),
-        patches: read_patches(&args.patches)?,
-        name: None,
-        replace: Replace::None,
-        fixes: Vec::new(),
-        jobs: args.effort.jobs(),
-        unit_limit: args.effort.unit_limit(),
-    };
-    let progress = if args.json { Lines::Quiet } else { Lines::Shown };
-    let cache = Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))?;
-    let report = lint(&cache, &request, &progress).map_err(|error| match error {
+    let request = request(&args.kernel, &args.patches, &args.effort)?;
+    let progress = Lines::unless_json(args.json);
+    let report = lint(&user_cache()?, &request, &progress).map_err(|error| match error {
         LintError::Build(error) => failure(error),
         other => Failure::new(Exit::Refused, other),
     })?;

@@ -14,6 +14,13 @@ pub(crate) enum Lines {
     Quiet,
 }
 
+impl Lines {
+    /// A program that reads JSON is not told of steps.
+    pub(crate) fn unless_json(json: bool) -> Self {
+        if json { Self::Quiet } else { Self::Shown }
+    }
+}
+
 impl Progress for Lines {
     fn step(&self, text: &str) {
         if matches!(self, Self::Shown) {

@@ -3,12 +3,9 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use manifests::Replace;
-use patch_tools::build::Request;
-use patch_tools::build::cache::Cache;
 use patch_tools::build::verify::{Verification, VerifyError, verify};
 
-use super::build::{EffortArgs, KernelArgs, failure, read_patches};
+use super::build::{EffortArgs, KernelArgs, failure, request, user_cache};
 use super::exit::{Exit, Failure};
 use super::output::style::{GREEN, RED, RESET};
 use super::progress::Lines;
@@ -36,18 +33,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let module = file::module_bytes(&args.module)?;
-    let request = Request {
-        kernel: args.kernel.choice(),
-        patches: read_patches(&args.patches)?,
-        name: None,
-        replace: Replace::None,
-        fixes: Vec::new(),
-        jobs: args.effort.jobs(),
-        unit_limit: args.effort.unit_limit(),
-    };
-    let progress = if args.json { Lines::Quiet } else { Lines::Shown };
-    let cache = Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))?;
-    let verification = verify(&cache, &request, &module, &progress).map_err(|error| match error {
+    let request = request(&args.kernel, &args.patches, &args.effort)?;
+    let progress = Lines::unless_json(args.json);
+    let verification = verify(&user_cache()?, &request, &module, &progress).map_err(|error| match error {
         VerifyError::Build(error) => failure(*error),
         VerifyError::Rebuilt(_) => Failure::new(Exit::Bug, error),
         other => Failure::new(Exit::Refused, other),

@@ -102,7 +102,7 @@ impl StepError {
 /// A point between two things that can survive a power cut separately.
 #[derive(Debug, Clone, Copy)]
 pub struct Boundary<'a> {
-    /// Which of the three.
+    /// Which side of the record it is on.
     pub moment: Moment,
     /// The event that is or is about to be recorded.
     pub event: &'a Event,

@@ -44,8 +44,9 @@ pub fn frozen(lab: &Lab, runs: NonZeroUsize) -> Result<()> {
             cd /root/hand
             runc checkpoint --pre-dump --image-path pre --work-path work web
             runc checkpoint --tcp-established --file-locks --image-path full --work-path work --parent-path ../pre web
-            runc restore --detach --tcp-established --file-locks --bundle /srv/web --image-path full \
-                --work-path work web </dev/null >/dev/null 2>&1",
+            runc restore --detach --tcp-established --file-locks --bundle /srv/web \
+                --image-path /root/hand/full --work-path /root/hand/work web </dev/null >log 2>&1 || {
+                cat log >&2; exit 1; }",
         );
         by_hand.with_context(|| format!("run {run} by hand"))?;
         let by_hand = frozen_time(&machine.guest().read_file("/root/hand/work/stats-dump")?)?;
@@ -67,15 +68,16 @@ pub fn livepatch(lab: &Lab, runs: NonZeroUsize) -> Result<()> {
     let draft = Draft { library: None, settle: "0s".to_owned(), ..Draft::fix() };
     let manifest = stage.publish(&machine, &draft)?;
     let module = Livepatch::Cmdline.module_name();
-    machine.guest().push(&stage.props.livepatches.path(Livepatch::Cmdline), "/root/patch.ko")?;
+    let by_hand = format!("/root/{}", Livepatch::Cmdline.file_name());
+    machine.guest().push(&stage.props.livepatches.path(Livepatch::Cmdline), &by_hand)?;
+    let (load, unload) = (Livepatch::Cmdline.load_by_hand(), Livepatch::Cmdline.unload_by_hand());
     let mut table = Table::new("livepatch step", "insmod and wait", "update");
     for _ in 0..runs.get() {
         let micros = machine.sh(&format!(
-            "set -e; sync; begun=$(date +%s%N); insmod /root/patch.ko
-            until read -r t </sys/kernel/livepatch/{module}/transition && [ $t = 0 ]; do sleep 0.01; done
+            "set -e; sync; begun=$(date +%s%N)
+            {load}
             echo $((($(date +%s%N) - begun) / 1000))
-            echo 0 >/sys/kernel/livepatch/{module}/enabled
-            while [ -e /sys/kernel/livepatch/{module} ]; do sleep 0.1; done; rmmod {module}"
+            {unload}"
         ))?;
         machine.sh(&format!("update apply {manifest} >/dev/null"))?;
         let steps = last_story(&machine)?;

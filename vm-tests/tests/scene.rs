@@ -45,23 +45,13 @@ fn a_livepatch_changes_what_the_kernel_shows_and_leaves_no_trace_when_gone() -> 
         machine
             .guest()
             .push(&scene.props.livepatches.path(patch), &format!("/root/{}", patch.file_name()))?;
-        machine.sh(&format!(
-            "insmod /root/{file}
-            until [ $(cat /sys/kernel/livepatch/{name}/transition) = 0 ]; do sleep 0.1; done",
-            file = patch.file_name(),
-            name = patch.module_name()
-        ))?;
+        machine.sh(&patch.load_by_hand())?;
     }
     assert_eq!(machine.sh("cat /proc/cmdline")?, "hidden by livepatch_cmdline");
     assert_eq!(machine.sh("cat /proc/version")?, "hidden by livepatch_version");
 
     for patch in [Livepatch::Version, Livepatch::Cmdline] {
-        let name = patch.module_name();
-        machine.sh(&format!(
-            "echo 0 >/sys/kernel/livepatch/{name}/enabled
-            while [ -e /sys/kernel/livepatch/{name} ]; do sleep 0.1; done
-            rmmod {name}"
-        ))?;
+        machine.sh(&patch.unload_by_hand())?;
     }
     assert!(machine.sh("cat /proc/cmdline")?.contains(SECRET));
     assert_eq!(machine.splats()?, Vec::<String>::new());
@@ -72,16 +62,14 @@ fn a_livepatch_changes_what_the_kernel_shows_and_leaves_no_trace_when_gone() -> 
 fn a_sleeper_in_the_patched_function_holds_a_transition_back() -> Result<()> {
     let scene = Scene::open(&Lab::for_test()?)?;
     for (patch, kind) in [(Livepatch::Pause, "pause"), (Livepatch::Vfork, "vfork")] {
-        let (file, name) = (patch.file_name(), patch.module_name());
+        let (file, name, unload) = (patch.file_name(), patch.module_name(), patch.unload_by_hand());
         scene.machine.guest().push(&scene.props.livepatches.path(patch), &format!("/root/{file}"))?;
         let held = scene.machine.sh(&format!(
             "setsid sleeper {kind} >/dev/null 2>&1 & sleeper=$!
             until grep -q {kind} /proc/$sleeper/stack; do sleep 0.1; done
             insmod /root/{file}; sleep 3
             echo $(cat /sys/kernel/livepatch/{name}/transition) $(cat /proc/$sleeper/patch_state)
-            echo 0 >/sys/kernel/livepatch/{name}/enabled
-            while [ -e /sys/kernel/livepatch/{name} ]; do sleep 0.1; done
-            pkill -KILL sleeper; rmmod {name}"
+            {unload}; pkill -KILL sleeper"
         ))?;
         assert_eq!(held, "1 0", "{kind}");
     }

@@ -296,8 +296,10 @@ impl Machine {
         let (mut length, mut last_word) = (earlier_boots, Instant::now());
         while last_word.elapsed() < STALL {
             ensure!(self.is_running(), "QEMU ended before the guest's first program ran");
-            let log = fs::read(&console)?;
-            if String::from_utf8_lossy(&log[earlier_boots..]).contains(FIRST_PROGRAM) {
+            // QEMU makes the file once it runs.
+            let log = fs::read(&console).unwrap_or_default();
+            let this_boot = log.get(earlier_boots..).unwrap_or_default();
+            if String::from_utf8_lossy(this_boot).contains(FIRST_PROGRAM) {
                 return Ok(true);
             }
             if log.len() > length {

@@ -341,3 +341,16 @@ fn a_member_more_in_a_structure_of_the_file_is_refused() {
     assert_eq!(refused[0]["rule"], "layout-changed");
     assert!(refused[0]["reason"].as_str().unwrap().contains("struct audit_fsnotify_mark"), "{failure}");
 }
+
+/// `drivers/gpu/drm/Makefile` builds it, and `drivers/gpu/drm/bridge` has a Makefile of its own.
+#[test]
+fn a_unit_below_another_makefile_belongs_to_the_module_that_names_it() {
+    let file = "drivers/gpu/drm/bridge/panel.c";
+    let check = "\tif (!bridge->encoder) {\n";
+    let bench = Bench::new();
+    let stricter = fix::edited(file, check, "\tif (!bridge->encoder || flags == 0x7e7a) {\n");
+    bench.put("fix.patch", fix::patch(file, &stricter));
+    let unit = &built(&bench, &["fix.patch"])["units"][0];
+    assert_eq!(unit["object"], "drm_kms_helper");
+    assert_eq!(strings(&unit["changed_functions"]), ["panel_bridge_attach"]);
+}

@@ -4,9 +4,10 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 use updater::cli::Cli;
 use updater::exit::{Exit, guard};
 
@@ -24,9 +25,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to the journal under systemd, else to stderr; `UPDATE_LOG` sets what (default: warnings).
+/// Logs go to the journal under systemd, else to stderr; `UPDATE_LOG` sets what, like `debug` or
+/// `updater::engine=trace` (default: warnings).
 fn log() {
-    let filter = || EnvFilter::try_from_env("UPDATE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let asked = std::env::var("UPDATE_LOG").ok().and_then(|words| words.parse().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     let journald = under_systemd.then(tracing_journald::layer).and_then(Result::ok);
     let stderr = journald.is_none().then(|| {
@@ -36,7 +39,7 @@ fn log() {
             .with_target(false)
     });
     tracing_subscriber::registry()
-        .with(journald.map(|layer| layer.with_filter(filter())))
-        .with(stderr.map(|layer| layer.with_filter(filter())))
+        .with(journald.map(|layer| layer.with_filter(filter.clone())))
+        .with(stderr.map(|layer| layer.with_filter(filter)))
         .init();
 }

@@ -266,7 +266,8 @@ impl Kbuild {
             make = make.arg("-o").arg(product);
         }
         let answer = make
-            .arg(&target.object)
+            .arg(format!("UNIT={}", target.object))
+            .arg("ask")
             .run()
             .map_err(|error| KbuildError::Make { about: source.to_string(), source: error })?;
         Ok(String::from_utf8_lossy(&answer).into_owned())

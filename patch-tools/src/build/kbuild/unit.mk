@@ -1,4 +1,6 @@
-# Prints how a unit is compiled instead of compiling it. What the unit needs first (generated headers) is made.
+# Prints how the unit UNIT is compiled instead of compiling it. What the unit needs first (generated headers) is
+# made. The unit must not be a goal itself: Makefile.build hands a goal below a subdirectory on to that
+# subdirectory's Makefile, even where this one builds it (drivers/gpu/drm/bridge/panel.o).
 include $(srctree)/scripts/Makefile.build
 
 print-command = $(info @unit $@)$(info @source $<)$(info @module $(modname))$(info @compile $(cmd_$(1)))@:
@@ -13,4 +15,8 @@ endef
 
 # Linker scripts have no rule of their own to replace; those that are made on the way to the goal are made.
 $(eval make-if-changed = $(value if_changed_dep))
-if_changed_dep = $(if $(and $(filter cpp_lds_S,$(1)),$(filter $@,$(MAKECMDGOALS))),$(call print-command,$(1)),$(make-if-changed))
+if_changed_dep = $(if $(and $(filter cpp_lds_S,$(1)),$(filter $@,$(UNIT))),$(call print-command,$(1)),$(make-if-changed))
+
+.PHONY: ask
+ask: $(UNIT)
+	@:

@@ -41,7 +41,7 @@ use super::progress::Progress;
 use crate::image::Config;
 
 /// Changes whenever preparing the same inputs would give another tree.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// Why a tree could not be prepared.
 #[derive(Debug, thiserror::Error)]

@@ -250,7 +250,7 @@ cases! {
     new_function_without_fentry new_global new_percpu_data new_table_of_patched_functions no_change
     no_fentry not_exported_to_modules once_flags_are_duplicated once_state_is_kept parameter_table_changed
     patched_function_has_namesakes printed_line_only printed_number_changed recursive_function
-    reference_to_init return_sites section_of_unusual_type section_symbol_relocs shared_data_section_grows shared_text_section
+    reference_to_init refers_to_what_another_file_brings return_sites section_of_unusual_type section_symbol_relocs shared_data_section_grows shared_text_section
     shared_text_section_shifts smp_locks special_section_of_unknown_shape static_call_in_module
     static_call_in_vmlinux static_data_changed static_local_moved static_local_out_of_line
     static_local_vanished static_locals_reordered string_data_changed string_literal_changed strings_moved

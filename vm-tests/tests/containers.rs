@@ -144,6 +144,55 @@ fn a_failed_trial_gives_memory_files_connections_limits_and_network_back() -> Re
     Ok(())
 }
 
+#[test]
+fn a_container_in_the_hosts_network_and_under_systemds_control_comes_back() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = stage(&lab)?;
+    let scene = stage.open(&lab)?;
+    let machine = &scene.machine;
+    let mut config = scene.container("web").config();
+    config["linux"]["cgroupsPath"] = "lab.slice:lab:web".into();
+    let namespaces = config["linux"]["namespaces"].as_array_mut().context("namespaces")?;
+    namespaces.retain(|namespace| namespace["type"] != "network");
+    machine.guest().write_file("/srv/web/config.json", &serde_json::to_vec(&config)?, 0o644)?;
+    machine.sh("set -e; runc delete --force web
+        runc --systemd-cgroup run --detach --bundle /srv/web web </dev/null >/dev/null 2>&1")?;
+    let client = Client::connect_and_hit(machine.guest(), "host", "127.0.0.1", EVERY)?;
+    client.wait_for_replies(2, PATIENCE)?;
+    let around = || {
+        machine.sh("cd /sys/fs/cgroup/lab.slice/lab-web.scope; cat memory.max pids.max
+            systemctl is-active lab-web.scope; nft list ruleset; iptables-save | grep CRIU
+            ss -Htln | awk '{print $4}' | sort")
+    };
+    let before = around()?;
+    ensure!(before.contains("active") && before.contains(":7000"), "{before}");
+
+    let apply = |draft: Draft, code| -> Result<()> {
+        let manifest = stage.publish(machine, &Draft { livepatch: None, ..draft })?;
+        let applied = machine.command(["update", "apply", &manifest]).timeout(PATIENCE * 2).output()?;
+        println!("{}{}", applied.text(), applied.complaint());
+        ensure!(applied.status == code, "expected exit code {code}, found {}", applied.status);
+        Ok(())
+    };
+    apply(Draft::broken(), 1)?;
+    client.wait_for_replies(2, PATIENCE)?;
+    let counts = client.counts()?;
+    ensure!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a reply was lost: {counts:?}");
+    let after = around()?;
+    ensure!(before == after, "before:\n{before}\nafter:\n{after}");
+
+    apply(Draft::fix(), 0)?;
+    let end = client.wait_for_end(Duration::from_secs(30))?;
+    ensure!(end.what == "reset", "expected a reset, found {}", end.what);
+    let after = around()?;
+    ensure!(before == after, "before:\n{before}\nafter:\n{after}");
+    ensure!(machine.sh("echo peek | greetc 127.0.0.1 7000")?.contains("version=2"));
+    machine.sh("update rollback")?;
+    ensure!(machine.sh("echo peek | greetc 127.0.0.1 7000")?.contains("version=1"));
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
 /// What CRIU refuses, and a word of what the plan says of it.
 const OBSTACLES: [(&str, &str); 6] = [
     ("io_uring", "io_uring"),

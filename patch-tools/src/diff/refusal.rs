@@ -116,6 +116,9 @@ refusals! {
     /// The symbol table does not have it.
     SymbolNotFound { object: String } = "symbol-not-found":
         "{object} has no such symbol: the compiled original is not what runs there",
+    /// The patch uses it and nothing defines it.
+    Undefined = "undefined":
+        "the patch refers to it, and neither the kernel nor the patch defines it: is another file of the fix missing?",
     /// It has it, but with another size or scope.
     SymbolDiffers { object: String, size: u64 } = "symbol-differs":
         "{object} has this name, but no such symbol that could be {size} bytes large: the compiled original is \

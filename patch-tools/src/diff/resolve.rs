@@ -63,7 +63,12 @@ impl<'r, 'd> Resolver<'r, 'd> {
         if let Some(known) = self.known.get(name) {
             return known.clone();
         }
-        let found = self.find_undefined(name);
+        let found = self.find_undefined(name).map_err(|refusal| match refusal {
+            Refusal::SymbolNotFound { .. } | Refusal::NotExported if self.is_missing(name) => {
+                Refusal::Undefined
+            }
+            other => other,
+        });
         self.known.insert(name.to_owned(), found.clone());
         found
     }
@@ -102,6 +107,13 @@ impl<'r, 'd> Resolver<'r, 'd> {
             _ if *self.object != ObjectName::Vmlinux => Err(Refusal::NotExported),
             _ => self.locate_global(self.object, name),
         }
+    }
+
+    /// Whether the patch brought this name in, and nothing that it can reach has it.
+    fn is_missing(&self, name: &str) -> bool {
+        let reachable = [&ObjectName::Vmlinux, self.object];
+        let known = self.table.is_some_and(|table| reachable.iter().any(|object| table.has(object, name)));
+        !known && self.orig.elf().symbols().iter().all(|symbol| symbol.name != name)
     }
 
     fn locate_global(&self, object: &ObjectName, name: &str) -> Result<Outside, Refusal> {

@@ -249,6 +249,9 @@ impl Failure {
                 vec![Refusal { unit: String::new(), rule: kind.clone(), reason: self.error.clone() }]
             }
         };
+        if refusals.iter().all(|refusal| refusal.rule == "undefined") {
+            return Outcome::NotSelfContained { why: self.error };
+        }
         match Right::of(&refusals) {
             Some(right) => Outcome::Refused { refusals, right },
             None => Outcome::Failed { kind, why: [vec![self.error], self.causes].concat().join("; ") },

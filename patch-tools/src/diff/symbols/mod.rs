@@ -287,6 +287,11 @@ impl SymbolTable {
         &self.text[range.start as usize..range.end as usize]
     }
 
+    /// Whether that object has a symbol of that name.
+    pub(crate) fn has(&self, object: &ObjectName, name: &str) -> bool {
+        !self.named(object, name).is_empty()
+    }
+
     /// Entries of that name in that object, in the order in which the kernel counts them.
     fn named(&self, object: &ObjectName, name: &str) -> Vec<usize> {
         let mut found = Vec::new();

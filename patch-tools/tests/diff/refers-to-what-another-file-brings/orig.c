@@ -1,0 +1,6 @@
+#include "kernel.h"
+
+int target(int value)
+{
+	return outside(value) + 1;
+}

@@ -1,0 +1,8 @@
+#include "kernel.h"
+
+int checked(int value);
+
+int target(int value)
+{
+	return checked(outside(value)) + 1;
+}

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
 
 /// Logs go to the journal under systemd, else to stderr; `UPDATE_LOG` sets what, like `debug` or
 /// `updater::engine=trace` (default: warnings).
+#[expect(clippy::disallowed_methods, reason = "what is logged does not change what is done")]
 fn log() {
     let asked = std::env::var("UPDATE_LOG").ok().and_then(|words| words.parse().ok());
     let filter = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::abi::AbiError;
 use super::cache::{Cache, CacheError};
-use super::compile::{Source, Version};
+use super::compile::{Detail, Source, Version};
 use super::error::{BuildError, Refusal};
 use super::kbuild::UnitCommand;
 use super::kernel::Kernel;
@@ -91,6 +91,7 @@ impl Ground {
 pub(super) struct AnalysedUnit {
     pub(super) command: UnitCommand,
     pub(super) original: Vec<u8>,
+    pub(super) patched: Vec<u8>,
     pub(super) matched: UnitMatch,
     pub(super) report: diff::Report,
     /// For each changed function the first difference.
@@ -101,6 +102,8 @@ pub(super) struct AnalysedUnit {
 
 /// What a patch does to a kernel.
 pub(super) struct Analysis<'g> {
+    /// What the objects tell.
+    pub(super) detail: Detail,
     pub(super) shipped: ShippedObjects<'g>,
     /// In the order of their names.
     pub(super) units: Vec<AnalysedUnit>,
@@ -112,6 +115,7 @@ impl<'g> Analysis<'g> {
     /// Compiles, matches and compares.
     pub(super) fn of(
         ground: &'g Ground,
+        detail: Detail,
         jobs: usize,
         clock: &mut PhaseClock<'_>,
     ) -> Result<Self, BuildError> {
@@ -120,7 +124,7 @@ impl<'g> Analysis<'g> {
         // The image is read meanwhile.
         let (objects, image) = thread::scope(|scope| {
             let image = scope.spawn(|| ground.kernel.image());
-            (compile(ground, jobs), image.join())
+            (compile(ground, detail, jobs), image.join())
         });
         let objects = objects?;
         let image = match image {
@@ -142,7 +146,7 @@ impl<'g> Analysis<'g> {
         let mut refusals: Vec<Refusal> = broken.into_iter().flatten().map(Refusal::Abi).collect();
         let units = compare(objects, matches, &shipped, &mut refusals)?;
         clock.ended(Phase::Diff);
-        Ok(Self { shipped, units, refusals })
+        Ok(Self { detail, shipped, units, refusals })
     }
 
     /// Fails if a livepatch cannot carry the change, or if there is nothing to carry.
@@ -168,31 +172,52 @@ struct CompiledUnit {
 }
 
 /// Compiles every unit twice; originals and patched ones are independent jobs.
-fn compile(ground: &Ground, jobs: usize) -> Result<Vec<CompiledUnit>, BuildError> {
+///
+/// The CRCs of what a unit exports take a preprocessor and no compiler: where the text promises exports, they are made
+/// beside the compilers and not after them.
+fn compile(ground: &Ground, detail: Detail, jobs: usize) -> Result<Vec<CompiledUnit>, BuildError> {
     let tasks: Vec<(Version, &UnitCommand)> = ground
         .affected
         .iter()
         .flat_map(|unit| [Version::Patched, Version::Original].map(|version| (version, &unit.command)))
         .collect();
-    let mut results = jobs::map(jobs, &tasks, |(version, command)| {
-        let source = match version {
-            Version::Original => {
-                return Ok((ground.original().compile(command, ground.work())?, BTreeMap::new()));
-            }
-            Version::Patched => ground.patched(),
-        };
-        let object = source.compile(command, ground.work())?;
-        let exports = memchr::memmem::find(&object, b"__ksymtab_strings").is_some();
-        let crcs = if exports { source.crcs(command, ground.work())? } else { BTreeMap::new() };
-        Ok::<_, BuildError>((object, crcs))
-    })?
-    .into_iter();
+    let crcs_of = |unit: &UnitCommand| ground.patched().crcs(unit, ground.work());
+    let promising: Vec<&UnitCommand> = ground
+        .affected
+        .iter()
+        .map(|unit| &unit.command)
+        .filter(|unit| ground.patched().mentions(unit, b"EXPORT_"))
+        .collect();
+    let (crcs, objects) = thread::scope(|scope| {
+        let crcs = scope.spawn(|| jobs::map(1, &promising, |unit| Ok((&unit.source, crcs_of(unit)?))));
+        let objects = jobs::map(jobs, &tasks, |(version, unit)| {
+            let source = match version {
+                Version::Original => ground.original(),
+                Version::Patched => ground.patched(),
+            };
+            source.compile(unit, detail, ground.work())
+        });
+        (crcs.join(), objects)
+    });
+    // A unit that does not compile says more by its compiler than by its preprocessor.
+    let mut objects = objects?.into_iter();
+    let crcs: Result<BTreeMap<_, _>, BuildError> = match crcs {
+        Ok(crcs) => crcs.map(|crcs| crcs.into_iter().collect()),
+        Err(panic) => std::panic::resume_unwind(panic),
+    };
+    let mut crcs = crcs?;
     let mut units = Vec::new();
     for unit in &ground.affected {
-        let (Some((patched, crcs)), Some((original, _))) = (results.next(), results.next()) else {
+        let (Some(patched), Some(original)) = (objects.next(), objects.next()) else {
             unreachable!("there are two tasks for each unit");
         };
-        units.push(CompiledUnit { command: unit.command.clone(), original, patched, crcs });
+        let command = unit.command.clone();
+        let crcs = match crcs.remove(&command.source) {
+            Some(crcs) => crcs,
+            None if memchr::memmem::find(&patched, b"__ksymtab_strings").is_some() => crcs_of(&command)?,
+            None => BTreeMap::new(),
+        };
+        units.push(CompiledUnit { command, original, patched, crcs });
     }
     Ok(units)
 }
@@ -250,9 +275,9 @@ fn compare(
         for function in &report.functions {
             refusals.extend(not_proven(&unit.command, &matched, function, shipped));
         }
-        let CompiledUnit { command, original, .. } = unit;
+        let CompiledUnit { command, original, patched, .. } = unit;
         let carried = found.into_object();
-        analysed.push(AnalysedUnit { command, original, matched, report, explanations, carried });
+        analysed.push(AnalysedUnit { command, original, patched, matched, report, explanations, carried });
     }
     Ok(analysed)
 }

@@ -1,8 +1,8 @@
 //! Compiles units as the distribution did, but with every function and data object in its own section.
 //!
 //! The command is kbuild's (see `kbuild`), run in the prepared output directory, with
-//! `-ffunction-sections -fdata-sections`, without debug data, and followed by the same objtool call. For the
-//! patched unit all paths into the source lead into an overlay; `-fmacro-prefix-map`, which kbuild gives, keeps
+//! `-ffunction-sections -fdata-sections`, and followed by the same objtool call. Debug data is left out unless types
+//! have to be compared; it does not change the code. For the patched unit all paths into the source lead into an overlay; `-fmacro-prefix-map`, which kbuild gives, keeps
 //! both paths out of the object, so that it does not depend on where the cache is.
 //!
 //! Originals are kept in the tree: they depend on nothing but the tree and the command.
@@ -21,9 +21,32 @@ use super::patch::SourcePath;
 use super::process::{ProcessError, Program};
 use super::tree::Tree;
 
-/// What is added to the distribution's flags. Debug data does not change the code and costs a third of the
-/// time.
-pub(super) const ADDED_FLAGS: [&str; 3] = ["-ffunction-sections", "-fdata-sections", "-g0"];
+/// What an object tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Code and data.
+    Code,
+    /// The types that it uses as well, as debug data, which costs a third of the time and does not change the code.
+    Types,
+}
+
+impl Detail {
+    /// What is added to the distribution's flags.
+    pub(super) fn added_flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Code => &["-ffunction-sections", "-fdata-sections", "-g0"],
+            // Where variables are is of no interest and costs most of the time.
+            Self::Types => &[
+                "-ffunction-sections",
+                "-fdata-sections",
+                "-g",
+                "-gz=none",
+                "-gno-variable-location-views",
+                "-fno-var-tracking",
+            ],
+        }
+    }
+}
 
 /// A unit that does not compile.
 #[derive(Debug, thiserror::Error)]
@@ -88,14 +111,14 @@ impl<'a> Source<'a> {
     }
 
     /// The compiler with the unit's flags, ready for `-c` or `-E`.
-    fn compiler(self, unit: &UnitCommand) -> Result<Program, CacheError> {
+    fn compiler(self, unit: &UnitCommand, detail: Detail) -> Result<Program, CacheError> {
         let pristine = self.tree.source().to_string_lossy().into_owned();
         let root = self.root().to_string_lossy().into_owned();
         let mut words = unit.compile.iter().map(|word| match self.overlay {
             Some(_) => word.replace(&pristine, &root),
             None => word.clone(),
         });
-        let compiler = Program::new(words.next().unwrap_or_default()).args(words).args(ADDED_FLAGS);
+        let compiler = Program::new(words.next().unwrap_or_default()).args(words).args(detail.added_flags());
         let compiler = compiler.directory(self.tree.output());
         // Last, so that no header of the kernel is found here first.
         Ok(match self.overlay {
@@ -104,9 +127,9 @@ impl<'a> Source<'a> {
         })
     }
 
-    fn compile_to(self, unit: &UnitCommand, object: &Path) -> Result<(), CompileError> {
+    fn compile_to(self, unit: &UnitCommand, detail: Detail, object: &Path) -> Result<(), CompileError> {
         let failed = |source| self.failed(unit, source);
-        let compiler = self.compiler(unit)?.args(["-c", "-o"]).arg(object);
+        let compiler = self.compiler(unit, detail)?.args(["-c", "-o"]).arg(object);
         compiler.arg(self.root().join(&unit.source)).run().map_err(failed)?;
         if let Some((objtool, arguments)) = unit.objtool.split_first() {
             // Named relative to the output directory, which only the shell's lookup would know.
@@ -122,9 +145,14 @@ impl<'a> Source<'a> {
     }
 
     /// Compiles a unit in `work` and returns the object.
-    pub(super) fn compile(self, unit: &UnitCommand, work: &Path) -> Result<Vec<u8>, CompileError> {
+    pub(super) fn compile(
+        self,
+        unit: &UnitCommand,
+        detail: Detail,
+        work: &Path,
+    ) -> Result<Vec<u8>, CompileError> {
         let kept = match self.version() {
-            Version::Original => Some(self.kept_object(unit)),
+            Version::Original => Some(self.kept_object(unit, detail)),
             Version::Patched => None,
         };
         if let Some(kept) = &kept
@@ -135,7 +163,7 @@ impl<'a> Source<'a> {
         let directory = tempfile::tempdir_in(work).map_err(CacheError::io("make a directory in", work))?;
         // The file's name becomes a symbol of the object.
         let object = directory.path().join("unit.o");
-        self.compile_to(unit, &object)?;
+        self.compile_to(unit, detail, &object)?;
         let content = fs::read(&object).map_err(CacheError::io("read", &object))?;
         if let Some(kept) = kept {
             if let Some(parent) = kept.parent() {
@@ -146,32 +174,27 @@ impl<'a> Source<'a> {
         Ok(content)
     }
 
-    /// Compiles a unit with the types that it uses as debug data, to be read and not to be linked.
-    pub(super) fn compile_with_types(self, unit: &UnitCommand, work: &Path) -> Result<Vec<u8>, CompileError> {
-        // Where variables are is of no interest and costs most of the time.
-        const TYPES: [&str; 4] = ["-g", "-gz=none", "-gno-variable-location-views", "-fno-var-tracking"];
-        let directory = tempfile::tempdir_in(work).map_err(CacheError::io("make a directory in", work))?;
-        let object = directory.path().join("unit.o");
-        let compiler = self.compiler(unit)?.args(TYPES).args(["-c", "-o"]).arg(&object);
-        compiler.arg(self.root().join(&unit.source)).run().map_err(|source| self.failed(unit, source))?;
-        Ok(fs::read(&object).map_err(CacheError::io("read", &object))?)
+    /// Whether the text of a unit's C file has a word.
+    pub(super) fn mentions(self, unit: &UnitCommand, word: &[u8]) -> bool {
+        let text = fs::read(self.root().join(&unit.source)).unwrap_or_default();
+        memchr::memmem::find(&text, word).is_some()
     }
 
     /// Compiles a unit to assembler text.
     pub(super) fn assembly(self, unit: &UnitCommand) -> Result<Vec<u8>, CompileError> {
-        let compiler = self.compiler(unit)?.args(["-S", "-o", "-"]).arg(self.root().join(&unit.source));
+        let compiler = self.compiler(unit, Detail::Code)?.args(["-S", "-o", "-"]).arg(self.root().join(&unit.source));
         compiler.run().map_err(|source| self.failed(unit, source))
     }
 
     /// Runs the preprocessor alone and returns its output.
     pub(super) fn preprocess(self, unit: &UnitCommand, flags: &[&str]) -> Result<Vec<u8>, CompileError> {
-        let compiler = self.compiler(unit)?.args(flags).arg("-E").arg(self.root().join(&unit.source));
+        let compiler = self.compiler(unit, Detail::Code)?.args(flags).arg("-E").arg(self.root().join(&unit.source));
         compiler.run().map_err(|source| self.failed(unit, source))
     }
 
     /// The CRCs of the unit's exported symbols, as kbuild makes them (`CONFIG_MODVERSIONS`).
     pub(super) fn crcs(self, unit: &UnitCommand, work: &Path) -> Result<BTreeMap<String, u32>, CompileError> {
-        let kept = self.kept_object(unit).with_extension("crcs");
+        let kept = self.kept_object(unit, Detail::Code).with_extension("crcs");
         if self.version() == Version::Original
             && let Ok(text) = fs::read_to_string(&kept)
         {
@@ -190,8 +213,8 @@ impl<'a> Source<'a> {
         Ok(parse_crcs(&String::from_utf8_lossy(&crcs)))
     }
 
-    fn kept_object(self, unit: &UnitCommand) -> PathBuf {
-        let command = format!("{:?} {:?} {:?}", unit.compile, ADDED_FLAGS, unit.objtool);
+    fn kept_object(self, unit: &UnitCommand, detail: Detail) -> PathBuf {
+        let command = format!("{:?} {:?} {:?}", unit.compile, detail.added_flags(), unit.objtool);
         let digest = Sha256::of(command.as_bytes()).to_string();
         self.tree.derived("objects").join(format!("{}.{}.o", unit.source, &digest[..12]))
     }

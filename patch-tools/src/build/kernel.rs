@@ -290,7 +290,7 @@ impl ImageFile {
         })?;
         let kernel = kept.join("vmlinux");
         let kernel = fs::read(&kernel).map_err(CacheError::io("read", &kernel))?;
-        KernelImage::parse(&kernel).map_err(unreadable)
+        KernelImage::of_kernel(kernel).map_err(unreadable)
     }
 }
 

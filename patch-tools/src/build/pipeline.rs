@@ -18,7 +18,7 @@ use super::error::BuildError;
 use super::kbuild::{Owner, UnitCommand};
 use super::kernel::Material;
 use super::link::{Link, ObjectPlan, Plan};
-use super::lint::{LintError, changed_layouts};
+use super::lint::{LintError, changed_layouts, detail_needed};
 use super::progress::{Phase, PhaseClock, Progress};
 use super::provenance::Recorded;
 use super::report::{BuildReport, UnitReport};
@@ -54,9 +54,9 @@ pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Resul
     let mut clock = PhaseClock::start(progress);
     let name = request.names()?;
     let ground = Ground::prepare(cache, request, &mut clock)?;
-    let analysis = Analysis::of(&ground, request.jobs, &mut clock)?;
+    let analysis = Analysis::of(&ground, detail_needed(&ground), request.jobs, &mut clock)?;
     analysis.accepted()?;
-    let refusals = changed_layouts(&ground, &analysis, request.jobs).map_err(unread)?;
+    let refusals = changed_layouts(&analysis, request.jobs).map_err(unread)?;
     if !refusals.is_empty() {
         return Err(BuildError::Refused { refusals });
     }
@@ -92,6 +92,7 @@ pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Resul
         patches: &inputs,
         materials: &materials,
         units: &commands,
+        detail: analysis.detail,
     }
     .statement();
     clock.ended(Phase::Link);

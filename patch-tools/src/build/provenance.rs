@@ -7,7 +7,7 @@
 use manifests::{Replace, Sha256};
 use serde_json::{Value, json};
 
-use super::compile::ADDED_FLAGS;
+use super::compile::Detail;
 use super::kbuild::UnitCommand;
 use super::kernel::Material;
 use super::tree::Tree;
@@ -28,6 +28,8 @@ pub(super) struct Recorded<'a> {
     /// Everything else that was read.
     pub(super) materials: &'a [Material],
     pub(super) units: &'a [UnitCommand],
+    /// What the units were compiled with beside their own flags.
+    pub(super) detail: Detail,
 }
 
 impl Recorded<'_> {
@@ -69,7 +71,7 @@ impl Recorded<'_> {
                     "internalParameters": {
                         "compiler": self.tree.compiler.version,
                         "configuration": digest(self.tree.record.config),
-                        "addedFlags": ADDED_FLAGS,
+                        "addedFlags": self.detail.added_flags(),
                         "units": units,
                     },
                     "resolvedDependencies": dependencies,

@@ -105,7 +105,11 @@ pub struct ImageSection {
 impl KernelImage {
     /// Reads a `vmlinuz` or an uncompressed `vmlinux`.
     pub fn parse(image: &[u8]) -> Result<Self, ImageError> {
-        let data = container::decompress(image)?;
+        Self::of_kernel(container::decompress(image)?)
+    }
+
+    /// Reads an uncompressed `vmlinux`, which is not copied.
+    pub fn of_kernel(data: Vec<u8>) -> Result<Self, ImageError> {
         let elf = Elf::parse(&data)?;
         let sections: Vec<ImageSection> = elf.sections().iter().map(ImageSection::new).collect();
         let identity = identity::read(&elf)?;

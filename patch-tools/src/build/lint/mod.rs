@@ -29,6 +29,7 @@ pub use types::TypesError;
 
 use super::analysis::{AnalysedUnit, Analysis, Ground};
 use super::cache::Cache;
+use super::compile::Detail;
 use super::error::{BuildError, Refusal};
 use super::jobs;
 use super::progress::{PhaseClock, Progress};
@@ -72,7 +73,7 @@ impl Findings {
 pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result<LintReport, LintError> {
     let mut clock = PhaseClock::start(progress);
     let ground = Ground::prepare(cache, request, &mut clock)?;
-    let analysis = Analysis::of(&ground, request.jobs, &mut clock)?;
+    let analysis = Analysis::of(&ground, Detail::Types, request.jobs, &mut clock)?;
     progress.step("looking at types, calls and changed lines");
     let mut findings = Findings::default();
     refusals(&analysis, &mut findings);
@@ -80,7 +81,7 @@ pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result
     effects.judge(&mut findings);
     let changed: Vec<&AnalysedUnit> =
         analysis.units.iter().filter(|unit| unit.report.verdict != Verdict::Unchanged).collect();
-    let layouts = jobs::map(request.jobs, &changed, |unit| layouts(&ground, &analysis, unit))?;
+    let layouts = jobs::map(request.jobs, &changed, |unit| layouts(&analysis, unit))?;
     for (unit, changes) in changed.iter().zip(layouts) {
         for (name, how) in changes {
             findings.add(Topic::DataLayout, Risk::High, unit.command.source.as_str(), &name, how);
@@ -146,22 +147,20 @@ fn refusals(analysis: &Analysis<'_>, findings: &mut Findings) {
     }
 }
 
+/// What `build` has to know of a patch: a type that others know changes only where a line outside of functions does.
+pub(super) fn detail_needed(ground: &Ground) -> Detail {
+    if Effects::of(&ground.applied.steps).outside() { Detail::Types } else { Detail::Code }
+}
+
 /// Structures and unions whose layout the patch changes, with what changes; for `build`, which refuses them.
-///
-/// What only functions have in them is seen by the compiler on both sides, so nothing is compiled again for a patch
-/// that touches nothing else.
-pub(super) fn changed_layouts(
-    ground: &Ground,
-    analysis: &Analysis<'_>,
-    jobs: usize,
-) -> Result<Vec<Refusal>, LintError> {
-    if !Effects::of(&ground.applied.steps).outside() {
+pub(super) fn changed_layouts(analysis: &Analysis<'_>, jobs: usize) -> Result<Vec<Refusal>, LintError> {
+    if analysis.detail != Detail::Types {
         return Ok(Vec::new());
     }
     let changed: Vec<&AnalysedUnit> =
         analysis.units.iter().filter(|unit| unit.report.verdict != Verdict::Unchanged).collect();
     let found = jobs::map(jobs, &changed, |unit| {
-        let [original, patched] = types_of(ground, unit)?;
+        let [original, patched] = types_of(unit)?;
         let changes = layout::changes(&original, &patched).into_iter();
         Ok::<Vec<Refusal>, LintError>(
             changes
@@ -175,22 +174,17 @@ pub(super) fn changed_layouts(
 }
 
 /// The types of a unit, original and patched.
-fn types_of(ground: &Ground, unit: &AnalysedUnit) -> Result<[types::Types; 2], LintError> {
-    let of = |source: super::compile::Source<'_>| {
-        let object = source.compile_with_types(&unit.command, ground.work()).map_err(BuildError::from)?;
-        types::read(&object)
+fn types_of(unit: &AnalysedUnit) -> Result<[types::Types; 2], LintError> {
+    let of = |object: &[u8]| {
+        types::read(object)
             .map_err(|source| LintError::Types { unit: unit.command.source.to_string(), source })
     };
-    Ok([of(ground.original())?, of(ground.patched())?])
+    Ok([of(&unit.original)?, of(&unit.patched)?])
 }
 
 /// Types that differ between the two versions of a unit, or between the patched one and the running kernel.
-fn layouts(
-    ground: &Ground,
-    analysis: &Analysis<'_>,
-    unit: &AnalysedUnit,
-) -> Result<Vec<(String, String)>, LintError> {
-    let [original, patched] = types_of(ground, unit)?;
+fn layouts(analysis: &Analysis<'_>, unit: &AnalysedUnit) -> Result<Vec<(String, String)>, LintError> {
+    let [original, patched] = types_of(unit)?;
     let mut changes = layout::changes(&original, &patched);
     let Some(btf) = analysis.shipped.image.btf().ok().flatten() else { return Ok(changes) };
     for (name, how) in &mut changes {

@@ -1,6 +1,6 @@
 //! `/etc/update/update.yaml`: where this host keeps things and how long.
 //!
-//! Every field has a default; a host without the file works. Unknown fields are refused.
+//! Every field has a default; a host without the file works. It is read as strictly as a manifest.
 
 use std::fs::{File, Metadata};
 use std::io::Read as _;
@@ -12,6 +12,9 @@ use serde::Deserialize;
 
 /// Where the file is looked for unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/update/update.yaml";
+
+/// The largest file that is read.
+const MAX_BYTES: usize = 64 << 10;
 
 /// The settings of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -82,7 +85,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_yaml::Error,
+        source: manifests::yaml::YamlError,
     },
 }
 
@@ -93,10 +96,11 @@ impl Config {
     /// [`ConfigError`] if it is there and unusable, or was asked for and is not there.
     pub fn load(asked: Option<&Path>) -> Result<Self, ConfigError> {
         let path = asked.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
-        let read = |mut file: File| -> std::io::Result<(String, Metadata)> {
+        let read = |file: File| -> std::io::Result<(String, Metadata)> {
+            let facts = file.metadata()?;
             let mut text = String::new();
-            file.read_to_string(&mut text)?;
-            Ok((text, file.metadata()?))
+            file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text)?;
+            Ok((text, facts))
         };
         let (text, facts) = match File::open(&path).and_then(read) {
             Ok(found) => found,
@@ -112,7 +116,7 @@ impl Config {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        let config: Self = serde_yaml::from_str(&text)
+        let config: Self = manifests::yaml::from_slice(text.as_bytes(), MAX_BYTES)
             .map_err(|source| ConfigError::Invalid { path: path.clone(), source })?;
         let relative =
             [&config.store, &config.policy, &config.runc_root].into_iter().find(|one| one.is_relative());

@@ -207,7 +207,7 @@ mod tests {
 
     fn payload(bytes: &[u8]) -> Payload {
         let yaml = format!("{{file: fix.ko, sha256: \"{}\", size: {}}}", Sha256::of(bytes), bytes.len());
-        serde_yaml::from_str(&yaml).unwrap()
+        manifests::yaml::from_slice(yaml.as_bytes(), 4096).unwrap()
     }
 
     #[test]

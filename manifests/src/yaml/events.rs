@@ -1,8 +1,8 @@
 //! The event stream of libyaml, behind a safe type.
 //!
 //! `yaml_serde` keeps its parser to itself, and aliases are already resolved when serde sees a
-//! value. This is the same parser (`libyaml-rs`, one version for both), asked for what serde is
-//! not told. All of the crate's `unsafe` is here.
+//! value. This is the parser that it builds on, asked for what serde is not told. All of the crate's
+//! `unsafe` is here.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 use libyaml_rs as sys;
 
 use super::YamlError;
+use super::strict::Scalar;
 
 /// A place in a text; line and column count from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(super) enum Event {
     DocumentStart { directives: bool },
     DocumentEnd,
     Alias,
-    Scalar { properties: Properties, plain: bool, text: Vec<u8> },
+    Scalar { properties: Properties, scalar: Scalar },
     ListStart { properties: Properties },
     ListEnd,
     MappingStart { properties: Properties },
@@ -138,10 +139,13 @@ unsafe fn convert(event: &sys::yaml_event_t) -> Event {
             Type::YAML_ALIAS_EVENT => Event::Alias,
             Type::YAML_SCALAR_EVENT => {
                 let scalar = &event.data.scalar;
+                let text = std::slice::from_raw_parts(scalar.value, scalar.length as usize);
                 Event::Scalar {
                     properties: Properties { anchor: !scalar.anchor.is_null(), tag: !scalar.tag.is_null() },
-                    plain: matches!(scalar.style, sys::yaml_scalar_style_t::YAML_PLAIN_SCALAR_STYLE),
-                    text: std::slice::from_raw_parts(scalar.value, scalar.length as usize).to_vec(),
+                    scalar: Scalar {
+                        text: String::from_utf8_lossy(text).into_owned(),
+                        plain: matches!(scalar.style, sys::yaml_scalar_style_t::YAML_PLAIN_SCALAR_STYLE),
+                    },
                 }
             }
             Type::YAML_SEQUENCE_START_EVENT => {

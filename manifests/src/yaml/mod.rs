@@ -5,16 +5,18 @@
 //! no duplicate key at any depth, no nulls, bounded size and depth. Unknown fields are refused by
 //! the types that are read (`deny_unknown_fields`).
 //!
-//! The check walks the event stream of libyaml, the parser that `yaml_serde` itself builds on, so
-//! the check and the reading cannot disagree about where a scalar ends. Size is checked before
-//! anything is parsed.
+//! The text is parsed once, by libyaml: `strict` refuses what is outside of that part while it makes a
+//! tree of the events, and `schema` lets serde read the tree. What was checked and what is read cannot
+//! differ. Size is checked before anything is parsed.
 
 mod events;
+mod schema;
 mod strict;
 
 use serde::de::DeserializeOwned;
 
 pub use events::Place;
+pub use schema::SchemaError;
 
 /// Why YAML was not read. Lines and columns count from 1.
 #[derive(Debug, thiserror::Error)]
@@ -113,11 +115,56 @@ pub enum YamlError {
     },
     /// YAML, but not of the expected types: a field is unknown, missing or malformed.
     #[error("does not follow the schema")]
-    Schema(#[source] serde_yaml::Error),
+    Schema(#[source] SchemaError),
 }
 
 /// Reads a value from strict YAML of at most `limit` bytes.
-pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, YamlError> {
-    strict::check(bytes, limit)?;
-    serde_yaml::from_slice(bytes).map_err(YamlError::Schema)
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, YamlError> {
+    let document = strict::read(bytes, limit)?;
+    T::deserialize(&document).map_err(YamlError::Schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Scalars that programs read in different ways, or nearly.
+    fn scalar() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[-+]?[0-9]{1,18}",
+            "[-+]?0[xob][0-9a-f]{1,15}",
+            "[-+]?[0-9.]{1,6}([eE][-+]?[0-9]{1,4})?",
+            "[-+]?[.](inf|Inf|nan|NaN|NAN)",
+            "(true|True|TRUE|false|yes|no|on|off|y|n|null|~|infinity|nan|1_000|12:30|0777|0b1)",
+            "'[a-z0-9 ]{0,8}'",
+            "[a-z][a-z0-9-]{0,8}",
+        ]
+    }
+
+    fn document() -> impl Strategy<Value = String> {
+        prop::collection::vec(("[a-f0-9]{1,2}", prop::collection::vec(scalar(), 1..4)), 1..6).prop_map(
+            |pairs| {
+                pairs
+                    .iter()
+                    .map(|(key, values)| match &values[..] {
+                        [value] => format!("{key}: {value}\n"),
+                        values => format!("{key}:\n- {}\n", values.join("\n- ")),
+                    })
+                    .collect()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_means_what_another_reader_makes_of_it(text in document()) {
+            if let Ok(ours) = from_slice::<Value>(text.as_bytes(), 1 << 16) {
+                let theirs: Value = serde_yaml::from_str(&text).unwrap();
+                prop_assert_eq!(ours, theirs, "{}", text);
+            }
+        }
+    }
 }

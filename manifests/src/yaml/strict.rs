@@ -1,4 +1,4 @@
-//! The walk over the events that refuses what strict YAML does not have.
+//! The walk over the events that refuses what strict YAML does not have and keeps the rest as a tree.
 
 use std::collections::HashSet;
 
@@ -8,20 +8,43 @@ use super::events::{Event, Events, Place, Properties};
 /// Levels of lists and mappings in one another. The deepest manifest has 7.
 const MAX_DEPTH: usize = 16;
 
-/// An open list or mapping.
-enum Open {
-    List,
-    /// A mapping between two pairs; `seen` holds its keys so far.
-    Key {
-        seen: HashSet<Vec<u8>>,
-    },
-    /// A mapping after a key.
-    Value {
-        seen: HashSet<Vec<u8>>,
-    },
+/// A value and where it starts.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) at: Place,
+    pub(super) content: Content,
 }
 
-pub(super) fn check(bytes: &[u8], limit: usize) -> Result<(), YamlError> {
+/// What a value is.
+#[derive(Debug)]
+pub(super) enum Content {
+    Scalar(Scalar),
+    List(Vec<Node>),
+    Mapping(Vec<(Key, Node)>),
+}
+
+/// A word, a number or a text. Only a plain one, without quotes, can be anything but a text.
+#[derive(Debug)]
+pub(super) struct Scalar {
+    pub(super) text: String,
+    pub(super) plain: bool,
+}
+
+/// A key and where it starts; no other key of its mapping has the same text.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) at: Place,
+    pub(super) text: String,
+}
+
+impl Scalar {
+    fn is_null(&self) -> bool {
+        self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+    }
+}
+
+/// The one document of `bytes`, which is a mapping.
+pub(super) fn read(bytes: &[u8], limit: usize) -> Result<Node, YamlError> {
     if bytes.len() > limit {
         return Err(YamlError::TooLarge { limit, found: bytes.len() });
     }
@@ -30,70 +53,95 @@ pub(super) fn check(bytes: &[u8], limit: usize) -> Result<(), YamlError> {
     if text.starts_with('\u{FEFF}') {
         return Err(YamlError::ByteOrderMark);
     }
+    Walk { events: Events::new(text) }.document()
+}
 
-    let mut events = Events::new(text);
-    let mut open: Vec<Open> = Vec::new();
-    let mut documents = 0;
-    loop {
-        let (event, at) = events.next()?;
-        match event {
-            Event::StreamStart | Event::DocumentEnd => {}
-            Event::StreamEnd if documents == 0 => return Err(YamlError::Empty),
-            Event::StreamEnd => return Ok(()),
-            Event::DocumentStart { directives } => {
-                documents += 1;
-                if documents > 1 {
-                    return Err(YamlError::SecondDocument { at });
-                }
-                if directives {
-                    return Err(YamlError::Directive { at });
-                }
-            }
-            Event::Alias => return Err(YamlError::Alias { at }),
-            Event::Scalar { properties, plain, text } => {
+struct Walk<'text> {
+    events: Events<'text>,
+}
+
+impl Walk<'_> {
+    fn document(mut self) -> Result<Node, YamlError> {
+        self.events.next()?; // the start of the stream
+        let (start, at) = self.events.next()?;
+        match start {
+            Event::DocumentStart { directives: true } => return Err(YamlError::Directive { at }),
+            Event::DocumentStart { directives: false } => {}
+            _ => return Err(YamlError::Empty),
+        }
+        let (first, at) = self.events.next()?;
+        let document = self.node(first, at, 0)?;
+        match &document.content {
+            Content::Scalar(scalar) if scalar.is_null() => return Err(YamlError::Empty),
+            Content::Scalar(_) | Content::List(_) => return Err(YamlError::NotAMapping { at }),
+            Content::Mapping(_) => {}
+        }
+        self.events.next()?; // the end of the document
+        match self.events.next()? {
+            (Event::DocumentStart { .. }, at) => Err(YamlError::SecondDocument { at }),
+            _ => Ok(document),
+        }
+    }
+
+    /// The value that begins with `first`, inside of `depth` lists and mappings.
+    fn node(&mut self, first: Event, at: Place, depth: usize) -> Result<Node, YamlError> {
+        let content = match first {
+            Event::Scalar { properties, scalar } => {
                 refuse_properties(properties, at)?;
-                let null = plain && matches!(text.as_slice(), b"" | b"~" | b"null" | b"Null" | b"NULL");
-                match open.last_mut() {
-                    None if null => return Err(YamlError::Empty),
-                    None => return Err(YamlError::NotAMapping { at }),
-                    Some(Open::Key { seen }) => {
-                        let key = printable(&text);
-                        if !seen.insert(text) {
-                            return Err(YamlError::DuplicateKey { key, at });
-                        }
-                    }
-                    Some(_) if null => return Err(YamlError::Null { at }),
-                    Some(_) => {}
+                if depth > 0 && scalar.is_null() {
+                    return Err(YamlError::Null { at });
                 }
-                completed(&mut open);
+                Content::Scalar(scalar)
             }
             Event::ListStart { properties } | Event::MappingStart { properties } => {
                 refuse_properties(properties, at)?;
-                let list = matches!(event, Event::ListStart { .. });
-                match open.last() {
-                    None if list => return Err(YamlError::NotAMapping { at }),
-                    Some(Open::Key { .. }) => return Err(YamlError::KeyNotScalar { at }),
-                    _ if open.len() == MAX_DEPTH => return Err(YamlError::TooDeep { limit: MAX_DEPTH, at }),
-                    _ => {}
+                if depth == MAX_DEPTH {
+                    return Err(YamlError::TooDeep { limit: MAX_DEPTH, at });
                 }
-                open.push(if list { Open::List } else { Open::Key { seen: HashSet::new() } });
+                match first {
+                    Event::ListStart { .. } => Content::List(self.list(depth + 1)?),
+                    _ => Content::Mapping(self.mapping(depth + 1)?),
+                }
             }
-            Event::ListEnd | Event::MappingEnd => {
-                open.pop();
-                completed(&mut open);
+            Event::Alias => return Err(YamlError::Alias { at }),
+            // libyaml's grammar has a node here.
+            _ => return Err(YamlError::Empty),
+        };
+        Ok(Node { at, content })
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Vec<Node>, YamlError> {
+        let mut nodes = Vec::new();
+        loop {
+            match self.events.next()? {
+                (Event::ListEnd, _) => return Ok(nodes),
+                (first, at) => nodes.push(self.node(first, at, depth)?),
             }
         }
     }
-}
 
-/// One node of the innermost open list or mapping is complete: a key awaits its value, a value the next key.
-fn completed(open: &mut [Open]) {
-    if let Some(last) = open.last_mut() {
-        *last = match std::mem::replace(last, Open::List) {
-            Open::List => Open::List,
-            Open::Key { seen } => Open::Value { seen },
-            Open::Value { seen } => Open::Key { seen },
-        };
+    fn mapping(&mut self, depth: usize) -> Result<Vec<(Key, Node)>, YamlError> {
+        let mut pairs = Vec::new();
+        let mut seen = HashSet::new();
+        loop {
+            let key = match self.events.next()? {
+                (Event::MappingEnd, _) => return Ok(pairs),
+                (Event::Scalar { properties, scalar }, at) => {
+                    refuse_properties(properties, at)?;
+                    Key { at, text: scalar.text }
+                }
+                (Event::ListStart { properties } | Event::MappingStart { properties }, at) => {
+                    refuse_properties(properties, at)?;
+                    return Err(YamlError::KeyNotScalar { at });
+                }
+                (_, at) => return Err(YamlError::Alias { at }),
+            };
+            if !seen.insert(key.text.clone()) {
+                return Err(YamlError::DuplicateKey { key: printable(&key.text), at: key.at });
+            }
+            let (first, at) = self.events.next()?;
+            pairs.push((key, self.node(first, at, depth)?));
+        }
     }
 }
 
@@ -107,6 +155,6 @@ fn refuse_properties(properties: Properties, at: Place) -> Result<(), YamlError>
     Ok(())
 }
 
-fn printable(key: &[u8]) -> String {
-    String::from_utf8_lossy(key).escape_debug().take(80).collect()
+fn printable(key: &str) -> String {
+    key.escape_debug().take(80).collect()
 }

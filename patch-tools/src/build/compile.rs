@@ -182,13 +182,15 @@ impl<'a> Source<'a> {
 
     /// Compiles a unit to assembler text.
     pub(super) fn assembly(self, unit: &UnitCommand) -> Result<Vec<u8>, CompileError> {
-        let compiler = self.compiler(unit, Detail::Code)?.args(["-S", "-o", "-"]).arg(self.root().join(&unit.source));
+        let compiler =
+            self.compiler(unit, Detail::Code)?.args(["-S", "-o", "-"]).arg(self.root().join(&unit.source));
         compiler.run().map_err(|source| self.failed(unit, source))
     }
 
     /// Runs the preprocessor alone and returns its output.
     pub(super) fn preprocess(self, unit: &UnitCommand, flags: &[&str]) -> Result<Vec<u8>, CompileError> {
-        let compiler = self.compiler(unit, Detail::Code)?.args(flags).arg("-E").arg(self.root().join(&unit.source));
+        let compiler =
+            self.compiler(unit, Detail::Code)?.args(flags).arg("-E").arg(self.root().join(&unit.source));
         compiler.run().map_err(|source| self.failed(unit, source))
     }
 

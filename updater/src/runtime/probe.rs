@@ -341,7 +341,7 @@ mod tests {
     use crate::host::Uninterrupted;
 
     fn probe(yaml: &str) -> Probe {
-        serde_yaml::from_str(yaml).unwrap()
+        manifests::yaml::from_slice(yaml.as_bytes(), 4096).unwrap()
     }
 
     fn probes() -> Probes {

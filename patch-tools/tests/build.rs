@@ -332,14 +332,42 @@ fn a_kernel_given_as_files_is_built_for_as_one_from_packages() {
 fn a_member_more_in_a_structure_of_the_file_is_refused() {
     let file = "kernel/audit_fsnotify.c";
     let member = "\tstruct fsnotify_mark mark; /* fsnotify mark on the inode */\n";
+    let larger = fix::edited(file, member, &format!("\tlong events;\n{member}"));
     let bench = Bench::new();
-    bench
-        .put("fix.patch", fix::patch(file, &fix::edited(file, member, &format!("\tlong events;\n{member}"))));
+    bench.put("fix.patch", fix::patch(file, &larger));
     let failure = bench.json(&["build", "fix.patch", "--kernel", KERNEL], 3);
     let refused = &failure["details"]["refused"];
     assert_eq!(refused.as_array().map(Vec::len), Some(1), "{failure}");
     assert_eq!(refused[0]["rule"], "layout-changed");
     assert!(refused[0]["reason"].as_str().unwrap().contains("struct audit_fsnotify_mark"), "{failure}");
+
+    // Unless its author answers for it; who reviews the patch reads so in it, and is told.
+    let accept = "#include <update/livepatch.h>\nLIVEPATCH_LAYOUT(struct audit_fsnotify_mark);\n";
+    bench.put("accepted.patch", fix::patch(file, &format!("{larger}\n{accept}")));
+    let accepted = built(&bench, &["accepted.patch"]);
+    assert!(strings(&accepted["units"][0]["changed_functions"]).contains(&"audit_alloc_mark"), "{accepted}");
+    let lint = bench.json(&["lint", "accepted.patch", "--kernel", KERNEL], 0);
+    assert_eq!(lint["risk"], "medium", "{lint}");
+}
+
+/// What was stored as one value would be read as another.
+#[test]
+fn an_enumeration_whose_values_get_another_meaning_is_refused() {
+    let file = "mm/khugepaged.c";
+    let first = "enum scan_result {\n";
+    let bench = Bench::new();
+    bench.put("fix.patch", fix::patch(file, &fix::edited(file, first, &format!("{first}\tSCAN_NONE,\n"))));
+    let failure = bench.json(&["build", "fix.patch", "--kernel", KERNEL], 3);
+    let refused = failure["details"]["refused"].as_array().unwrap();
+    let layout =
+        refused.iter().find(|one| one["rule"] == "layout-changed").unwrap_or_else(|| panic!("{failure}"));
+    assert!(
+        layout["reason"]
+            .as_str()
+            .unwrap()
+            .contains("enum scan_result changes (4 bytes as before; SCAN_ADDRESS_RANGE moves from 23 to 24"),
+        "{failure}"
+    );
 }
 
 /// `drivers/gpu/drm/Makefile` builds it, and `drivers/gpu/drm/bridge` has a Makefile of its own.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * For authors of livepatches: callbacks, shadow variables, and functions to replace or to leave alone.
+ * For authors of livepatches: callbacks, shadow variables, and what to replace, to leave alone or to accept.
  *
  * patch-tools build makes it available to every patched file as
  *
@@ -35,6 +35,12 @@
 
 /* Leave a function alone although its code differs. You answer for the difference. */
 #define LIVEPATCH_IGNORE(function)		_LIVEPATCH_MARK(ignore, function)
+
+/*
+ * Let a type have another layout, as in LIVEPATCH_LAYOUT(struct request). You answer for it that old and new functions
+ * never meet an object that the other made: none outlives the transition, or callbacks wait until none is left.
+ */
+#define LIVEPATCH_LAYOUT(type)			_LIVEPATCH_LAYOUT(type, __COUNTER__)
 
 /*
  * A variable attached to an object that has no room for it, instead of a new field in its structure.
@@ -77,5 +83,9 @@ static __always_inline __maybe_unused void name##_free_all(void)		\
 #define _LIVEPATCH_MARK(kind, function)						\
 	static void *const __livepatch_##kind##_##function __used		\
 		__section(".update." #kind) = function
+
+#define _LIVEPATCH_LAYOUT(type, number)						\
+	static const char __PASTE(__livepatch_layout_, number)[] __used		\
+		__section(".update.layout") = #type
 
 #endif

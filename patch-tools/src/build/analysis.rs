@@ -17,6 +17,7 @@ use super::compile::{Detail, Source, Version};
 use super::error::{BuildError, Refusal};
 use super::kbuild::UnitCommand;
 use super::kernel::Kernel;
+use super::layout::{self, Types};
 use super::objects::ShippedObjects;
 use super::overlay::Overlay;
 use super::patch::Patch;
@@ -27,7 +28,7 @@ use super::runpre::{FunctionMatch, UnitMatch, match_unit};
 use super::tree::Tree;
 use super::units::{self, AffectedUnit, Applied, Search};
 use super::{abi, jobs};
-use crate::diff::{self, Options};
+use crate::diff::{self, Options, Verdict};
 use crate::image::Exports;
 
 /// A prepared tree with the patch beside it.
@@ -91,13 +92,43 @@ impl Ground {
 pub(super) struct AnalysedUnit {
     pub(super) command: UnitCommand,
     pub(super) original: Vec<u8>,
-    pub(super) patched: Vec<u8>,
     pub(super) matched: UnitMatch,
     pub(super) report: diff::Report,
     /// For each changed function the first difference.
     pub(super) explanations: Vec<diff::Explanation>,
     /// What the module needs of the patched object; nothing where no code changed.
     pub(super) carried: Option<Vec<u8>>,
+    /// How the types differ, if the objects tell and code changed.
+    pub(super) layout: Option<UnitLayout>,
+}
+
+/// The types of a unit.
+pub(super) struct UnitLayout {
+    /// All types of the original.
+    pub(super) original: Types,
+    /// All types of the patched version.
+    pub(super) patched: Types,
+    /// What differs.
+    pub(super) changes: Vec<layout::Change>,
+    /// Types whose change the patch's author answers for.
+    pub(super) accepted: Vec<String>,
+}
+
+impl UnitLayout {
+    /// Whether the livepatch can be made although this type differs.
+    pub(super) fn allows(&self, change: &layout::Change) -> bool {
+        change.keeps_meaning || self.accepted.contains(&change.type_name)
+    }
+
+    fn of(original: &[u8], patched: &[u8], unit: &SourcePath) -> Result<Self, BuildError> {
+        let types =
+            |object| layout::read(object).map_err(|source| BuildError::Types { unit: unit.clone(), source });
+        let (original, after) = (types(original)?, types(patched)?);
+        let changes = layout::changes(&original, &after);
+        let accepted =
+            layout::accepted(patched).map_err(|source| BuildError::Object { unit: unit.clone(), source })?;
+        Ok(Self { original, patched: after, changes, accepted })
+    }
 }
 
 /// What a patch does to a kernel.
@@ -144,7 +175,7 @@ impl<'g> Analysis<'g> {
 
         let broken = jobs::map(jobs, &objects, |unit| exported_types(ground, unit, image.exports()))?;
         let mut refusals: Vec<Refusal> = broken.into_iter().flatten().map(Refusal::Abi).collect();
-        let units = compare(objects, matches, &shipped, &mut refusals)?;
+        let units = compare(objects, matches, &shipped, detail, &mut refusals)?;
         clock.ended(Phase::Diff);
         Ok(Self { detail, shipped, units, refusals })
     }
@@ -242,6 +273,7 @@ fn compare(
     units: Vec<CompiledUnit>,
     matches: Vec<UnitMatch>,
     shipped: &ShippedObjects<'_>,
+    detail: Detail,
     refusals: &mut Vec<Refusal>,
 ) -> Result<Vec<AnalysedUnit>, BuildError> {
     let failed = |unit: &CompiledUnit| {
@@ -275,9 +307,23 @@ fn compare(
         for function in &report.functions {
             refusals.extend(not_proven(&unit.command, &matched, function, shipped));
         }
-        let CompiledUnit { command, original, patched, .. } = unit;
+        let layout = match detail {
+            Detail::Types if report.verdict != Verdict::Unchanged => {
+                Some(UnitLayout::of(&unit.original, &unit.patched, source)?)
+            }
+            _ => None,
+        };
+        if let Some(layout) = &layout {
+            let refused = layout.changes.iter().filter(|change| !layout.allows(change));
+            refusals.extend(refused.map(|change| Refusal::Layout {
+                unit: source.clone(),
+                type_name: change.type_name.clone(),
+                how: change.how.clone(),
+            }));
+        }
+        let CompiledUnit { command, original, .. } = unit;
         let carried = found.into_object();
-        analysed.push(AnalysedUnit { command, original, patched, matched, report, explanations, carried });
+        analysed.push(AnalysedUnit { command, original, matched, report, explanations, carried, layout });
     }
     Ok(analysed)
 }

@@ -9,6 +9,7 @@ use super::cache::CacheError;
 use super::compile::CompileError;
 use super::component::FragmentError;
 use super::kernel::KernelError;
+use super::layout::TypesError;
 use super::link::LinkError;
 use super::patch::{ParseError, SourcePath};
 use super::runpre::{FunctionMatch, PlaceError};
@@ -60,8 +61,13 @@ pub enum BuildError {
         source: Malformed,
     },
     /// The layout of a unit's types cannot be told.
-    #[error(transparent)]
-    Types(Box<super::lint::LintError>),
+    #[error("cannot tell the data layout of {unit}")]
+    Types {
+        /// The unit.
+        unit: SourcePath,
+        /// Why.
+        source: TypesError,
+    },
     /// A shipped module cannot be read.
     #[error("the shipped module {module} cannot be read")]
     Module {
@@ -143,7 +149,7 @@ pub enum Refusal {
     },
     /// The CRC of an exported symbol.
     Abi(AbiError),
-    /// A structure that objects of the running kernel have in another shape.
+    /// A type that objects of the running kernel have in another shape, or with other meanings.
     Layout {
         /// The unit.
         unit: SourcePath,
@@ -198,7 +204,7 @@ impl fmt::Display for Refusal {
             Self::Layout { unit, type_name, how } => write!(
                 formatter,
                 "{unit}: the layout of {type_name} changes ({how}); objects that live in the running kernel keep the \
-                 old one (use a shadow variable)"
+                 old one (use a shadow variable, or LIVEPATCH_LAYOUT if no such object is left)"
             ),
             Self::NotShipped { unit, object, function, found } => {
                 write!(formatter, "{unit}: {function} of {object} was not proven to be what runs: ")?;

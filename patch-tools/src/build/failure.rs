@@ -68,7 +68,7 @@ fn reason(error: &BuildError) -> &'static str {
         BuildError::Tree(_) => "tree",
         BuildError::Units(error) => units(error),
         BuildError::Compile(error) => compile(error),
-        BuildError::Types(_)
+        BuildError::Types { .. }
         | BuildError::Object { .. }
         | BuildError::Module { .. }
         | BuildError::Diff { .. } => "object",

@@ -12,7 +12,7 @@
 //! | find the affected units | [`units`], [`kbuild`] |
 //! | compile them, original and patched | [`compile`], [`abi`] |
 //! | match the originals with the shipped code | [`runpre`], `objects` |
-//! | compare original and patched | [`crate::diff`] |
+//! | compare original and patched, code and types | [`crate::diff`], [`layout`] |
 //! | link, write the livepatch parts | [`link`], [`crate::klp`] |
 //! | describe the result | [`component`], [`provenance`], [`report`], [`failure`] |
 //! | build again and compare | [`verify`] |
@@ -33,6 +33,7 @@ mod files;
 mod jobs;
 pub mod kbuild;
 pub mod kernel;
+pub mod layout;
 pub mod link;
 pub mod lint;
 mod objects;

@@ -18,7 +18,7 @@ use super::error::BuildError;
 use super::kbuild::{Owner, UnitCommand};
 use super::kernel::Material;
 use super::link::{Link, ObjectPlan, Plan};
-use super::lint::{LintError, changed_layouts, detail_needed};
+use super::lint::detail_needed;
 use super::progress::{Phase, PhaseClock, Progress};
 use super::provenance::Recorded;
 use super::report::{BuildReport, UnitReport};
@@ -42,13 +42,6 @@ pub struct Built {
     pub report: BuildReport,
 }
 
-fn unread(error: LintError) -> BuildError {
-    match error {
-        LintError::Build(error) => error,
-        error => BuildError::Types(Box::new(error)),
-    }
-}
-
 /// Builds a livepatch.
 pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result<Built, BuildError> {
     let mut clock = PhaseClock::start(progress);
@@ -56,10 +49,6 @@ pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Resul
     let ground = Ground::prepare(cache, request, &mut clock)?;
     let analysis = Analysis::of(&ground, detail_needed(&ground), request.jobs, &mut clock)?;
     analysis.accepted()?;
-    let refusals = changed_layouts(&analysis, request.jobs).map_err(unread)?;
-    if !refusals.is_empty() {
-        return Err(BuildError::Refused { refusals });
-    }
     let plan = plan(request, &ground, &analysis)?;
 
     progress.step("linking");

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use patch_tools::build::lint::{Check, LintError, LintReport, Risk, lint};
+use patch_tools::build::lint::{Check, LintReport, Risk, lint};
 
 use super::build::{EffortArgs, KernelArgs, failure, request, user_cache};
 use super::exit::{Exit, Failure};
@@ -57,10 +57,7 @@ impl From<Level> for Risk {
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let request = request(&args.kernel, &args.patches, &args.effort)?;
     let progress = Lines::unless_json(args.json);
-    let report = lint(&user_cache()?, &request, &progress).map_err(|error| match error {
-        LintError::Build(error) => failure(error),
-        other => Failure::new(Exit::Refused, other),
-    })?;
+    let report = lint(&user_cache()?, &request, &progress).map_err(failure)?;
     if args.json {
         output::print_json(&report)?;
     } else {

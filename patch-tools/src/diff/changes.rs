@@ -110,7 +110,7 @@ impl Changes {
                 Author::Force if sides.equality.pairs.orig_of(atom).is_some() => {
                     self.functions.entry(atom).or_insert(Reason::Forced);
                 }
-                Author::Force => {}
+                Author::Force | Author::Layout => {}
                 Author::Ignore => {
                     if self.functions.remove(&atom).is_some() {
                         self.ignore(sides.patched().label(atom), IgnoredReason::ByAuthor);

@@ -38,7 +38,7 @@ pub(crate) enum Class {
     Author(Author),
 }
 
-/// A patch author's instruction, given by a pointer to a function in a section of its own.
+/// A patch author's instruction, given by a pointer to a function, or a name, in a section of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Author {
     /// Call it around patching.
@@ -47,6 +47,8 @@ pub(crate) enum Author {
     Force,
     /// Leave it alone although it differs.
     Ignore,
+    /// A type may have another layout; not about functions.
+    Layout,
 }
 
 /// A table with one entry for each place in a function that needs the kernel's attention.
@@ -182,6 +184,7 @@ fn author(what: &str) -> Option<Author> {
     match what {
         "force" => Some(Author::Force),
         "ignore" => Some(Author::Ignore),
+        "layout" => Some(Author::Layout),
         _ => {
             let slot = what.strip_prefix("callbacks.")?;
             CallbackKind::ALL.into_iter().find(|kind| kind.name() == slot).map(Author::Callback)

@@ -7,7 +7,7 @@
 //! | looked for | from | in |
 //! |---|---|---|
 //! | what `build` refuses; static data; init code; exports | the comparison of the objects | this file |
-//! | structures, unions, enumerations | DWARF of both versions, BTF of the running kernel | `types`, `layout` |
+//! | structures, unions, enumerations | DWARF of both versions, BTF of the running kernel | [`super::layout`] |
 //! | locks and reference counts | lines that the patch adds and removes | `text`, `words`, `effects` |
 //! | waiting | calls in the running version | `stall`, `words` |
 //! | functions pulled in | changed functions that no changed line is in | `text` |
@@ -16,22 +16,18 @@
 
 mod checklist;
 mod effects;
-mod layout;
 mod stall;
 mod text;
-mod types;
 mod words;
 
 use std::collections::BTreeSet;
 
 pub use checklist::{Check, LintFinding, LintReport, Risk, Topic};
-pub use types::TypesError;
 
-use super::analysis::{AnalysedUnit, Analysis, Ground};
+use super::analysis::{AnalysedUnit, Analysis, Ground, UnitLayout};
 use super::cache::Cache;
 use super::compile::Detail;
 use super::error::{BuildError, Refusal};
-use super::jobs;
 use super::progress::{PhaseClock, Progress};
 use super::report::UnitReport;
 use super::request::Request;
@@ -41,22 +37,6 @@ use crate::module::ObjectName;
 use effects::Effects;
 use stall::Calls;
 use words::Waiting;
-
-/// Why a patch could not be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum LintError {
-    /// It does not come to a comparison.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// A compiled unit's types cannot be read.
-    #[error("cannot tell the data layout of {unit}")]
-    Types {
-        /// The unit.
-        unit: String,
-        /// Why.
-        source: TypesError,
-    },
-}
 
 /// Findings as they come in.
 #[derive(Default)]
@@ -70,7 +50,7 @@ impl Findings {
 }
 
 /// Looks at the patches of a request.
-pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result<LintReport, LintError> {
+pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result<LintReport, BuildError> {
     let mut clock = PhaseClock::start(progress);
     let ground = Ground::prepare(cache, request, &mut clock)?;
     let analysis = Analysis::of(&ground, Detail::Types, request.jobs, &mut clock)?;
@@ -81,10 +61,9 @@ pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result
     effects.judge(&mut findings);
     let changed: Vec<&AnalysedUnit> =
         analysis.units.iter().filter(|unit| unit.report.verdict != Verdict::Unchanged).collect();
-    let layouts = jobs::map(request.jobs, &changed, |unit| layouts(&analysis, unit))?;
-    for (unit, changes) in changed.iter().zip(layouts) {
-        for (name, how) in changes {
-            findings.add(Topic::DataLayout, Risk::High, unit.command.source.as_str(), &name, how);
+    for unit in changed {
+        if let Some(layout) = &unit.layout {
+            layouts(unit, layout, &analysis, &mut findings);
         }
         functions(unit, &analysis, effects.touched(), &mut findings)?;
     }
@@ -106,6 +85,11 @@ pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result
     })
 }
 
+/// What `build` has to know of a patch: a type that others know changes only where a line outside of functions does.
+pub(super) fn detail_needed(ground: &Ground) -> Detail {
+    if Effects::of(&ground.applied.steps).outside() { Detail::Types } else { Detail::Code }
+}
+
 /// What `build` would say, and new data.
 fn refusals(analysis: &Analysis<'_>, findings: &mut Findings) {
     for refusal in &analysis.refusals {
@@ -125,7 +109,8 @@ fn refusals(analysis: &Analysis<'_>, findings: &mut Findings) {
                 (unit, subject, refused.reason.to_string())
             }
             Refusal::Abi(error) => (error.unit(), error.symbol().to_owned(), error.to_string()),
-            Refusal::Layout { unit, type_name, how } => (unit, type_name.clone(), how.clone()),
+            // Told with more that is known of them.
+            Refusal::Layout { .. } => continue,
             Refusal::NotShipped { unit, function, .. } | Refusal::WrongPosition { unit, function, .. } => {
                 (unit, function.clone(), refusal.to_string())
             }
@@ -147,65 +132,35 @@ fn refusals(analysis: &Analysis<'_>, findings: &mut Findings) {
     }
 }
 
-/// What `build` has to know of a patch: a type that others know changes only where a line outside of functions does.
-pub(super) fn detail_needed(ground: &Ground) -> Detail {
-    if Effects::of(&ground.applied.steps).outside() { Detail::Types } else { Detail::Code }
-}
-
-/// Structures and unions whose layout the patch changes, with what changes; for `build`, which refuses them.
-pub(super) fn changed_layouts(analysis: &Analysis<'_>, jobs: usize) -> Result<Vec<Refusal>, LintError> {
-    if analysis.detail != Detail::Types {
-        return Ok(Vec::new());
-    }
-    let changed: Vec<&AnalysedUnit> =
-        analysis.units.iter().filter(|unit| unit.report.verdict != Verdict::Unchanged).collect();
-    let found = jobs::map(jobs, &changed, |unit| {
-        let [original, patched] = types_of(unit)?;
-        let changes = layout::changes(&original, &patched).into_iter();
-        Ok::<Vec<Refusal>, LintError>(
-            changes
-                // An enumerator more is no other layout, and one that moved is seen in the code.
-                .filter(|(name, _)| !name.starts_with("enum "))
-                .map(|(type_name, how)| Refusal::Layout { unit: unit.command.source.clone(), type_name, how })
-                .collect(),
-        )
-    })?;
-    Ok(found.into_iter().flatten().collect())
-}
-
-/// The types of a unit, original and patched.
-fn types_of(unit: &AnalysedUnit) -> Result<[types::Types; 2], LintError> {
-    let of = |object: &[u8]| {
-        types::read(object)
-            .map_err(|source| LintError::Types { unit: unit.command.source.to_string(), source })
-    };
-    Ok([of(&unit.original)?, of(&unit.patched)?])
-}
-
 /// Types that differ between the two versions of a unit, or between the patched one and the running kernel.
-fn layouts(analysis: &Analysis<'_>, unit: &AnalysedUnit) -> Result<Vec<(String, String)>, LintError> {
-    let [original, patched] = types_of(unit)?;
-    let mut changes = layout::changes(&original, &patched);
-    let Some(btf) = analysis.shipped.image.btf().ok().flatten() else { return Ok(changes) };
-    for (name, how) in &mut changes {
-        let shipped = name.strip_prefix("struct ").and_then(|name| btf.structure(name));
-        if shipped
-            .is_some_and(|shipped| Some(u64::from(shipped.size)) == original.get(name).map(|one| one.size))
-        {
+fn layouts(unit: &AnalysedUnit, layout: &UnitLayout, analysis: &Analysis<'_>, findings: &mut Findings) {
+    let file = unit.command.source.as_str();
+    let btf = analysis.shipped.image.btf().ok().flatten();
+    let shipped = |name: &str| btf.as_ref()?.structure(name.strip_prefix("struct ")?);
+    for change in &layout.changes {
+        let (name, mut how) = (&change.type_name, change.how.clone());
+        let before = layout.original.get(name).map(|one| one.size);
+        if shipped(name).is_some_and(|shipped| Some(u64::from(shipped.size)) == before) {
             how.push_str(" (the running kernel's BTF has the old layout)");
         }
+        let risk = match () {
+            () if change.keeps_meaning => Risk::Low,
+            () if layout.allows(change) => {
+                how.push_str("; the author of the patch answers for it");
+                Risk::Medium
+            }
+            () => Risk::High,
+        };
+        findings.add(Topic::DataLayout, risk, file, name, how);
     }
     // Used by the patched version only, so that there is no original to compare with but the running one.
-    for (name, layout) in patched.iter().filter(|(name, _)| !original.contains_key(*name)) {
-        let Some(shipped) = name.strip_prefix("struct ").and_then(|name| btf.structure(name)) else {
+    for (name, after) in layout.patched.iter().filter(|(name, _)| !layout.original.contains_key(*name)) {
+        let Some(shipped) = shipped(name).filter(|shipped| u64::from(shipped.size) != after.size) else {
             continue;
         };
-        if u64::from(shipped.size) != layout.size {
-            let how = format!("{} bytes, but {} in the running kernel's BTF", layout.size, shipped.size);
-            changes.push((name.clone(), how));
-        }
+        let how = format!("{} bytes, but {} in the running kernel's BTF", after.size, shipped.size);
+        findings.add(Topic::DataLayout, Risk::High, file, name, how);
     }
-    Ok(changes)
 }
 
 /// What there is to say about the functions that a unit replaces.

@@ -30,31 +30,31 @@ pub enum TypesError {
 const MAX_DEPTH: usize = 24;
 
 /// Named types of a unit, as `struct file`.
-pub(super) type Types = BTreeMap<String, Layout>;
+pub(in crate::build) type Types = BTreeMap<String, Layout>;
 
 /// What code that was compiled against a type relies on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(in crate::build) struct Layout {
     /// In bytes.
-    pub(super) size: u64,
+    pub(in crate::build) size: u64,
     /// By name. Members of anonymous members are members.
-    pub(super) members: BTreeMap<String, Member>,
+    pub(in crate::build) members: BTreeMap<String, Member>,
 }
 
 /// A member, or an enumerator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Member {
+pub(in crate::build) struct Member {
     /// Offset in bits; an enumerator's value.
-    pub(super) place: i128,
+    pub(in crate::build) place: i128,
     /// Its type as C would write it, with the width of a bit field.
-    pub(super) type_name: String,
+    pub(in crate::build) type_name: String,
 }
 
 type Reader<'d> = EndianSlice<'d, LittleEndian>;
 type Entry<'d> = DebuggingInformationEntry<Reader<'d>>;
 
 /// Reads the types of an object that was compiled with debug data.
-pub(super) fn read(object: &[u8]) -> Result<Types, TypesError> {
+pub(in crate::build) fn read(object: &[u8]) -> Result<Types, TypesError> {
     let elf = Elf::parse(object)?;
     let mut sections: HashMap<&str, Cow<'_, [u8]>> = HashMap::new();
     for section in elf.sections().iter().filter(|section| section.name.starts_with(".debug_")) {

@@ -1,4 +1,4 @@
-//! Types whose layout the patch changes: objects that are alive keep the old one.
+//! How the layouts of two versions of a unit differ.
 
 use std::fmt::Write as _;
 
@@ -7,12 +7,45 @@ use super::types::{Layout, Types};
 /// The most members that one finding names.
 const NAMED: usize = 6;
 
-/// How one type differs, in words.
-pub(super) fn changes(original: &Types, patched: &Types) -> Vec<(String, String)> {
+/// A type that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::build) struct Change {
+    /// As `struct file`.
+    pub(in crate::build) type_name: String,
+    /// How, in words.
+    pub(in crate::build) how: String,
+    /// Whether what is stored by the old version means the same to the new one: true for an enumeration that only grew.
+    pub(in crate::build) keeps_meaning: bool,
+}
+
+/// The types that both versions have and that differ.
+pub(in crate::build) fn changes(original: &Types, patched: &Types) -> Vec<Change> {
     let both = original.iter().filter_map(|(name, before)| Some((name, before, patched.get(name)?)));
     both.filter(|(_, before, after)| before != after)
-        .map(|(name, before, after)| (name.clone(), describe(name.starts_with("enum"), before, after)))
+        .map(|(name, before, after)| {
+            let is_enum = name.starts_with("enum ");
+            Change {
+                type_name: name.clone(),
+                how: describe(is_enum, before, after),
+                keeps_meaning: is_enum && before.size == after.size && only_grew(before, after),
+            }
+        })
         .collect()
+}
+
+/// Whether no enumerator has another value, except those that say how many there are.
+fn only_grew(before: &Layout, after: &Layout) -> bool {
+    let moved = before
+        .members
+        .iter()
+        .filter(|(name, member)| after.members.get(*name).is_some_and(|after| after.place != member.place));
+    moved.into_iter().all(|(name, _)| is_count(name))
+}
+
+/// `__NL80211_ATTR_AFTER_LAST`, `NR_PAGEFLAGS`, `IFLA_MAX`, `num_states`.
+fn is_count(enumerator: &str) -> bool {
+    const WORDS: [&str; 9] = ["MAX", "NUM", "NR", "COUNT", "CNT", "LAST", "END", "SIZE", "N"];
+    enumerator.split('_').any(|word| WORDS.iter().any(|count| word.eq_ignore_ascii_case(count)))
 }
 
 fn describe(is_enum: bool, before: &Layout, after: &Layout) -> String {
@@ -82,7 +115,10 @@ mod tests {
     fn changed(before: &str, after: &str) -> Vec<String> {
         let with =
             |body: &str| compiled(&format!("{body}\nstruct a x; long f(void) {{ return sizeof(x); }}"));
-        changes(&with(before), &with(after)).into_iter().map(|(name, how)| format!("{name}: {how}")).collect()
+        changes(&with(before), &with(after))
+            .into_iter()
+            .map(|one| format!("{}: {}", one.type_name, one.how))
+            .collect()
     }
 
     #[test]
@@ -116,6 +152,21 @@ mod tests {
             changed("struct a { struct { int b; } c; };", "struct a { struct { long b; } c; };").len(),
             1
         );
+    }
+
+    #[test]
+    fn an_enumeration_may_grow_but_not_give_old_values_another_meaning() {
+        let keeps = |before: &str, after: &str| {
+            let with = |body: &str| compiled(&format!("enum e {{ {body} }} x;"));
+            let found = changes(&with(before), &with(after));
+            found.iter().map(|one| one.keeps_meaning).collect::<Vec<_>>()
+        };
+        assert_eq!(keeps("A, B, __MAX", "A, B, C, __MAX"), [true]);
+        assert_eq!(keeps("A, B, NR_OF", "A, B, C, NR_OF"), [true]);
+        assert_eq!(keeps("A, B", "A, C, B"), [false]);
+        assert_eq!(keeps("A, B, LIMIT", "A, B, C, LIMIT"), [false]);
+        assert_eq!(keeps("A, B", "A, B, C = 1L << 40"), [false]);
+        assert_eq!(keeps("A, B", "A, B"), [false; 0]);
     }
 
     #[test]

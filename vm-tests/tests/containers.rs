@@ -21,7 +21,8 @@ const EVERY: Duration = Duration::from_millis(200);
 
 /// `web` on an overlay, `plain` on a directory, both vulnerable.
 fn stage(lab: &Lab) -> Result<Stage> {
-    let containers = vec![Container::new("web", 1), Container::new("plain", 3).rootfs(Rootfs::Plain)];
+    let web = Container::new("web", 1).label("rank", "1");
+    let containers = vec![web, Container::new("plain", 3).rootfs(Rootfs::Plain).label("rank", "2")];
     Stage::with(lab, Build::Tests, containers)
 }
 
@@ -139,6 +140,46 @@ fn a_failed_trial_gives_memory_files_connections_limits_and_network_back() -> Re
     ensure!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a reply was lost: {counts:?}");
     let after = surroundings(machine)?;
     ensure!(before == after, "before:\n{before}\nafter:\n{after}");
+    ensure!(leftovers(machine)?.is_empty(), "left: {}", leftovers(machine)?);
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn containers_follow_one_another_in_the_order_of_a_label_or_go_side_by_side() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = stage(&lab)?;
+    let scene = stage.open(&lab)?;
+    let machine = &scene.machine;
+    let steps = |name: &str, how: &str| -> Result<Vec<String>> {
+        let containers = format!("\n    order: {{by: label, name: rank}}\n    concurrency: {how}");
+        let draft = Draft { name: name.to_owned(), containers, livepatch: None, ..Draft::fix() };
+        machine.sh(&format!("update apply {}", stage.publish(machine, &draft)?))?;
+        let last = machine.sh("update history --json | tail -n 1")?;
+        let last: Value = serde_json::from_str(&last)?;
+        let id = last["id"].as_str().with_context(|| format!("no id in {last}"))?;
+        let story = machine.sh(&format!("update show --json {id}"))?;
+        let story: Value = serde_json::from_str(&story)?;
+        let steps = story["steps"].as_array().with_context(|| format!("no steps in {story}"))?;
+        Ok(steps.iter().filter_map(|step| step["title"].as_str()).map(str::to_owned).collect())
+    };
+    let position = |steps: &[String], title: &str| {
+        steps.iter().position(|step| step == title).with_context(|| format!("no `{title}` in {steps:?}"))
+    };
+
+    // By name `plain` would be first.
+    let alone = steps("one-at-a-time", "1")?;
+    ensure!(position(&alone, "probe web")? < position(&alone, "pre-dump plain")?, "{alone:?}");
+    machine.sh("update rollback")?;
+    let together = steps("side-by-side", "2")?;
+    for (one, other) in [("web", "plain"), ("plain", "web")] {
+        let (down, up) = (format!("checkpoint {one}"), format!("start {other}"));
+        ensure!(position(&together, &down)? < position(&together, &up)?, "{together:?}");
+    }
+    for id in ["web", "plain"] {
+        let reply = machine.sh(&format!("echo peek | greetc {} 7000", scene.container(id).address()))?;
+        ensure!(reply.contains("version=2"), "{id}: {reply}");
+    }
     ensure!(leftovers(machine)?.is_empty(), "left: {}", leftovers(machine)?);
     ensure!(machine.splats()?.is_empty());
     Ok(())

@@ -198,57 +198,39 @@ struct CompiledUnit {
     command: UnitCommand,
     original: Vec<u8>,
     patched: Vec<u8>,
-    /// CRCs of what the patched version exports.
+    /// CRCs of what the patched version exports; none where no type can have changed.
     crcs: BTreeMap<String, u32>,
 }
 
 /// Compiles every unit twice; originals and patched ones are independent jobs.
-///
-/// The CRCs of what a unit exports take a preprocessor and no compiler: where the text promises exports, they are made
-/// beside the compilers and not after them.
 fn compile(ground: &Ground, detail: Detail, jobs: usize) -> Result<Vec<CompiledUnit>, BuildError> {
     let tasks: Vec<(Version, &UnitCommand)> = ground
         .affected
         .iter()
         .flat_map(|unit| [Version::Patched, Version::Original].map(|version| (version, &unit.command)))
         .collect();
-    let crcs_of = |unit: &UnitCommand| ground.patched().crcs(unit, ground.work());
-    let promising: Vec<&UnitCommand> = ground
-        .affected
-        .iter()
-        .map(|unit| &unit.command)
-        .filter(|unit| ground.patched().mentions(unit, b"EXPORT_"))
-        .collect();
-    let (crcs, objects) = thread::scope(|scope| {
-        let crcs = scope.spawn(|| jobs::map(1, &promising, |unit| Ok((&unit.source, crcs_of(unit)?))));
-        let objects = jobs::map(jobs, &tasks, |(version, unit)| {
-            let source = match version {
-                Version::Original => ground.original(),
-                Version::Patched => ground.patched(),
-            };
-            source.compile(unit, detail, ground.work())
-        });
-        (crcs.join(), objects)
-    });
-    // A unit that does not compile says more by its compiler than by its preprocessor.
-    let mut objects = objects?.into_iter();
-    let crcs: Result<BTreeMap<_, _>, BuildError> = match crcs {
-        Ok(crcs) => crcs.map(|crcs| crcs.into_iter().collect()),
-        Err(panic) => std::panic::resume_unwind(panic),
-    };
-    let mut crcs = crcs?;
+    let mut results = jobs::map(jobs, &tasks, |(version, command)| {
+        let source = match version {
+            Version::Original => {
+                return Ok((ground.original().compile(command, detail, ground.work())?, BTreeMap::new()));
+            }
+            Version::Patched => ground.patched(),
+        };
+        let object = source.compile(command, detail, ground.work())?;
+        let exports = memchr::memmem::find(&object, b"__ksymtab_strings").is_some();
+        let crcs = match detail {
+            Detail::Types if exports => source.crcs(command, ground.work())?,
+            _ => BTreeMap::new(),
+        };
+        Ok::<_, BuildError>((object, crcs))
+    })?
+    .into_iter();
     let mut units = Vec::new();
     for unit in &ground.affected {
-        let (Some(patched), Some(original)) = (objects.next(), objects.next()) else {
+        let (Some((patched, crcs)), Some((original, _))) = (results.next(), results.next()) else {
             unreachable!("there are two tasks for each unit");
         };
-        let command = unit.command.clone();
-        let crcs = match crcs.remove(&command.source) {
-            Some(crcs) => crcs,
-            None if memchr::memmem::find(&patched, b"__ksymtab_strings").is_some() => crcs_of(&command)?,
-            None => BTreeMap::new(),
-        };
-        units.push(CompiledUnit { command, original, patched, crcs });
+        units.push(CompiledUnit { command: unit.command.clone(), original, patched, crcs });
     }
     Ok(units)
 }

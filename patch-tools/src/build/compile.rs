@@ -174,12 +174,6 @@ impl<'a> Source<'a> {
         Ok(content)
     }
 
-    /// Whether the text of a unit's C file has a word.
-    pub(super) fn mentions(self, unit: &UnitCommand, word: &[u8]) -> bool {
-        let text = fs::read(self.root().join(&unit.source)).unwrap_or_default();
-        memchr::memmem::find(&text, word).is_some()
-    }
-
     /// Compiles a unit to assembler text.
     pub(super) fn assembly(self, unit: &UnitCommand) -> Result<Vec<u8>, CompileError> {
         let compiler =

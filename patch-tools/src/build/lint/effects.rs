@@ -47,7 +47,7 @@ impl Effects {
             return;
         }
         let function = text.function(line).map(str::to_owned);
-        self.outside |= function.is_none();
+        self.outside |= !text.is_in_body(line);
         self.touched.extend(function.clone());
         let words = self.words.entry((step.path.to_string(), function)).or_default();
         for word in text.calls(line) {
@@ -55,7 +55,8 @@ impl Effects {
         }
     }
 
-    /// Whether a line changed that is in no function: only then can a type have changed that others know.
+    /// Whether a line changed that is in no function's body: only then can a type, or what a function takes and gives,
+    /// have changed.
     pub(super) fn outside(&self) -> bool {
         self.outside
     }

@@ -85,7 +85,8 @@ pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result
     })
 }
 
-/// What `build` has to know of a patch: a type that others know changes only where a line outside of functions does.
+/// What `build` has to know of a patch: types, and with them the CRCs of exports, only change where a line outside of
+/// the functions' bodies does.
 pub(super) fn detail_needed(ground: &Ground) -> Detail {
     if Effects::of(&ground.applied.steps).outside() { Detail::Types } else { Detail::Code }
 }

@@ -14,6 +14,7 @@ pub(super) struct Text {
 struct Line {
     code: String,
     function: Option<String>,
+    in_body: bool,
 }
 
 impl Text {
@@ -21,13 +22,22 @@ impl Text {
     pub(super) fn read(content: &[u8]) -> Self {
         let blanked = blanked(content);
         let mut functions = Functions::default();
-        let lines = blanked.lines().map(|code| Line { function: functions.of(code), code: code.to_owned() });
+        let lines = blanked.lines().map(|code| {
+            let inside = functions.current.is_some();
+            let function = functions.of(code);
+            Line { in_body: inside && function.is_some(), function, code: code.to_owned() }
+        });
         Self { lines: lines.collect() }
     }
 
     /// The function that a line is in, from 0.
     pub(super) fn function(&self, line: usize) -> Option<&str> {
         self.lines.get(line)?.function.as_deref()
+    }
+
+    /// Whether a line is in the body of a function and nowhere else: what it says matters to no other function.
+    pub(super) fn is_in_body(&self, line: usize) -> bool {
+        self.lines.get(line).is_some_and(|line| line.in_body)
     }
 
     /// The words of a line that are called, functions and macros alike.
@@ -181,7 +191,10 @@ fn named(head: &str) -> Option<String> {
         "__acquire",
         "__alloc_size",
     ];
-    if head.contains('=') {
+    // After the arguments of a function there is no type: `initcall(f)` stands before one without a semicolon.
+    let last = head.rsplit(')').next().filter(|last| !last.contains('(')).unwrap_or_default();
+    let is_type = identifiers(last).any(|(word, _)| matches!(word, "struct" | "union" | "enum" | "typedef"));
+    if head.contains('=') || is_type {
         return None;
     }
     let mut opened = 0usize;
@@ -242,6 +255,15 @@ struct b { int c; };
             functions.join(" "),
             "- - - first first first first first first first first first first - - - - open open open open -"
         );
+    }
+
+    #[test]
+    fn only_the_lines_between_the_braces_of_a_function_are_its_body() {
+        let source = "late_initcall(setup)\nstruct a {\n\tint b;\n};\nint f(int a)\n{\n#define X 1\n\tx();\n}\nint y;\n\
+            static inline int g(void) { return 0; }\nenum e {\n\tE1,\n};\nint table[] = {\n\t1,\n};\n";
+        let text = Text::read(source.as_bytes());
+        let body: Vec<usize> = (0..source.lines().count()).filter(|line| text.is_in_body(*line)).collect();
+        assert_eq!(body, [7, 8]);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Product {
         for (from, below) in files_under(&dist)? {
             guest.push(&from, &format!("/{below}"))?;
         }
-        guest.sh("set -e; install -d -m 0700 /var/lib/update; systemctl daemon-reload
+        guest.sh("set -e; systemctl daemon-reload
             for preset in /usr/lib/systemd/system-preset/*-update.preset; do
                 sed -n 's/^enable //p' $preset | xargs systemctl --quiet enable --now
             done; sync")?;

@@ -119,3 +119,7 @@ impl Global {
         Engine::open(self.settings()?).map_err(failures::engine)
     }
 }
+
+#[cfg(test)]
+#[path = "units_tests.rs"]
+mod tests;

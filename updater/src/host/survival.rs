@@ -1,7 +1,9 @@
-//! Asks systemd to look, a while after a livepatch was loaded, whether the host still lives.
+//! Asks systemd to look, a while after a livepatch was loaded, whether the host still lives, and to tell us
+//! when it shuts down in order.
 //!
 //! The look itself is `update resume --survived`; the units are `update-survived.timer` and
-//! `.service`. A host without systemd is told apart, so that the caller can say who has to run the
+//! `.service`. The shutdown is told by the stop of `update-guard.service`: without it every orderly reboot
+//! would look like a crash, so it is started here too, in case nobody has enabled it. A host without systemd is told apart, so that the caller can say who has to run the
 //! command then; nothing is scheduled in silence.
 
 use std::path::Path;
@@ -9,6 +11,7 @@ use std::path::Path;
 use crate::runtime::command::{CommandError, Invocation};
 
 const TIMER: &str = "update-survived.timer";
+const GUARD: &str = "update-guard.service";
 
 /// The directory whose presence says that systemd is the running init (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
@@ -22,12 +25,12 @@ pub enum Scheduled {
     ByNobody,
 }
 
-/// Starts the timer; one that runs already goes on.
+/// Starts the timer and the guard; what runs already goes on.
 ///
 /// # Errors
-/// [`CommandError`] if systemd has no such unit or does not answer.
+/// [`CommandError`] if systemd lacks one of the units or does not answer.
 pub fn schedule() -> Result<Scheduled, CommandError> {
-    control("start")
+    control("start", &[TIMER, GUARD])
 }
 
 /// Stops the timer: no livepatch is on trial any more.
@@ -35,15 +38,15 @@ pub fn schedule() -> Result<Scheduled, CommandError> {
 /// # Errors
 /// Those of [`schedule`].
 pub fn cancel() -> Result<Scheduled, CommandError> {
-    control("stop")
+    control("stop", &[TIMER])
 }
 
-fn control(verb: &str) -> Result<Scheduled, CommandError> {
+fn control(verb: &str, units: &[&str]) -> Result<Scheduled, CommandError> {
     if !Path::new(BOOTED).is_dir() {
         return Ok(Scheduled::ByNobody);
     }
     // Without waiting: at boot and from the timer's own service the job queue may hold what we are
     // part of.
-    Invocation::new("systemctl").args(["--no-block", verb, TIMER]).output()?;
+    Invocation::new("systemctl").args(["--no-block", verb]).args(units).output()?;
     Ok(Scheduled::BySystemd)
 }

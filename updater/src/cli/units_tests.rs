@@ -1,0 +1,63 @@
+//! The systemd units under `dist/` against this command line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn dist(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/usr/lib/systemd").join(below)
+}
+
+fn unit(name: &str) -> String {
+    fs::read_to_string(dist("system").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The values of one setting.
+fn settings<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+        .collect()
+}
+
+#[test]
+fn every_unit_calls_the_program_as_it_wants_to_be_called() {
+    let mut calls = 0;
+    for entry in fs::read_dir(dist("system")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let text = unit(&name);
+        for line in settings(&text, "ExecStart").into_iter().chain(settings(&text, "ExecStop")) {
+            if let Some(arguments) = line.strip_prefix("/usr/bin/update ") {
+                let words = std::iter::once("update").chain(arguments.split(' '));
+                Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{name}: {error}"));
+                calls += 1;
+            }
+        }
+    }
+    assert!(calls >= 3, "only {calls}");
+}
+
+#[test]
+fn every_unit_of_the_preset_is_there_and_can_be_enabled() {
+    let preset = fs::read_to_string(dist("system-preset/50-update.preset")).unwrap();
+    let units: Vec<&str> = preset.lines().filter_map(|line| line.strip_prefix("enable ")).collect();
+    assert!(units.contains(&"update-guard.service") && units.contains(&"update-resume.service"));
+    for name in units {
+        assert_eq!(settings(&unit(name), "WantedBy").len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn the_guard_is_active_before_the_first_livepatch_so_that_the_first_orderly_reboot_is_no_crash() {
+    // A unit that its condition kept from starting is not stopped at shutdown, and `--stopping` not said.
+    // The store is made by the first command, perhaps long after the boot, and may be elsewhere.
+    for name in ["update-guard.service", "update-resume.service"] {
+        let text = unit(name);
+        let conditions: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("Condition") || line.starts_with("Assert")).collect();
+        assert_eq!(conditions, <[&str; 0]>::default(), "{name}");
+    }
+    assert_eq!(settings(&unit("update-guard.service"), "ExecStop"), ["/usr/bin/update resume --stopping"]);
+}

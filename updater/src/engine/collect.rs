@@ -1,7 +1,8 @@
 //! Remove what nobody needs any more: old checkpoints, payloads, layers and trial directories.
 //!
 //! Only things that this program made, only of transactions that have ended, and never anything that the
-//! baseline or an unfinished transaction names. A failure to remove is not a failure of the operation that
+//! baseline or an unfinished transaction names, nor a livepatch that a rollback would load again: that one is
+//! needed for as long as what replaced it is in force, however long ago that was. A failure to remove is not a failure of the operation that
 //! was carried out; it is logged and tried again next time.
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::rollback::in_force;
 use super::{Engine, EngineError};
 use crate::baseline::Baseline;
 use crate::plan::{Action, Undo};
@@ -34,6 +36,7 @@ impl Engine {
         drop(journal);
         let mut needed = Needed::default();
         needed.payloads.extend(baseline.livepatches.iter().map(|livepatch| livepatch.payload.to_string()));
+        needed.replaced(&in_force(&all).collect::<Vec<_>>());
         baseline.rootfs.iter().for_each(|rootfs| needed.topology(&rootfs.topology));
         for stored in &all {
             if stored.outcome().is_none() || !self.is_over(stored) {
@@ -102,6 +105,24 @@ impl Needed {
     fn topology(&mut self, topology: &Topology) {
         if let Topology::Overlay(overlay) = topology {
             self.directories.extend(overlay.lower.iter().chain(&overlay.upper).chain(&overlay.work).cloned());
+        }
+    }
+
+    /// What rollbacks of these would load again, one after the other, beginning with what is needed so far.
+    fn replaced(&mut self, in_force: &[&Stored]) {
+        loop {
+            let known = self.payloads.len();
+            for step in in_force.iter().flat_map(|stored| &stored.progress.plan().steps) {
+                if let (Action::LoadLivepatch { payload, .. }, Undo::UnloadLivepatch { reload, .. }) =
+                    (&step.action, &step.undo)
+                    && self.payloads.contains(&payload.to_string())
+                {
+                    self.payloads.extend(reload.iter().map(|old| old.payload.to_string()));
+                }
+            }
+            if self.payloads.len() == known {
+                return;
+            }
         }
     }
 

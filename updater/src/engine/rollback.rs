@@ -3,11 +3,28 @@
 use super::{Adapters, Driven, Engine, EngineError, Listeners};
 use crate::baseline::Baseline;
 use crate::machine::dossier::Dossier;
-use crate::plan::facts::{AffectedBy, ContainerFacts};
+use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
+use crate::plan::planner::Refusal;
 use crate::plan::reverse::{self, Memory, ReverseFacts};
-use crate::plan::{Feels, LoadedPayload, Plan};
+use crate::plan::{Action, Feels, LoadedPayload, Plan, Undo};
 use crate::transaction::journal::{Origin, Stored, TransactionId};
 use crate::transaction::state::Outcome;
+
+/// The applies that are committed and not rolled back, oldest first.
+pub(super) fn in_force(all: &[Stored]) -> impl Iterator<Item = &Stored> {
+    all.iter().filter(|stored| {
+        matches!(stored.origin, Origin::Apply { .. })
+            && stored.outcome() == Some(Outcome::Committed)
+            && !is_undone(all, &stored.id)
+    })
+}
+
+fn is_undone(all: &[Stored], id: &TransactionId) -> bool {
+    all.iter().any(|other| {
+        matches!(&other.origin, Origin::Rollback { of, .. } if of == id)
+            && other.outcome() == Some(Outcome::Committed)
+    })
+}
 
 /// What containers get back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +43,6 @@ impl Engine {
     pub fn rollback_target(&self, wanted: Option<&str>) -> Result<Stored, EngineError> {
         let journal = self.journal();
         let all = journal.all()?;
-        let undone = |id: &TransactionId| {
-            all.iter().any(|other| {
-                matches!(&other.origin, Origin::Rollback { of, .. } if of == id)
-                    && other.outcome() == Some(Outcome::Committed)
-            })
-        };
         if let Some(wanted) = wanted {
             let stored = journal.transaction(wanted)?;
             let refuse =
@@ -42,15 +53,13 @@ impl Engine {
                 }
                 (_, None) => refuse("it is unfinished; `update resume` ends it"),
                 (_, Some(Outcome::RolledBack)) => refuse("it ended rolled back already"),
-                (_, Some(Outcome::Committed)) if undone(&stored.id) => refuse("it was rolled back later"),
+                (_, Some(Outcome::Committed)) if is_undone(&all, &stored.id) => {
+                    refuse("it was rolled back later")
+                }
                 (_, Some(Outcome::Committed)) => Ok(stored),
             };
         }
-        let last = all.iter().rev().find(|stored| {
-            matches!(stored.origin, Origin::Apply { .. })
-                && stored.outcome() == Some(Outcome::Committed)
-                && !undone(&stored.id)
-        });
+        let last = in_force(&all).last();
         last.cloned().ok_or_else(|| {
             EngineError::NothingToRollBack("no committed transaction of this host is in force".to_owned())
         })
@@ -59,7 +68,8 @@ impl Engine {
     /// Plan the undo of a committed transaction.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] if a container cannot be put back; why the host cannot be surveyed.
+    /// [`EngineError::Refused`] if a container cannot be put back or a livepatch that has to be loaded again is
+    /// not in the store; why the host cannot be surveyed.
     pub fn plan_rollback(&self, of: &Stored, back: Back) -> Result<Plan, EngineError> {
         self.plan_rollback_with(&self.look()?, of, back, &self.new_id())
     }
@@ -112,7 +122,36 @@ impl Engine {
             memory,
             settings: &settings,
         };
-        Ok(reverse::plan(&facts, id.as_str())?)
+        let plan = reverse::plan(&facts, id.as_str())?;
+        self.expect_payloads(&plan)?;
+        Ok(plan)
+    }
+
+    /// What the plan, or its way back, loads is in the store: found out before a container is touched.
+    fn expect_payloads(&self, plan: &Plan) -> Result<(), Refusal> {
+        let mut unmet = Vec::new();
+        for step in &plan.steps {
+            let loads = match (&step.action, &step.undo) {
+                (Action::LoadLivepatch { module, payload, .. }, _) => Some((module, payload)),
+                (_, Undo::ReloadLivepatch { patch, .. }) => Some((&patch.module, &patch.payload)),
+                _ => None,
+            };
+            let Some((module, payload)) = loads else { continue };
+            if let Err(error) = self.payloads.open(payload) {
+                let causes =
+                    std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+                let causes: Vec<String> = causes.map(ToString::to_string).collect();
+                unmet.push(Unmet {
+                    subject: format!("livepatch {module}"),
+                    expected: "its module in the store, to be loaded again".to_owned(),
+                    found: format!(
+                        "{} (`update plan` with the manifest that brought it puts it back)",
+                        causes.join(": ")
+                    ),
+                });
+            }
+        }
+        if unmet.is_empty() { Ok(()) } else { Err(Refusal { unmet }) }
     }
 
     /// Undo a committed transaction.

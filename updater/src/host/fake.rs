@@ -100,6 +100,8 @@ struct Transition {
 #[derive(Debug, Default)]
 struct State {
     now: Duration,
+    /// How far the wall clock was put forward.
+    stepped: Duration,
     boot: u32,
     requests: u64,
     stop_before: Option<u64>,
@@ -231,6 +233,11 @@ impl FakeMachine {
         let mut state = self.lock();
         state.dead = None;
         state.stop_before = None;
+    }
+
+    /// Somebody puts the wall clock forward.
+    pub(crate) fn step_wall_clock(&self, by: Duration) {
+        self.lock().stepped += by;
     }
 
     /// Requests made so far: the points where [`Self::stop_before`] can strike.
@@ -511,7 +518,8 @@ impl Clock for FakeMachine {
 
     fn now(&self) -> Timestamp {
         // 2026-11-20T08:00:00Z and on.
-        Timestamp::from_second(1_795_161_600).unwrap() + self.lock().now
+        let state = self.lock();
+        Timestamp::from_second(1_795_161_600).unwrap() + state.now + state.stepped
     }
 
     fn sleep(&self, duration: Duration) {

@@ -14,7 +14,8 @@ use super::super::*;
 use crate::engine::apply::Applied;
 use crate::engine::host::{Connected, Host};
 use crate::engine::resume::Resumed;
-use crate::host::fake::{FakeMachine, FakeModule};
+use crate::engine::rollback::Back;
+use crate::host::fake::{FakeMachine, FakeModule, Replace};
 use crate::host::survival::Scheduled;
 use crate::host::{Clock as _, Interrupt};
 use crate::plan::Plan;
@@ -193,6 +194,26 @@ impl Bench {
         }
     }
 
+    /// Applies a livepatch of that name which replaces every other.
+    pub(crate) fn apply_replacing(&self, name: &str, version: u32) -> Driven {
+        let replaces = FakeModule { replace: Replace::All, ..FakeModule::default() };
+        self.machine.teach(name, replaces);
+        self.write("one-function.ko", &replacing_module(name));
+        let text = livepatch_only(MANIFEST)
+            .replace("module: one_function", &format!("module: {name}\n    replace: all"))
+            .replace("version: 3", &format!("version: {version}"));
+        self.apply(&text).unwrap()
+    }
+
+    pub(crate) fn rollback(&self) -> Result<Driven, EngineError> {
+        self.rollback_until(&Undisturbed)
+    }
+
+    pub(crate) fn rollback_until(&self, seen: &dyn Boundaries) -> Result<Driven, EngineError> {
+        let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
+        self.engine().rollback(None, Back::Files, &listeners, &|_, _| {})
+    }
+
     pub(crate) fn resume(&self) -> Resumed {
         self.resume_until(&Undisturbed).unwrap()
     }
@@ -225,25 +246,42 @@ fn memory_directory() -> tempfile::TempDir {
 /// A fixture of patch-tools, compiled once.
 pub(crate) fn module(name: &str) -> Vec<u8> {
     static COMPILED: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
-    COMPILED.lock().unwrap().entry(name.to_owned()).or_insert_with(|| compile(name)).clone()
+    COMPILED.lock().unwrap().entry(name.to_owned()).or_insert_with(|| compile(&source(name))).clone()
+}
+
+/// The fixture `one-function` as another livepatch, which replaces every other.
+pub(crate) fn replacing_module(name: &str) -> Vec<u8> {
+    let text = source("one-function")
+        .replace("one_function", name)
+        .replace(".objs = objs", ".objs = objs, .replace = 1");
+    compile(&text)
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../patch-tools/tests/modules")
+}
+
+fn source(name: &str) -> String {
+    fs::read_to_string(sources().join(name).join("module.c")).unwrap()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a compiler is run")]
-fn compile(name: &str) -> Vec<u8> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../patch-tools/tests/modules");
+fn compile(text: &str) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("module.c");
+    fs::write(&file, text).unwrap();
     let object = directory.path().join("module.o");
     let compiled = Command::new("gcc")
         .args(["-c", "-O2", "-g0", "-ffreestanding", "-fno-pic", "-fno-pie", "-mcmodel=kernel"])
         .args(["-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables"])
         .arg("-I")
-        .arg(&sources)
+        .arg(sources())
         .arg("-o")
         .arg(&object)
-        .arg(sources.join(name).join("module.c"))
+        .arg(&file)
         .status()
         .expect("gcc is needed to compile the fixtures");
-    assert!(compiled.success(), "{name}");
+    assert!(compiled.success(), "{text}");
     fs::read(object).unwrap()
 }
 

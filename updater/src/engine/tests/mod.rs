@@ -6,6 +6,7 @@ pub(crate) mod bench;
 mod boots;
 mod crashes;
 mod refusals;
+mod replacing;
 
 use bench::{Bench, MANIFEST, Signal, livepatch_only};
 
@@ -73,8 +74,7 @@ fn a_fix_that_fails_its_probe_gives_the_container_its_memory_and_connections_bac
 fn a_rollback_of_a_committed_transaction_puts_the_old_files_and_kernel_back() {
     let bench = Bench::new();
     bench.apply(MANIFEST).unwrap();
-    let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: &bench::Undisturbed };
-    let driven = bench.engine().rollback(None, rollback::Back::Files, &listeners, &|_, _| {}).unwrap();
+    let driven = bench.rollback().unwrap();
     assert_eq!(driven.reached, Reached::Ended(Outcome::Committed));
     assert_eq!(bench.machine.modules(), <[String; 0]>::default());
     let process = bench.containers.process("web").unwrap();

@@ -78,6 +78,16 @@ pub struct Stride(pub usize);
 struct Cut {
     boundary: String,
     disk: PathBuf,
+    memory: Memory,
+}
+
+/// Where the memory of the container is when the power goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    /// In a process, which the power cut ends, or ended that of an earlier boot.
+    Running,
+    /// In a finished checkpoint alone, which must be restored unless the transaction is committed.
+    Checkpointed,
 }
 
 /// Cuts the power of a transaction and judges each host that comes up; returns the number of cuts.
@@ -98,7 +108,7 @@ pub fn run(lab: &Lab, stage: &Stage, direction: Direction, Stride(stride): Strid
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(cut) = next() {
-                    let verdict = judge(lab, &cut.disk, direction);
+                    let verdict = judge(lab, &cut, direction);
                     let words =
                         verdict.as_ref().map_or_else(|error| format!("WRONG: {error:#}"), String::clone);
                     println!("{direction:?} {}: {words}", cut.boundary);
@@ -138,40 +148,85 @@ fn collect(machine: &mut Machine, command: &str, dir: &Path, stride: usize) -> R
     machine.sh("sync")?;
     let run = Stepped::start(machine, command)?;
     let mut cuts = Vec::new();
-    let mut seen = 0;
-    while let Place::Boundary(boundary) = run.wait(machine)? {
-        if is_a_state_of_its_own(&boundary)? {
+    let (mut seen, mut checkpoint) = (0, Checkpoint::default());
+    while let Place::Boundary(line) = run.wait(machine)? {
+        let boundary = Boundary::parse(&line)?;
+        checkpoint.hear(&boundary);
+        if boundary.is_a_state_of_its_own() {
             if seen % stride == 0 {
                 let disk = dir.join(format!("{seen}.qcow2"));
                 machine.disk_as_if_killed(&disk)?;
-                cuts.push(Cut { boundary, disk });
+                cuts.push(Cut { boundary: line, disk, memory: checkpoint.memory });
             }
             seen += 1;
         }
         run.go_on(machine)?;
     }
+    ensure!(checkpoint.step.is_some(), "`{command}` made no checkpoint:\n{}", run.said(machine)?);
     ensure!(seen > 0, "`{command}` met no boundary:\n{}", run.said(machine)?);
     Ok(cuts)
 }
 
-/// Between a record and the next intent nothing changes, neither on the host nor in the journal.
-fn is_a_state_of_its_own(line: &str) -> Result<bool> {
-    let mut words = line.splitn(4, ' ');
-    let (Some("cut"), Some(_), Some(moment), Some(event)) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Err(anyhow!("`{line}` does not announce a boundary"));
-    };
-    let event: Value = serde_json::from_str(event).with_context(|| format!("the event of `{line}`"))?;
-    let outcome = ["done", "failed", "undone", "undo-failed"].iter().any(|name| event["event"] == **name);
-    Ok(moment == "after" || outcome)
+/// A boundary as `update` announces it.
+struct Boundary {
+    moment: String,
+    event: Value,
+}
+
+impl Boundary {
+    fn parse(line: &str) -> Result<Self> {
+        let mut words = line.splitn(4, ' ');
+        let (Some("cut"), Some(_), Some(moment), Some(event)) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(anyhow!("`{line}` does not announce a boundary"));
+        };
+        let event = serde_json::from_str(event).with_context(|| format!("the event of `{line}`"))?;
+        Ok(Self { moment: moment.to_owned(), event })
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.event["event"] == *name
+    }
+
+    /// Between a record and the next intent nothing changes, neither on the host nor in the journal.
+    fn is_a_state_of_its_own(&self) -> bool {
+        self.moment == "after" || ["done", "failed", "undone", "undo-failed"].iter().any(|name| self.is(name))
+    }
+}
+
+/// Follows the step that makes the checkpoint.
+#[derive(Debug)]
+struct Checkpoint {
+    step: Option<Value>,
+    memory: Memory,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { step: None, memory: Memory::Running }
+    }
+}
+
+impl Checkpoint {
+    fn hear(&mut self, boundary: &Boundary) {
+        let step = &boundary.event["step"];
+        if boundary.is("done") && boundary.event["receipt"]["pages_written"].is_number() {
+            (self.step, self.memory) = (Some(step.clone()), Memory::Checkpointed);
+        } else if boundary.is("undone") && self.step.as_ref() == Some(step) {
+            self.memory = Memory::Running;
+        }
+    }
 }
 
 /// Boots the disk and says what came up.
-fn judge(lab: &Lab, disk: &Path, direction: Direction) -> Result<String> {
-    let machine = lab.boot_disk(disk, &scene::spec())?;
+fn judge(lab: &Lab, cut: &Cut, direction: Direction) -> Result<String> {
+    let machine = lab.boot_disk(&cut.disk, &scene::spec())?;
     let resumed = machine.command(["update", "resume", "--json"]).output()?;
     ensure!(resumed.status == 0, "update resume: {}{}", resumed.text(), resumed.complaint());
+    // A second resume could hide what the one at boot left to an operator.
+    let at_boot = machine.sh("systemctl show -p Result --value update-resume.service")?;
+    ensure!(at_boot.trim() == "success", "update-resume.service ended as {at_boot}");
     let status = machine.command(["update", "status", "--json"]).output()?;
     ensure!(status.status == 0, "update status: {}{}", status.text(), status.complaint());
     let status: Value = serde_json::from_slice(&status.stdout).context("the status")?;
@@ -191,6 +246,12 @@ fn judge(lab: &Lab, disk: &Path, direction: Direction) -> Result<String> {
     let state = State { livepatch, version };
     let [old, new] = direction.ends();
     ensure!(state == old || state == new, "neither old nor new: {state}");
+    // What a container did after the checkpoint is lost with the power; the checkpoint is not.
+    let not_committed = direction == Direction::Backward || state == old;
+    ensure!(
+        count > 0 || !not_committed || cut.memory == Memory::Running,
+        "the container's memory was in its checkpoint, and it was started anew: {reply}"
+    );
     let log = machine.sh("cat /srv/web/rootfs/var/lib/greetd/log; echo .")?;
     ensure!(log.starts_with(LOG), "the container's file lost lines: {log:?}");
     ensure!(machine.sh("runc list -q | sort | xargs")? == "other web", "a container is missing");

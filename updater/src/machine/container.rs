@@ -2,10 +2,9 @@
 //!
 //! The order of a restart is: pre-dump, prepare the hold, checkpoint (which ends the processes silently, then
 //! holds their connections), switch the root file system, start. The undos run the other way round, so the old
-//! files are back and proven before the restore, and the packets flow again only after it.
+//! files are back and proven before the restore (`restore`), and the packets flow again only after it.
 //!
-//! After a reboot there is nothing left to stop, to switch or to hold. A container that existed only as a
-//! checkpoint is restored; any other belongs to whoever starts it at boot.
+//! After a reboot there is nothing left to stop, to switch or to hold.
 
 use std::time::Duration;
 
@@ -16,15 +15,12 @@ use super::Machine;
 use super::dossier::{After, Before, Dossier};
 use super::livepatch::micros;
 use crate::plan::PlannedContainer;
-use crate::runtime::{
-    CheckpointDir, Container, ContainerId, ContainerStatus, DumpBase, FileRecord, FreshUpper, HoldName,
-    NetworkPlace, Topology,
-};
+use crate::runtime::{Container, ContainerId, ContainerStatus, DumpBase, FreshUpper, HoldName, Topology};
 use crate::transaction::driver::{Place, Since, StepError};
 use crate::transaction::journal::TransactionId;
 
 /// Names a failure by what was being done to which container.
-fn doing<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+pub(super) fn doing<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     what: &'static str,
     id: &ContainerId,
 ) -> impl FnOnce(E) -> StepError {
@@ -73,17 +69,6 @@ impl Machine<'_> {
         self.runtime.pre_dump(id, dossier.images()).map_err(doing("pre-dump", id))?;
         dossier.sync().map_err(doing("keep the pre-dump of", id))?;
         Ok(json!({ "took_us": micros(self.clock.elapsed() - begun) }))
-    }
-
-    pub(super) fn discard_images(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
-        // After a reboot the images of a checkpoint that was not restored are all that is left of the memory.
-        let lost = self.runtime.inspect(id).map_err(doing("look at", id))?.is_none();
-        let dossier = self.dossier(at, id);
-        if lost && dossier.after().map_err(doing("read the checkpoint of", id))?.is_some() {
-            return Ok(json!({ "note": "the checkpoint is kept" }));
-        }
-        dossier.discard().map_err(doing("remove the images of", id))?;
-        Ok(Value::Null)
     }
 
     pub(super) fn prepare_hold(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
@@ -158,95 +143,6 @@ impl Machine<'_> {
         Ok(after)
     }
 
-    /// Bring a container back with memory, files and connections, wherever the transaction was stopped.
-    pub(super) fn restore_checkpoint(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
-        let planned = planned(at, id)?;
-        let dossier = self.dossier(at, id);
-        let network = &planned.container.network;
-        let after = dossier.after().map_err(doing("read the checkpoint of", id))?;
-        let connections = after.as_ref().map(|after| after.connections.clone()).unwrap_or_default();
-
-        if let Some(running) = self.running(id)? {
-            // The dump failed or never began, or this undo was cut after its restore.
-            self.hold
-                .clear_checkpoint_lock(network, &connections)
-                .map_err(doing("remove CRIU's network lock of", id))?;
-            self.reapply_limits(&dossier, &running)?;
-            return Ok(json!({ "note": "it runs" }));
-        }
-        if at.since == Since::Rebooted {
-            if after.is_none() {
-                return Ok(
-                    json!({ "note": "the reboot ended it before it was checkpointed; whoever starts it at boot does so" }),
-                );
-            }
-            if let NetworkPlace::Path(path) = network
-                && !path.exists()
-            {
-                return Ok(json!({
-                    "note": format!("its network namespace {} is gone; its checkpoint is kept in {}", path.display(), dossier.images().root().display()),
-                }));
-            }
-            self.mounts
-                .switch(&planned.container.rootfs, &planned.topology)
-                .map_err(doing("mount the old files of", id))?;
-        }
-        let connections = match &after {
-            Some(after) => {
-                self.prove_files(planned, dossier.images(), &after.files)?;
-                connections
-            }
-            None if dossier.before().map_err(doing("read the checkpoint of", id))?.is_none() => {
-                return Ok(json!({ "note": "it did not run when its checkpoint was due" }));
-            }
-            // The dump ended, and the program or the disk before it was written down what it holds. Nothing
-            // has touched the files since.
-            None => {
-                self.runtime
-                    .content(id, dossier.images())
-                    .map_err(doing("read the unfinished checkpoint of", id))?
-                    .connections
-            }
-        };
-        let begun = self.clock.elapsed();
-        match self.runtime.restore(&planned.container, dossier.images()) {
-            Ok(restored) => {
-                self.hold
-                    .clear_checkpoint_lock(network, &connections)
-                    .map_err(doing("remove CRIU's network lock of", id))?;
-                let running =
-                    self.running(id)?.ok_or_else(|| doing("find the restored", id)("it is not running"))?;
-                self.reapply_limits(&dossier, &running)?;
-                Ok(json!({
-                    "took_us": micros(self.clock.elapsed() - begun),
-                    "processes": restored.processes,
-                    "connections": connections.len(),
-                }))
-            }
-            Err(error) => self.start_instead(planned, &dossier, error),
-        }
-    }
-
-    /// The checkpoint does not come back: start the container on its old files rather than leave it down, and
-    /// say that its memory is lost. Whether that is good enough, only an operator can tell.
-    fn start_instead(
-        &self,
-        planned: &PlannedContainer,
-        dossier: &Dossier,
-        original: crate::runtime::RuntimeError,
-    ) -> Result<Value, StepError> {
-        let id = &planned.container.id;
-        let kept = dossier.images().root().display().to_string();
-        match self.runtime.start(&planned.container) {
-            Ok(_) => Err(StepError::doing(format!(
-                "restore container {id} (it was started afresh on its old files instead; its memory is in {kept})"
-            ))(original)),
-            Err(second) => Err(StepError::doing(format!(
-                "restore container {id} (starting it afresh failed too: {second}; its memory is in {kept})"
-            ))(original)),
-        }
-    }
-
     pub(super) fn stop(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
         let container = self.expect_unchanged(planned(at, id)?)?;
         let limits = self.limits.record(&container).map_err(doing("record the limits of", id))?;
@@ -296,12 +192,15 @@ impl Machine<'_> {
             // Mounts are gone. The restore, if there is one, mounts the old files itself.
             return Ok(json!({ "note": "the reboot unmounted it" }));
         }
+        let planned = planned(at, id)?;
+        let rootfs = &planned.container.rootfs;
+        let put_back = || doing("put back the root file system of", id);
+        // `to` has a work directory of its own, so a switch that failed before it began is told by the old one.
+        if self.mounts.current(rootfs).map_err(put_back())? == planned.topology {
+            return Ok(json!({ "note": "it was not switched" }));
+        }
         self.expect_down(id)?;
-        let rootfs = &planned(at, id)?.container.rootfs;
-        self.mounts
-            .switch(rootfs, to)
-            .map(|_| Value::Null)
-            .map_err(doing("put back the root file system of", id))
+        self.mounts.switch(rootfs, to).map(|_| Value::Null).map_err(put_back())
     }
 
     pub(super) fn start(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
@@ -323,34 +222,6 @@ impl Machine<'_> {
         Ok(Value::Null)
     }
 
-    pub(super) fn restore_retained(
-        &self,
-        at: &Place<'_>,
-        id: &ContainerId,
-        of: &str,
-    ) -> Result<Value, StepError> {
-        let planned = planned(at, id)?;
-        self.expect_down(id)?;
-        let dossier = Dossier::named(&self.store, of, id);
-        let after =
-            dossier.after().map_err(doing("read the retained checkpoint of", id))?.ok_or_else(|| {
-                doing("find the retained checkpoint of", id)(format!(
-                    "none in {}",
-                    dossier.images().root().display()
-                ))
-            })?;
-        self.prove_files(planned, dossier.images(), &after.files)?;
-        self.runtime
-            .restore(&planned.container, dossier.images())
-            .map_err(doing("restore the retained checkpoint of", id))?;
-        self.hold
-            .clear_checkpoint_lock(&planned.container.network, &after.connections)
-            .map_err(doing("remove CRIU's network lock of", id))?;
-        let running = self.running(id)?.ok_or_else(|| doing("find the restored", id)("it is not running"))?;
-        self.reapply_limits(&dossier, &running)?;
-        Ok(Value::Null)
-    }
-
     pub(super) fn release_connections(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
         let network = &planned(at, id)?.container.network;
         let after = self.dossier(at, id).after().map_err(doing("read the checkpoint of", id))?;
@@ -366,11 +237,11 @@ impl Machine<'_> {
         Ok(json!({ "reset": farewell.told.len(), "silent": farewell.silent }))
     }
 
-    fn dossier(&self, at: &Place<'_>, id: &ContainerId) -> Dossier {
+    pub(super) fn dossier(&self, at: &Place<'_>, id: &ContainerId) -> Dossier {
         Dossier::new(&self.store, at.id, id)
     }
 
-    fn running(&self, id: &ContainerId) -> Result<Option<Container>, StepError> {
+    pub(super) fn running(&self, id: &ContainerId) -> Result<Option<Container>, StepError> {
         let found = self.runtime.inspect(id).map_err(doing("look at", id))?;
         Ok(found.filter(|container| {
             matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
@@ -390,7 +261,7 @@ impl Machine<'_> {
         }
     }
 
-    fn expect_down(&self, id: &ContainerId) -> Result<(), StepError> {
+    pub(super) fn expect_down(&self, id: &ContainerId) -> Result<(), StepError> {
         match self.running(id)? {
             None => Ok(()),
             Some(now) => Err(doing("change the files of", id)(format!(
@@ -400,38 +271,7 @@ impl Machine<'_> {
         }
     }
 
-    fn prove_files(
-        &self,
-        planned: &PlannedContainer,
-        images: &CheckpointDir,
-        expected: &[FileRecord],
-    ) -> Result<(), StepError> {
-        let id = &planned.container.id;
-        let content = self.runtime.content(id, images).map_err(doing("read the checkpoint of", id))?;
-        let found = self
-            .mounts
-            .file_records(&planned.container.rootfs, &content.files)
-            .map_err(doing("prove the old files of", id))?;
-        let changed: Vec<String> = expected
-            .iter()
-            .filter(|record| !found.contains(record))
-            .map(|record| {
-                let digest = |record: Option<&FileRecord>| {
-                    record
-                        .and_then(|record| record.sha256)
-                        .map_or_else(|| "no file".to_owned(), |sha256| sha256.to_string())
-                };
-                let now = found.iter().find(|now| now.path == record.path);
-                format!("{}: expected {}, found {}", record.path, digest(Some(record)), digest(now))
-            })
-            .collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        Err(doing("prove the old files of", id)(changed.join("; ")))
-    }
-
-    fn reapply_limits(&self, dossier: &Dossier, running: &Container) -> Result<(), StepError> {
+    pub(super) fn reapply_limits(&self, dossier: &Dossier, running: &Container) -> Result<(), StepError> {
         let id = &running.id;
         let Some(before) = dossier.before().map_err(doing("read the limits of", id))? else { return Ok(()) };
         let differing =
@@ -447,7 +287,7 @@ impl Machine<'_> {
     }
 }
 
-fn planned<'a>(at: &Place<'a>, id: &ContainerId) -> Result<&'a PlannedContainer, StepError> {
+pub(super) fn planned<'a>(at: &Place<'a>, id: &ContainerId) -> Result<&'a PlannedContainer, StepError> {
     at.plan.container(id).ok_or_else(|| doing("find in the plan", id)("the plan does not describe it"))
 }
 

@@ -1,7 +1,7 @@
 //! What stands beside a checkpoint: the container as it was, written before and after the dump.
 //!
-//! `before.json` and `after.json` in the checkpoint's directory, synced. The undo reads these and not the
-//! step's receipt, so that it works when the power fails between the dump and the journal.
+//! `before.json`, `after.json` and `return.json` in the checkpoint's directory, synced. The undo reads these and
+//! not the step's receipt, so that it works when the power fails between the dump and the journal.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::host::boot::BootId;
 use crate::runtime::{
     CgroupRecord, CheckpointDir, CheckpointStats, Connection, Container, ContainerId, FileRecord,
 };
 use crate::transaction::journal::TransactionId;
+
+const RETURN: &str = "return.json";
 
 /// The container just before it was taken down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,27 @@ pub struct After {
     pub connections: Vec<Connection>,
     /// Digests of the files in its root file system that its processes have open or mapped.
     pub files: Vec<FileRecord>,
+}
+
+/// How the container came back, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Return {
+    /// The boot in which it did.
+    pub boot_id: BootId,
+    /// By which way.
+    pub way: Way,
+}
+
+/// A way for a container to come back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// The runtime is about to be asked to restore it.
+    Restoring,
+    /// It runs with the memory of its checkpoint.
+    Restored,
+    /// It was started without that memory, which is in the checkpoint alone. An operator was told.
+    StartedAnew,
 }
 
 /// Why a dossier cannot be read or written.
@@ -93,6 +117,25 @@ impl Dossier {
     /// [`DossierError::Io`].
     pub fn write_after(&self, after: &After) -> Result<(), DossierError> {
         self.write("after.json", after)
+    }
+
+    /// Write how the container comes back. Where that cannot be written nothing is known of it afterwards.
+    ///
+    /// # Errors
+    /// [`DossierError::Io`].
+    pub fn write_return(&self, back: &Return) -> Result<(), DossierError> {
+        self.write(RETURN, back).inspect_err(|_| {
+            // An older word would be a wrong one. Removing works on a full disk, too.
+            let _ = fs::remove_file(self.dir.root().join(RETURN));
+        })
+    }
+
+    /// How the container came back; `None` if it did not.
+    ///
+    /// # Errors
+    /// [`DossierError`].
+    pub fn come_back(&self) -> Result<Option<Return>, DossierError> {
+        self.read(RETURN)
     }
 
     /// What was known before the dump; `None` if it was never written.

@@ -1,7 +1,8 @@
 //! The hands of a transaction: each step's action and undo, in terms of the host and runtime traits.
 //!
 //! - [`livepatch`]: load, wait, remove
-//! - [`container`]: pre-dump, hold, checkpoint, switch, start, and all the ways back
+//! - [`container`]: pre-dump, hold, checkpoint, switch, start, and how each is taken back
+//! - `restore`: a container's way back from its checkpoint
 //! - [`probe`]: probes and the settle time
 //! - [`dossier`]: what a container's checkpoint directory says about it, for the undo and for `update show`
 //!
@@ -13,6 +14,7 @@ pub mod container;
 pub mod dossier;
 pub mod livepatch;
 pub mod probe;
+mod restore;
 
 use std::path::PathBuf;
 use std::sync::Mutex;

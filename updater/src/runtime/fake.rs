@@ -39,6 +39,17 @@ pub(crate) enum Trouble {
     BadFix,
     /// The container ends as its pre-dump begins: after the plan was made.
     Vanishes,
+    /// What runs the fixed version does not end, not even by SIGKILL.
+    Undying,
+    /// Somebody has a file open on the mounted root file system.
+    BusyRootfs,
+}
+
+/// What somebody else does to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meddling {
+    Ends,
+    Starts,
 }
 
 /// What a peer knows of its connection.
@@ -170,6 +181,17 @@ impl FakeContainers {
 
     pub(crate) fn make(&self, trouble: Trouble) {
         self.lock().trouble.insert(trouble);
+    }
+
+    /// Somebody else ends the container, or starts it, outside of all plans.
+    pub(crate) fn meddle(&self, id: &str, with: Meddling) {
+        let mut state = self.lock();
+        let process = match with {
+            Meddling::Ends => None,
+            Meddling::Starts => Some(state.process(0, Version::Old, false)),
+        };
+        state.containers.get_mut(&id.parse::<ContainerId>().unwrap()).unwrap().process = process;
+        state.exchange_packets();
     }
 
     pub(crate) fn mend(&self) {
@@ -387,7 +409,12 @@ impl ContainerRuntime for FakeContainers {
 
     fn stop(&self, id: &ContainerId, _: Duration) -> Result<(), RuntimeError> {
         let mut state = self.life(id)?;
-        state.get(id)?.process = None;
+        let undying = state.trouble.contains(&Trouble::Undying);
+        let one = state.get(id)?;
+        if undying && one.process.is_some_and(|process| process.version == Version::Fixed) {
+            return Err(RuntimeError::WillNotStop { id: id.clone(), after: Duration::from_secs(20) });
+        }
+        one.process = None;
         state.exchange_packets();
         Ok(())
     }
@@ -422,9 +449,13 @@ impl RootfsMounts for FakeContainers {
 
     fn switch(&self, rootfs: &Path, to: &Topology) -> Result<Switched, RootfsError> {
         let mut state = self.request().ok_or_else(|| gone(rootfs))?;
+        let busy = state.trouble.contains(&Trouble::BusyRootfs);
         let found = state.containers.values_mut().find(|one| one.described.rootfs == rootfs);
         let one = found.ok_or_else(|| gone(rootfs))?;
         assert!(one.process.is_none(), "the files of {} were changed while it ran", one.described.id);
+        if busy && one.mounted != *to {
+            return Err(RootfsError::Unmount { rootfs: rootfs.to_owned(), source: nix::Error::EBUSY });
+        }
         one.mounted = to.clone();
         Ok(Switched::Changed)
     }

@@ -10,6 +10,7 @@
 //!   committed;
 //! - a step is undone if it was *intended*, whether or not its outcome was recorded, because an intended step
 //!   may have acted; undos are therefore safe to repeat and safe on untouched things;
+//! - the steps of one container are undone strictly last to first: an undo that fails bars those below it;
 //! - nothing here touches a host, reads a clock, or panics on a strange journal: an impossible event is an
 //!   [`Impossible`] error.
 
@@ -62,7 +63,7 @@ pub enum Event {
         /// What the undo learned.
         receipt: serde_json::Value,
     },
-    /// The undo did not take effect. Other steps are still undone.
+    /// The undo did not take effect. Steps of other containers and of the kernel are still undone.
     UndoFailed {
         /// Which step.
         step: StepIndex,
@@ -346,13 +347,25 @@ impl Progress {
         let acted = |index: &StepIndex| {
             begun(&self.steps[*index]) && self.plan.steps[*index].action != Action::Commit
         };
-        if let Some(step) = (0..self.steps.len()).rev().find(acted) {
+        if let Some(step) = (0..self.steps.len()).rev().find(|index| acted(index) && !self.is_barred(*index))
+        {
             return Next::Undo(step);
         }
         let stuck: Vec<StepIndex> = (0..self.steps.len())
             .filter(|index| matches!(self.steps[*index], StepStatus::UndoFailed(..)))
             .collect();
         if stuck.is_empty() { Next::End(Outcome::RolledBack) } else { Next::NeedsOperator(stuck) }
+    }
+
+    /// Whether the undo of a later step of the same container failed. What is below it stands on that undo: old files
+    /// are not restored under a version on trial that does not end, and a memory that did not come back is not
+    /// thrown away.
+    fn is_barred(&self, step: StepIndex) -> bool {
+        let Some(container) = self.plan.steps[step].action.container() else { return false };
+        (step + 1..self.steps.len()).any(|later| {
+            matches!(self.steps[later], StepStatus::UndoFailed(..))
+                && self.plan.steps[later].action.container() == Some(container)
+        })
     }
 
     fn expect_phase(

@@ -119,24 +119,6 @@ fn a_disk_that_is_full_during_the_dump_leaves_the_container_running_as_it_was() 
 }
 
 #[test]
-fn a_checkpoint_that_does_not_come_back_asks_the_operator_and_the_container_is_not_left_down() {
-    let bench = Bench::new();
-    bench.containers.make(Trouble::BadFix);
-    bench.containers.make(Trouble::NoRestore);
-    let driven = bench.apply(MANIFEST).unwrap();
-    let Reached::NeedsOperator(_) = driven.reached else { panic!("{driven:?}") };
-    assert_eq!(bench.containers.process("web").unwrap().version, Version::Old, "started on its old files");
-    let stored = bench.engine().journal().transaction(driven.id.as_str()).unwrap();
-    let failure = crate::cli::failures::driven(&driven, &stored).unwrap_err();
-    assert_eq!(failure.exit(), Exit::NeedsOperator);
-    assert!(failure.for_person().contains("its memory is in"), "{failure:?}");
-
-    let error = bench.apply(MANIFEST).unwrap_err();
-    assert!(matches!(error, EngineError::Unfinished { .. }), "nothing new begins: {error:?}");
-    assert_eq!(bench.resume().transactions[0].reached, Reached::Ended(Outcome::RolledBack));
-}
-
-#[test]
 fn a_second_apply_at_once_is_told_who_holds_the_host() {
     let bench = Bench::new();
     let _held = HostLock::take(bench.store.path(), "apply other v1").unwrap();

@@ -23,7 +23,6 @@ struct Count {
 pub(super) struct Effects {
     words: BTreeMap<Place, BTreeMap<String, Count>>,
     touched: BTreeSet<String>,
-    outside: bool,
 }
 
 impl Effects {
@@ -47,18 +46,11 @@ impl Effects {
             return;
         }
         let function = text.function(line).map(str::to_owned);
-        self.outside |= !text.is_in_body(line);
         self.touched.extend(function.clone());
         let words = self.words.entry((step.path.to_string(), function)).or_default();
         for word in text.calls(line) {
             count(words.entry(word.to_owned()).or_default());
         }
-    }
-
-    /// Whether a line changed that is in no function's body: only then can a type, or what a function takes and gives,
-    /// have changed.
-    pub(super) fn outside(&self) -> bool {
-        self.outside
     }
 
     /// Functions with a changed line.

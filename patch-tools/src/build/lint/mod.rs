@@ -31,11 +31,13 @@ use super::error::{BuildError, Refusal};
 use super::progress::{PhaseClock, Progress};
 use super::report::UnitReport;
 use super::request::Request;
+use super::units::Step;
 use crate::diff::{Subject, Verdict};
 use crate::elf::Elf;
 use crate::module::ObjectName;
 use effects::Effects;
 use stall::Calls;
+use text::Text;
 use words::Waiting;
 
 /// Findings as they come in.
@@ -85,10 +87,13 @@ pub fn lint(cache: &Cache, request: &Request, progress: &dyn Progress) -> Result
     })
 }
 
-/// What `build` has to know of a patch: types, and with them the CRCs of exports, only change where a line outside of
-/// the functions' bodies does.
+/// What `build` has to know of a patch: types, and with them the CRCs of exports, only change where something outside of
+/// the functions' statements does.
+///
+/// The files are compared and not the changed lines, since a line that changes can make another one a comment.
 pub(super) fn detail_needed(ground: &Ground) -> Detail {
-    if Effects::of(&ground.applied.steps).outside() { Detail::Types } else { Detail::Code }
+    let differs = |step: &Step| Text::read(&step.old).outside().ne(Text::read(&step.new.content).outside());
+    if ground.applied.steps.iter().any(differs) { Detail::Types } else { Detail::Code }
 }
 
 /// What `build` would say, and new data.

@@ -60,7 +60,12 @@ impl Ground {
         let overlay = Overlay::take(&tree.overlays(), tree.source())?;
         overlay.change(&applied.contents)?;
         let search = Search { tree: &tree, overlay: &overlay, jobs: request.jobs, limit: request.unit_limit };
-        let units::Affected { units: affected, unbuilt } = search.run(&applied, clock.progress)?;
+        let found = thread::scope(|scope| {
+            // Reading the image keeps the other processor busy; who needs it is told why it cannot be read.
+            scope.spawn(|| kernel.image().is_ok());
+            search.run(&applied, clock.progress)
+        });
+        let units::Affected { units: affected, unbuilt } = found?;
         let work =
             tempfile::tempdir().map_err(CacheError::io("make a directory in", &std::env::temp_dir()))?;
         clock.ended(Phase::Units);
@@ -152,28 +157,29 @@ impl<'g> Analysis<'g> {
     ) -> Result<Self, BuildError> {
         let names: Vec<&str> = ground.affected.iter().map(|unit| unit.command.source.as_str()).collect();
         clock.progress.step(&format!("compiling {} original and patched", names.join(", ")));
-        // The image is read meanwhile.
-        let (objects, image) = thread::scope(|scope| {
-            let image = scope.spawn(|| ground.kernel.image());
-            (compile(ground, detail, jobs), image.join())
+        // What is shipped is read meanwhile.
+        let (objects, shipped) = thread::scope(|scope| {
+            let shipped = scope.spawn(|| {
+                let commands = ground.affected.iter().map(|unit| &unit.command);
+                ShippedObjects::read(&ground.kernel, ground.kernel.image()?, commands)
+            });
+            (compile(ground, detail, jobs), shipped.join())
         });
         let objects = objects?;
-        let image = match image {
-            Ok(image) => image?,
+        let shipped = match shipped {
+            Ok(shipped) => shipped?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
         clock.ended(Phase::Compile);
 
         clock.progress.step("matching the originals with the shipped code");
-        let commands = ground.affected.iter().map(|unit| &unit.command);
-        let shipped = ShippedObjects::read(&ground.kernel, image, commands)?;
         let matches = jobs::map(jobs, &objects, |unit| {
             match_unit(&unit.original, shipped.of(&unit.command.owner))
                 .map_err(|source| BuildError::Object { unit: unit.command.source.clone(), source })
         })?;
         clock.ended(Phase::Match);
 
-        let broken = jobs::map(jobs, &objects, |unit| exported_types(ground, unit, image.exports()))?;
+        let broken = jobs::map(jobs, &objects, |unit| exported_types(ground, unit, shipped.image.exports()))?;
         let mut refusals: Vec<Refusal> = broken.into_iter().flatten().map(Refusal::Abi).collect();
         let units = compare(objects, matches, &shipped, detail, &mut refusals)?;
         clock.ended(Phase::Diff);

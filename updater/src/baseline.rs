@@ -90,10 +90,17 @@ impl BaselineChange {
 
     pub(crate) fn write(&self, db: &rusqlite::Transaction<'_>, tx: &TransactionId) -> rusqlite::Result<()> {
         match self {
-            Self::AddLivepatch(livepatch) => db.execute(
-                "INSERT OR REPLACE INTO baseline_livepatches (module, value, tx) VALUES (?1, ?2, ?3)",
-                params![livepatch.module.as_str(), encode(livepatch), tx.as_str()],
-            ),
+            Self::AddLivepatch(livepatch) => {
+                // Only an operator's word brings a livepatch from quarantine as far as a commit.
+                db.execute(
+                    "DELETE FROM quarantine WHERE digest = ?1",
+                    params![livepatch.payload.to_string()],
+                )?;
+                db.execute(
+                    "INSERT OR REPLACE INTO baseline_livepatches (module, value, tx) VALUES (?1, ?2, ?3)",
+                    params![livepatch.module.as_str(), encode(livepatch), tx.as_str()],
+                )
+            }
             Self::RemoveLivepatch(module) => {
                 db.execute("DELETE FROM baseline_livepatches WHERE module = ?1", params![module.as_str()])
             }

@@ -1,9 +1,12 @@
 //! The crash guard's records on disk; [`crate::host::guard`] judges them.
 //!
-//! A record is written before a livepatch is loaded and judged at the next boot. Loads that the host has
-//! survived are marked by `update resume --survived`, orderly shutdowns by `update resume --stopping`.
+//! A record is written before a livepatch is loaded, and judged after the next boot before anything is loaded.
+//! Loads that the host has survived are marked by `update resume --survived`, orderly shutdowns by `update
+//! resume --stopping`. A quarantine ends when a transaction that loads the livepatch is committed
+//! ([`crate::baseline`]), so that a retry which comes to nothing leaves it in place.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use manifests::{ModuleName, Sha256};
@@ -90,31 +93,55 @@ impl<'a> GuardBook<'a> {
         Ok(())
     }
 
-    /// Give every load of this boot whose window is over, or with [`LoadFate::Stopped`] every load of this
-    /// boot, its fate. Returns how many were marked.
+    /// Clear every load of this boot whose window is over, `uptime` after the boot. Returns how many.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn mark(&self, boot: &BootId, fate: LoadFate) -> Result<usize, JournalError> {
+    pub fn mark_survived(
+        &self,
+        boot: &BootId,
+        now: Timestamp,
+        uptime: Duration,
+    ) -> Result<usize, JournalError> {
+        self.mark(boot, LoadFate::Survived(now), |record| {
+            uptime.saturating_sub(record.uptime) >= record.window
+        })
+    }
+
+    /// Clear every load of this boot: the host is being shut down in order. Returns how many.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn mark_stopped(&self, boot: &BootId, now: Timestamp) -> Result<usize, JournalError> {
+        self.mark(boot, LoadFate::Stopped(now), |_| true)
+    }
+
+    fn mark(
+        &self,
+        boot: &BootId,
+        fate: LoadFate,
+        due: impl Fn(&LoadRecord) -> bool,
+    ) -> Result<usize, JournalError> {
         let mut marked = 0;
-        for mut record in self.records()? {
-            let due = match fate {
-                LoadFate::Unknown => false,
-                LoadFate::Stopped(_) => true,
-                LoadFate::Survived(now) => {
-                    now.duration_since(record.loaded_at).unsigned_abs() >= record.window
-                }
-            };
-            if due && record.boot_id == *boot && record.fate == LoadFate::Unknown {
-                record.fate = fate;
-                self.arm(&record)?;
-                marked += 1;
-            }
+        for record in self.on_trial(boot)?.into_iter().filter(due) {
+            self.arm(&LoadRecord { fate, ..record })?;
+            marked += 1;
         }
         Ok(marked)
     }
 
-    /// Whether a livepatch may be loaded at this boot; a suspicion is put into quarantine.
+    /// The loads of this boot whose fate is not known yet.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn on_trial(&self, boot: &BootId) -> Result<Vec<LoadRecord>, JournalError> {
+        let mut records = self.records()?;
+        records.retain(|record| record.boot_id == *boot && record.fate == LoadFate::Unknown);
+        Ok(records)
+    }
+
+    /// Judge the loads of earlier boots; a suspicious livepatch is put into quarantine. Has to come before
+    /// [`GuardBook::arm`], which overwrites the record.
     ///
     /// # Errors
     /// [`JournalError`].
@@ -149,17 +176,6 @@ impl<'a> GuardBook<'a> {
             db.prepare("SELECT value FROM quarantine")?.query_map([], |row| row.get(0))?.collect()
         })?;
         rows.iter().map(|row| decode("quarantine", row)).collect()
-    }
-
-    /// Lift the quarantine of these bytes: the operator says so.
-    ///
-    /// # Errors
-    /// [`JournalError`].
-    pub fn lift(&self, digest: &Sha256) -> Result<(), JournalError> {
-        self.journal().write("lift a quarantine", |db| {
-            db.execute("DELETE FROM quarantine WHERE digest = ?1", params![digest.to_string()])
-        })?;
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::progress::{Progress, line, object};
 use super::signals::Signals;
 use super::{Global, failures};
-use crate::engine::apply::Applied;
+use crate::engine::apply::{Applied, Quarantine};
 use crate::engine::{Engine, EngineError, Listeners};
 use crate::exit::Failure;
 use crate::host::{Clock, SystemClock};
@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// Show the plan and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Load a livepatch although this host may have crashed of it
+    /// Load a livepatch although this host may have crashed of it; only a commit ends its quarantine
     #[arg(long)]
     retry_quarantined: bool,
 }
@@ -64,8 +64,9 @@ impl Signed {
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    let quarantine = if args.retry_quarantined { Quarantine::Retry } else { Quarantine::Heed };
     if args.dry_run {
-        return super::plan::show(&args.manifest, global);
+        return super::plan::show(&args.manifest, quarantine, global);
     }
     let engine = global.engine()?;
     let manifest = args.manifest.authenticate(&engine)?;
@@ -76,14 +77,11 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         told: &|told| progress.tell(told),
         boundaries: &signals,
     };
-    if args.retry_quarantined {
-        for payload in manifest.payloads() {
-            engine.guards().lift(&payload.sha256).map_err(EngineError::from).map_err(failures::engine)?;
-        }
-    }
     let origin = origin(&manifest);
     let applied = engine
-        .apply(&manifest, &origin, args.manifest.payloads(), &listeners, &|id, plan| progress.begun(id, plan))
+        .apply(&manifest, &origin, args.manifest.payloads(), quarantine, &listeners, &|id, plan| {
+            progress.begun(id, plan)
+        })
         .map_err(failures::engine)?;
     match applied {
         Applied::Nothing(plan) => {

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::apply::Signed;
 use super::progress::{line, object};
 use super::{Global, failures};
+use crate::engine::apply::Quarantine;
 use crate::exit::Failure;
 use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
@@ -24,14 +25,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
-    show(&args.manifest, global)
+    show(&args.manifest, Quarantine::Heed, global)
 }
 
 /// Plan a manifest and show it.
-pub(super) fn show(signed: &Signed, global: &Global) -> Result<(), Failure> {
+pub(super) fn show(signed: &Signed, quarantine: Quarantine, global: &Global) -> Result<(), Failure> {
     let engine = global.engine()?;
     let manifest = signed.authenticate(&engine)?;
-    let plan = engine.plan(&manifest, signed.payloads()).map_err(failures::engine)?;
+    let plan = engine.plan(&manifest, signed.payloads(), quarantine).map_err(failures::engine)?;
     print(&plan, global);
     Ok(())
 }

@@ -9,6 +9,15 @@ use crate::plan::Plan;
 use crate::plan::planner;
 use crate::transaction::journal::{Origin, TransactionId};
 
+/// What a livepatch in quarantine means to a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quarantine {
+    /// It is refused.
+    Heed,
+    /// It is loaded once more, since an operator says so. The quarantine ends with the commit.
+    Retry,
+}
+
 /// What an apply came to.
 #[derive(Debug)]
 pub enum Applied {
@@ -23,9 +32,14 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Refused`] with everything that stands against it, or why the host cannot be surveyed.
-    pub fn plan(&self, manifest: &Manifest, payloads: &Path) -> Result<Plan, EngineError> {
+    pub fn plan(
+        &self,
+        manifest: &Manifest,
+        payloads: &Path,
+        quarantine: Quarantine,
+    ) -> Result<Plan, EngineError> {
         let adapters = self.look()?;
-        self.plan_as(&adapters, &self.new_id(), manifest, payloads)
+        self.plan_as(&adapters, &self.new_id(), manifest, payloads, quarantine)
     }
 
     /// Plan and do it. `begun` hears the plan before the first step.
@@ -37,13 +51,15 @@ impl Engine {
         manifest: &Verified<Manifest>,
         origin: &Origin,
         payloads: &Path,
+        quarantine: Quarantine,
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Applied, EngineError> {
         let adapters = self.lock(&origin.to_string())?;
         self.expect_finished()?;
+        self.judge_crashes()?;
         let id = self.new_id();
-        let plan = self.plan_as(&adapters, &id, manifest, payloads)?;
+        let plan = self.plan_as(&adapters, &id, manifest, payloads, quarantine)?;
         if plan.is_empty() {
             return Ok(Applied::Nothing(plan));
         }
@@ -80,11 +96,12 @@ impl Engine {
         id: &TransactionId,
         manifest: &Manifest,
         payloads: &Path,
+        quarantine: Quarantine,
     ) -> Result<Plan, EngineError> {
         for payload in manifest.payloads() {
             self.payloads.add(payload, payloads)?;
         }
-        let facts = self.survey(adapters, manifest)?;
+        let facts = self.survey(adapters, manifest, quarantine)?;
         Ok(planner::plan(manifest, &facts, id.as_str())?)
     }
 }

@@ -265,6 +265,7 @@ impl Engine {
             boot_id: &self.host.boot_id,
             store: self.config.store.clone(),
             stop_patience: self.config.stop_patience,
+            crash_guard: self.config.crash_guard,
             tell: listeners.told,
             interrupt: listeners.boundaries,
         }

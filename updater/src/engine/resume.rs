@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
 use crate::baseline::{Baseline, Livepatch, Rootfs};
 use crate::crash_guard::{GuardBook, Quarantined};
-use crate::host::guard::{LoadFate, LoadRecord};
 use crate::host::{Enabled, PatchState};
 use crate::machine::Machine;
 use crate::plan::LoadedPayload;
@@ -85,14 +84,14 @@ impl Engine {
     pub fn resume(&self, listeners: &Listeners<'_>) -> Result<Resumed, EngineError> {
         let adapters = self.lock("resume")?;
         let thawed = self.host.leases.thaw_outstanding(&*self.host.freezer)?.len();
-        let quarantined = self.guards().judge(&self.host.boot_id, self.host.clock.now())?;
+        let quarantined = self.judge_crashes()?;
         let unfinished = self.journal().unfinished()?;
         let mut transactions = Vec::new();
         for stored in unfinished {
             transactions.push(self.drive(&adapters, stored, Drive::Resume, listeners)?);
         }
         let baseline = self.reapply_baseline(&adapters, &self.machine(&adapters, listeners))?;
-        self.guards().mark(&self.host.boot_id, LoadFate::Survived(self.host.clock.now()))?;
+        self.mark_due()?;
         self.afterwards();
         Ok(Resumed { thawed, transactions, quarantined, baseline })
     }
@@ -102,7 +101,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Journal`].
     pub fn mark_stopping(&self) -> Result<usize, EngineError> {
-        Ok(self.guards().mark(&self.host.boot_id, LoadFate::Stopped(self.host.clock.now()))?)
+        Ok(self.guards().mark_stopped(&self.host.boot_id, self.host.clock.now())?)
     }
 
     /// Clear the loads whose time is over.
@@ -110,7 +109,22 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Journal`].
     pub fn mark_survived(&self) -> Result<usize, EngineError> {
-        Ok(self.guards().mark(&self.host.boot_id, LoadFate::Survived(self.host.clock.now()))?)
+        self.mark_due()
+    }
+
+    fn mark_due(&self) -> Result<usize, EngineError> {
+        let clock = &self.host.clock;
+        Ok(self.guards().mark_survived(&self.host.boot_id, clock.now(), clock.elapsed())?)
+    }
+
+    /// Put what the host may have crashed of in an earlier boot into quarantine. Whatever loads livepatches does
+    /// this first: the boot's own resume may not have run.
+    pub(super) fn judge_crashes(&self) -> Result<Vec<Quarantined>, EngineError> {
+        let quarantined = self.guards().judge(&self.host.boot_id, self.host.clock.now())?;
+        for entry in &quarantined {
+            tracing::warn!(module = %entry.module, why = %entry.why, "in quarantine from now on");
+        }
+        Ok(quarantined)
     }
 
     /// The crash guard's records.
@@ -149,14 +163,6 @@ impl Engine {
             let why = format!("it is for kernel {}, this is {running}", livepatch.kernel);
             return Ok(Became::LeftAlone { why });
         }
-        self.guards().arm(&LoadRecord {
-            module: livepatch.module.clone(),
-            digest: livepatch.payload,
-            boot_id: self.host.boot_id.clone(),
-            loaded_at: self.host.clock.now(),
-            window: self.config.crash_guard,
-            fate: LoadFate::at_load(self.config.crash_guard, self.host.clock.now()),
-        })?;
         let patch = LoadedPayload { module: livepatch.module.clone(), payload: livepatch.payload };
         let deadline = std::time::Duration::from_millis(livepatch.deadline_ms);
         Ok(match machine.load_and_await(&patch, deadline) {

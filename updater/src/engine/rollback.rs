@@ -114,10 +114,13 @@ impl Engine {
             }
         };
         let settings = self.settings();
+        let quarantined: Vec<_> =
+            self.guards().quarantined()?.into_iter().map(|entry| entry.digest).collect();
         let facts = ReverseFacts {
             of: of.id.as_str(),
             done,
             live: &live,
+            quarantined: &quarantined,
             containers: &containers,
             memory,
             settings: &settings,
@@ -167,6 +170,7 @@ impl Engine {
     ) -> Result<Driven, EngineError> {
         let adapters = self.lock("rollback")?;
         self.expect_finished()?;
+        self.judge_crashes()?;
         let of = self.rollback_target(wanted)?;
         let id = self.new_id();
         let plan = self.plan_rollback_with(&adapters, &of, back, &id)?;

@@ -4,6 +4,7 @@ use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Man
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
 
+use super::apply::Quarantine;
 use super::{Adapters, Engine, EngineError};
 use crate::baseline::Baseline;
 use crate::host::{Enabled, PatchState, preflight};
@@ -18,14 +19,19 @@ impl Engine {
     /// # Errors
     /// [`EngineError`] if the host cannot be asked. That something is not as it should be is no error but a
     /// fact.
-    pub(super) fn survey(&self, adapters: &Adapters, manifest: &Manifest) -> Result<HostFacts, EngineError> {
+    pub(super) fn survey(
+        &self,
+        adapters: &Adapters,
+        manifest: &Manifest,
+        quarantine: Quarantine,
+    ) -> Result<HostFacts, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let mut livepatches = Vec::new();
         let mut layers = Vec::new();
         for (index, component) in manifest.components.iter().enumerate() {
             match component {
                 Component::Livepatch(livepatch) => {
-                    livepatches.push(self.survey_livepatch(adapters, livepatch, &baseline)?)
+                    livepatches.push(self.survey_livepatch(adapters, livepatch, &baseline, quarantine)?)
                 }
                 Component::Layer(layer) => layers.push((index, layer)),
             }
@@ -47,18 +53,24 @@ impl Engine {
         adapters: &Adapters,
         component: &LivepatchComponent,
         baseline: &Baseline,
+        quarantine: Quarantine,
     ) -> Result<LivepatchFacts, EngineError> {
         let bytes = self.payloads.read(&component.payload.sha256)?;
         let module = Module::parse(&bytes)
             .map_err(|source| EngineError::Module { module: component.module.to_string(), source })?;
         let presence = self.presence(adapters, component, baseline)?;
-        let quarantined = self
+        let (mut unmet, mut warnings) = (Vec::new(), Vec::new());
+        let mut quarantined = self
             .guards()
             .quarantined()?
             .into_iter()
             .find(|entry| entry.digest == component.payload.sha256)
             .map(|entry| entry.why);
-        let (mut unmet, mut warnings) = (Vec::new(), Vec::new());
+        if quarantine == Quarantine::Retry
+            && let Some(why) = quarantined.take()
+        {
+            warnings.push(format!("livepatch {} is loaded once more although {why}", component.module));
+        }
         // What is live has passed already, and would be found in conflict with itself.
         if presence != Presence::Live {
             let facts = KernelFacts::gather(&self.host.root, &module)?;

@@ -30,8 +30,12 @@ pub struct LoadRecord {
     pub digest: Sha256,
     /// The boot it was loaded in.
     pub boot_id: BootId,
-    /// When.
+    /// When, by the wall clock: for people.
     pub loaded_at: Timestamp,
+    /// When, since that boot began: the window is measured by this, since the wall clock may be set meanwhile.
+    /// Zero in records of programs that did not keep it.
+    #[serde(with = "millis", default)]
+    pub uptime: Duration,
     /// How long the host had to live to clear it.
     #[serde(with = "millis")]
     pub window: Duration,
@@ -133,6 +137,7 @@ mod tests {
             digest: Sha256::of(b"fix.ko"),
             boot_id: boot.parse().unwrap(),
             loaded_at: at(1000),
+            uptime: Duration::from_secs(40),
             window: Duration::from_secs(600),
             fate,
         }

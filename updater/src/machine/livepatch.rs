@@ -25,6 +25,7 @@ impl Machine<'_> {
             digest: *payload,
             boot_id: self.boot_id.clone(),
             loaded_at: self.clock.now(),
+            uptime: self.clock.elapsed(),
             window,
             fate: LoadFate::at_load(window, self.clock.now()),
         };
@@ -133,11 +134,24 @@ impl Machine<'_> {
         Ok(report)
     }
 
-    pub(super) fn reload_livepatch(
+    /// Load again what this step took off.
+    pub(super) fn put_livepatch_back(
         &self,
+        at: &Place<'_>,
         patch: &LoadedPayload,
         deadline: Duration,
     ) -> Result<Value, StepError> {
+        if at.since == Since::Rebooted {
+            // The host should still have it, so the resume loads it: on the right kernel, and unless the host
+            // may have crashed of it.
+            return Ok(
+                json!({ "note": "the reboot unloaded it; the resume loads what the host should have" }),
+            );
+        }
+        self.reload_livepatch(patch, deadline)
+    }
+
+    fn reload_livepatch(&self, patch: &LoadedPayload, deadline: Duration) -> Result<Value, StepError> {
         let doing = |what: &str| format!("{what} livepatch {}", patch.module);
         match self.livepatch.state(&patch.module).map_err(StepError::doing(doing("look for")))? {
             PatchState::Settled(Enabled::Enabled) => return Ok(json!({ "note": "it is live" })),
@@ -150,13 +164,15 @@ impl Machine<'_> {
         self.load_and_await(patch, deadline)
     }
 
-    /// Load a livepatch and wait for its transition; a transition that has to be turned back unloads it again.
+    /// Arm the crash guard, load a livepatch and wait for its transition; a transition that has to be turned back
+    /// unloads it again.
     ///
     /// # Errors
     /// [`StepError`] naming the livepatch.
     pub fn load_and_await(&self, patch: &LoadedPayload, deadline: Duration) -> Result<Value, StepError> {
         let what = || format!("load livepatch {} again", patch.module);
         let image = self.payloads.open(&patch.payload).map_err(StepError::doing(what()))?;
+        self.arm_crash_guard(&patch.module, &patch.payload, self.crash_guard)?;
         let policy = Policy::with_deadline(deadline);
         let report = patching::enable(self.watcher(), &patch.module, &image, &policy, &mut |event| {
             (self.tell)(&Told::Transition(&event));

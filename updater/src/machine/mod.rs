@@ -72,6 +72,8 @@ pub struct Machine<'a> {
     pub store: PathBuf,
     /// How long a container may take to end by SIGTERM.
     pub stop_patience: Duration,
+    /// How long a crash is blamed on a livepatch that is loaded again on a way back or at boot.
+    pub crash_guard: Duration,
     /// Who is told what happens inside a step.
     pub tell: &'a (dyn Fn(&Told<'_>) + Sync),
     /// Who may end the waits of an action. Undos are not interrupted.
@@ -139,7 +141,7 @@ impl Hands for Machine<'_> {
             Undo::UnloadLivepatch { module, deadline, reload } => {
                 self.unload_livepatch(at, module, *deadline, reload)
             }
-            Undo::ReloadLivepatch { patch, deadline } => self.reload_livepatch(patch, *deadline),
+            Undo::ReloadLivepatch { patch, deadline } => self.put_livepatch_back(at, patch, *deadline),
             Undo::DiscardImages { container } => self.discard_images(at, container),
             Undo::LetConnectionsGo { container } => self.let_connections_go(at, container),
             Undo::RestoreCheckpoint { container } => self.restore_checkpoint(at, container),

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::KernelRelease;
+use manifests::{KernelRelease, Sha256};
 
 use super::facts::{ContainerFacts, Settings, Unmet};
 use super::planner::{Fresh, Refusal, layer_directory, take_down};
@@ -36,6 +36,8 @@ pub struct ReverseFacts<'a> {
     pub done: &'a Plan,
     /// Livepatches that are loaded now and that the host should have.
     pub live: &'a [LoadedPayload],
+    /// Modules that this host may have crashed of.
+    pub quarantined: &'a [Sha256],
     /// The containers of the plan that run now.
     pub containers: &'a [ContainerFacts],
     /// What each container gets back.
@@ -90,6 +92,11 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
                 Undo::UnloadLivepatch { deadline, reload, .. } => (*deadline, reload.clone()),
                 _ => (DEFAULT_DEADLINE, Vec::new()),
             };
+            let (kept_off, reload): (Vec<_>, Vec<_>) =
+                reload.into_iter().partition(|old| facts.quarantined.contains(&old.payload));
+            plan.notes.extend(kept_off.iter().map(|old| {
+                format!("livepatch {}, which it replaced, is in quarantine and stays off", old.module)
+            }));
             push(
                 &mut plan,
                 &mut stage,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use manifests::{Envelope, Manifest, Policy, SecretKey, Sha256, TrustFloor, Verified, VerifyAt};
 
 use super::super::*;
-use crate::engine::apply::Applied;
+use crate::engine::apply::{Applied, Quarantine};
 use crate::engine::host::{Connected, Host};
 use crate::engine::resume::Resumed;
 use crate::engine::rollback::Back;
@@ -171,7 +171,7 @@ impl Bench {
     }
 
     pub(crate) fn plan(&self, text: &str) -> Result<Plan, EngineError> {
-        self.engine().plan(&self.manifest(text), &self.payloads())
+        self.engine().plan(&self.manifest(text), &self.payloads(), Quarantine::Heed)
     }
 
     pub(crate) fn apply(&self, text: &str) -> Result<Driven, EngineError> {
@@ -179,6 +179,20 @@ impl Bench {
     }
 
     pub(crate) fn apply_until(&self, text: &str, seen: &dyn Boundaries) -> Result<Driven, EngineError> {
+        self.apply_as(text, Quarantine::Heed, seen)
+    }
+
+    /// An operator insists on a livepatch in quarantine.
+    pub(crate) fn retry(&self, text: &str) -> Result<Driven, EngineError> {
+        self.apply_as(text, Quarantine::Retry, &Undisturbed)
+    }
+
+    fn apply_as(
+        &self,
+        text: &str,
+        quarantine: Quarantine,
+        seen: &dyn Boundaries,
+    ) -> Result<Driven, EngineError> {
         let manifest = self.manifest(text);
         let origin = Origin::Apply {
             name: manifest.name.to_string(),
@@ -187,7 +201,8 @@ impl Bench {
             signed_by: Vec::new(),
         };
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
-        let applied = self.engine().apply(&manifest, &origin, &self.payloads(), &listeners, &|_, _| {})?;
+        let applied =
+            self.engine().apply(&manifest, &origin, &self.payloads(), quarantine, &listeners, &|_, _| {})?;
         match applied {
             Applied::Transaction(_, driven) => Ok(driven),
             Applied::Nothing(plan) => panic!("nothing to do: {plan:?}"),

@@ -3,7 +3,10 @@
 use super::bench::{Bench, MANIFEST, livepatch_only};
 use super::*;
 use crate::engine::resume::{Became, Resumed};
-use crate::host::Clock as _;
+use crate::host::fake::FakeModule;
+use crate::host::{Clock as _, Interrupt};
+use crate::transaction::driver::{Boundary, Onward};
+use crate::transaction::state::{Event, StepIndex};
 
 /// A host with the livepatch committed.
 fn committed() -> Bench {
@@ -14,6 +17,10 @@ fn committed() -> Bench {
 
 fn became(resumed: &Resumed) -> &Became {
     &resumed.baseline[0].became
+}
+
+fn quarantined(bench: &Bench) -> usize {
+    bench.engine().guards().quarantined().unwrap().len()
 }
 
 fn is_loaded(bench: &Bench) -> bool {
@@ -37,10 +44,11 @@ fn a_boot_that_ended_without_a_word_within_the_window_quarantines_the_livepatch_
     let refusal = bench.plan(&livepatch_only(MANIFEST)).unwrap_err();
     assert!(refusal.to_string().contains("has not crashed of"), "{refusal}");
 
-    let payload = bench.manifest(&livepatch_only(MANIFEST)).payloads().next().unwrap().sha256;
-    bench.engine().guards().lift(&payload).unwrap();
+    bench.retry(&livepatch_only(MANIFEST)).unwrap();
+    assert!(is_loaded(&bench) && quarantined(&bench) == 0);
+    bench.engine().mark_stopping().unwrap();
+    bench.reboot();
     assert_eq!(became(&bench.resume()), &Became::Reapplied);
-    assert!(is_loaded(&bench));
 }
 
 #[test]
@@ -80,4 +88,91 @@ fn a_crash_during_the_apply_itself_is_blamed_on_the_livepatch_that_was_being_loa
     assert_eq!(resumed.transactions[0].reached, Reached::Ended(Outcome::RolledBack));
     assert_eq!(resumed.quarantined.len(), 1);
     assert!(bench.plan(&livepatch_only(MANIFEST)).is_err(), "not again without a word from an operator");
+}
+
+#[test]
+fn a_retry_that_is_refused_or_undone_leaves_the_livepatch_in_quarantine() {
+    let bench = committed();
+    bench.reboot();
+    bench.resume();
+    let manifest = livepatch_only(MANIFEST);
+
+    let held = HostLock::take(bench.store.path(), "apply other v1").unwrap();
+    assert!(matches!(bench.retry(&manifest), Err(EngineError::Lock(LockError::Busy { .. }))));
+    drop(held);
+    assert_eq!(quarantined(&bench), 1, "busy");
+
+    let elsewhere = manifest.replace("6.1.0-50-amd64", "6.1.0-51-amd64");
+    assert!(matches!(bench.retry(&elsewhere), Err(EngineError::Refused(_))));
+    assert_eq!(quarantined(&bench), 1, "refused");
+
+    bench.machine.teach("one_function", FakeModule { functions: vec!["sys_setuid"], ..Default::default() });
+    let driven = bench.retry(&manifest).unwrap();
+    assert_eq!(driven.reached, Reached::Ended(Outcome::RolledBack));
+    assert_eq!(quarantined(&bench), 1, "undone");
+
+    bench.engine().mark_stopping().unwrap();
+    bench.reboot();
+    assert!(matches!(became(&bench.resume()), Became::Quarantined { .. }));
+    assert!(!is_loaded(&bench));
+}
+
+#[test]
+fn an_apply_judges_the_crash_that_no_resume_has_judged() {
+    let bench = committed();
+    bench.reboot();
+    let refusal = bench.apply(&livepatch_only(MANIFEST)).unwrap_err();
+    assert!(refusal.to_string().contains("has not crashed of"), "{refusal}");
+    assert!(!is_loaded(&bench) && quarantined(&bench) == 1);
+}
+
+#[test]
+fn the_window_is_measured_by_a_clock_that_nobody_sets() {
+    let bench = committed();
+    bench.machine.step_wall_clock(bench.config().crash_guard * 2);
+    assert_eq!(bench.engine().mark_survived().unwrap(), 0);
+    bench.machine.sleep(bench.config().crash_guard);
+    assert_eq!(bench.engine().mark_survived().unwrap(), 1);
+}
+
+/// An operator asks to stop as soon as this step is done.
+struct TurnBackAfter(StepIndex);
+
+impl Interrupt for TurnBackAfter {
+    fn asked(&self) -> bool {
+        false
+    }
+}
+
+impl Boundaries for TurnBackAfter {
+    fn reached(&self, boundary: &Boundary<'_>) -> Onward {
+        match boundary.event {
+            Event::Done { step, .. } if *step == self.0 => Onward::TurnBack,
+            _ => Onward::Continue,
+        }
+    }
+}
+
+#[test]
+fn a_livepatch_that_is_loaded_again_on_a_way_back_is_on_trial_again() {
+    let bench = committed();
+    bench.machine.sleep(bench.config().crash_guard);
+    assert_eq!(bench.engine().mark_survived().unwrap(), 1);
+    let driven = bench.rollback_until(&TurnBackAfter(0)).unwrap();
+    assert_eq!(driven.reached, Reached::Ended(Outcome::RolledBack));
+    assert!(is_loaded(&bench));
+    bench.reboot();
+    assert!(matches!(became(&bench.resume()), Became::Quarantined { .. }));
+}
+
+#[test]
+fn a_rollback_that_a_crash_ended_does_not_load_what_the_host_may_have_crashed_of() {
+    let bench = committed();
+    let cut = super::bench::Cut::at(4);
+    assert!(bench.rollback_until(&cut).is_err());
+    bench.reboot();
+    let resumed = bench.resume();
+    assert_eq!(resumed.transactions[0].reached, Reached::Ended(Outcome::RolledBack));
+    assert!(matches!(became(&resumed), Became::Quarantined { .. }));
+    assert!(!is_loaded(&bench));
 }

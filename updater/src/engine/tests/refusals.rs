@@ -2,6 +2,7 @@
 
 use super::bench::{Bench, MANIFEST, module};
 use super::*;
+use crate::engine::apply::Quarantine;
 use crate::exit::Exit;
 
 /// The refusal's words; the host must not have been touched.
@@ -63,7 +64,7 @@ fn a_payload_that_is_missing_long_short_or_changed_is_refused_before_anything() 
     let bench = Bench::new();
     let manifest = bench.manifest(MANIFEST);
     let right = std::fs::read(bench.payloads().join("fix.tar")).unwrap();
-    let apply = || bench.engine().plan(&manifest, &bench.payloads()).unwrap_err();
+    let apply = || bench.engine().plan(&manifest, &bench.payloads(), Quarantine::Heed).unwrap_err();
     let changes = [vec![1; right.len()], right[1..].to_vec(), [right.clone(), vec![0]].concat()];
     for bytes in changes {
         bench.write("fix.tar", &bytes);

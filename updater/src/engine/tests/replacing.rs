@@ -51,3 +51,13 @@ fn a_rollback_that_misses_a_payload_is_refused_before_anything_is_touched() {
     assert_eq!(bench.engine().journal().all().unwrap().len(), transactions, "no transaction was begun");
     assert_eq!(bench.machine.modules(), ["third"]);
 }
+
+#[test]
+fn a_rollback_keeps_off_what_the_host_may_have_crashed_of() {
+    let bench = replaced_twice();
+    bench.reboot();
+    assert_eq!(bench.resume().quarantined.len(), 3, "all of them were loaded within the window");
+    assert_eq!(bench.rollback().unwrap().reached, Reached::Ended(Outcome::Committed));
+    assert_eq!(bench.machine.modules(), <[String; 0]>::default());
+    assert!(bench.resume().baseline.is_empty());
+}

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::progress::{line, object};
 use super::{Global, failures};
 use crate::config::Config;
-use crate::engine::host::known_containers;
+use crate::engine::host::{Known, known_containers};
 use crate::exit::{Exit, Failure};
 use crate::host::{CgroupOwner, Clock as _, Owners, SystemClock};
 use crate::runtime::scan::{Scan, Stale, Why, scan};
@@ -39,10 +39,10 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let found = scan(&wanted).map_err(|error| Failure::new(Exit::Refused, error).next("mount /proc"))?;
     // Without root there is nothing to be asked of the runtime; names of groups tell most.
     let known = match nix::unistd::geteuid().is_root() {
-        true => known_containers(&settings).map_err(failures::engine)?,
-        false => Vec::new(),
+        true => known_containers(&settings),
+        false => Known::default(),
     };
-    let report = Report::new(found, &Owners::new(None, known));
+    let report = Report::new(found, known);
     if global.json {
         object(&report);
     } else {
@@ -72,6 +72,8 @@ struct Report {
     processes: usize,
     unreadable: usize,
     groups: Vec<Group>,
+    /// Containers of which the runtime's entry could not be read.
+    unreadable_containers: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,7 +83,8 @@ struct Group {
 }
 
 impl Report {
-    fn new(scan: Scan, owners: &Owners) -> Self {
+    fn new(scan: Scan, known: Known) -> Self {
+        let owners = Owners::new(None, known.containers);
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
         for stale in scan.stale {
             let cgroup = stale.cgroup.as_ref().and_then(|path| path.to_str()?.parse().ok());
@@ -93,6 +96,7 @@ impl Report {
             processes: scan.processes,
             unreadable: scan.unreadable,
             groups: groups.into_values().collect(),
+            unreadable_containers: known.unreadable,
         }
     }
 
@@ -117,6 +121,9 @@ impl Report {
                     )?;
                 }
             }
+        }
+        for why in &self.unreadable_containers {
+            writeln!(text, "note: {}", shown(why))?;
         }
         let stale: usize = self.groups.iter().map(|group| group.stale.len()).sum();
         write!(text, "{stale} of {} processes run outdated or vulnerable files", self.processes)?;
@@ -164,8 +171,12 @@ mod tests {
                 stale(900, "bash", "/user.slice/session-1.scope", Why::Deleted { runs: None }),
             ],
         };
-        let known = KnownContainer { id: "web-1".parse().unwrap(), cgroup: "/runc/web-1".parse().unwrap() };
-        let report = Report::new(scan, &Owners::new(None, vec![known]));
+        let web = KnownContainer { id: "web-1".parse().unwrap(), cgroup: "/runc/web-1".parse().unwrap() };
+        let known = Known {
+            containers: vec![web],
+            unreadable: vec!["container old cannot be read: could not read /c/old/config.json".to_owned()],
+        };
+        let report = Report::new(scan, known);
         insta::assert_snapshot!(report.render());
     }
 }

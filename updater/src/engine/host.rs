@@ -18,7 +18,7 @@ use crate::host::{
 };
 use crate::runtime::command::{CommandError, HeldLock};
 use crate::runtime::{
-    CgroupLimits, ConnectionHold, Container, ContainerRuntime, LayerStore, Layers, Limits, NftHold, Observer,
+    CgroupLimits, ConnectionHold, ContainerRuntime, LayerStore, Layers, Limits, Listing, NftHold, Observer,
     OverlayMounts, Prober, Probes, Procfs, RootfsMounts, Runc, RuntimeError,
 };
 
@@ -94,13 +94,16 @@ impl Host {
             schedule: survival::schedule,
             connect: Box::new(move |lock| {
                 let runtime = Runc::new(&runc_root);
-                let known = known(runtime.list())?;
+                let known = known(runtime.list());
+                for why in &known.unreadable {
+                    tracing::info!(why, "left out");
+                }
                 let runtime = match lock {
                     Some(lock) => runtime.holding(lock),
                     None => runtime,
                 };
                 Ok(Connected {
-                    livepatch: Arc::new(Sysfs::new(Roots::default(), known)?),
+                    livepatch: Arc::new(Sysfs::new(Roots::default(), known.containers)?),
                     prober: Arc::new(Probes::new(Runc::new(&runc_root))),
                     runtime: Arc::new(runtime),
                 })
@@ -109,24 +112,32 @@ impl Host {
     }
 }
 
-/// The containers of the running host and their control groups.
-///
-/// # Errors
-/// [`EngineError::Runtime`].
-pub fn known_containers(config: &Config) -> Result<Vec<KnownContainer>, EngineError> {
-    Ok(known(Runc::new(&config.runc_root).list())?)
+/// The containers whose groups may be frozen.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// With their groups.
+    pub containers: Vec<KnownContainer>,
+    /// Why others are not among them, or not whole.
+    pub unreadable: Vec<String>,
 }
 
-/// The containers whose groups may be frozen. A host without the runtime has none, and takes
-/// livepatches all the same.
-fn known(listed: Result<Vec<Container>, RuntimeError>) -> Result<Vec<KnownContainer>, RuntimeError> {
-    let listed = match listed {
-        Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Vec::new(),
-        listed => listed?,
+/// The containers of the running host and their control groups.
+pub fn known_containers(config: &Config) -> Known {
+    known(Runc::new(&config.runc_root).list())
+}
+
+/// A host without the runtime has no containers, and takes livepatches all the same. So does one whose runtime
+/// does not answer: a group that nobody knows is not frozen, and what needs the runtime asks it again.
+fn known(listed: Result<Listing, RuntimeError>) -> Known {
+    let (listing, trouble) = match listed {
+        Ok(listing) => (listing, None),
+        Err(RuntimeError::List { source: CommandError::Missing { .. } }) => (Listing::default(), None),
+        Err(error) => (Listing::default(), Some(error.with_causes())),
     };
-    let known = listed.into_iter().filter_map(|container| {
+    let known = listing.containers.into_iter().filter_map(|container| {
         let cgroup = container.cgroup?.to_str()?.parse().ok()?;
         Some(KnownContainer { id: container.id.as_str().parse().ok()?, cgroup })
     });
-    Ok(known.collect())
+    let unreadable = listing.unreadable.iter().map(ToString::to_string).chain(trouble);
+    Known { containers: known.collect(), unreadable: unreadable.collect() }
 }

@@ -11,7 +11,7 @@ use crate::host::{Enabled, PatchState, preflight};
 use crate::plan::facts::{
     AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
 };
-use crate::runtime::{Container, ContainerId, ContainerStatus};
+use crate::runtime::{Container, ContainerId, ContainerStatus, NetworkPlace, Unreadable};
 
 impl Engine {
     /// Everything that planning this manifest needs to know.
@@ -36,14 +36,15 @@ impl Engine {
                 Component::Layer(layer) => layers.push((index, layer)),
             }
         }
-        let containers =
-            if layers.is_empty() { Vec::new() } else { self.survey_containers(adapters, &layers)? };
+        let (containers, unreadable) =
+            if layers.is_empty() { Default::default() } else { self.survey_containers(adapters, &layers)? };
         Ok(HostFacts {
             arch: self.host.arch.clone(),
             kernel: self.host.kernel.clone(),
             now: self.host.clock.now(),
             livepatches,
             containers,
+            unreadable,
             settings: self.settings(),
         })
     }
@@ -139,11 +140,10 @@ impl Engine {
         &self,
         adapters: &Adapters,
         layers: &[(usize, &LayerComponent)],
-    ) -> Result<Vec<ContainerFacts>, EngineError> {
-        let running: Vec<Container> = adapters
-            .on
-            .runtime
-            .list()?
+    ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
+        let listing = adapters.on.runtime.list()?;
+        let running: Vec<Container> = listing
+            .containers
             .into_iter()
             .filter(|container| {
                 matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
@@ -172,7 +172,7 @@ impl Engine {
                 found.push(ContainerFacts { affected: by, ..self.container_facts(container)? });
             }
         }
-        Ok(found)
+        Ok((found, listing.unreadable))
     }
 
     /// The facts of one container, affected or not; `None` if it does not run.
@@ -190,13 +190,18 @@ impl Engine {
     fn container_facts(&self, container: Container) -> Result<ContainerFacts, EngineError> {
         let topology = self.host.mounts.current(&container.rootfs)?;
         let verdict = self.host.observer.obstacles(&container);
-        let unmet = verdict
-            .iter()
-            .filter(|obstacle| obstacle.forbids_restart())
-            .map(|obstacle| Unmet {
+        let bundle = match &container.network {
+            NetworkPlace::Unknown(why) => Some(why.clone()),
+            _ => None,
+        };
+        let forbidding = verdict.iter().filter(|obstacle| obstacle.forbids_restart());
+        let unmet = forbidding
+            .map(ToString::to_string)
+            .chain(bundle)
+            .map(|found| Unmet {
                 subject: format!("container {}", container.id),
                 expected: "a container that can be restarted".to_owned(),
-                found: obstacle.to_string(),
+                found,
             })
             .collect();
         let obstacles =

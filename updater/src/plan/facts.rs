@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use manifests::{KernelRelease, ModuleName, Sha256};
 
-use crate::runtime::{Container, Topology};
+use crate::runtime::{Container, Topology, Unreadable};
 
 /// A host as it is at one instant, seen with one manifest in mind.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct HostFacts {
     pub livepatches: Vec<LivepatchFacts>,
     /// Every running container that a layer component affects.
     pub containers: Vec<ContainerFacts>,
+    /// Containers, affected or not, that the runtime could not describe whole.
+    pub unreadable: Vec<Unreadable>,
     /// From the host's configuration.
     pub settings: Settings,
 }

@@ -45,6 +45,7 @@ pub fn plan(manifest: &Manifest, facts: &HostFacts, name: &str) -> Result<Plan, 
         draft.livepatch(component, known);
     }
     draft.containers(manifest, name);
+    draft.notes.extend(facts.unreadable.iter().map(ToString::to_string));
     draft.finish(manifest)
 }
 

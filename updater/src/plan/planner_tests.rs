@@ -91,6 +91,7 @@ fn facts(containers: Vec<ContainerFacts>) -> HostFacts {
             quarantined: None,
         }],
         containers,
+        unreadable: Vec::new(),
         settings: Settings { crash_guard: Duration::from_secs(600), store: PathBuf::from("/store") },
     }
 }

@@ -46,6 +46,9 @@ pub enum NetworkPlace {
     Path(PathBuf),
     /// A namespace made for this container by the runtime; it is gone when the container is.
     Own,
+    /// The bundle, which would say so, cannot be read, for this reason. Such a container can be looked at, and
+    /// is not touched: it could not be started again.
+    Unknown(String),
 }
 
 /// Who makes a container's cgroup.
@@ -82,6 +85,30 @@ pub struct Container {
     pub cgroup_driver: CgroupDriver,
     /// Where its packets go.
     pub network: NetworkPlace,
+}
+
+/// The runtime's containers, and what could not be read of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// The containers, by id; of some the bundle cannot be read ([`NetworkPlace::Unknown`]).
+    pub containers: Vec<Container>,
+    /// Entries that are not whole. One of which only the bundle cannot be read is among the containers too.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// An entry of the runtime's list that could not be read. It is nobody else's trouble.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Its name, as the runtime gave it.
+    pub container: String,
+    /// What was expected and what was found.
+    pub why: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "container {} cannot be read: {}", self.container, self.why)
+    }
 }
 
 /// The directories of one container's checkpoint.

@@ -145,6 +145,14 @@ pub enum RuntimeError {
     },
 }
 
+impl RuntimeError {
+    /// The error and its causes on one line.
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+}
+
 /// What is left of a container after CRIU failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterFailure {

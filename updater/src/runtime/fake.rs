@@ -105,6 +105,7 @@ struct State {
     containers: BTreeMap<ContainerId, Fake>,
     holds: BTreeMap<String, Vec<Connection>>,
     layers: BTreeSet<Sha256>,
+    unreadable: Vec<String>,
     trouble: BTreeSet<Trouble>,
     pids: u32,
 }
@@ -196,6 +197,29 @@ impl FakeContainers {
 
     pub(crate) fn mend(&self) {
         self.lock().trouble.clear();
+    }
+
+    /// The bundle of a container is gone; of one that is not there, the runtime remembers it all the same.
+    pub(crate) fn lose_bundle(&self, id: &str) {
+        let mut state = self.lock();
+        state.unreadable.push(id.to_owned());
+        if let Some(one) = state.containers.get_mut(&id.parse::<ContainerId>().unwrap()) {
+            one.described.network = NetworkPlace::Unknown("could not read its bundle".to_owned());
+        }
+    }
+
+    /// Somebody starts a container on what is mounted, or on a mount of their own.
+    pub(crate) fn start_by_others(&self, id: &str, mount: Option<Topology>) {
+        let mut state = self.lock();
+        let process = state.process(0, Version::Old, false);
+        let one = state.get(&id.parse().unwrap()).unwrap();
+        one.mounted = mount.unwrap_or_else(|| one.mounted.clone());
+        one.process = Some(process);
+    }
+
+    /// Somebody removes a container and its files.
+    pub(crate) fn remove(&self, id: &str) {
+        self.lock().containers.remove(&id.parse::<ContainerId>().unwrap());
     }
 
     /// Power off and on.
@@ -308,12 +332,17 @@ fn image(id: &ContainerId, dir: &CheckpointDir) -> Result<Image, RuntimeError> {
 }
 
 impl ContainerRuntime for FakeContainers {
-    fn list(&self) -> Result<Vec<Container>, RuntimeError> {
+    fn list(&self) -> Result<Listing, RuntimeError> {
         let state = self.request().ok_or_else(|| RuntimeError::List { source: no_runtime() })?;
         if state.trouble.contains(&Trouble::NoRuntime) {
             return Err(RuntimeError::List { source: no_runtime() });
         }
-        Ok(state.containers.values().filter(|one| one.process.is_some()).map(Fake::seen).collect())
+        let containers = state.containers.values().filter(|one| one.process.is_some()).map(Fake::seen);
+        let unreadable = state.unreadable.iter().map(|container| Unreadable {
+            container: container.clone(),
+            why: "could not read its bundle".to_owned(),
+        });
+        Ok(Listing { containers: containers.collect(), unreadable: unreadable.collect() })
     }
 
     fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, RuntimeError> {
@@ -471,7 +500,7 @@ impl RootfsMounts for FakeContainers {
 }
 
 fn gone(rootfs: &Path) -> RootfsError {
-    RootfsError::Missing { rootfs: rootfs.to_owned(), path: rootfs.to_owned() }
+    RootfsError::Read { path: rootfs.to_owned(), source: std::io::ErrorKind::NotFound.into() }
 }
 
 impl ConnectionHold for FakeContainers {

@@ -59,7 +59,7 @@ pub use cgroup::{CgroupError, CgroupLimits, CgroupRecord, KnobDifference};
 pub use command::HeldLock;
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase,
-    ExecOutcome, NetworkPlace, Pid, Restored,
+    ExecOutcome, Listing, NetworkPlace, Pid, Restored, Unreadable,
 };
 pub use error::RuntimeError;
 pub use hold::{Farewell, HoldError, HoldName, LeftoverLock, NftHold};
@@ -74,10 +74,11 @@ pub use topology::{FreshUpper, Overlay, Topology, TopologyError};
 
 /// The life cycle of containers.
 pub trait ContainerRuntime {
-    /// All containers that the runtime knows, by id.
-    fn list(&self) -> Result<Vec<Container>, RuntimeError>;
+    /// All containers that the runtime knows, by id. One that cannot be read is an entry, not an error.
+    fn list(&self) -> Result<Listing, RuntimeError>;
 
-    /// One container; `None` when the runtime does not know it (any more).
+    /// One container; `None` when the runtime does not know it (any more). A bundle that cannot be read is
+    /// said by its [`NetworkPlace`].
     fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, RuntimeError>;
 
     /// Writes memory to `dir.pre()` while the container runs on.

@@ -26,6 +26,7 @@ pub(crate) fn inside<T: Send>(
         NetworkPlace::Host => Ok(Some(work())),
         NetworkPlace::Own => Ok(None),
         NetworkPlace::Path(path) => entered(path, work).map(Some),
+        NetworkPlace::Unknown(why) => Err(io::Error::other(why.clone())),
     }
 }
 

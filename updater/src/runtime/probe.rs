@@ -174,7 +174,9 @@ impl Probes {
         // By the process, whatever the bundle says: this is where its sockets are.
         let namespace = match found.network {
             NetworkPlace::Host => return Ok(work()),
-            NetworkPlace::Path(_) | NetworkPlace::Own => PathBuf::from(format!("/proc/{init}/ns/net")),
+            NetworkPlace::Path(_) | NetworkPlace::Own | NetworkPlace::Unknown(_) => {
+                PathBuf::from(format!("/proc/{init}/ns/net"))
+            }
         };
         netns::entered(&namespace, work).map_err(|source| ProbeError::Connection {
             check: format!("enter {}", namespace.display()),

@@ -143,6 +143,16 @@ pub enum RootfsError {
     },
 }
 
+impl RootfsError {
+    /// Whether the root file system's directory itself is not there.
+    pub fn is_absence_of(&self, wanted: &Path) -> bool {
+        match self {
+            Self::Read { path, source } => path == wanted && source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
 /// Overlay mounts in this process's mount namespace.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OverlayMounts;

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{CommandError, HeldLock, Invocation, WhenLate};
 use super::container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase,
-    ExecOutcome, Pid, Restored,
+    ExecOutcome, Listing, Pid, Restored,
 };
 use super::error::{AfterFailure, RuntimeError};
 use super::images::{CheckpointContent, CheckpointedProcess, dump_stats, last_errors};
@@ -260,17 +260,15 @@ enum Stopped {
 }
 
 impl ContainerRuntime for Runc {
-    fn list(&self) -> Result<Vec<Container>, RuntimeError> {
+    fn list(&self) -> Result<Listing, RuntimeError> {
         if !self.root.exists() {
-            return super::command::find("runc").map(|_| Vec::new()).ok_or_else(|| RuntimeError::List {
-                source: CommandError::Missing { program: "runc".into() },
+            return super::command::find("runc").map(|_| Listing::default()).ok_or_else(|| {
+                RuntimeError::List { source: CommandError::Missing { program: "runc".into() } }
             });
         }
         let output = self.command().args(["list", "--format", "json"]).output();
         let json = output.map_err(|source| RuntimeError::List { source })?;
-        let mut containers = describe::containers(&json, &self.root)?;
-        containers.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(containers)
+        describe::containers(&json, &self.root)
     }
 
     fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, RuntimeError> {

@@ -160,7 +160,8 @@ pub(super) fn container(container: &Container, init: Pid, bundle: &Bundle, found
             let what = "it is not the namespace that its processes are in".to_owned();
             report(ObstacleKind::NetworkMoved, &path.display().to_string(), what);
         }
-        NetworkPlace::Path(_) | NetworkPlace::Host => {}
+        // Of a bundle that cannot be read its reading has told.
+        NetworkPlace::Path(_) | NetworkPlace::Host | NetworkPlace::Unknown(_) => {}
     }
     if identity(&own_namespace(init, "pid")) == identity(Path::new("/proc/self/ns/pid")) {
         let what = "the host's pid namespace".to_owned();

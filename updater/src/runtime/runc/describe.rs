@@ -3,6 +3,9 @@
 //! runc's own answer lacks three things: the cgroup, who made it, and the network namespace. The
 //! first comes from the kernel, the second from runc's saved state, the third from the bundle (it is
 //! what a restore will use) checked against the kernel.
+//!
+//! What cannot be read of one container is part of the answer: another one, or a transaction that was
+//! interrupted, does not wait for it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +13,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::super::container::{CgroupDriver, Container, ContainerId, ContainerStatus, NetworkPlace, Pid};
+use super::super::container::{
+    CgroupDriver, Container, ContainerId, ContainerStatus, Listing, NetworkPlace, Pid, Unreadable,
+};
 use super::super::error::RuntimeError;
 use super::super::process;
 
@@ -63,11 +69,27 @@ struct SavedCgroups {
     systemd: bool,
 }
 
-pub(super) fn containers(json: &[u8], root: &Path) -> Result<Vec<Container>, RuntimeError> {
-    let states: Option<Vec<State>> = serde_json::from_slice(json)
+pub(super) fn containers(json: &[u8], root: &Path) -> Result<Listing, RuntimeError> {
+    let entries: Option<Vec<Value>> = serde_json::from_slice(json)
         .map_err(|source| RuntimeError::Answer { about: "all containers".into(), source })?;
+    let mut listing = Listing::default();
     // No container at all is `null`.
-    states.unwrap_or_default().into_iter().map(|state| complete(state, root)).collect()
+    for entry in entries.unwrap_or_default() {
+        let container = entry.get("id").and_then(Value::as_str).unwrap_or("without a name").to_owned();
+        let state = serde_json::from_value::<State>(entry)
+            .map_err(|source| RuntimeError::Answer { about: "a container".into(), source });
+        match state.and_then(|state| complete(state, root)) {
+            Ok(found) => {
+                if let NetworkPlace::Unknown(why) = &found.network {
+                    listing.unreadable.push(Unreadable { container, why: why.clone() });
+                }
+                listing.containers.push(found);
+            }
+            Err(error) => listing.unreadable.push(Unreadable { container, why: error.with_causes() }),
+        }
+    }
+    listing.containers.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(listing)
 }
 
 pub(super) fn container(json: &[u8], root: &Path) -> Result<Container, RuntimeError> {
@@ -79,7 +101,10 @@ pub(super) fn container(json: &[u8], root: &Path) -> Result<Container, RuntimeEr
 fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
     let id: ContainerId = state.id.parse()?;
     let init = (state.pid != 0 && state.status != ContainerStatus::Stopped).then_some(Pid(state.pid));
-    let config: Config = read_json(&state.bundle.join("config.json"), &id)?;
+    let network = match read_json::<Config>(&state.bundle.join("config.json"), &id) {
+        Ok(config) => network(&config),
+        Err(error) => NetworkPlace::Unknown(error.with_causes()),
+    };
     let saved: Option<Saved> = read_json(&root.join(id.as_str()).join("state.json"), &id).ok();
     let systemd = saved.and_then(|saved| saved.config.cgroups).is_some_and(|cgroups| cgroups.systemd);
     let cgroup_driver = if systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
@@ -90,7 +115,7 @@ fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
         annotations: state.annotations.unwrap_or_default(),
         cgroup: init.and_then(process::cgroup_of),
         cgroup_driver,
-        network: network(&config),
+        network,
         bundle: state.bundle,
         id,
     })
@@ -145,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_listing_without_containers_is_null() {
-        assert_eq!(containers(b"null", Path::new("/run/runc")).unwrap(), []);
+        assert_eq!(containers(b"null", Path::new("/run/runc")).unwrap(), Listing::default());
         assert!(containers(b"what?", Path::new("/run/runc")).is_err());
     }
 
@@ -164,5 +189,36 @@ mod tests {
         assert_eq!((found.status, found.init), (ContainerStatus::Stopped, None));
         assert_eq!(found.annotations["tier"], "web");
         assert_eq!(found.network, NetworkPlace::Own);
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_one_container_is_told_and_hides_no_other() {
+        let bundle = tempfile::tempdir().unwrap();
+        fs::write(bundle.path().join("config.json"), r#"{"linux": {"namespaces": []}}"#).unwrap();
+        let entry = |id: &str, status: &str, bundle: &Path| {
+            let bundle = bundle.display();
+            format!(
+                r#"{{"id":"{id}","pid":0,"status":"{status}","bundle":"{bundle}","rootfs":"{bundle}/rootfs"}}"#
+            )
+        };
+        let entries = [
+            entry("web", "running", bundle.path()),
+            entry("gone", "stopped", Path::new("/no/such/bundle")),
+            entry("odd", "dreaming", bundle.path()),
+            r#"{"pid": 7}"#.to_owned(),
+        ];
+        let json = format!("[{}]", entries.join(","));
+        let listing = containers(json.as_bytes(), Path::new("/nonexistent")).unwrap();
+        let ids: Vec<&str> = listing.containers.iter().map(|found| found.id.as_str()).collect();
+        assert_eq!(ids, ["gone", "web"]);
+        let told: Vec<String> = listing.unreadable.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(
+            told[0].starts_with("container gone cannot be read: could not read /no/such/bundle/config.json")
+        );
+        assert!(told[1].contains("container odd") && told[1].contains("dreaming"), "{told:?}");
+
+        let alone = container(entries[1].as_bytes(), Path::new("/nonexistent")).unwrap();
+        assert!(matches!(&alone.network, NetworkPlace::Unknown(why) if why.contains("No such file")));
     }
 }

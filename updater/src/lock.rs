@@ -31,6 +31,25 @@ pub enum LockError {
     },
 }
 
+/// What a look at the lock finds.
+#[derive(Debug)]
+pub enum Looked {
+    /// Somebody holds the host.
+    Held {
+        /// What the holder wrote about itself.
+        holder: String,
+    },
+    /// Nobody does, and nobody can for as long as this is kept.
+    Free(Look),
+}
+
+/// Keeps the host from being taken while it is looked at. Looks do not keep each other out.
+#[derive(Debug)]
+pub struct Look {
+    /// `None` where nobody has ever taken the lock.
+    _file: Option<Flock<File>>,
+}
+
 /// The held lock. Let go when it and every inherited copy are closed.
 #[derive(Debug)]
 pub struct HostLock {
@@ -71,6 +90,31 @@ impl HostLock {
         }
     }
 
+    /// See whether somebody holds the host, without waiting. A taker is refused while a [`Look`] is kept, so
+    /// look only where there is a reason to.
+    ///
+    /// # Errors
+    /// [`LockError::Unusable`].
+    pub fn look(store: &Path) -> Result<Looked, LockError> {
+        let path = store.join("lock");
+        let unusable = |source| LockError::Unusable { path: path.clone(), source };
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Looked::Free(Look { _file: None }));
+            }
+            opened => opened.map_err(unusable)?,
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(file) => Ok(Looked::Free(Look { _file: Some(file) })),
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(unusable)?;
+                Ok(Looked::Held { holder: described(holder.trim()) })
+            }
+            Err((_, errno)) => Err(unusable(errno.into())),
+        }
+    }
+
     /// The descriptor that a child may inherit to keep the host locked for as long as it runs.
     pub fn shared_with_children(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -103,6 +147,22 @@ mod tests {
         );
         drop(held);
         HostLock::take(store.path(), "apply other v1").unwrap();
+    }
+
+    #[test]
+    fn a_look_names_the_holder_and_takes_nothing_from_other_looks() {
+        let store = tempfile::tempdir().unwrap();
+        assert!(matches!(HostLock::look(store.path()).unwrap(), Looked::Free(_)));
+        let held = HostLock::take(store.path(), "apply demo v1").unwrap();
+        assert!(
+            matches!(HostLock::look(store.path()).unwrap(), Looked::Held { holder } if holder.contains("apply demo v1"))
+        );
+        drop(held);
+        let one = HostLock::look(store.path()).unwrap();
+        assert!(matches!(HostLock::look(store.path()).unwrap(), Looked::Free(_)));
+        assert!(HostLock::take(store.path(), "apply demo v1").is_err(), "nobody begins during a look");
+        drop(one);
+        HostLock::take(store.path(), "apply demo v1").unwrap();
     }
 
     #[test]

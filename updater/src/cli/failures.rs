@@ -3,7 +3,7 @@
 use manifests::VerifyError;
 
 use crate::config::ConfigError;
-use crate::engine::{Driven, EngineError};
+use crate::engine::{Driven, EngineError, StillOpen};
 use crate::exit::{Exit, Failure, State};
 use crate::host::HostError;
 use crate::lock::LockError;
@@ -99,7 +99,22 @@ fn next_for(refusal: &VerifyError) -> &'static str {
 
 /// An operation that did not come to a result.
 pub(crate) fn engine(error: EngineError) -> Failure {
+    let error = match error {
+        // Nothing is open and nothing was done: it is as if the resume had not been asked for.
+        EngineError::ResumeStopped { done, open: StillOpen::These(open), source }
+            if done.is_empty() && open.is_empty() =>
+        {
+            *source
+        }
+        error => error,
+    };
     match &error {
+        EngineError::ResumeStopped { done, open, .. } => {
+            let state = half_way(done, open);
+            Failure::new(Exit::NeedsOperator, error)
+                .state(State::Named(state))
+                .next("mend the cause above, then update resume")
+        }
         EngineError::NotRoot => {
             let found = format!("effective user {}", nix::unistd::geteuid());
             Failure::new(Exit::Refused, error).because("effective user 0", found).next("run it as root")
@@ -156,6 +171,22 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         EngineError::Host(HostError::NoLivepatch { .. }) => Failure::new(Exit::Refused, error)
             .next("boot a kernel with CONFIG_LIVEPATCH, and see that sysfs is mounted"),
         _ => Failure::new(Exit::Refused, error).next("see the cause above, and try again"),
+    }
+}
+
+/// Where a resume that stopped leaves the host.
+fn half_way(done: &[String], open: &StillOpen) -> String {
+    let open = match open {
+        StillOpen::Unknown => "the journal does not tell which transactions are open".to_owned(),
+        StillOpen::These(open) if open.is_empty() => "no transaction is open".to_owned(),
+        StillOpen::These(open) => {
+            let names: Vec<String> = open.iter().map(ToString::to_string).collect();
+            format!("transaction {} is half-way and is in the journal", names.join(", "))
+        }
+    };
+    match done {
+        [] => open,
+        done => format!("{open}; before, {}", done.join(", ")),
     }
 }
 

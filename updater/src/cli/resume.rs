@@ -77,20 +77,28 @@ fn outcome(engine: &Engine, resumed: &Resumed) -> Result<(), Failure> {
     }
     left.extend(resumed.baseline.iter().filter_map(|item| match &item.became {
         Became::Failed { why } => Some(format!("{}: {why}", item.what)),
+        Became::Displaced { why } => Some(format!("{}: {why}", item.what)),
         Became::Quarantined { .. } => Some(format!("{} is in quarantine and not loaded", item.what)),
         _ => None,
     }));
-    let quarantined = resumed.baseline.iter().any(|item| matches!(item.became, Became::Quarantined { .. }));
-    let next = match quarantined {
-        true => {
-            "look into the crash; update apply --retry-quarantined loads the livepatch once more, update rollback gives it up"
-        }
-        false => "mend the cause, then update resume",
+    let any = |wanted: fn(&Became) -> bool| resumed.baseline.iter().any(|item| wanted(&item.became));
+    let next = if any(|became| matches!(became, Became::Displaced { .. })) {
+        DISPLACED
+    } else if any(|became| matches!(became, Became::Quarantined { .. })) {
+        QUARANTINED
+    } else {
+        "mend the cause, then update resume"
     };
     Err(Failure::new(Exit::NeedsOperator, "something is left that this program cannot decide")
         .state(State::Named(left.join("; ")))
         .next(next))
 }
+
+/// What to do about a container on other files.
+pub(super) const DISPLACED: &str = "stop the container, unmount what is on its root file system, update resume, start it; update rollback gives the fix up";
+
+/// What to do about a livepatch in quarantine.
+pub(super) const QUARANTINED: &str = "look into the crash; update apply --retry-quarantined loads the livepatch once more, update rollback gives it up";
 
 fn print_json(resumed: &Resumed) {
     let transactions: Vec<_> = resumed
@@ -140,6 +148,7 @@ fn render(resumed: &Resumed) -> String {
             Became::Reapplied => "re-applied".to_owned(),
             Became::LeftAlone { why } => format!("left alone: {why}"),
             Became::Quarantined { why } => format!("QUARANTINED: {why}"),
+            Became::Displaced { why } => format!("NOT AS COMMITTED: {why}"),
             Became::Failed { why } => format!("FAILED: {why}"),
         };
         text.push_str(&format!("{}: {became}\n", item.what));

@@ -1,13 +1,18 @@
 //! `update status`.
 
+use manifests::text::shown;
+
 use super::progress::{line, object};
+use super::resume::{DISPLACED, QUARANTINED};
 use super::{Global, failures};
+use crate::engine::standing::Standing;
 use crate::engine::status::Status;
 use crate::exit::{Exit, Failure, State};
 
 /// Show what this host has, should have, and does not load again
 ///
-/// Exits with 6 if something is not as it should be.
+/// Exits with 6 if something is not as it should be. A livepatch for another kernel and a container that
+/// was removed are as they should be, and so is a host that is being changed at this moment.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  update status --json")]
 pub(super) struct Args {}
@@ -24,7 +29,18 @@ pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {
     }
     Err(Failure::new(Exit::NeedsOperator, "the host is not as it should be")
         .state(State::Named("as listed above".to_owned()))
-        .next("update resume"))
+        .next(next(&status)))
+}
+
+/// What a resume cannot bring back by itself comes first.
+fn next(status: &Status) -> &'static str {
+    if status.standings().any(|standing| matches!(standing, Standing::Displaced { .. })) {
+        return DISPLACED;
+    }
+    if status.standings().any(|standing| matches!(standing, Standing::Quarantined { .. })) {
+        return QUARANTINED;
+    }
+    "update resume"
 }
 
 fn print(status: &Status) {
@@ -34,21 +50,43 @@ fn print(status: &Status) {
         line("no livepatches");
     }
     for livepatch in &status.livepatches {
-        let state = if livepatch.live { "live" } else { "NOT LIVE" };
-        line(&format!("livepatch {:<24} {state}  sha256 {:.12}", livepatch.module, livepatch.payload));
+        let state = match &livepatch.standing {
+            Standing::InForce => "live",
+            Standing::OtherKernel { .. } => "not for this kernel",
+            _ => "NOT LIVE",
+        };
+        let why = because(&livepatch.standing);
+        line(&format!("livepatch {:<24} {state}  sha256 {:.12}{why}", livepatch.module, livepatch.payload));
     }
     for foreign in &status.foreign {
         line(&format!("livepatch {:<24} loaded by somebody else", foreign.module));
     }
     for rootfs in &status.rootfs {
-        let mounted = if rootfs.mounted { "as committed" } else { "NOT AS COMMITTED" };
+        let files = match &rootfs.standing {
+            Standing::InForce => "as committed",
+            Standing::Gone { .. } => "gone",
+            Standing::Unreadable { .. } => "UNKNOWN",
+            _ => "NOT AS COMMITTED",
+        };
         let running = if rootfs.running.is_some() { "running" } else { "not running" };
-        line(&format!("container {:<24} {running}, files {mounted}", rootfs.container));
+        let why = because(&rootfs.standing);
+        line(&format!("container {:<24} {running}, files {files}{why}", rootfs.container));
     }
     for quarantined in &status.quarantined {
         line(&format!("QUARANTINED {}: {}", quarantined.module, quarantined.why));
     }
     for unfinished in &status.unfinished {
-        line(&format!("UNFINISHED transaction {unfinished}"));
+        let state = if status.in_progress.is_some() { "under way:" } else { "UNFINISHED" };
+        line(&format!("{state} transaction {unfinished}"));
     }
+    for why in &status.unreadable {
+        line(&format!("note: {}", shown(why)));
+    }
+    if let Some(holder) = &status.in_progress {
+        line(&format!("in progress: {}; what is listed may be the middle of it", shown(holder)));
+    }
+}
+
+fn because(standing: &Standing) -> String {
+    standing.why().map(|why| format!("  ({})", shown(why))).unwrap_or_default()
 }

@@ -4,6 +4,7 @@
 //! - [`survey`]: fills the planner's facts from the running host
 //! - [`apply`], [`rollback`]: begin a transaction and drive it
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
+//! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
 //! - [`collect`]: remove what nobody needs any more
 //!
@@ -14,6 +15,7 @@ pub mod collect;
 pub mod host;
 pub mod resume;
 pub mod rollback;
+pub mod standing;
 pub mod status;
 pub mod story;
 pub mod survey;
@@ -113,6 +115,16 @@ pub enum EngineError {
         /// Why.
         source: DriveError,
     },
+    /// A resume could not go on.
+    #[error("the resume did not come to its end")]
+    ResumeStopped {
+        /// What it had done before.
+        done: Vec<String>,
+        /// What is still half-way.
+        open: StillOpen,
+        /// Why it could not go on.
+        source: Box<EngineError>,
+    },
     /// There is no committed transaction to roll back.
     #[error("{0}")]
     NothingToRollBack(String),
@@ -127,6 +139,15 @@ pub enum EngineError {
         /// The text.
         found: String,
     },
+}
+
+/// What a resume that stopped leaves half-way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StillOpen {
+    /// These transactions; none if the list is empty.
+    These(Vec<TransactionId>),
+    /// The journal does not tell.
+    Unknown,
 }
 
 /// How an operation that drove a transaction ended.
@@ -294,7 +315,10 @@ impl Engine {
             Drive::Resume => driver.resume(stored),
         }
         .map_err(|source| EngineError::Stopped { id: id.clone(), source })?;
-        let first_error = self.journal().transaction(id.as_str())?.first_error();
+        let stored = self.journal().transaction(id.as_str());
+        let first_error = stored
+            .map_err(|source| EngineError::Stopped { id: id.clone(), source: source.into() })?
+            .first_error();
         Ok(Driven { id, reached, first_error })
     }
 }

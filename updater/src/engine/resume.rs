@@ -3,21 +3,22 @@
 //!
 //! Before its commit a transaction goes back, after its commit it is finished. Then the livepatches that the
 //! host should have are loaded, except those that it may have crashed of, and the committed root file systems
-//! are mounted where no container runs on them yet.
+//! are mounted where no container runs on them yet. Single things that fail are in the report and hold nothing
+//! else up; how each stands is judged where `update status` judges it ([`super::standing`]).
 
 use serde::Serialize;
 
-use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
-use crate::baseline::{Baseline, Livepatch, Rootfs};
+use super::standing::Standing;
+use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners, StillOpen};
+use crate::baseline::{Baseline, Livepatch};
 use crate::crash_guard::{GuardBook, Quarantined};
-use crate::host::{Enabled, PatchState};
 use crate::machine::Machine;
 use crate::plan::LoadedPayload;
-use crate::runtime::{ContainerStatus, Topology};
 use crate::transaction::driver::Reached;
+use crate::transaction::state::Outcome;
 
 /// What a resume found and did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Resumed {
     /// Control groups that a killed process had left frozen.
     pub thawed: usize,
@@ -33,10 +34,7 @@ impl Resumed {
     /// Whether something is left that only an operator can decide.
     pub fn needs_operator(&self) -> bool {
         self.transactions.iter().any(|driven| matches!(driven.reached, Reached::NeedsOperator(_)))
-            || self
-                .baseline
-                .iter()
-                .any(|item| matches!(item.became, Became::Failed { .. } | Became::Quarantined { .. }))
+            || self.baseline.iter().any(|item| item.became.needs_operator())
     }
 }
 
@@ -58,7 +56,7 @@ pub enum Became {
     Present,
     /// It was brought back.
     Reapplied,
-    /// It was left alone, for this reason.
+    /// It was left alone, and nobody has to do anything about it.
     LeftAlone {
         /// Why.
         why: String,
@@ -68,6 +66,11 @@ pub enum Became {
         /// What happened.
         why: String,
     },
+    /// Something else is in its place, which is not for this program to take away.
+    Displaced {
+        /// What.
+        why: String,
+    },
     /// It should be there and is not.
     Failed {
         /// Why.
@@ -75,25 +78,80 @@ pub enum Became {
     },
 }
 
+impl Became {
+    /// What becomes of a thing by its standing alone; `None` if it has to be brought back.
+    fn unless_missing(standing: Standing) -> Option<Self> {
+        Some(match standing {
+            Standing::Missing => return None,
+            Standing::InForce => Self::Present,
+            Standing::OtherKernel { why } | Standing::Gone { why } => Self::LeftAlone { why },
+            Standing::Quarantined { why } => Self::Quarantined { why },
+            Standing::Displaced { why } => Self::Displaced { why },
+            Standing::Unreadable { why } => Self::Failed { why },
+        })
+    }
+
+    /// Whether it needs an operator.
+    pub fn needs_operator(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Quarantined { .. } | Self::Displaced { .. })
+    }
+}
+
+impl Resumed {
+    /// What was done, for whoever has to go on from here.
+    fn done(&self) -> Vec<String> {
+        let mut done = Vec::new();
+        if self.thawed > 0 {
+            done.push(format!("{} control groups were thawed", self.thawed));
+        }
+        done.extend(self.transactions.iter().map(|driven| {
+            let became = match driven.reached {
+                Reached::Ended(Outcome::Committed) => "was finished",
+                Reached::Ended(Outcome::RolledBack) => "was rolled back",
+                Reached::NeedsOperator(_) => "needs an operator",
+            };
+            format!("transaction {} {became}", driven.id)
+        }));
+        let reapplied = self.baseline.iter().filter(|item| item.became == Became::Reapplied);
+        done.extend(reapplied.map(|item| format!("{} was re-applied", item.what)));
+        done
+    }
+}
+
 impl Engine {
     /// Do all of it. Safe to repeat.
     ///
     /// # Errors
-    /// [`EngineError`] if the host cannot be locked or the journal cannot be read; what goes wrong with single
-    /// things is in the report.
+    /// [`EngineError::Lock`] if somebody else holds the host; [`EngineError::ResumeStopped`] with what was done
+    /// and what is open if the journal cannot be kept or the kernel cannot be asked. What goes wrong with
+    /// single things is in the report.
     pub fn resume(&self, listeners: &Listeners<'_>) -> Result<Resumed, EngineError> {
-        let adapters = self.lock("resume")?;
-        let thawed = self.host.leases.thaw_outstanding(&*self.host.freezer)?.len();
-        let quarantined = self.judge_crashes()?;
-        let unfinished = self.journal().unfinished()?;
-        let mut transactions = Vec::new();
-        for stored in unfinished {
-            transactions.push(self.drive(&adapters, stored, Drive::Resume, listeners)?);
+        let mut resumed = Resumed::default();
+        match self.resume_into(&mut resumed, listeners) {
+            Ok(()) => Ok(resumed),
+            Err(busy @ EngineError::Lock(_)) => Err(busy),
+            Err(source) => {
+                let open = match self.journal().unfinished() {
+                    Ok(open) => StillOpen::These(open.into_iter().map(|stored| stored.id).collect()),
+                    Err(_) => StillOpen::Unknown,
+                };
+                Err(EngineError::ResumeStopped { done: resumed.done(), open, source: Box::new(source) })
+            }
         }
-        let baseline = self.reapply_baseline(&adapters, &self.machine(&adapters, listeners))?;
+    }
+
+    fn resume_into(&self, resumed: &mut Resumed, listeners: &Listeners<'_>) -> Result<(), EngineError> {
+        let adapters = self.lock("resume")?;
+        resumed.thawed = self.host.leases.thaw_outstanding(&*self.host.freezer)?.len();
+        resumed.quarantined = self.judge_crashes()?;
+        let unfinished = self.journal().unfinished()?;
+        for stored in unfinished {
+            resumed.transactions.push(self.drive(&adapters, stored, Drive::Resume, listeners)?);
+        }
+        self.reapply_baseline(&adapters, &self.machine(&adapters, listeners), &mut resumed.baseline)?;
         self.mark_due()?;
         self.afterwards();
-        Ok(Resumed { thawed, transactions, quarantined, baseline })
+        Ok(())
     }
 
     /// The host is being shut down in order: what is loaded now has not crashed it.
@@ -136,63 +194,37 @@ impl Engine {
         &self,
         adapters: &Adapters,
         machine: &Machine<'_>,
-    ) -> Result<Vec<Reapplied>, EngineError> {
+        report: &mut Vec<Reapplied>,
+    ) -> Result<(), EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let quarantined = self.guards().quarantined()?;
-        let mut report = Vec::new();
         for livepatch in &baseline.livepatches {
-            let became = match quarantined.iter().find(|entry| entry.digest == livepatch.payload) {
-                Some(entry) => Became::Quarantined { why: entry.why.clone() },
-                None => self.reapply_livepatch(machine, livepatch)?,
-            };
+            let became =
+                match Became::unless_missing(self.livepatch_standing(adapters, livepatch, &quarantined)) {
+                    Some(became) => became,
+                    None => self.reapply_livepatch(machine, livepatch),
+                };
             report.push(Reapplied { what: format!("livepatch {}", livepatch.module), became });
         }
         for rootfs in &baseline.rootfs {
-            let became = self.reapply_rootfs(adapters, rootfs)?;
+            let became = match Became::unless_missing(self.rootfs_standing(adapters, rootfs).0) {
+                Some(became) => became,
+                None => match self.host.mounts.switch(&rootfs.mount_point, &rootfs.topology) {
+                    Ok(_) => Became::Reapplied,
+                    Err(error) => Became::Failed { why: error.to_string() },
+                },
+            };
             report.push(Reapplied { what: format!("root file system of {}", rootfs.container), became });
         }
-        Ok(report)
+        Ok(())
     }
 
-    fn reapply_livepatch(&self, machine: &Machine<'_>, livepatch: &Livepatch) -> Result<Became, EngineError> {
-        if machine.livepatch.state(&livepatch.module)? == PatchState::Settled(Enabled::Enabled) {
-            return Ok(Became::Present);
-        }
-        let running = self.host.kernel.clone();
-        if livepatch.kernel != running {
-            let why = format!("it is for kernel {}, this is {running}", livepatch.kernel);
-            return Ok(Became::LeftAlone { why });
-        }
+    fn reapply_livepatch(&self, machine: &Machine<'_>, livepatch: &Livepatch) -> Became {
         let patch = LoadedPayload { module: livepatch.module.clone(), payload: livepatch.payload };
         let deadline = std::time::Duration::from_millis(livepatch.deadline_ms);
-        Ok(match machine.load_and_await(&patch, deadline) {
+        match machine.load_and_await(&patch, deadline) {
             Ok(_) => Became::Reapplied,
             Err(error) => Became::Failed { why: error.chain() },
-        })
-    }
-
-    fn reapply_rootfs(&self, adapters: &Adapters, rootfs: &Rootfs) -> Result<Became, EngineError> {
-        let running = adapters.on.runtime.inspect(&rootfs.container)?.is_some_and(|container| {
-            matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
-        });
-        let now = match self.host.mounts.current(&rootfs.mount_point) {
-            Ok(now) => now,
-            Err(error) => return Ok(Became::LeftAlone { why: error.to_string() }),
-        };
-        if now.shows_the_same_as(&rootfs.topology) {
-            return Ok(Became::Present);
         }
-        if running {
-            return Ok(Became::LeftAlone {
-                why: "the container runs on another root file system".to_owned(),
-            });
-        }
-        if now != Topology::Plain {
-            return Ok(Became::LeftAlone { why: "somebody else has mounted something there".to_owned() });
-        }
-        Ok(match self.host.mounts.switch(&rootfs.mount_point, &rootfs.topology) {
-            Ok(_) => Became::Reapplied,
-            Err(error) => Became::Failed { why: error.to_string() },
-        })
     }
 }

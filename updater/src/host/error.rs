@@ -124,7 +124,8 @@ impl HostError {
     }
 
     /// The message with those of its causes, for records that keep text only.
-    pub(super) fn with_causes(&self) -> String {
+    /// The error and its causes on one line.
+    pub(crate) fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut cause = Error::source(self);
         while let Some(error) = cause {

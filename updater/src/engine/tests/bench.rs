@@ -63,6 +63,7 @@ pub(crate) struct Bench {
     files: tempfile::TempDir,
     pub(crate) machine: Arc<FakeMachine>,
     pub(crate) containers: Arc<FakeContainers>,
+    kernel: Mutex<&'static str>,
 }
 
 impl Bench {
@@ -74,7 +75,13 @@ impl Bench {
     pub(crate) fn with(machine: FakeMachine, add: impl FnOnce(FakeContainers) -> FakeContainers) -> Self {
         let machine = Arc::new(machine.with_module("one_function", FakeModule::default()));
         let containers = Arc::new(add(FakeContainers::new(Arc::clone(&machine))));
-        let bench = Self { store: memory_directory(), files: memory_directory(), machine, containers };
+        let bench = Self {
+            store: memory_directory(),
+            files: memory_directory(),
+            machine,
+            containers,
+            kernel: Mutex::new(KERNEL),
+        };
         bench.write("one-function.ko", &module("one-function"));
         bench.write("fix.tar", &[0; 1024]);
         for (path, text) in [
@@ -124,7 +131,7 @@ impl Bench {
         let host = Host {
             root: self.files.path().to_owned(),
             arch: "x86_64".to_owned(),
-            kernel: KERNEL.parse().unwrap(),
+            kernel: self.kernel.lock().unwrap().parse().unwrap(),
             boot_id: self.machine.boot_id(),
             clock: self.machine.clone(),
             freezer: self.machine.clone(),
@@ -241,6 +248,11 @@ impl Bench {
     pub(crate) fn reboot(&self) {
         self.machine.reboot();
         self.containers.reboot();
+    }
+
+    pub(crate) fn reboot_into(&self, kernel: &'static str) {
+        *self.kernel.lock().unwrap() = kernel;
+        self.reboot();
     }
 
     /// Runs something that the program may die of; whether it died.

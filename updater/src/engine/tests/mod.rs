@@ -7,6 +7,7 @@ mod boots;
 mod crashes;
 mod refusals;
 mod replacing;
+mod standings;
 mod ways_back;
 
 use bench::{Bench, MANIFEST, Signal, livepatch_only};

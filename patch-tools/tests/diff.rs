@@ -256,7 +256,7 @@ cases! {
     static_local_vanished static_locals_reordered string_data_changed string_literal_changed strings_moved
     switch_jump_table switch_jump_table_only symbol_not_in_kernel alias_becomes_a_function function_becomes_an_alias function_becomes_data unnamed_variable symbol_of_another_size
     alternative_without_replacement alternative_without_replacement_beside_a_change part_without_entry tracepoint_in_module
-    unexported_local_symbol warn_line_only weak_overridden
+    unexported_local_symbol warn_line_only weak_overridden wide_string_changed wide_string_copied_whole
 }
 
 #[test]
@@ -328,6 +328,35 @@ fn the_first_differing_instruction_is_shown_for_both_sides() {
     let explanation = run(&case, &Expected::default()).explanations()[0].to_string();
     assert!(explanation.contains("\"value %d\\n\""), "{explanation}");
     assert!(explanation.contains("\"number %d\\n\""), "{explanation}");
+    let case = Case::load("wide-string-changed");
+    let explanation = run(&case, &Expected::default()).explanations()[0].to_string();
+    assert!(explanation.contains("\"SetupMode!\""), "{explanation}");
+}
+
+#[test]
+fn a_wide_string_is_carried_to_the_end_of_its_terminator() {
+    let diff = run(&Case::load("wide-string-copied-whole"), &Expected::default());
+    let elf = Elf::parse(diff.object().unwrap()).unwrap();
+    let strings = elf.section(".rodata.show.str2.2").or(elf.section(".rodata.str2.2")).unwrap();
+    let text: Vec<u8> = "SecureBoot\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(strings.data, text);
+}
+
+#[test]
+fn strings_of_characters_that_c_does_not_have_are_refused() {
+    let mut case = Case::load("wide-string-copied-whole");
+    for object in [&mut case.orig, &mut case.patched] {
+        let entry = {
+            let elf = Elf::parse(object).unwrap();
+            let index = elf.sections().iter().position(|one| one.entry_size == 2).unwrap();
+            // `e_shoff`, entries of 64 bytes, of which `sh_entsize` is the last field.
+            u64::from_le_bytes(object[40..48].try_into().unwrap()) as usize + index * 64 + 56
+        };
+        object[entry] = 3;
+    }
+    let diff = run(&case, &Expected::default());
+    let rules: BTreeSet<&str> = diff.report().refused.iter().map(|one| one.reason.id()).collect();
+    assert!(rules.contains("unsupported-section"), "{rules:?}");
 }
 
 #[test]

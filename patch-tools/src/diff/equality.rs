@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use object::elf::{R_X86_64_PC32, R_X86_64_PLT32};
 
+use super::mergeable::{character, piece};
 use super::names::{is_duplicated, stem};
 use super::pairs::Pairs;
 use super::sections::{Class, Special};
@@ -161,11 +162,8 @@ impl<'u, 'd> Equality<'u, 'd> {
         }
         match class {
             Class::Strings => {
-                let (a, b) = (self.orig.bytes(orig.0), self.patched.bytes(patched.0));
-                match (string(a, orig.1), string(b, patched.1)) {
-                    (Some(a), Some(b)) => a == b,
-                    _ => false,
-                }
+                let (a, b) = (string(self.orig, orig), string(self.patched, patched));
+                a.is_some() && a == b
             }
             Class::Constants => {
                 let (a, b) = (constant(self.orig, orig), constant(self.patched, patched));
@@ -340,19 +338,16 @@ fn slice<'d>(bytes: &'d [u8], range: &std::ops::Range<u64>) -> &'d [u8] {
     bytes.get(range.start as usize..end).unwrap_or_default()
 }
 
-/// The string at `offset`, which need not be where the compiler started one.
-fn string(bytes: &[u8], offset: i64) -> Option<&[u8]> {
-    let tail = bytes.get(usize::try_from(offset).ok()?..)?;
-    tail.split(|&byte| byte == 0).next()
+/// The string at a place, which need not be where the compiler started one, and the width of its characters.
+fn string<'d>(unit: &Unit<'d>, (atom, offset): (AtomId, i64)) -> Option<(usize, &'d [u8])> {
+    let width = character(unit.section(unit.atom(atom).section()))?;
+    Some((width, unit.bytes(atom).get(piece(unit, atom, offset)?)?))
 }
 
 /// The rest of the mergeable constant at an offset.
-fn constant<'d>(unit: &Unit<'d>, place: (AtomId, i64)) -> Option<&'d [u8]> {
-    let offset = usize::try_from(place.1).ok()?;
-    let section = unit.section(unit.atom(place.0).section());
-    let size = usize::try_from(section.entry_size).ok().filter(|&size| size > 0)?;
-    let end = offset.checked_add(size - offset % size)?;
-    unit.bytes(place.0).get(offset..end)
+fn constant<'d>(unit: &Unit<'d>, (atom, offset): (AtomId, i64)) -> Option<&'d [u8]> {
+    let end = piece(unit, atom, offset)?.end;
+    unit.bytes(atom).get(usize::try_from(offset).ok()?..end)
 }
 
 impl Landmarks {

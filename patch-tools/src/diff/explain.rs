@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::changes::Reason;
 use super::equality::{Difference, Equality};
 use super::layout::kind_name;
+use super::mergeable::text;
 use super::sections::Class;
 use super::unit::code::{Decoded, instructions};
 use super::unit::{AtomId, Reference, Target, Unit, width};
@@ -170,11 +171,7 @@ fn describe(unit: &Unit<'_>, reference: &Reference<'_>) -> String {
         Target::Absolute { value } => with_offset("", value as i64),
         Target::Section { section, offset } => with_offset(unit.section(section).name, offset),
         Target::Atom { atom, offset } => match unit.class(unit.atom(atom).section()) {
-            Class::Strings => {
-                let bytes = usize::try_from(offset).ok().and_then(|offset| unit.bytes(atom).get(offset..));
-                let text = bytes.and_then(|bytes| bytes.split(|&byte| byte == 0).next()).unwrap_or_default();
-                format!("{:?} ({kind})", String::from_utf8_lossy(text))
-            }
+            Class::Strings => format!("{:?} ({kind})", text(unit, atom, offset)),
             _ => with_offset(&unit.label(atom), offset),
         },
     }

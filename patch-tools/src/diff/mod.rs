@@ -5,7 +5,7 @@
 //! runs through these stages, one file each:
 //!
 //! 1. `unit`: cut each object into functions and data objects (atoms); `sections` tells what a section is
-//!    for, `names` strips the compiler's numbers
+//!    for, `names` strips the compiler's numbers, `mergeable` finds the ends of strings and constants
 //! 2. `special`: attribute the entries of `__bug_table`, `.altinstructions` and so on to functions
 //! 3. `pairs`: find each atom's counterpart
 //! 4. `changes`: compare counterparts (`equality`), disregard line numbers (`lines`), judge what differs
@@ -31,6 +31,7 @@ mod equality;
 mod explain;
 mod layout;
 mod lines;
+mod mergeable;
 mod names;
 mod pairs;
 mod refusal;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use object::elf::{SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STT_SECTION};
 
 use super::changes::{Changes, Sides};
+use super::mergeable::{character, piece};
 use super::names::{cold_parent, is_duplicated, stem};
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{Ignored, IgnoredReason};
@@ -148,10 +149,12 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         selected
     }
 
-    /// The module loader knows contents and zeroes; what else a section can be, it would misread.
+    /// The module loader knows contents and zeroes; what else a section can be, it would misread. Strings of
+    /// unknown characters have no end.
     fn refuse_unusual(&mut self, atom: AtomId) {
         let section = self.unit().section(self.unit().atom(atom).section());
-        if !matches!(section.kind, SHT_PROGBITS | SHT_NOBITS) {
+        let endless = self.unit().class(section.index) == Class::Strings && character(section).is_none();
+        if endless || !matches!(section.kind, SHT_PROGBITS | SHT_NOBITS) {
             self.refuse(Subject::Section(section.name.to_owned()), Refusal::UnsupportedSection);
         }
     }
@@ -259,11 +262,12 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         match class {
             Class::Strings | Class::Constants => {
                 self.refuse_unusual(atom);
-                let Some((start, end)) = piece(unit, atom, offset, class) else {
+                let Some(piece) = piece(unit, atom, offset) else {
                     let reason = Refusal::ReferenceAmbiguous { function: unit.label(owner) };
                     self.refuse(Subject::Section(unit.section_name(atom).to_owned()), reason);
                     return None;
                 };
+                let (start, end) = (piece.start as u64, piece.end as u64);
                 let link = Link::Piece { atom, start, end };
                 Some(Linked { reloc, link, addend: raw.wrapping_sub(start as i64) })
             }
@@ -398,18 +402,4 @@ pub(crate) fn is_new_global(sides: &Sides<'_, '_>, atom: AtomId) -> bool {
 fn is_shared_without_name(unit: &Unit<'_>, atom: AtomId) -> bool {
     let section = unit.section(unit.atom(atom).section());
     unit.name(atom).is_empty() && section.is_writable() && !section.name.contains(".Lubsan_")
-}
-
-/// The bytes that a reference into mergeable contents means.
-fn piece(unit: &Unit<'_>, atom: AtomId, offset: i64, class: Class) -> Option<(u64, u64)> {
-    let bytes = unit.bytes(atom);
-    let offset = usize::try_from(offset).ok()?;
-    if class == Class::Strings {
-        let length = memchr::memchr(0, bytes.get(offset..)?)?;
-        return Some((offset as u64, (offset + length + 1) as u64));
-    }
-    let size = usize::try_from(unit.section(unit.atom(atom).section()).entry_size).ok()?;
-    let start = offset - offset.checked_rem(size)?;
-    let end = start.checked_add(size).filter(|&end| end <= bytes.len())?;
-    Some((start as u64, end as u64))
 }

@@ -15,6 +15,7 @@ const OPTIONS: &[&str] = &[
     "-fno-pie",
     "-fno-common",
     "-fno-strict-aliasing",
+    "-fshort-wchar",
     "-fno-stack-protector",
     "-fno-asynchronous-unwind-tables",
     "-fcf-protection=none",

@@ -256,6 +256,7 @@ cases! {
     static_local_vanished static_locals_reordered string_data_changed string_literal_changed strings_moved
     switch_jump_table switch_jump_table_only symbol_not_in_kernel alias_becomes_a_function function_becomes_an_alias function_becomes_data unnamed_variable symbol_of_another_size
     alternative_without_replacement alternative_without_replacement_beside_a_change part_without_entry tracepoint_in_module
+    undefined_has_a_local_namesake undefined_is_data_elsewhere undefined_is_local_elsewhere
     unexported_local_symbol warn_line_only weak_overridden wide_string_changed wide_string_copied_whole
 }
 

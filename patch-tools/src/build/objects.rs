@@ -6,9 +6,8 @@ use super::error::BuildError;
 use super::kbuild::{Owner, UnitCommand};
 use super::kernel::Kernel;
 use super::runpre::{Shipped, ShippedModule, Vmlinux};
-use crate::diff::symbols::{Binding, NewSymbol, SymbolKind, SymbolTable};
+use crate::diff::symbols::SymbolTable;
 use crate::image::KernelImage;
-use crate::module::ObjectName;
 
 /// A module as it is shipped.
 pub(super) struct ModuleFile {
@@ -34,18 +33,7 @@ impl<'k> ShippedObjects<'k> {
         units: impl Iterator<Item = &'u UnitCommand>,
     ) -> Result<Self, BuildError> {
         let mut symbols = SymbolTable::new();
-        let entries = image.kallsyms().iter().map(|symbol| NewSymbol {
-            name: symbol.name,
-            address: symbol.address,
-            size: symbol.size,
-            kind: if symbol.letter.eq_ignore_ascii_case(&b't') { SymbolKind::Text } else { SymbolKind::Data },
-            binding: Binding::Unknown,
-            file: None,
-        });
-        symbols.add(&ObjectName::Vmlinux, entries)?;
-        let exports =
-            image.exports().iter().map(|(name, export)| (name.as_str(), export.namespace.as_deref()));
-        symbols.add_exports(&ObjectName::Vmlinux, exports);
+        symbols.read_image(image)?;
         let mut modules = BTreeMap::new();
         for unit in units {
             if let Owner::Module(path) = &unit.owner

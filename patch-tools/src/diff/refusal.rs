@@ -123,6 +123,10 @@ refusals! {
     SymbolDiffers { object: String, size: u64 } = "symbol-differs":
         "{object} has this name, but no such symbol that could be {size} bytes large: the compiled original is \
          not what runs there",
+    /// It has it, but out of the file's reach.
+    NotReachable { object: String } = "not-reachable":
+        "another file has to define it, and {object} has this name only as a symbol of one file's own, or as data \
+         where code is called: it is something else",
     /// It has it more than once and nothing tells which one is meant.
     SymbolAmbiguous { object: String, candidates: usize } = "symbol-ambiguous":
         "{object} has {candidates} symbols of this name and nothing tells which one is meant",

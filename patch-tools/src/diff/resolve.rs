@@ -10,7 +10,7 @@ use object::elf::{STB_LOCAL, STB_WEAK};
 
 use super::refusal::Refusal;
 use super::sections::{Class, base};
-use super::symbols::{Binding, Located, Origin, SymbolKind, SymbolTable, Wanted};
+use super::symbols::{Binding, Located, Origin, Scope, SymbolKind, SymbolTable, Wanted};
 use super::unit::{AtomId, Unit};
 use crate::elf::Place;
 use crate::klp::names::KlpSymbol;
@@ -33,7 +33,16 @@ pub(crate) struct Resolver<'r, 'd> {
     addresses: &'r BTreeMap<String, u64>,
     orig: &'r Unit<'d>,
     origin: Origin<'d>,
-    known: HashMap<String, Result<Outside, Refusal>>,
+    known: HashMap<(String, Use), Result<Outside, Refusal>>,
+}
+
+/// How an undefined symbol is used, which tells what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Use {
+    /// Called, or jumped to: it is code.
+    Branch,
+    /// Its address is taken.
+    Address,
 }
 
 impl<'r, 'd> Resolver<'r, 'd> {
@@ -59,21 +68,22 @@ impl<'r, 'd> Resolver<'r, 'd> {
     }
 
     /// A symbol that the compared file leaves undefined.
-    pub(crate) fn undefined(&mut self, name: &str) -> Result<Outside, Refusal> {
-        if let Some(known) = self.known.get(name) {
+    pub(crate) fn undefined(&mut self, name: &str, used: Use) -> Result<Outside, Refusal> {
+        let key = (name.to_owned(), used);
+        if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
-        let found = self.find_undefined(name).map_err(|refusal| match refusal {
+        let found = self.find_undefined(name, used).map_err(|refusal| match refusal {
             Refusal::SymbolNotFound { .. } | Refusal::NotExported if self.is_missing(name) => {
                 Refusal::Undefined
             }
             other => other,
         });
-        self.known.insert(name.to_owned(), found.clone());
+        self.known.insert(key, found.clone());
         found
     }
 
-    fn find_undefined(&self, name: &str) -> Result<Outside, Refusal> {
+    fn find_undefined(&self, name: &str, used: Use) -> Result<Outside, Refusal> {
         if self.provided.contains(name) {
             return Ok(Outside::Plain(name.to_owned()));
         }
@@ -89,23 +99,23 @@ impl<'r, 'd> Resolver<'r, 'd> {
             // An export in a namespace is open only to modules that name it; kallsyms is open to all.
             return match export.namespace {
                 None => Ok(Outside::Plain(name.to_owned())),
-                Some(_) => self.locate_global(&ObjectName::Vmlinux, name),
+                Some(_) => self.locate_global(&ObjectName::Vmlinux, name, used),
             };
         }
-        if let Ok(found) = self.locate_global(self.object, name) {
+        if let Ok(found) = self.locate_global(self.object, name, used) {
             return Ok(found);
         }
         match export {
             Some(export) if export.owner == *self.object => Ok(self.klp(self.object, name, 0)),
             Some(export) if *self.object != ObjectName::Vmlinux => {
                 if table.knows(&export.owner) {
-                    self.locate_global(&export.owner, name)
+                    self.locate_global(&export.owner, name, used)
                 } else {
                     Ok(self.klp(&export.owner, name, 0))
                 }
             }
             _ if *self.object != ObjectName::Vmlinux => Err(Refusal::NotExported),
-            _ => self.locate_global(self.object, name),
+            _ => self.locate_global(self.object, name, used),
         }
     }
 
@@ -116,9 +126,10 @@ impl<'r, 'd> Resolver<'r, 'd> {
         !known && self.orig.elf().symbols().iter().all(|symbol| symbol.name != name)
     }
 
-    fn locate_global(&self, object: &ObjectName, name: &str) -> Result<Outside, Refusal> {
+    fn locate_global(&self, object: &ObjectName, name: &str, used: Use) -> Result<Outside, Refusal> {
         let Some(table) = self.table else { return Ok(self.klp(object, name, 0)) };
-        let wanted = Wanted { name, kind: None, size: None, local: None, address: None };
+        let kind = (used == Use::Branch).then_some(SymbolKind::Text);
+        let wanted = Wanted { name, kind, size: None, scope: Scope::Elsewhere, address: None };
         let located = table.locate(object, &wanted)?;
         Ok(self.klp(object, name, located.sympos))
     }
@@ -159,7 +170,7 @@ impl<'r, 'd> Resolver<'r, 'd> {
                 name,
                 kind: Some(if is_text { SymbolKind::Text } else { SymbolKind::Data }),
                 size: symbol.map(|symbol| symbol.size).filter(|&size| size > 0),
-                local: local.then_some(&self.origin),
+                scope: if local { Scope::Local(&self.origin) } else { Scope::Global },
                 address: self.addresses.get(name).copied(),
             },
         )?;

@@ -14,7 +14,7 @@ use super::mergeable::{character, piece};
 use super::names::{cold_parent, is_duplicated, stem};
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{Ignored, IgnoredReason};
-use super::resolve::{Outside, Resolver};
+use super::resolve::{Outside, Resolver, Use};
 use super::sections::{Class, Special, is_freed};
 use super::special::Entry;
 use super::unit::{AtomId, Bias, Reference, Reloc, Target, Unit, width};
@@ -232,13 +232,16 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
                 self.refuse(Subject::Section(name), Refusal::UnsupportedSection);
                 None
             }
-            Target::Undefined { name, .. } => match self.resolver.undefined(name) {
-                Ok(outside) => Some(Linked { reloc, link: Link::Outside(outside), addend: reloc.addend }),
-                Err(reason) => {
-                    self.refuse(Subject::Symbol(name.to_owned()), reason);
-                    None
+            Target::Undefined { name, .. } => {
+                let used = if reference.branch { Use::Branch } else { Use::Address };
+                match self.resolver.undefined(name, used) {
+                    Ok(outside) => Some(Linked { reloc, link: Link::Outside(outside), addend: reloc.addend }),
+                    Err(reason) => {
+                        self.refuse(Subject::Symbol(name.to_owned()), reason);
+                        None
+                    }
                 }
-            },
+            }
             Target::Atom { atom, offset } => self.link_atom(owner, reference, (atom, offset), context),
         }
     }

@@ -65,12 +65,13 @@ const RIGHT: [(&str, &str); 25] = [
 ];
 
 /// Safe, but in the way of fixes that a livepatch could carry.
-const OVERCAUTIOUS: [&str; 13] = [
+const OVERCAUTIOUS: [&str; 14] = [
     "not-the-shipped-code",
     "wrong-position",
     "symbol-not-found",
     "symbol-differs",
     "not-exported",
+    "not-reachable",
     "name-moved",
     "unnamed-data",
     "static-local-ambiguous",

@@ -24,7 +24,7 @@ use std::ops::Range;
 use crate::elf::Malformed;
 use crate::module::ObjectName;
 
-pub(crate) use place::{Located, Origin, Wanted};
+pub(crate) use place::{Located, Origin, Scope, Wanted};
 
 /// A symbol source that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,8 @@ pub enum SymbolKind {
     Text,
     /// Anything else.
     Data,
+    /// The source does not tell: `readelf` shows assembler's labels without a type.
+    Unknown,
 }
 
 /// How a symbol is bound.

@@ -16,14 +16,25 @@ use crate::module::ObjectName;
 pub(crate) struct Wanted<'a> {
     /// Its name.
     pub(crate) name: &'a str,
-    /// Code or data, if it is defined in the file at hand.
+    /// Code or data, if that is certain.
     pub(crate) kind: Option<SymbolKind>,
     /// Size in bytes, if it is defined in the file at hand.
     pub(crate) size: Option<u64>,
-    /// Whether the file defines it with local scope.
-    pub(crate) local: Option<&'a Origin<'a>>,
+    /// Who can see it.
+    pub(crate) scope: Scope<'a>,
     /// Its address, if matching against the shipped code has found it.
     pub(crate) address: Option<u64>,
+}
+
+/// Who can see a symbol, as far as the object file at hand tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scope<'a> {
+    /// The file defines it for itself.
+    Local(&'a Origin<'a>),
+    /// The file defines it for all.
+    Global,
+    /// Another file defines it: a local symbol of that name is something else, even if it is the only one.
+    Elsewhere,
 }
 
 /// The object file that a local symbol is part of.
@@ -59,7 +70,7 @@ impl SymbolTable {
         let all = self.named(object, wanted.name);
         let mut left: Vec<usize> = (0..all.len()).filter(|&at| self.fits(&all, at, wanted)).collect();
         if left.len() > 1
-            && let Some(unit) = wanted.local
+            && let Scope::Local(unit) = wanted.scope
         {
             self.keep_same_file(&all, &mut left, unit);
             if left.len() > 1 {
@@ -68,6 +79,9 @@ impl SymbolTable {
         }
         match left[..] {
             [] if all.is_empty() => Err(Refusal::SymbolNotFound { object: object.to_string() }),
+            [] if matches!(wanted.scope, Scope::Elsewhere) => {
+                Err(Refusal::NotReachable { object: object.to_string() })
+            }
             [] => {
                 let size = wanted.size.unwrap_or(0);
                 Err(Refusal::SymbolDiffers { object: object.to_string(), size })
@@ -83,17 +97,18 @@ impl SymbolTable {
     /// Whether the symbol `all[at]` can be the one that is wanted, looking at it alone.
     fn fits(&self, all: &[usize], at: usize, wanted: &Wanted<'_>) -> bool {
         let entry = &self.entries[all[at]];
-        if wanted.kind.is_some_and(|kind| kind != entry.kind) {
+        if wanted.kind.is_some_and(|kind| entry.kind != SymbolKind::Unknown && kind != entry.kind) {
             return false;
         }
         if let Some(address) = wanted.address {
             return entry.address == address;
         }
-        let scope_differs = match entry.binding {
-            Binding::Unknown => false,
-            Binding::Local => wanted.local.is_none(),
-            Binding::Global | Binding::Weak => wanted.local.is_some(),
+        let scope_differs = match (entry.binding, wanted.scope) {
+            (Binding::Local, Scope::Elsewhere) => return false,
+            (Binding::Local, Scope::Global) | (Binding::Global | Binding::Weak, Scope::Local(_)) => true,
+            _ => false,
         };
+        // What the file defines the linker may have given another scope; among several, most likely not.
         if scope_differs && all.len() > 1 {
             return false;
         }

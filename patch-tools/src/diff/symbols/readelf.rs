@@ -53,7 +53,11 @@ impl SymbolTable {
                 _ => Binding::Global,
             };
             let file = file.filter(|_| binding == Binding::Local);
-            let kind = if kind == "FUNC" { SymbolKind::Text } else { SymbolKind::Data };
+            let kind = match kind {
+                "FUNC" => SymbolKind::Text,
+                "NOTYPE" => SymbolKind::Unknown,
+                _ => SymbolKind::Data,
+            };
             symbols.push(NewSymbol { name, address, size: Some(size), kind, binding, file });
         }
         // A module's values are offsets in its sections; the kernel is linked for the top of memory.

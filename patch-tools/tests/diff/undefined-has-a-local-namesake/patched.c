@@ -1,0 +1,8 @@
+#include "kernel.h"
+
+int release(int value);
+
+int show(int value)
+{
+	return outside(value) + release(value);
+}

@@ -256,6 +256,7 @@ cases! {
     static_local_vanished static_locals_reordered string_data_changed string_literal_changed strings_moved
     switch_jump_table switch_jump_table_only symbol_not_in_kernel alias_becomes_a_function function_becomes_an_alias function_becomes_data unnamed_variable symbol_of_another_size
     alternative_without_replacement alternative_without_replacement_beside_a_change part_without_entry tracepoint_in_module
+    alternative_refers_to_a_module module_needs_another_one module_uses_more_of_another_one
     undefined_has_a_local_namesake undefined_is_data_elsewhere undefined_is_local_elsewhere
     unexported_local_symbol warn_line_only weak_overridden wide_string_changed wide_string_copied_whole
 }
@@ -358,6 +359,18 @@ fn strings_of_characters_that_c_does_not_have_are_refused() {
     let diff = run(&case, &Expected::default());
     let rules: BTreeSet<&str> = diff.report().refused.iter().map(|one| one.reason.id()).collect();
     assert!(rules.contains("unsupported-section"), "{rules:?}");
+}
+
+#[test]
+fn a_module_says_what_it_needs() {
+    let modinfo = r#"__attribute__((section(".modinfo"), used))
+        static const char name[] = "name=loop", depends[] = "depends=other,third-one";
+        int show(int value) { return value; }"#;
+    let named = |name: &str| ObjectName::Module(name.to_owned());
+    let mut table = SymbolTable::new();
+    table.read(&compile(modinfo, &[]), &named("unit")).unwrap();
+    let needs = |other| table.needs(&named("loop"), &named(other));
+    assert_eq!([needs("other"), needs("third_one"), needs("fourth")], [true, true, false]);
 }
 
 #[test]

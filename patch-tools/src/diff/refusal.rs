@@ -117,6 +117,10 @@ refusals! {
     SymbolNotFound { object: String } = "symbol-not-found":
         "{object} has no such symbol: the compiled original is not what runs there",
     /// The patch uses it and nothing defines it.
+    /// Alternatives are applied when the livepatch module loads, before the address is known.
+    AlternativeInModule = "alternative-in-module":
+        "code that an alternative puts in place refers to it, and it is in a module: its address is filled in only \
+         after alternatives were applied",
     Undefined = "undefined":
         "the patch refers to it, and neither the kernel nor the patch defines it: is another file of the fix missing?",
     /// It has it, but with another size or scope.
@@ -140,6 +144,10 @@ refusals! {
     ReferenceToInit { function: String } = "reference-to-init":
         "{function} refers to initialisation code or data, which is freed",
     /// An offset into shared data that could mean the end of one object or the start of the next.
+    /// The module would no longer load by itself.
+    NewDependency { owner: String } = "new-dependency":
+        "exported by {owner}, which the patched module does not need so far: where {owner} is not loaded, the \
+         livepatch would keep the module from being loaded",
     ReferenceAmbiguous { function: String } = "reference-ambiguous":
         "{function} refers to the end of one object or the start of the next; which cannot be told",
     /// A table of the compiler or of objtool has an unknown shape.

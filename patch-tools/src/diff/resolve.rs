@@ -107,6 +107,9 @@ impl<'r, 'd> Resolver<'r, 'd> {
         }
         match export {
             Some(export) if export.owner == *self.object => Ok(self.klp(self.object, name, 0)),
+            Some(export) if *self.object != ObjectName::Vmlinux && !self.is_needed(table, &export.owner) => {
+                Err(Refusal::NewDependency { owner: export.owner.to_string() })
+            }
             Some(export) if *self.object != ObjectName::Vmlinux => {
                 if table.knows(&export.owner) {
                     self.locate_global(&export.owner, name, used)
@@ -117,6 +120,18 @@ impl<'r, 'd> Resolver<'r, 'd> {
             _ if *self.object != ObjectName::Vmlinux => Err(Refusal::NotExported),
             _ => self.locate_global(self.object, name, used),
         }
+    }
+
+    /// Whether the patched module is never there without `owner`: it says so, or uses an export of it.
+    fn is_needed(&self, table: &SymbolTable, owner: &ObjectName) -> bool {
+        let uses = |name: &str| table.export(name).is_some_and(|export| export.owner == *owner);
+        table.needs(self.object, owner)
+            || self
+                .orig
+                .elf()
+                .symbols()
+                .iter()
+                .any(|symbol| symbol.place == Place::Undefined && uses(symbol.name))
     }
 
     /// Whether the patch brought this name in, and nothing that it can reach has it.

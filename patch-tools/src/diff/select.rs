@@ -139,6 +139,7 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         for reference in unit.references(atom) {
             if let Some(linked) = self.link(atom, &reference, Context::Contents) {
                 selected.links.push(linked);
+                self.refuse_late_replacement(atom, &linked);
             }
         }
         for entry in self.sides.patched_entries.of(atom).to_vec() {
@@ -160,6 +161,18 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
     }
 
     /// The links of a table's entry, or nothing if it is left out.
+    /// Replacements are copied over the code when the livepatch module is loaded. What they refer to must be
+    /// known by then; addresses in a patched module are filled in later, into what nobody copies any more.
+    fn refuse_late_replacement(&mut self, atom: AtomId, linked: &Linked) {
+        let unit = self.unit();
+        if unit.class(unit.atom(atom).section()) == Class::Replacement
+            && let Link::Outside(Outside::Klp(symbol)) = &linked.link
+            && symbol.section_object != ObjectName::Vmlinux
+        {
+            self.refuse(Subject::Symbol(symbol.name.clone()), Refusal::AlternativeInModule);
+        }
+    }
+
     fn entry(&mut self, owner: AtomId, entry: &Entry) -> Option<Vec<Linked>> {
         let unit = self.unit();
         let entries = self.sides.patched_entries;

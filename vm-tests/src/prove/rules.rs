@@ -36,7 +36,7 @@ impl fmt::Display for Right {
 }
 
 /// Changed static data, init code, functions that ftrace cannot redirect, interfaces.
-const RIGHT: [(&str, &str); 25] = [
+const RIGHT: [(&str, &str); 27] = [
     ("data-changed", "live data is not changed behind its users"),
     ("data-resized", "the running kernel holds the old size"),
     ("data-moved", "the running kernel has it in another kind of memory"),
@@ -52,6 +52,8 @@ const RIGHT: [(&str, &str); 25] = [
     ("crc-changed", "modules may use it"),
     ("jump-label-in-module", "the key is resolved too late"),
     ("static-call-in-module", "the key is resolved too late"),
+    ("alternative-in-module", "the address is filled in too late"),
+    ("new-dependency", "the module would no longer load by itself"),
     ("header-mismatch", "the objects cannot be compared"),
     ("section-header", "the objects cannot be compared"),
     ("not-compiled", "assembler has no functions to replace"),

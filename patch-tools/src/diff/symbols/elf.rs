@@ -61,13 +61,27 @@ impl SymbolTable {
                 file: file.filter(|_| binding == Binding::Local),
             });
         }
-        if symbols.is_empty() { Err(SymbolsError::Empty(object)) } else { self.add(&object, symbols) }
+        if symbols.is_empty() {
+            return Err(SymbolsError::Empty(object));
+        }
+        if let Some(depends) = modinfo(&elf, "depends=").filter(|_| is_module) {
+            let names = depends.split(',').filter(|name| !name.is_empty());
+            let needs = names.map(|name| ObjectName::Module(name.replace('-', "_"))).collect();
+            self.needs.entry(object.clone()).or_insert(needs);
+        }
+        self.add(&object, symbols)
     }
 }
 
 /// The `name=` of a module's modinfo.
 fn module_name(elf: &Elf<'_>) -> Option<ObjectName> {
+    Some(ObjectName::Module(modinfo(elf, "name=")?.to_owned()))
+}
+
+/// The value of a key, which is given with its `=`, in a module's modinfo.
+fn modinfo<'d>(elf: &Elf<'d>, key: &str) -> Option<&'d str> {
     let modinfo = elf.section(".modinfo")?;
-    let name = modinfo.data.split(|&byte| byte == 0).find_map(|entry| entry.strip_prefix(b"name="))?;
-    Some(ObjectName::Module(std::str::from_utf8(name).ok()?.to_owned()))
+    let mut entries = modinfo.data.split(|&byte| byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(key.as_bytes()))?;
+    std::str::from_utf8(value).ok()
 }

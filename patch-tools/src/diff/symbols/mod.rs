@@ -136,6 +136,8 @@ pub struct SymbolTable {
     files: Vec<String>,
     file_index: HashMap<String, u32>,
     exports: HashMap<String, Export>,
+    /// What modules need, by name; those whose files were read.
+    needs: HashMap<ObjectName, Vec<ObjectName>>,
     /// Entries of vmlinux by address; made by [`SymbolTable::finish_source`].
     by_address: Vec<u32>,
 }
@@ -199,6 +201,11 @@ impl SymbolTable {
     /// Who exports this name, if anyone known does.
     pub fn export(&self, name: &str) -> Option<&Export> {
         self.exports.get(name)
+    }
+
+    /// Whether `object` is known to need `other`, so that it is not loaded without it.
+    pub fn needs(&self, object: &ObjectName, other: &ObjectName) -> bool {
+        self.needs.get(object).is_some_and(|needs| needs.contains(other))
     }
 
     /// Whether the table has symbols of this object.

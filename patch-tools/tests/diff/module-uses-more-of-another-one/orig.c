@@ -1,0 +1,9 @@
+#include "kernel.h"
+
+int api_of_other(int value);
+
+int show(int value)
+{
+	use(&value);
+	return outside(value) + 1;
+}

@@ -256,7 +256,12 @@ cases! {
     static_local_vanished static_locals_reordered string_data_changed string_literal_changed strings_moved
     switch_jump_table switch_jump_table_only symbol_not_in_kernel alias_becomes_a_function function_becomes_an_alias function_becomes_data unnamed_variable symbol_of_another_size
     alternative_without_replacement alternative_without_replacement_beside_a_change part_without_entry tracepoint_in_module
-    alternative_refers_to_a_module module_needs_another_one module_uses_more_of_another_one
+    variables_with_names_of_macros data_becomes_a_static_local data_renamed_behind_a_helper
+    data_no_longer_needed data_renamed_and_grown static_constants_vanished
+    unnamed_data_changed unnamed_data_between_variables_changed alternative_refers_to_a_module
+    module_needs_another_one module_uses_more_of_another_one aligned_neighbour_in_a_shared_section
+    alignment_in_a_shared_section_changed
+    static_locals_shifted static_locals_kept_in_order
     undefined_has_a_local_namesake undefined_is_data_elsewhere undefined_is_local_elsewhere
     unexported_local_symbol warn_line_only weak_overridden wide_string_changed wide_string_copied_whole
 }

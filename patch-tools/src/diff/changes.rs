@@ -3,19 +3,24 @@
 //! The result names the functions to replace, what can be ignored, and everything that a livepatch must not
 //! do. Nothing passes by silence: whatever has no counterpart or differs from it ends up in one of the three.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, STB_LOCAL, STT_FUNC, STT_OBJECT};
 
+use super::duplicated::{is_duplicated, starts_anew};
 use super::equality::{Difference, Equality};
+use super::layout::alignment_at;
 use super::lines::only_line_numbers;
-use super::names::{cold_parent, is_duplicated, is_marker, stem};
+use super::names::{cold_parent, is_marker, stem};
 use super::pairs::{Once, is_plain};
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{CallbackKind, Ignored, IgnoredReason};
 use super::sections::{Author, Class, Special, base, is_freed};
 use super::special::Entries;
+use super::state;
 use super::unit::{AtomId, Target, Unit};
+use super::unnamed;
 use crate::elf::Place;
 
 /// Why a function is replaced.
@@ -69,10 +74,12 @@ impl Changes {
         changes.clones_without_entry(sides);
         changes.can_be_redirected(sides);
         changes.paired_data(sides);
+        changes.unnamed_data(sides);
         changes.moved_names(sides);
         changes.removed(sides);
         changes.added(sides);
-        changes.renamed_data(sides);
+        changes.replaced_data(sides);
+        changes.fresh_copies(sides);
         changes.table_labels(sides);
         changes.crcs(sides);
         changes
@@ -253,6 +260,12 @@ impl Changes {
         }
     }
 
+    fn unnamed_data(&mut self, sides: &Sides<'_, '_>) {
+        for section in unnamed::changed_sections(sides.equality) {
+            self.refuse(Subject::Section(section.to_owned()), Refusal::UnnamedDataChanged);
+        }
+    }
+
     /// A name that both sides define must stand for counterparts. Where an alias becomes a function of its
     /// own, or the reverse, callers of the running kernel would not get there.
     fn moved_names(&mut self, sides: &Sides<'_, '_>) {
@@ -299,7 +312,7 @@ impl Changes {
                 }
                 Class::Text if cold_parent(name).is_some() => {}
                 Class::Text => self.ignore(name.to_owned(), IgnoredReason::FunctionRemoved),
-                Class::Data if !name.is_empty() && !is_duplicated(&stem(name)) => {
+                Class::Data if !name.is_empty() && !is_duplicated(orig, atom) => {
                     self.ignore(name.to_owned(), IgnoredReason::DataRemoved);
                 }
                 Class::Table => self.refuse(Subject::Symbol(orig.label(atom)), table_rule(orig, atom)),
@@ -332,25 +345,31 @@ impl Changes {
         }
     }
 
-    /// A function that used a variable which is gone, and now uses a new one of the same shape.
-    fn renamed_data(&mut self, sides: &Sides<'_, '_>) {
-        let mut reported = HashSet::new();
+    /// Variables that the changed functions used, and that give way to new ones.
+    fn replaced_data(&mut self, sides: &Sides<'_, '_>) {
+        let changed: Vec<AtomId> = self.functions.keys().copied().collect();
+        let Some((gone, new)) = state::replaced(sides, &changed) else { return };
+        for old in gone {
+            let reason = Refusal::DataRenamed { patched: sides.patched().label(new) };
+            self.refuse(Subject::Symbol(sides.orig().label(old)), reason);
+        }
+    }
+
+    /// Once-flags and limits that changed functions have on both sides: the patch brings its own.
+    fn fresh_copies(&mut self, sides: &Sides<'_, '_>) {
+        fn kept<'d>(unit: &Unit<'d>, function: AtomId) -> BTreeSet<Cow<'d, str>> {
+            let targets = unit.references(function).into_iter().filter_map(|one| match one.target {
+                Target::Atom { atom, .. } if starts_anew(unit, atom) => Some(stem(unit.name(atom)).text),
+                _ => None,
+            });
+            targets.collect()
+        }
         for &patched in self.functions.keys().copied().collect::<Vec<_>>().iter() {
             let Some(orig) = sides.equality.pairs.orig_of(patched) else { continue };
-            let gone =
-                lone_variables(sides.orig(), orig, |atom| sides.equality.pairs.patched_of(atom).is_none());
-            if gone.is_empty() {
-                continue;
-            }
-            let new =
-                lone_variables(sides.patched(), patched, |atom| sides.equality.pairs.orig_of(atom).is_none());
-            for (shape, old) in gone {
-                if let Some(&new) = new.get(&shape)
-                    && reported.insert(old)
-                {
-                    let subject = Subject::Symbol(sides.orig().label(old));
-                    self.refuse(subject, Refusal::DataRenamed { patched: sides.patched().label(new) });
-                }
+            let new = kept(sides.patched(), patched);
+            for variable in kept(sides.orig(), orig).intersection(&new) {
+                let reason = IgnoredReason::StartsAnew { variable: variable.clone().into_owned() };
+                self.ignore(sides.orig().name(orig).to_owned(), reason);
             }
         }
     }
@@ -409,29 +428,6 @@ fn exported(unit: &Unit<'_>, atom: AtomId) -> String {
     section.split_once('+').map_or(section, |(_, name)| name).to_owned()
 }
 
-/// Shape of a variable: size and kind of section.
-type Shape<'d> = (u64, &'d str);
-
-/// Writable variables without a counterpart that a function refers to; one for each shape.
-fn lone_variables<'d>(
-    unit: &Unit<'d>,
-    function: AtomId,
-    alone: impl Fn(AtomId) -> bool,
-) -> HashMap<Shape<'d>, AtomId> {
-    let mut found = HashMap::new();
-    for reference in unit.references(function) {
-        let Target::Atom { atom, .. } = reference.target else { continue };
-        let section = unit.section(unit.atom(atom).section());
-        let name = unit.name(atom);
-        let variable = unit.class(section.index) == Class::Data && section.is_writable();
-        // Static locals have a rule of their own.
-        if variable && alone(atom) && !name.is_empty() && !stem(name).numbered {
-            found.insert((unit.atom(atom).size(), base(section.name)), atom);
-        }
-    }
-    found
-}
-
 /// The first field of two atoms' section headers that must not differ and does.
 fn header_difference(
     sides: &Sides<'_, '_>,
@@ -441,13 +437,27 @@ fn header_difference(
     let left = sides.orig().section(sides.orig().atom(orig).section());
     let right = sides.patched().section(sides.patched().atom(patched).section());
     let flags = u64::from(SHF_ALLOC | SHF_EXECINSTR | SHF_WRITE);
-    let is_data = !left.is_executable();
+    // Code is placed anew; live data stays where it is.
+    let alignments = match !left.is_executable() {
+        false => (0, 0),
+        true if sides.orig().shares_section(orig) || sides.patched().shares_section(patched) => {
+            // The section has the alignment of the one that needs most; this one needs at most what its place
+            // has, and nothing more than before if a new one accounts for the rest.
+            let unit = sides.patched();
+            let place = |atom| alignment_at(unit, right.index, unit.atom(atom).start);
+            let new = |atom: &AtomId| sides.equality.pairs.orig_of(*atom).is_none();
+            let mut others = unit.atoms().filter(|&atom| unit.atom(atom).section() == right.index);
+            let raised = place(patched) > left.alignment
+                && !others.any(|other| new(&other) && place(other) == right.alignment);
+            (left.alignment, if raised { place(patched) } else { left.alignment })
+        }
+        true => (left.alignment, right.alignment),
+    };
     [
         ("type", u64::from(left.kind), u64::from(right.kind)),
         ("flags", left.flags & flags, right.flags & flags),
         ("entry size", left.entry_size, right.entry_size),
-        // Code is placed anew; live data stays where it is.
-        ("alignment", if is_data { left.alignment } else { 0 }, if is_data { right.alignment } else { 0 }),
+        ("alignment", alignments.0, alignments.1),
     ]
     .into_iter()
     .find(|(_, left, right)| left != right)
@@ -532,7 +542,7 @@ pub(crate) fn is_cold(unit: &Unit<'_>, atom: AtomId) -> bool {
 /// Data with an identity, as opposed to texts and once-flags that are duplicated.
 pub(crate) fn is_identified_data(unit: &Unit<'_>, atom: AtomId) -> bool {
     let name = unit.name(atom);
-    unit.class(unit.atom(atom).section()) == Class::Data && !name.is_empty() && !is_duplicated(&stem(name))
+    unit.class(unit.atom(atom).section()) == Class::Data && !name.is_empty() && !is_duplicated(unit, atom)
 }
 
 /// Both files must be what the same compiler makes of C.

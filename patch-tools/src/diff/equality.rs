@@ -9,8 +9,9 @@ use std::collections::HashMap;
 
 use object::elf::{R_X86_64_PC32, R_X86_64_PLT32};
 
+use super::duplicated::is_duplicated;
 use super::mergeable::{character, piece};
-use super::names::{is_duplicated, stem};
+use super::names::stem;
 use super::pairs::Pairs;
 use super::sections::{Class, Special};
 use super::special::{Entries, Entry};
@@ -51,6 +52,14 @@ impl<'u, 'd> Equality<'u, 'd> {
     pub(crate) fn new(orig: &'u Unit<'d>, patched: &'u Unit<'d>, pairs: &'u Pairs) -> Self {
         let landmarks = [Landmarks::of(orig), Landmarks::of(patched)];
         Self { orig, patched, pairs, known: RefCell::default(), landmarks }
+    }
+
+    /// Data without a symbol that nothing refers to, of either side.
+    pub(crate) fn unused_unnamed_data(&self) -> [Vec<AtomId>; 2] {
+        [(self.orig, &self.landmarks[0]), (self.patched, &self.landmarks[1])].map(|(unit, landmarks)| {
+            let unused = |&atom: &AtomId| is_unnamed_data(unit, atom) && !landmarks.0.contains_key(&atom);
+            unit.atoms().filter(unused).collect()
+        })
     }
 
     /// Where two atoms first differ, if they do.
@@ -193,7 +202,7 @@ impl<'u, 'd> Equality<'u, 'd> {
                 // Places and types that UBSAN reports; they change with every line.
                 return stem(a) == stem(b);
             }
-        } else if !is_duplicated(&stem_left) {
+        } else if !is_duplicated(self.orig, orig.0) || !is_duplicated(self.patched, patched.0) {
             return false;
         }
         if depth >= MAX_DEPTH {
@@ -350,11 +359,13 @@ fn constant<'d>(unit: &Unit<'d>, (atom, offset): (AtomId, i64)) -> Option<&'d [u
     unit.bytes(atom).get(usize::try_from(offset).ok()?..end)
 }
 
+fn is_unnamed_data(unit: &Unit<'_>, atom: AtomId) -> bool {
+    unit.atom(atom).symbol().is_none() && unit.class(unit.atom(atom).section()) == Class::Data
+}
+
 impl Landmarks {
     fn of(unit: &Unit<'_>) -> Self {
-        let unnamed = |atom: AtomId| {
-            unit.atom(atom).symbol().is_none() && unit.class(unit.atom(atom).section()) == Class::Data
-        };
+        let unnamed = |atom: AtomId| is_unnamed_data(unit, atom);
         let mut found = Self::default();
         if !unit.atoms().any(unnamed) {
             return found;

@@ -424,7 +424,7 @@ impl<'d> Builder<'_, 'd> {
 }
 
 /// What is in the middle of a section is as aligned as its offset.
-fn alignment_at(unit: &Unit<'_>, section: usize, offset: u64) -> u64 {
+pub(crate) fn alignment_at(unit: &Unit<'_>, section: usize, offset: u64) -> u64 {
     let alignment = unit.section(section).alignment;
     match offset {
         0 => alignment,

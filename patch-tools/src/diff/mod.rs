@@ -7,8 +7,9 @@
 //! 1. `unit`: cut each object into functions and data objects (atoms); `sections` tells what a section is
 //!    for, `names` strips the compiler's numbers, `mergeable` finds the ends of strings and constants
 //! 2. `special`: attribute the entries of `__bug_table`, `.altinstructions` and so on to functions
-//! 3. `pairs`: find each atom's counterpart
-//! 4. `changes`: compare counterparts (`equality`), disregard line numbers (`lines`), judge what differs
+//! 3. `pairs`: find each atom's counterpart; `duplicated` tells what has none on purpose
+//! 4. `changes`: compare counterparts (`equality`), disregard line numbers (`lines`), judge what differs, and
+//!    what would be lost (`state`)
 //! 5. `select`: collect what the changed functions need; `resolve` decides who resolves the rest, using
 //!    [`symbols`]
 //! 6. `layout`: lay out the object that carries the selection
@@ -27,6 +28,7 @@
 //! `.update.ignore`.
 
 mod changes;
+mod duplicated;
 mod equality;
 mod explain;
 mod layout;
@@ -40,8 +42,10 @@ mod resolve;
 mod sections;
 mod select;
 mod special;
+mod state;
 pub mod symbols;
 mod unit;
+mod unnamed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

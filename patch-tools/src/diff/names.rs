@@ -58,29 +58,6 @@ pub(crate) fn cold_parent(name: &str) -> Option<&str> {
     number.bytes().all(|byte| byte.is_ascii_digit()).then_some(parent)
 }
 
-/// Whether a static local of this name is never matched with the running one, but duplicated.
-///
-/// These carry no state that matters: once-flags, ratelimits and lock classes of one call site, texts, and
-/// tables that the compiler made from code.
-pub(crate) fn is_duplicated(stem: &Stem<'_>) -> bool {
-    const NAMES: [&str; 13] = [
-        "__key",
-        "__warned",
-        "__already_done",
-        "__print_once",
-        "__func__",
-        "__FUNCTION__",
-        "__PRETTY_FUNCTION__",
-        "_rs",
-        "CSWTCH",
-        "_entry",
-        "_entry_ptr",
-        "descriptor",
-        "__UNIQUE_ID_ddebug",
-    ];
-    stem.numbered && NAMES.contains(&&*stem.text)
-}
-
 /// Labels that name nothing of their own: markers for build tools, and the assembler's.
 pub(crate) fn is_marker(name: &str) -> bool {
     name.is_empty()

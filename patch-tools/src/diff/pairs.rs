@@ -11,7 +11,8 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::names::{cold_parent, is_duplicated, stem};
+use super::duplicated::is_duplicated;
+use super::names::{cold_parent, stem};
 use super::refusal::{Refusal, Refused, Subject};
 use super::sections::{Class, base, is_freed};
 use super::unit::{AtomId, Target, Unit};
@@ -79,8 +80,9 @@ fn is_numbered_data(unit: &Unit<'_>, atom: AtomId) -> bool {
     if !matches!(class, Class::Data | Class::Table) {
         return false;
     }
-    let stem = stem(unit.name(atom));
-    stem.numbered && !is_duplicated(&stem) && !unit.section_name(atom).starts_with("__verbose")
+    stem(unit.name(atom)).numbered
+        && !is_duplicated(unit, atom)
+        && !unit.section_name(atom).starts_with("__verbose")
 }
 
 impl<'d> Pairing<'_, 'd> {
@@ -228,7 +230,7 @@ impl<'d> Pairing<'_, 'd> {
                             self.join(*a, *b);
                         }
                     } else {
-                        self.several(orig, left, right, refused);
+                        self.several((orig, patched), left, right, refused);
                     }
                 }
             }
@@ -236,26 +238,42 @@ impl<'d> Pairing<'_, 'd> {
     }
 
     /// Pairs several static locals of one name in one function, or reports that it cannot.
-    fn several(&mut self, function: AtomId, left: &[AtomId], right: &[AtomId], refused: &mut Vec<Refused>) {
+    fn several(
+        &mut self,
+        functions: (AtomId, AtomId),
+        left: &[AtomId],
+        right: &[AtomId],
+        refused: &mut Vec<Refused>,
+    ) {
         let left: Vec<_> =
             left.iter().copied().filter(|&atom| self.pairs.patched_of(atom).is_none()).collect();
         let right: Vec<_> =
             right.iter().copied().filter(|&atom| self.pairs.orig_of(atom).is_none()).collect();
         let Some(&first) = left.first() else { return };
-        let function = || self.orig.name(function).to_owned();
+        let function = || self.orig.name(functions.0).to_owned();
         let subject = Subject::Symbol(self.orig.name(first).to_owned());
         if right.is_empty() {
+            if left.iter().all(|&atom| !self.orig.section(self.orig.atom(atom).section()).is_writable()) {
+                // Constants: nothing of theirs is lost.
+                return;
+            }
             let reason = Refusal::StaticLocalVanished { function: function() };
             return refused.push(Refused { subject, reason });
         }
         // The compiler numbers them in the order of the source, and functions tend to use them in that
-        // order. Only when both orders agree, and the shapes do, is the pairing beyond doubt.
+        // order. Only when both orders agree, and the shapes do, is the pairing beyond doubt; and not when
+        // one goes to what another one went to, since the first has gone then and all have moved up.
         let alike = left.len() == right.len()
             && left.iter().zip(&right).all(|(&a, &b)| {
                 self.orig.atom(a).size() == self.patched.atom(b).size()
                     && base(self.orig.section_name(a)) == base(self.patched.section_name(b))
             });
-        if !alike || numbers_order(self.orig, &left) != numbers_order(self.patched, &right) {
+        let in_order = || numbers_order(self.orig, &left) == numbers_order(self.patched, &right);
+        let shifted = || {
+            let before = followers(self.orig, functions.0, &left);
+            shifted(&before, &followers(self.patched, functions.1, &right))
+        };
+        if !alike || !in_order() || shifted() {
             let reason = Refusal::StaticLocalAmbiguous { function: function() };
             return refused.push(Refused { subject, reason });
         }
@@ -355,6 +373,43 @@ fn numbers_order(unit: &Unit<'_>, atoms: &[AtomId]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..atoms.len()).collect();
     order.sort_by_key(|&index| number(atoms[index]));
     order
+}
+
+/// For each of several variables what a function refers to right after it, which tends to be what the
+/// variable is passed to.
+fn followers<'d>(unit: &Unit<'d>, function: AtomId, variables: &[AtomId]) -> Vec<HashSet<&'d str>> {
+    let mut found = vec![HashSet::new(); variables.len()];
+    let mut open = None;
+    for reference in unit.references(function) {
+        let name = match reference.target {
+            Target::Undefined { name, .. } => name,
+            Target::Atom { atom, .. } => {
+                if let Some(index) = variables.iter().position(|&variable| variable == atom) {
+                    open = Some(index);
+                    continue;
+                }
+                unit.name(atom)
+            }
+            _ => continue,
+        };
+        let common = name.starts_with("__x86_") || name.starts_with("__stack_chk");
+        if is_plain(name)
+            && !common
+            && let Some(index) = open.take()
+        {
+            found[index].insert(name);
+        }
+    }
+    found
+}
+
+/// Whether a variable of the patched function is used like another one of the original, and the one that it
+/// would pair with is not.
+fn shifted(before: &[HashSet<&str>], after: &[HashSet<&str>]) -> bool {
+    before.iter().zip(after).enumerate().any(|(index, (own, counterpart))| {
+        let elsewhere = after.iter().enumerate().any(|(at, other)| at != index && !own.is_disjoint(other));
+        !counterpart.is_empty() && own.is_disjoint(counterpart) && elsewhere
+    })
 }
 
 /// Which numbered data each function refers to, and which functions, in order.

@@ -72,9 +72,9 @@ refusals! {
     /// It moved between initialised, zeroed, read-only or per-CPU data.
     DataMoved { orig: String, patched: String } = "data-moved":
         "existing data moved from section {orig} to {patched}",
-    /// A data object gave way to another of the same shape: its live value would be lost.
+    /// A data object gave way to a new one: its live value would be lost.
     DataRenamed { patched: String } = "data-renamed":
-        "data seems to be renamed to {patched}: the new object would start without the live value",
+        "data seems to give way to {patched}, which would start without the live value",
     /// A static local that a function used has no counterpart.
     StaticLocalVanished { function: String } = "static-local-vanished":
         "static local used by {function} has no counterpart in the patched object",
@@ -88,6 +88,10 @@ refusals! {
     /// A livepatch would get a copy of its own of data that the running kernel shares.
     UnnamedData { function: String } = "unnamed-data":
         "{function} refers to variables without a symbol; the running ones cannot be reached",
+    /// Data that only its section names.
+    UnnamedDataChanged = "unnamed-data-changed":
+        "data without a symbol, to which nothing in the file refers, changed: whoever reads it in the running \
+         kernel would not notice",
     /// Initialisation code has run and is freed; exit code may not be there at all.
     InitChanged { section: String } = "init-changed":
         "code or data in {section} changed, which is used only when the kernel boots or the module is loaded or \
@@ -113,14 +117,14 @@ refusals! {
     /// As for jump labels.
     StaticCallInModule { function: String } = "static-call-in-module":
         "{function} has a static call through this key, which is defined in a module",
-    /// The symbol table does not have it.
-    SymbolNotFound { object: String } = "symbol-not-found":
-        "{object} has no such symbol: the compiled original is not what runs there",
-    /// The patch uses it and nothing defines it.
     /// Alternatives are applied when the livepatch module loads, before the address is known.
     AlternativeInModule = "alternative-in-module":
         "code that an alternative puts in place refers to it, and it is in a module: its address is filled in only \
          after alternatives were applied",
+    /// The symbol table does not have it.
+    SymbolNotFound { object: String } = "symbol-not-found":
+        "{object} has no such symbol: the compiled original is not what runs there",
+    /// The patch uses it and nothing defines it.
     Undefined = "undefined":
         "the patch refers to it, and neither the kernel nor the patch defines it: is another file of the fix missing?",
     /// It has it, but with another size or scope.
@@ -140,14 +144,14 @@ refusals! {
     /// A module can reach only what the kernel exports.
     NotExported = "not-exported":
         "no object that the patch can reach defines or exports this symbol",
-    /// A livepatch must not keep pointers into freed memory.
-    ReferenceToInit { function: String } = "reference-to-init":
-        "{function} refers to initialisation code or data, which is freed",
-    /// An offset into shared data that could mean the end of one object or the start of the next.
     /// The module would no longer load by itself.
     NewDependency { owner: String } = "new-dependency":
         "exported by {owner}, which the patched module does not need so far: where {owner} is not loaded, the \
          livepatch would keep the module from being loaded",
+    /// A livepatch must not keep pointers into freed memory.
+    ReferenceToInit { function: String } = "reference-to-init":
+        "{function} refers to initialisation code or data, which is freed",
+    /// An offset into shared data that could mean the end of one object or the start of the next.
     ReferenceAmbiguous { function: String } = "reference-ambiguous":
         "{function} refers to the end of one object or the start of the next; which cannot be told",
     /// A table of the compiler or of objtool has an unknown shape.

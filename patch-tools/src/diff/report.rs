@@ -148,6 +148,11 @@ pub enum IgnoredReason {
         /// The tracepoint's key.
         key: String,
     },
+    /// A once-flag or limit of a call site in the function: the patch has its own, which starts anew.
+    StartsAnew {
+        /// Its name, without the compiler's number.
+        variable: String,
+    },
     /// The patch author asked for it.
     ByAuthor,
 }
@@ -166,6 +171,12 @@ impl fmt::Display for IgnoredReason {
             Self::ModuleText => write!(formatter, "text for tools, not used when running"),
             Self::TracepointDropped { key } => {
                 write!(formatter, "tracepoint {key} is in a module: its event will not fire in the new code")
+            }
+            Self::StartsAnew { variable } => {
+                write!(
+                    formatter,
+                    "the patch has a {variable} of its own: what is told once, or seldom, starts anew"
+                )
             }
             Self::ByAuthor => write!(formatter, "the patch author asked to ignore it"),
         }

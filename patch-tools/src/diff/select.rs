@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, HashSet};
 use object::elf::{SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STT_SECTION};
 
 use super::changes::{Changes, Sides};
+use super::duplicated::is_duplicated;
 use super::mergeable::{character, piece};
-use super::names::{cold_parent, is_duplicated, stem};
+use super::names::cold_parent;
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{Ignored, IgnoredReason};
 use super::resolve::{Outside, Resolver, Use};
@@ -138,8 +139,8 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         let mut selected = Selected::default();
         for reference in unit.references(atom) {
             if let Some(linked) = self.link(atom, &reference, Context::Contents) {
-                selected.links.push(linked);
                 self.refuse_late_replacement(atom, &linked);
+                selected.links.push(linked);
             }
         }
         for entry in self.sides.patched_entries.of(atom).to_vec() {
@@ -160,7 +161,6 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         }
     }
 
-    /// The links of a table's entry, or nothing if it is left out.
     /// Replacements are copied over the code when the livepatch module is loaded. What they refer to must be
     /// known by then; addresses in a patched module are filled in later, into what nobody copies any more.
     fn refuse_late_replacement(&mut self, atom: AtomId, linked: &Linked) {
@@ -173,6 +173,7 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         }
     }
 
+    /// The links of a table's entry, or nothing if it is left out.
     fn entry(&mut self, owner: AtomId, entry: &Entry) -> Option<Vec<Linked>> {
         let unit = self.unit();
         let entries = self.sides.patched_entries;
@@ -383,7 +384,7 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
     fn is_ambiguous(&self, reloc: &Reloc, atom: AtomId, offset: i64) -> bool {
         let unit = self.unit();
         // Duplicated data is no array that anyone would walk to its end.
-        let duplicated = is_duplicated(&stem(unit.name(atom)));
+        let duplicated = is_duplicated(unit, atom);
         if offset != 0 || duplicated || unit.symbol(reloc.symbol).kind != STT_SECTION {
             return false;
         }

@@ -36,7 +36,7 @@ impl fmt::Display for Right {
 }
 
 /// Changed static data, init code, functions that ftrace cannot redirect, interfaces.
-const RIGHT: [(&str, &str); 27] = [
+const RIGHT: [(&str, &str); 28] = [
     ("data-changed", "live data is not changed behind its users"),
     ("data-resized", "the running kernel holds the old size"),
     ("data-moved", "the running kernel has it in another kind of memory"),
@@ -54,6 +54,7 @@ const RIGHT: [(&str, &str); 27] = [
     ("static-call-in-module", "the key is resolved too late"),
     ("alternative-in-module", "the address is filled in too late"),
     ("new-dependency", "the module would no longer load by itself"),
+    ("unnamed-data-changed", "live data is not changed behind its users"),
     ("header-mismatch", "the objects cannot be compared"),
     ("section-header", "the objects cannot be compared"),
     ("not-compiled", "assembler has no functions to replace"),

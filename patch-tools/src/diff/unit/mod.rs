@@ -141,6 +141,12 @@ impl<'d> Unit<'d> {
         (id.0 > first).then(|| AtomId(id.0 - 1))
     }
 
+    /// Whether others stand in its section.
+    pub(crate) fn shares_section(&self, id: AtomId) -> bool {
+        let section = self.atom(id).section();
+        self.first_atom[section + 1] - self.first_atom[section] > 1
+    }
+
     /// The bytes of an atom; empty for zeroed data.
     pub(crate) fn bytes(&self, id: AtomId) -> &'d [u8] {
         let atom = self.atom(id);

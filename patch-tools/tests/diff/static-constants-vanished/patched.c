@@ -1,0 +1,6 @@
+#include "kernel.h"
+
+int show(unsigned int value)
+{
+	return printk("d");
+}

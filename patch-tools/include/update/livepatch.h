@@ -38,7 +38,8 @@
 
 /*
  * Let a type have another layout, as in LIVEPATCH_LAYOUT(struct request). You answer for it that old and new functions
- * never meet an object that the other made: none outlives the transition, or callbacks wait until none is left.
+ * never meet an object that the other made: none outlives the transition, or callbacks wait until none is left. The
+ * type is named as the refusal names it.
  */
 #define LIVEPATCH_LAYOUT(type)			_LIVEPATCH_LAYOUT(type, __COUNTER__)
 

@@ -1,11 +1,15 @@
 //! The data layout of a compiled unit, from its DWARF.
 //!
-//! Only structures, unions and enumerations with a name: what has none is part of one that has. Types that the
-//! unit declares and does not use are not in the DWARF, and do not matter to its code. Format: DWARF 5, chapters 5
-//! and 7; `gimli` reads it, this module applies the relocations that `.o` files still have.
+//! Structures, unions and enumerations with a name or a typedef, and enumerations without: another type without a name is
+//! written out where it is used. A typedef of another type is that type, wherever it is used, so that only a typedef that
+//! gets another meaning makes a difference. Variables that outlive a call and can be written are read as well, for
+//! their types.
+//!
+//! Types that the unit declares and does not use are not in the DWARF, and do not matter to its code. Format: DWARF 5,
+//! chapters 5 and 7; `gimli` reads it, this module applies the relocations that `.o` files still have.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gimli::{
     AttributeValue, DebuggingInformationEntry, Dwarf, EndianSlice, EntriesTreeNode, LittleEndian, UnitOffset,
@@ -29,16 +33,35 @@ pub enum TypesError {
 /// Anonymous types stand in each other; no one nests them this deep.
 const MAX_DEPTH: usize = 24;
 
-/// Named types of a unit, as `struct file`.
-pub(in crate::build) type Types = BTreeMap<String, Layout>;
+/// The types of a unit.
+#[derive(Debug, Default)]
+pub(in crate::build) struct Types {
+    /// As `struct file`, `name_t`, `variable name` and `variable function::name`.
+    pub(in crate::build) named: BTreeMap<String, Layout>,
+    /// Enumerations without a name; also those that a member or a variable has.
+    pub(in crate::build) unnamed: Vec<Layout>,
+}
 
 /// What code that was compiled against a type relies on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::build) struct Layout {
+    pub(in crate::build) kind: Kind,
     /// In bytes.
     pub(in crate::build) size: u64,
     /// By name. Members of anonymous members are members.
     pub(in crate::build) members: BTreeMap<String, Member>,
+}
+
+/// What a layout is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::build) enum Kind {
+    /// A structure or union.
+    Record,
+    /// An enumeration.
+    Enumeration,
+    /// A typedef of another type, or a variable: the types are the members. A variable has several where one function has
+    /// several of that name.
+    Alias,
 }
 
 /// A member, or an enumerator.
@@ -70,7 +93,7 @@ pub(in crate::build) fn read(object: &[u8]) -> Result<Types, TypesError> {
         let data = sections.get(id.name()).map_or(&[][..], |data| data);
         Ok::<_, gimli::Error>(EndianSlice::new(data, LittleEndian))
     })?;
-    let mut types = Types::new();
+    let mut types = Types::default();
     let mut units = dwarf.units();
     while let Some(header) = units.next()? {
         let unit = dwarf.unit(header)?;
@@ -98,6 +121,37 @@ fn relocate(elf: &Elf<'_>, table: &crate::elf::Section<'_>, data: &mut [u8]) -> 
     Ok(())
 }
 
+/// Entries of a unit by what they are.
+#[derive(Default)]
+struct Found {
+    /// Functions that the entry is in, and how deep they are.
+    functions: Vec<(isize, String)>,
+    records: Vec<(String, UnitOffset)>,
+    unnamed: BTreeSet<UnitOffset>,
+    typedefs: Vec<(String, Option<UnitOffset>)>,
+    variables: Vec<(String, UnitOffset)>,
+}
+
+/// A type that is never written, perhaps in an array.
+const CONST: [gimli::DwTag; 4] =
+    [dw::DW_TAG_array_type, dw::DW_TAG_typedef, dw::DW_TAG_volatile_type, dw::DW_TAG_const_type];
+
+/// A function, or pointers to one.
+const FUNCTION: [gimli::DwTag; 4] =
+    [dw::DW_TAG_pointer_type, dw::DW_TAG_typedef, dw::DW_TAG_const_type, dw::DW_TAG_subroutine_type];
+
+/// `__UNIQUE_ID()` counts: the same name is another variable in the other version.
+const NUMBERED: &str = "__UNIQUE_ID_";
+
+fn alias(described: String) -> Layout {
+    let member = Member { place: 0, type_name: described.clone() };
+    alias_of(BTreeMap::from([(described, member)]))
+}
+
+fn alias_of(members: BTreeMap<String, Member>) -> Layout {
+    Layout { kind: Kind::Alias, size: 0, members }
+}
+
 struct Unit<'u, 'd> {
     dwarf: &'u Dwarf<Reader<'d>>,
     unit: &'u gimli::Unit<Reader<'d>>,
@@ -106,20 +160,99 @@ struct Unit<'u, 'd> {
 impl<'d> Unit<'_, 'd> {
     fn collect(&self, types: &mut Types) -> Result<(), TypesError> {
         let mut entries = self.unit.entries();
-        let mut found = Vec::new();
+        let mut found = Found::default();
         while let Some(entry) = entries.next_dfs()? {
-            if let (Some(kind), false) = (keyword(entry.tag()), is_declaration(entry))
-                && let Some(name) = self.name(entry)?
-            {
-                found.push((format!("{kind} {name}"), entry.offset()));
+            self.sort(entry, &mut found)?;
+        }
+        for (name, offset) in &found.records {
+            // Two of one name are of two scopes; the first is the file's.
+            types.named.entry(name.clone()).or_insert(self.layout(*offset)?);
+        }
+        let mut with_typedef = BTreeSet::new();
+        for (name, target) in found.typedefs {
+            let record = target.filter(|target| found.unnamed.contains(target));
+            with_typedef.extend(record);
+            let layout = match record {
+                Some(record) => self.layout(record)?,
+                // What a function takes and gives outlives no call; where its address is kept, that has a type.
+                None if self.leads(target, &FUNCTION)? => continue,
+                None => alias(self.describe(target, 0)?),
+            };
+            types.named.entry(name).or_insert(layout);
+        }
+        for offset in found.unnamed.difference(&with_typedef) {
+            let layout = self.layout(*offset)?;
+            if layout.kind == Kind::Enumeration {
+                types.unnamed.push(layout);
             }
         }
-        for (name, offset) in found {
-            let layout = self.layout(offset)?;
-            // Two of one name are of two scopes; the first is the file's.
-            types.entry(name).or_insert(layout);
+        for (name, target) in found.variables {
+            let Layout { members, .. } = alias(self.describe(Some(target), 0)?);
+            let layout = types.named.entry(name).or_insert_with(|| alias_of(BTreeMap::new()));
+            layout.members.extend(members);
         }
         Ok(())
+    }
+
+    fn sort(&self, entry: &Entry<'d>, found: &mut Found) -> Result<(), TypesError> {
+        found.functions.retain(|(depth, _)| *depth < entry.depth());
+        let name = match entry.tag() {
+            dw::DW_TAG_subprogram | dw::DW_TAG_variable => self.name_or_specified(entry)?,
+            _ => self.name(entry)?,
+        };
+        match (entry.tag(), name) {
+            (dw::DW_TAG_subprogram, name) => {
+                found.functions.push((entry.depth(), name.unwrap_or_default()));
+            }
+            (dw::DW_TAG_typedef, Some(name)) => found.typedefs.push((name, reference(entry))),
+            (dw::DW_TAG_variable, Some(name)) if has_address(entry) && !name.starts_with(NUMBERED) => {
+                let Some(target) = self.type_of_variable(entry)? else { return Ok(()) };
+                if !self.leads(Some(target), &CONST)? {
+                    let function = found.functions.last().map(|(_, function)| format!("{function}::"));
+                    let name = format!("variable {}{name}", function.unwrap_or_default());
+                    found.variables.push((name, target));
+                }
+            }
+            (tag, name) if !is_declaration(entry) => match (keyword(tag), name) {
+                (Some(kind), Some(name)) => found.records.push((format!("{kind} {name}"), entry.offset())),
+                (Some(_), None) => {
+                    found.unnamed.insert(entry.offset());
+                }
+                (None, _) => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The entry's name, or that of the declaration that it completes.
+    fn name_or_specified(&self, entry: &Entry<'d>) -> Result<Option<String>, TypesError> {
+        match (self.name(entry)?, declaration(entry)) {
+            (None, Some(declaration)) => self.name(&self.unit.entry(declaration)?),
+            (name, _) => Ok(name),
+        }
+    }
+
+    fn type_of_variable(&self, entry: &Entry<'d>) -> Result<Option<UnitOffset>, TypesError> {
+        match (reference(entry), declaration(entry)) {
+            (None, Some(declaration)) => Ok(reference(&self.unit.entry(declaration)?)),
+            (target, _) => Ok(target),
+        }
+    }
+
+    /// Whether a type of the last of these kinds is reached through none but the others.
+    fn leads(&self, target: Option<UnitOffset>, kinds: &[gimli::DwTag; 4]) -> Result<bool, TypesError> {
+        let mut target = target;
+        for _ in 0..MAX_DEPTH {
+            let Some(offset) = target else { return Ok(false) };
+            let entry = self.unit.entry(offset)?;
+            match kinds.iter().position(|kind| *kind == entry.tag()) {
+                Some(3) => return Ok(true),
+                Some(_) => target = reference(&entry),
+                None => return Ok(false),
+            }
+        }
+        Ok(false)
     }
 
     fn layout(&self, offset: UnitOffset) -> Result<Layout, TypesError> {
@@ -127,7 +260,11 @@ impl<'d> Unit<'_, 'd> {
         let size = number(&entry, dw::DW_AT_byte_size).unwrap_or_default();
         let mut members = BTreeMap::new();
         self.members(offset, 0, 0, &mut members)?;
-        Ok(Layout { size, members })
+        let kind = match entry.tag() {
+            dw::DW_TAG_enumeration_type => Kind::Enumeration,
+            _ => Kind::Record,
+        };
+        Ok(Layout { kind, size, members })
     }
 
     /// Adds the members of the type at `offset`, which itself stands `base` bits into the outermost one.
@@ -189,6 +326,10 @@ impl<'d> Unit<'_, 'd> {
             dw::DW_TAG_restrict_type | dw::DW_TAG_atomic_type => inner()?,
             dw::DW_TAG_array_type => format!("{}{}", inner()?, self.bounds(offset)?),
             dw::DW_TAG_subroutine_type => format!("{} ({})", inner()?, self.parameters(offset, depth)?),
+            dw::DW_TAG_typedef => match self.is_unnamed_record(reference(&entry))? {
+                true => name.unwrap_or_default(),
+                false => inner()?,
+            },
             tag => match (keyword(tag), name) {
                 (Some(kind), Some(name)) => format!("{kind} {name}"),
                 (Some(kind), None) => {
@@ -203,6 +344,12 @@ impl<'d> Unit<'_, 'd> {
                 (None, None) => format!("{tag}"),
             },
         })
+    }
+
+    fn is_unnamed_record(&self, offset: Option<UnitOffset>) -> Result<bool, TypesError> {
+        let Some(offset) = offset else { return Ok(false) };
+        let entry = self.unit.entry(offset)?;
+        Ok(keyword(entry.tag()).is_some() && self.name(&entry)?.is_none())
     }
 
     fn bounds(&self, offset: UnitOffset) -> Result<String, TypesError> {
@@ -248,7 +395,26 @@ fn is_declaration(entry: &Entry<'_>) -> bool {
 }
 
 fn reference(entry: &Entry<'_>) -> Option<UnitOffset> {
-    match entry.attr_value(dw::DW_AT_type)? {
+    refers(entry, dw::DW_AT_type)
+}
+
+/// The declaration that an entry completes.
+fn declaration(entry: &Entry<'_>) -> Option<UnitOffset> {
+    refers(entry, dw::DW_AT_specification).or_else(|| refers(entry, dw::DW_AT_abstract_origin))
+}
+
+/// Whether a variable is at a place of its own in the object: not one on the stack, nor one that is only declared.
+fn has_address(entry: &Entry<'_>) -> bool {
+    match entry.attr_value(dw::DW_AT_location) {
+        Some(AttributeValue::Exprloc(expression)) => {
+            expression.0.first().is_some_and(|first| *first == dw::DW_OP_addr.0)
+        }
+        _ => false,
+    }
+}
+
+fn refers(entry: &Entry<'_>, name: gimli::DwAt) -> Option<UnitOffset> {
+    match entry.attr_value(name)? {
         AttributeValue::UnitRef(offset) => Some(offset),
         _ => None,
     }

@@ -145,7 +145,7 @@ fn layouts(unit: &AnalysedUnit, layout: &UnitLayout, analysis: &Analysis<'_>, fi
     let shipped = |name: &str| btf.as_ref()?.structure(name.strip_prefix("struct ")?);
     for change in &layout.changes {
         let (name, mut how) = (&change.type_name, change.how.clone());
-        let before = layout.original.get(name).map(|one| one.size);
+        let before = layout.original.named.get(name).map(|one| one.size);
         if shipped(name).is_some_and(|shipped| Some(u64::from(shipped.size)) == before) {
             how.push_str(" (the running kernel's BTF has the old layout)");
         }
@@ -160,7 +160,9 @@ fn layouts(unit: &AnalysedUnit, layout: &UnitLayout, analysis: &Analysis<'_>, fi
         findings.add(Topic::DataLayout, risk, file, name, how);
     }
     // Used by the patched version only, so that there is no original to compare with but the running one.
-    for (name, after) in layout.patched.iter().filter(|(name, _)| !layout.original.contains_key(*name)) {
+    for (name, after) in
+        layout.patched.named.iter().filter(|(name, _)| !layout.original.named.contains_key(*name))
+    {
         let Some(shipped) = shipped(name).filter(|shipped| u64::from(shipped.size) != after.size) else {
             continue;
         };

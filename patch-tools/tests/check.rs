@@ -8,7 +8,7 @@ use patch_tools::check::{
     Finding, KernelFacts, ObjectFacts, Severity, SymbolList, Traceable, check, loadable,
 };
 use patch_tools::image::{Export, KernelImage};
-use patch_tools::module::Module;
+use patch_tools::module::{EntryTarget, Module};
 use support::kernel::{Kallsyms, RELEASE, kcore, vmlinux};
 use support::{compile, module};
 
@@ -112,6 +112,15 @@ fn a_module_that_fits_has_no_finding_but_what_the_loader_checks() {
         assert_eq!(only(&findings, Severity::Note), ("symbol-crc", "module"));
         assert_eq!(findings.len(), 1, "{findings:#?}");
     }
+}
+
+#[test]
+fn a_module_that_the_loader_would_enter_behind_the_start_of_a_function_is_refused() {
+    let findings = Host::new().check("entry-moved");
+    assert_eq!(refused(&findings), ("entry", "struct module+0x50"));
+    let entries = module("entry-moved").entries;
+    assert_eq!(entries.len(), 2);
+    assert_eq!(entries[1].target, EntryTarget::Function("cleanup_module".to_owned()));
 }
 
 #[test]

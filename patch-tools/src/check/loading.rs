@@ -2,6 +2,7 @@
 
 use super::facts::{Lockdown, Origin, SignaturePolicy};
 use super::{Findings, Scene};
+use crate::module::EntryTarget;
 
 /// Licences with which the loader gives access to GPL-only symbols (`include/linux/license.h`).
 const GPL_COMPATIBLE: [&str; 6] =
@@ -17,6 +18,7 @@ pub(super) fn check(scene: &Scene<'_>, findings: &mut Findings) {
     signature(scene, findings);
     licence(scene, findings);
     name(scene, findings);
+    entries(scene, findings);
     taints(scene, findings);
 }
 
@@ -122,6 +124,16 @@ fn name(scene: &Scene<'_>, findings: &mut Findings) {
         && loaded.loaded.contains(name)
     {
         findings.refuse("name", name, "no module of that name is loaded", "one is");
+    }
+}
+
+/// The loader calls `init` and `exit` of `struct module` wherever they lead.
+fn entries(scene: &Scene<'_>, findings: &mut Findings) {
+    for entry in &scene.module.entries {
+        if let EntryTarget::Elsewhere(found) = &entry.target {
+            let subject = format!("struct module+{:#x}", entry.offset);
+            findings.refuse("entry", subject, "the first byte of a function of the module", found.as_str());
+        }
     }
 }
 

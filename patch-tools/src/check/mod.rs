@@ -7,7 +7,7 @@
 //!
 //! | file | rules about |
 //! |---|---|
-//! | `loading` | what the module loader asks: vermagic, configuration, signature, licence, name |
+//! | `loading` | what the module loader asks: vermagic, configuration, signature, licence, name, entry points |
 //! | `imports` | symbols that the loader resolves: exported, CRC, namespace |
 //! | `functions` | objects and functions to be patched: present, unambiguous, traceable |
 //! | `relocations` | what the livepatch core resolves: klp symbols and relocations |

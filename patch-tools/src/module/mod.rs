@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `modinfo` | the `.modinfo` strings |
 //! | `symbols` | imported symbols and their CRCs |
+//! | `entries` | where the kernel enters the module |
 //! | `patch` | the decoded livepatch: objects, functions, callbacks, states |
 //! | `locate` | where in the module those tables are |
 //! | `tables` | `struct klp_patch` |
@@ -22,6 +23,7 @@
 //! (filling tables at run time) cannot be seen here.
 
 mod der;
+mod entries;
 mod generators;
 mod klp;
 mod locate;
@@ -36,6 +38,7 @@ mod tables;
 use serde::Serialize;
 
 pub use crate::elf::Malformed;
+pub use entries::{EntryPoint, EntryTarget};
 pub use klp::{KlpRelocation, KlpSymbol, SHF_RELA_LIVEPATCH, SHN_LIVEPATCH};
 pub use modinfo::Modinfo;
 pub use patch::{
@@ -72,6 +75,8 @@ pub struct Module {
     pub klp_symbols: Vec<KlpSymbol>,
     /// Symbols that the module loader resolves, with the CRC the module was built against.
     pub imports: Vec<Import>,
+    /// Pointers of the module's own `struct module`: `init` and `exit`, by rising offset.
+    pub entries: Vec<EntryPoint>,
     /// The signature appended to the file; not verified.
     pub signature: Option<Signature>,
     /// The GNU build id in hex.
@@ -113,6 +118,7 @@ impl Module {
             klp_relocations: klp::relocations(&elf, &klp_symbols)?,
             klp_symbols: klp_symbols.into_iter().map(|(_, symbol)| symbol).collect(),
             imports: symbols::imports(&elf)?,
+            entries: entries::read(&elf)?,
             signature,
             build_id: sections::build_id(&elf)?,
             special_sections: sections::special(&elf),

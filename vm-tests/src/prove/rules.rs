@@ -86,20 +86,35 @@ const OVERCAUTIOUS: [&str; 14] = [
 ];
 
 impl Right {
-    /// Judges the rules that one change broke; one right reason is enough. Nothing if a rule is not one that
-    /// refuses a change: then it is a failure.
+    /// Judges the rules that one change broke: every reason has to be right, since one that is not would stand in the
+    /// way of the change without the others. What is said of a symbol that is rightly refused is no reason of its own.
+    /// Nothing if a rule is not one that refuses a change: then it is a failure.
     pub(super) fn of(refusals: &[Refusal]) -> Option<Self> {
-        let judged = refusals.iter().map(|refusal| {
-            let rule = refusal.rule.as_str();
-            if RIGHT.iter().any(|(right, _)| *right == rule) {
-                Some(Self::Right)
-            } else if OVERCAUTIOUS.contains(&rule) {
-                Some(Self::Overcautious)
-            } else {
-                None
-            }
-        });
-        judged.collect::<Option<Vec<Self>>>()?.into_iter().min()
+        let judged: Option<Vec<(&Refusal, Self)>> =
+            refusals.iter().map(|refusal| Some((refusal, Self::of_rule(&refusal.rule)?))).collect();
+        let judged = judged?;
+        let is_right = |subject: &Refusal| {
+            let same = |other: &Refusal| other.subject() == subject.subject();
+            judged.iter().any(|(other, right)| *right == Self::Right && same(other))
+        };
+        judged.iter().map(|(refusal, right)| if is_right(refusal) { Self::Right } else { *right }).max()
+    }
+
+    fn of_rule(rule: &str) -> Option<Self> {
+        if RIGHT.iter().any(|(right, _)| *right == rule) {
+            Some(Self::Right)
+        } else if OVERCAUTIOUS.contains(&rule) {
+            Some(Self::Overcautious)
+        } else {
+            None
+        }
+    }
+}
+
+impl Refusal {
+    /// The file and the symbol in it, where the reason begins with one.
+    fn subject(&self) -> (&str, &str) {
+        (&self.unit, self.reason.split_once(": ").map_or(&self.reason, |(subject, _)| subject))
     }
 }
 
@@ -108,18 +123,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_right_reason_is_enough_and_an_unknown_one_is_a_failure() {
-        let of = |rules: &[&str]| {
-            let refusal = |rule: &&str| Refusal {
+    fn every_reason_has_to_be_right_and_an_unknown_one_is_a_failure() {
+        let of = |rules: &[(&str, &str)]| {
+            let refusal = |(symbol, rule): &(&str, &str)| Refusal {
                 unit: "a.c".to_owned(),
                 rule: (*rule).to_owned(),
-                reason: String::new(),
+                reason: format!("{symbol}: why"),
             };
             Right::of(&rules.iter().map(refusal).collect::<Vec<_>>())
         };
-        assert_eq!(of(&["name-moved", "data-changed"]), Some(Right::Right));
-        assert_eq!(of(&["name-moved"]), Some(Right::Overcautious));
-        assert_eq!(of(&["data-changed", "linker-crashed"]), None);
+        assert_eq!(of(&[("f", "name-moved"), ("x", "data-changed")]), Some(Right::Overcautious));
+        assert_eq!(of(&[("f", "init-changed"), ("x", "data-changed")]), Some(Right::Right));
+        assert_eq!(of(&[("f", "init-changed"), ("f", "symbol-not-found")]), Some(Right::Right));
+        assert_eq!(of(&[("f", "name-moved")]), Some(Right::Overcautious));
+        assert_eq!(of(&[("x", "data-changed"), ("f", "linker-crashed")]), None);
         assert_eq!(of(&[]), None);
     }
 }

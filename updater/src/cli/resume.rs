@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// Only clear the livepatches that the host has run for long enough
     #[arg(long, conflicts_with = "boot")]
     survived: bool,
+    /// Only remove checkpoints and other files of updates that are past their retention
+    #[arg(long, conflicts_with_all = ["boot", "survived", "stopping"])]
+    collect: bool,
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
@@ -39,6 +42,13 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         let marked = marked.map_err(failures::engine)?;
         if global.json {
             object(&json!({ "marked": marked }));
+        }
+        return Ok(());
+    }
+    if args.collect {
+        engine.collect().map_err(failures::engine)?;
+        if global.json {
+            object(&json!({ "result": "collected" }));
         }
         return Ok(());
     }

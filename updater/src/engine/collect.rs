@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::rollback::in_force;
 use super::{Engine, EngineError};
 use crate::baseline::Baseline;
+use crate::lock::HostLock;
 use crate::plan::{Action, Undo};
 use crate::runtime::Topology;
 use crate::store::INCOMING;
@@ -25,11 +26,18 @@ use crate::transaction::state::Outcome;
 const LONG_AGO: SignedDuration = SignedDuration::from_hours(1);
 
 impl Engine {
-    /// Collect.
+    /// Collect, and do nothing else. Every operation that changes the host collects too; this is for a host that
+    /// is left alone.
     ///
     /// # Errors
-    /// [`EngineError::Journal`] if it cannot be known what is needed; nothing is removed then.
+    /// [`EngineError::Lock`] while an operation is under way; [`EngineError::Journal`] if it cannot be known what
+    /// is needed. Nothing is removed then.
     pub fn collect(&self) -> Result<(), EngineError> {
+        let _held = HostLock::take(&self.config.store, "collect")?;
+        self.collect_holding_the_host()
+    }
+
+    pub(super) fn collect_holding_the_host(&self) -> Result<(), EngineError> {
         let journal = self.journal();
         let all = journal.all()?;
         let baseline = Baseline::read(&journal)?;

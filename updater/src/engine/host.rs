@@ -11,7 +11,7 @@ use manifests::KernelRelease;
 
 use super::EngineError;
 use crate::config::Config;
-use crate::host::survival::{self, Scheduled};
+use crate::host::survival::{self, Scheduled, Trial};
 use crate::host::sysfs::Roots;
 use crate::host::{
     BootId, CgroupFreezer, Clock, Freezer, KnownContainer, LeaseStore, Livepatch, Sysfs, SystemClock, boot_id,
@@ -48,8 +48,8 @@ pub struct Host {
     pub layers: Arc<dyn Layers + Send + Sync>,
     /// What can be seen of containers from outside.
     pub observer: Arc<dyn Observer + Send + Sync>,
-    /// Has somebody look, later, whether the host lives on after a load.
-    pub schedule: fn() -> Result<Scheduled, CommandError>,
+    /// Has somebody look, every minute, whether the host lives on after a load; or no more.
+    pub watch: Box<dyn Fn(Trial) -> Result<Scheduled, CommandError> + Send + Sync>,
     /// Makes the adapters of one operation; its children keep the lock.
     pub connect: Box<dyn Fn(Option<HeldLock>) -> Result<Connected, EngineError> + Send + Sync>,
 }
@@ -91,7 +91,7 @@ impl Host {
             limits: Arc::new(CgroupLimits::default()),
             layers: Arc::new(LayerStore::new(config.store.join("layers"))),
             observer: Arc::new(Procfs),
-            schedule: survival::schedule,
+            watch: Box::new(survival::watch),
             connect: Box::new(move |lock| {
                 let runtime = Runc::new(&runc_root);
                 let known = known(runtime.list());

@@ -30,7 +30,7 @@ use nix::sys::stat::{Mode, umask};
 use self::host::{Connected, Host};
 use crate::config::Config;
 use crate::host::HostError;
-use crate::host::guard::LoadFate;
+use crate::host::survival::Trial;
 use crate::lock::{HostLock, LockError};
 use crate::machine::{Machine, Told};
 use crate::plan::facts::Settings;
@@ -230,17 +230,29 @@ impl Engine {
 
     /// What follows an operation and cannot change its result.
     fn afterwards(&self) {
-        if let Err(error) = self.collect() {
+        if let Err(error) = self.collect_holding_the_host() {
             tracing::warn!(%error, "old files were not collected");
         }
-        match self.guards().records() {
-            Ok(records) if records.iter().any(|record| record.fate == LoadFate::Unknown) => {
-                if let Err(error) = (self.host.schedule)() {
-                    tracing::warn!(%error, "nobody will note that this host survives its livepatches");
-                }
-            }
-            Ok(_) => {}
+        match self.trial() {
+            Ok(Trial::Runs) => self.watch(Trial::Runs),
+            Ok(Trial::Over) => {}
             Err(error) => tracing::warn!(%error, "the crash guard cannot be read"),
+        }
+    }
+
+    /// Whether a livepatch of this boot is on trial.
+    fn trial(&self) -> Result<Trial, EngineError> {
+        let on_trial = self.guards().on_trial(&self.host.boot_id)?;
+        Ok(if on_trial.is_empty() { Trial::Over } else { Trial::Runs })
+    }
+
+    fn watch(&self, trial: Trial) {
+        if let Err(error) = (self.host.watch)(trial) {
+            let consequence = match trial {
+                Trial::Runs => "nobody will note that this host survives its livepatches",
+                Trial::Over => "somebody goes on looking whether this host survives its livepatches",
+            };
+            tracing::warn!(%error, consequence);
         }
     }
 

@@ -12,6 +12,7 @@ use super::standing::Standing;
 use super::{Adapters, Drive, Driven, Engine, EngineError, Listeners, StillOpen};
 use crate::baseline::{Baseline, Livepatch};
 use crate::crash_guard::{GuardBook, Quarantined};
+use crate::host::survival::Trial;
 use crate::machine::Machine;
 use crate::plan::LoadedPayload;
 use crate::transaction::driver::Reached;
@@ -162,12 +163,16 @@ impl Engine {
         Ok(self.guards().mark_stopped(&self.host.boot_id, self.host.clock.now())?)
     }
 
-    /// Clear the loads whose time is over.
+    /// Clear the loads whose time is over; when none is left on trial, nobody has to look any more.
     ///
     /// # Errors
     /// [`EngineError::Journal`].
     pub fn mark_survived(&self) -> Result<usize, EngineError> {
-        self.mark_due()
+        let marked = self.mark_due()?;
+        if self.trial()? == Trial::Over {
+            self.watch(Trial::Over);
+        }
+        Ok(marked)
     }
 
     fn mark_due(&self) -> Result<usize, EngineError> {

@@ -25,20 +25,24 @@ pub enum Scheduled {
     ByNobody,
 }
 
-/// Starts the timer and the guard; what runs already goes on.
+/// Whether this boot has loaded a livepatch whose window is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// It has.
+    Runs,
+    /// It has none.
+    Over,
+}
+
+/// While a trial runs, starts the timer and the guard; what runs already goes on. After it, stops the timer.
 ///
 /// # Errors
 /// [`CommandError`] if systemd lacks one of the units or does not answer.
-pub fn schedule() -> Result<Scheduled, CommandError> {
-    control("start", &[TIMER, GUARD])
-}
-
-/// Stops the timer: no livepatch is on trial any more.
-///
-/// # Errors
-/// Those of [`schedule`].
-pub fn cancel() -> Result<Scheduled, CommandError> {
-    control("stop", &[TIMER])
+pub fn watch(trial: Trial) -> Result<Scheduled, CommandError> {
+    match trial {
+        Trial::Runs => control("start", &[TIMER, GUARD]),
+        Trial::Over => control("stop", &[TIMER]),
+    }
 }
 
 fn control(verb: &str, units: &[&str]) -> Result<Scheduled, CommandError> {

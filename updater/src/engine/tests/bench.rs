@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use manifests::{Envelope, Manifest, Policy, SecretKey, Sha256, TrustFloor, Verified, VerifyAt};
 
@@ -16,7 +16,7 @@ use crate::engine::host::{Connected, Host};
 use crate::engine::resume::Resumed;
 use crate::engine::rollback::Back;
 use crate::host::fake::{FakeMachine, FakeModule, Replace};
-use crate::host::survival::Scheduled;
+use crate::host::survival::{Scheduled, Trial};
 use crate::host::{Clock as _, Interrupt};
 use crate::plan::Plan;
 use crate::runtime::fake::{FakeContainers, vulnerable};
@@ -64,6 +64,8 @@ pub(crate) struct Bench {
     pub(crate) machine: Arc<FakeMachine>,
     pub(crate) containers: Arc<FakeContainers>,
     kernel: Mutex<&'static str>,
+    /// Whether somebody looks, every minute, whether the host lives on.
+    watched: Arc<AtomicBool>,
 }
 
 impl Bench {
@@ -81,6 +83,7 @@ impl Bench {
             machine,
             containers,
             kernel: Mutex::new(KERNEL),
+            watched: Arc::default(),
         };
         bench.write("one-function.ko", &module("one-function"));
         bench.write("fix.tar", &[0; 1024]);
@@ -128,6 +131,7 @@ impl Bench {
 
     pub(crate) fn try_engine(&self) -> Result<Engine, EngineError> {
         let (machine, containers) = (Arc::clone(&self.machine), Arc::clone(&self.containers));
+        let watched = Arc::clone(&self.watched);
         let host = Host {
             root: self.files.path().to_owned(),
             arch: "x86_64".to_owned(),
@@ -141,7 +145,10 @@ impl Bench {
             limits: self.containers.clone(),
             layers: self.containers.clone(),
             observer: self.containers.clone(),
-            schedule: || Ok(Scheduled::ByNobody),
+            watch: Box::new(move |trial| {
+                watched.store(trial == Trial::Runs, Ordering::SeqCst);
+                Ok(Scheduled::BySystemd)
+            }),
             connect: Box::new(move |_| {
                 Ok(Connected {
                     livepatch: machine.clone(),
@@ -245,7 +252,12 @@ impl Bench {
         self.engine().resume(&listeners)
     }
 
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn reboot(&self) {
+        self.watched.store(false, Ordering::SeqCst);
         self.machine.reboot();
         self.containers.reboot();
     }

@@ -135,6 +135,18 @@ fn the_window_is_measured_by_a_clock_that_nobody_sets() {
     assert_eq!(bench.engine().mark_survived().unwrap(), 1);
 }
 
+#[test]
+fn somebody_looks_for_as_long_as_a_livepatch_is_on_trial_and_no_longer() {
+    let bench = committed();
+    assert!(bench.is_watched());
+    bench.machine.sleep(bench.config().crash_guard / 2);
+    bench.engine().mark_survived().unwrap();
+    assert!(bench.is_watched());
+    bench.machine.sleep(bench.config().crash_guard / 2);
+    bench.engine().mark_survived().unwrap();
+    assert!(!bench.is_watched());
+}
+
 /// An operator asks to stop as soon as this step is done.
 struct TurnBackAfter(StepIndex);
 

@@ -167,3 +167,22 @@ fn copies_that_a_crash_left_are_collected_and_recent_ones_are_not() {
     assert!(!payloads.join(".incoming-old").exists());
     assert!(payloads.join(".incoming-recent").exists());
 }
+
+#[test]
+fn a_host_that_is_left_alone_loses_its_old_checkpoints_and_nothing_else() {
+    let bench = Bench::new();
+    let driven = bench.apply(MANIFEST).unwrap();
+    let checkpoint = bench.store.path().join("checkpoints").join(driven.id.as_str());
+    std::fs::create_dir_all(&checkpoint).unwrap();
+    bench.engine().collect().unwrap();
+    assert!(checkpoint.exists());
+    bench.machine.step_wall_clock(bench.config().checkpoint_retention);
+    {
+        let _held = HostLock::take(bench.store.path(), "apply other v1").unwrap();
+        assert!(matches!(bench.engine().collect(), Err(EngineError::Lock(LockError::Busy { .. }))));
+        assert!(checkpoint.exists(), "not while something is under way");
+    }
+    bench.engine().collect().unwrap();
+    assert!(!checkpoint.exists());
+    whole(&bench, Outcome::Committed, "collected");
+}

@@ -29,7 +29,7 @@ impl Machine<'_> {
         loop {
             for probe in probes {
                 self.prober
-                    .once(&probe.site, &probe.probe)
+                    .once(&probe.site, &probe.probe, self.interrupt)
                     .map_err(StepError::doing("see the probe hold during the settle time"))?;
             }
             if self.interrupt.asked() {

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::host::{Interrupt, Uninterrupted};
+
 /// Where programs are looked for, in this order.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -69,6 +71,12 @@ pub enum CommandError {
         limit: Duration,
         /// The end of its stderr.
         stderr_tail: String,
+    },
+    /// The operator asked to stop before it had ended, and it was killed.
+    #[error("`{line}` was killed: the operator asked to stop")]
+    Interrupted {
+        /// The command line.
+        line: String,
     },
     /// It did not end in time and, being unsafe to kill, was left running.
     #[error("`{line}` (pid {pid}) still runs after {limit:?}; it is unsafe to kill and was left alone")]
@@ -239,6 +247,11 @@ impl<'a> Invocation<'a> {
 
     /// Runs it to its end, whatever that is.
     pub(crate) fn run(self) -> Result<Finished, CommandError> {
+        self.run_unless(&Uninterrupted)
+    }
+
+    /// Runs it to its end, or kills it as soon as somebody asks to stop.
+    pub(crate) fn run_unless(self, interrupt: &dyn Interrupt) -> Result<Finished, CommandError> {
         let name = self.program.to_string_lossy().into_owned();
         let path = find(&name).ok_or(CommandError::Missing { program: name.clone() })?;
         let failed = |source| CommandError::Run { program: name.clone(), source };
@@ -278,17 +291,20 @@ impl<'a> Invocation<'a> {
         let mut child = command.spawn().map_err(failed)?;
         drop(lock);
 
-        let Some(status) = wait(&mut child, self.limit).map_err(failed)? else {
-            if self.late == WhenLate::Leave {
+        let status = match wait(&mut child, self.limit, interrupt).map_err(failed)? {
+            Waited::Ended(status) => status,
+            Waited::Late if self.late == WhenLate::Leave => {
                 return Err(CommandError::StillRunning { line, pid: child.id(), limit: self.limit });
             }
-            // With what it has started: the child leads its group, and is not reaped yet.
-            let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
-            nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)
-                .map_err(|errno| failed(errno.into()))?;
-            child.wait().map_err(failed)?;
-            let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
-            return Err(CommandError::Killed { line, limit: self.limit, stderr_tail });
+            Waited::Late => {
+                kill_group(&mut child).map_err(failed)?;
+                let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
+                return Err(CommandError::Killed { line, limit: self.limit, stderr_tail });
+            }
+            Waited::Interrupted => {
+                kill_group(&mut child).map_err(failed)?;
+                return Err(CommandError::Interrupted { line });
+            }
         };
         let mut output = Vec::new();
         stdout.seek(SeekFrom::Start(0)).map_err(failed)?;
@@ -298,14 +314,31 @@ impl<'a> Invocation<'a> {
     }
 }
 
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+/// Why waiting for a program was over.
+enum Waited {
+    Ended(ExitStatus),
+    Late,
+    Interrupted,
+}
+
+/// Kills a child with what it has started: it leads its group, and is not reaped yet.
+fn kill_group(child: &mut Child) -> std::io::Result<()> {
+    let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)?;
+    child.wait().map(drop)
+}
+
+fn wait(child: &mut Child, limit: Duration, interrupt: &dyn Interrupt) -> std::io::Result<Waited> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+            return Ok(Waited::Ended(status));
         }
         if Instant::now() >= deadline {
-            return Ok(None);
+            return Ok(Waited::Late);
+        }
+        if interrupt.asked() {
+            return Ok(Waited::Interrupted);
         }
         std::thread::sleep(POLL);
     }

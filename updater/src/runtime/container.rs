@@ -195,4 +195,6 @@ pub enum ExecOutcome {
     },
     /// It was killed because its time was over.
     TimedOut,
+    /// It was killed because the operator asked to stop.
+    Interrupted,
 }

@@ -448,7 +448,13 @@ impl ContainerRuntime for FakeContainers {
         Ok(())
     }
 
-    fn exec(&self, id: &ContainerId, _: &[String], _: Duration) -> Result<ExecOutcome, RuntimeError> {
+    fn exec(
+        &self,
+        id: &ContainerId,
+        _: &[String],
+        _: Duration,
+        _: &dyn Interrupt,
+    ) -> Result<ExecOutcome, RuntimeError> {
         drop(self.life(id)?);
         Ok(ExecOutcome::Exited { status: 0, stderr_tail: String::new() })
     }
@@ -568,11 +574,16 @@ impl Layers for FakeContainers {
 }
 
 impl Prober for FakeContainers {
-    fn until_ready(&self, site: &ProbeSite, probe: &Probe, _: &dyn Interrupt) -> Result<u32, ProbeError> {
-        self.once(site, probe).map(|()| 1)
+    fn until_ready(
+        &self,
+        site: &ProbeSite,
+        probe: &Probe,
+        interrupt: &(dyn Interrupt + Sync),
+    ) -> Result<u32, ProbeError> {
+        self.once(site, probe, interrupt).map(|()| 1)
     }
 
-    fn once(&self, site: &ProbeSite, probe: &Probe) -> Result<(), ProbeError> {
+    fn once(&self, site: &ProbeSite, probe: &Probe, _: &(dyn Interrupt + Sync)) -> Result<(), ProbeError> {
         let ProbeSite::Container { container } = site else { return Ok(()) };
         let no_container = || ProbeError::NoContainer { container: container.clone() };
         let state = self.request().ok_or_else(no_container)?;

@@ -110,12 +110,13 @@ pub trait ContainerRuntime {
     /// Ends a container: SIGTERM, after `patience` SIGKILL, then the runtime forgets it.
     fn stop(&self, id: &ContainerId, patience: Duration) -> Result<(), RuntimeError>;
 
-    /// Runs a command inside the container.
+    /// Runs a command inside the container; ends it when its time is over or somebody asks to stop.
     fn exec(
         &self,
         id: &ContainerId,
         command: &[String],
         timeout: Duration,
+        interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError>;
 }
 
@@ -167,11 +168,16 @@ pub trait Prober {
         &self,
         site: &ProbeSite,
         probe: &Probe,
-        interrupt: &dyn Interrupt,
+        interrupt: &(dyn Interrupt + Sync),
     ) -> Result<u32, ProbeError>;
 
-    /// Tries once.
-    fn once(&self, site: &ProbeSite, probe: &Probe) -> Result<(), ProbeError>;
+    /// Tries once, unless somebody asks to stop.
+    fn once(
+        &self,
+        site: &ProbeSite,
+        probe: &Probe,
+        interrupt: &(dyn Interrupt + Sync),
+    ) -> Result<(), ProbeError>;
 }
 
 /// Fix layers, unpacked.

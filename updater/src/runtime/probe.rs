@@ -5,13 +5,22 @@
 //!
 //! HTTP is the smallest correct GET (RFC 9112): only the status line is judged, no redirect is followed,
 //! and nothing is resolved by name.
+//!
+//! Every wait looks several times a second whether the operator asked to stop ([`Patience`]).
 
 #![expect(clippy::disallowed_methods, reason = "probes wait for real servers")]
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, socket, sockopt::SocketError,
+};
 
 use manifests::{Check, ContainerId, HttpUrl, Probe};
 use serde::{Deserialize, Serialize};
@@ -25,6 +34,9 @@ use crate::host::Interrupt;
 
 /// The longest status line that is read; servers send a few dozen bytes.
 const STATUS_LINE: u64 = 512;
+
+/// How often a wait looks whether the operator asked to stop: at once, for a person.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// Where a probe looks from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +140,52 @@ pub enum ProbeError {
     },
 }
 
+/// How long an attempt may take, and who may end it before that.
+#[derive(Clone, Copy)]
+struct Patience<'a> {
+    limit: Duration,
+    deadline: Instant,
+    interrupt: &'a (dyn Interrupt + Sync),
+}
+
+impl<'a> Patience<'a> {
+    fn new(limit: Duration, interrupt: &'a (dyn Interrupt + Sync)) -> Self {
+        Self { limit, deadline: Instant::now() + limit, interrupt }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits until the socket can be read or written.
+    fn wait_for(
+        &self,
+        socket: &impl AsFd,
+        event: PollFlags,
+        shown: &impl Fn() -> String,
+    ) -> Result<(), ProbeError> {
+        loop {
+            if self.interrupt.asked() {
+                return Err(ProbeError::Interrupted { check: shown(), attempts: 1 });
+            }
+            let left = self.left();
+            if left.is_zero() {
+                return Err(ProbeError::TooLong { check: shown(), limit: self.limit });
+            }
+            // Rounded up, so that the last wait is not a busy one.
+            let slice = left.min(SLICE) + Duration::from_millis(1);
+            let slice = PollTimeout::try_from(slice).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut [PollFd::new(socket.as_fd(), event)], slice) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(()),
+                Err(errno) => {
+                    return Err(ProbeError::Connection { check: shown(), source: errno.into() });
+                }
+            }
+        }
+    }
+}
+
 /// Probes through runc, sockets and commands.
 #[derive(Debug)]
 pub struct Probes {
@@ -140,22 +198,22 @@ impl Probes {
         Self { runtime }
     }
 
-    fn attempt(&self, site: &ProbeSite, check: &Check, limit: Duration) -> Result<(), ProbeError> {
+    fn attempt(&self, site: &ProbeSite, check: &Check, patience: Patience<'_>) -> Result<(), ProbeError> {
         let shown = || check.to_string();
         match (check, site) {
             (Check::Exec { command }, ProbeSite::Host) => {
                 let words: Vec<&str> = command.iter().map(|argument| argument.as_str()).collect();
-                host_command(&words, limit, shown)
+                host_command(&words, patience, shown)
             }
             (Check::Exec { command }, ProbeSite::Container { container }) => {
                 let words: Vec<String> =
                     command.iter().map(|argument| argument.as_str().to_owned()).collect();
-                self.container_command(container, &words, limit, shown)
+                self.container_command(container, &words, patience, shown)
             }
-            (Check::Http { url, status }, _) => self.from(site, || http(url, *status, limit, shown))?,
+            (Check::Http { url, status }, _) => self.from(site, || http(url, *status, patience, shown))?,
             (Check::Tcp { port, address }, _) => {
                 let to = SocketAddr::new(*address, port.get());
-                self.from(site, || connect(to, limit, &shown).map(drop))?
+                self.from(site, || connect(to, patience, &shown).map(drop))?
             }
         }
     }
@@ -188,15 +246,17 @@ impl Probes {
         &self,
         container: &ContainerId,
         command: &[String],
-        limit: Duration,
+        patience: Patience<'_>,
         shown: impl Fn() -> String,
     ) -> Result<(), ProbeError> {
-        match self.runtime.exec(container, command, limit) {
+        let limit = patience.limit;
+        match self.runtime.exec(container, command, limit, patience.interrupt) {
             Ok(ExecOutcome::Exited { status: 0, .. }) => Ok(()),
             Ok(ExecOutcome::Exited { status, stderr_tail }) => {
                 Err(ProbeError::Status { check: shown(), status, stderr: stderr_tail })
             }
             Ok(ExecOutcome::TimedOut) => Err(ProbeError::TooLong { check: shown(), limit }),
+            Ok(ExecOutcome::Interrupted) => Err(ProbeError::Interrupted { check: shown(), attempts: 1 }),
             Err(source) => Err(ProbeError::Runtime {
                 check: shown(),
                 container: container.clone(),
@@ -211,20 +271,25 @@ impl Prober for Probes {
         &self,
         site: &ProbeSite,
         probe: &Probe,
-        interrupt: &dyn Interrupt,
+        interrupt: &(dyn Interrupt + Sync),
     ) -> Result<u32, ProbeError> {
-        persist(probe, interrupt, |limit| self.attempt(site, &probe.check, limit))
+        persist(probe, interrupt, |limit| self.attempt(site, &probe.check, Patience::new(limit, interrupt)))
     }
 
-    fn once(&self, site: &ProbeSite, probe: &Probe) -> Result<(), ProbeError> {
-        self.attempt(site, &probe.check, probe.timeout.duration())
+    fn once(
+        &self,
+        site: &ProbeSite,
+        probe: &Probe,
+        interrupt: &(dyn Interrupt + Sync),
+    ) -> Result<(), ProbeError> {
+        self.attempt(site, &probe.check, Patience::new(probe.timeout.duration(), interrupt))
     }
 }
 
 /// Tries until it has held often enough in a row, or its time is over; returns how often it tried.
 fn persist(
     probe: &Probe,
-    interrupt: &dyn Interrupt,
+    interrupt: &(dyn Interrupt + Sync),
     mut attempt: impl FnMut(Duration) -> Result<(), ProbeError>,
 ) -> Result<u32, ProbeError> {
     let limit = probe.timeout.duration();
@@ -247,22 +312,37 @@ fn persist(
         attempts += 1;
         match attempt(left) {
             Ok(()) => held += 1,
+            Err(ProbeError::Interrupted { check, .. }) => {
+                return Err(ProbeError::Interrupted { check, attempts });
+            }
             Err(error) => (held, last) = (0, Some(error)),
         }
         if held >= probe.successes {
             return Ok(attempts);
         }
+        let again = deadline.min(Instant::now() + probe.interval.duration());
+        loop {
+            let left = again.saturating_duration_since(Instant::now());
+            if left.is_zero() || interrupt.asked() {
+                break;
+            }
+            std::thread::sleep(left.min(SLICE));
+        }
         if interrupt.asked() {
             return Err(ProbeError::Interrupted { check: probe.check.to_string(), attempts });
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        std::thread::sleep(probe.interval.duration().min(left));
     }
 }
 
-fn host_command(command: &[&str], limit: Duration, shown: impl Fn() -> String) -> Result<(), ProbeError> {
+fn host_command(
+    command: &[&str],
+    patience: Patience<'_>,
+    shown: impl Fn() -> String,
+) -> Result<(), ProbeError> {
     let (program, arguments) = command.split_first().unwrap_or((&"", &[]));
-    let run = Invocation::new(program).args(arguments).limit(limit, WhenLate::Kill).run();
+    let limit = patience.limit;
+    let run =
+        Invocation::new(program).args(arguments).limit(limit, WhenLate::Kill).run_unless(patience.interrupt);
     match run {
         Ok(done) if done.status.success() => Ok(()),
         Ok(done) => Err(ProbeError::Status {
@@ -271,35 +351,51 @@ fn host_command(command: &[&str], limit: Duration, shown: impl Fn() -> String) -
             stderr: done.stderr_tail,
         }),
         Err(CommandError::Killed { .. }) => Err(ProbeError::TooLong { check: shown(), limit }),
+        Err(CommandError::Interrupted { .. }) => Err(ProbeError::Interrupted { check: shown(), attempts: 1 }),
         Err(source) => Err(ProbeError::Command { check: shown(), source: Box::new(source) }),
     }
 }
 
-fn connect(to: SocketAddr, limit: Duration, shown: &impl Fn() -> String) -> Result<TcpStream, ProbeError> {
-    TcpStream::connect_timeout(&to, limit.max(Duration::from_millis(1))).map_err(|source| {
-        if source.kind() == io::ErrorKind::TimedOut {
-            ProbeError::TooLong { check: shown(), limit }
-        } else {
-            ProbeError::Connection { check: shown(), source }
+fn connect(
+    to: SocketAddr,
+    patience: Patience<'_>,
+    shown: &impl Fn() -> String,
+) -> Result<TcpStream, ProbeError> {
+    let failed = |source| ProbeError::Connection { check: shown(), source };
+    let begin = || -> nix::Result<OwnedFd> {
+        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(family, SockType::Stream, flags, None)?;
+        match nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+            Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
+            Err(errno) => Err(errno),
         }
-    })
+    };
+    let socket = begin().map_err(|errno| failed(errno.into()))?;
+    patience.wait_for(&socket, PollFlags::POLLOUT, shown)?;
+    match getsockopt(&socket, SocketError).map_err(|errno| failed(errno.into()))? {
+        0 => Ok(TcpStream::from(socket)),
+        errno => Err(failed(io::Error::from_raw_os_error(errno))),
+    }
 }
 
-fn http(url: &HttpUrl, status: u16, limit: Duration, shown: impl Fn() -> String) -> Result<(), ProbeError> {
-    let deadline = Instant::now() + limit;
-    let mut stream = connect(url.address(), limit, &shown)?;
+fn http(
+    url: &HttpUrl,
+    status: u16,
+    patience: Patience<'_>,
+    shown: impl Fn() -> String,
+) -> Result<(), ProbeError> {
+    let mut stream = connect(url.address(), patience, &shown)?;
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: update\r\nAccept: */*\r\nConnection: close\r\n\r\n",
         url.target(),
         url.authority()
     );
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ProbeError::TooLong { check: shown(), limit },
-        _ => ProbeError::Connection { check: shown(), source },
-    };
-    stream.set_write_timeout(Some(limit.max(Duration::from_millis(1)))).map_err(failed)?;
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let line = status_line(&mut stream, deadline).map_err(failed)?;
+    // It fits into the send buffer of a fresh connection.
+    stream
+        .write_all(request.as_bytes())
+        .map_err(|source| ProbeError::Connection { check: shown(), source })?;
+    let line = status_line(&mut stream, patience, &shown)?;
     if answered(&line) == Some(status) {
         Ok(())
     } else {
@@ -309,16 +405,21 @@ fn http(url: &HttpUrl, status: u16, limit: Duration, shown: impl Fn() -> String)
 
 /// The first line of the answer, without its end. A server that drips bytes is cut off at the
 /// deadline, one that never ends the line at [`STATUS_LINE`].
-fn status_line(stream: &mut TcpStream, deadline: Instant) -> io::Result<String> {
+fn status_line(
+    stream: &mut TcpStream,
+    patience: Patience<'_>,
+    shown: &impl Fn() -> String,
+) -> Result<String, ProbeError> {
     let mut line = Vec::new();
     while (line.len() as u64) < STATUS_LINE {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
+        patience.wait_for(stream, PollFlags::POLLIN, shown)?;
         let mut byte = [0; 64];
-        let count = stream.read(&mut byte)?;
+        let count = match stream.read(&mut byte) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                continue;
+            }
+            read => read.map_err(|source| ProbeError::Connection { check: shown(), source })?,
+        };
         line.extend(&byte[..count]);
         if count == 0 || line.contains(&b'\n') {
             break;
@@ -385,7 +486,7 @@ mod tests {
         let (port, thread) = server(vec!["HTTP/1.1 404 Not Found\r\n\r\n", "SSH-2.0-x\r\n", ""]);
         let probe = probe(&format!("{{kind: http, url: 'http://127.0.0.1:{port}/', timeout: 5s}}"));
         for expected in ["HTTP/1.1 404 Not Found", "SSH-2.0-x", ""] {
-            match probes().once(&ProbeSite::Host, &probe).unwrap_err() {
+            match probes().once(&ProbeSite::Host, &probe, &Uninterrupted).unwrap_err() {
                 ProbeError::Answer { found, .. } => assert_eq!(found, expected),
                 ProbeError::Connection { .. } if expected.is_empty() => {}
                 other => panic!("{other}"),
@@ -399,8 +500,38 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let probe = probe(&format!("{{kind: http, url: 'http://127.0.0.1:{port}/', timeout: 100ms}}"));
-        let error = probes().once(&ProbeSite::Host, &probe).unwrap_err();
+        let error = probes().once(&ProbeSite::Host, &probe, &Uninterrupted).unwrap_err();
         assert!(matches!(error, ProbeError::TooLong { .. }), "{error}");
+    }
+
+    /// An operator who asks to stop as soon as a wait has begun.
+    #[derive(Default)]
+    struct Impatient(std::sync::atomic::AtomicUsize);
+
+    impl Interrupt for Impatient {
+        fn asked(&self) -> bool {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= 2
+        }
+    }
+
+    #[test]
+    fn an_operator_who_asks_to_stop_does_not_wait_for_the_attempt_under_way() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let begun = Instant::now();
+        for check in [
+            format!("{{kind: http, url: 'http://127.0.0.1:{port}/', timeout: 10m}}"),
+            "{kind: exec, command: [/bin/sleep, '600'], timeout: 10m}".to_owned(),
+            format!("{{kind: tcp, port: {port}, timeout: 10m, interval: 1m, successes: 9}}"),
+        ] {
+            let probe = probe(&check);
+            let error = probes().until_ready(&ProbeSite::Host, &probe, &Impatient::default()).unwrap_err();
+            assert!(matches!(error, ProbeError::Interrupted { attempts: 1, .. }), "{check}: {error}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        let probe = probe("{kind: exec, command: [/bin/sleep, '600'], timeout: 10m}");
+        let error = probes().once(&ProbeSite::Host, &probe, &Impatient::default()).unwrap_err();
+        assert!(matches!(error, ProbeError::Interrupted { .. }), "{error}");
     }
 
     #[test]
@@ -420,9 +551,9 @@ mod tests {
     #[test]
     fn an_exec_probe_on_the_host_judges_the_exit_status() {
         let good = probe("{kind: exec, command: [/bin/true]}");
-        probes().once(&ProbeSite::Host, &good).unwrap();
+        probes().once(&ProbeSite::Host, &good, &Uninterrupted).unwrap();
         let bad = probe("{kind: exec, command: [/bin/sh, -c, 'echo broken >&2; exit 9']}");
-        let error = probes().once(&ProbeSite::Host, &bad).unwrap_err();
+        let error = probes().once(&ProbeSite::Host, &bad, &Uninterrupted).unwrap_err();
         assert_eq!(
             error.to_string(),
             "`exec /bin/sh -c \"echo broken >&2; exit 9\"` ended with status 9, expected 0: broken"
@@ -432,7 +563,7 @@ mod tests {
     #[test]
     fn a_container_that_is_gone_is_named() {
         let site = ProbeSite::Container { container: "web-1".parse().unwrap() };
-        let error = probes().once(&site, &probe("{kind: tcp, port: 1}")).unwrap_err();
+        let error = probes().once(&site, &probe("{kind: tcp, port: 1}"), &Uninterrupted).unwrap_err();
         assert!(matches!(error, ProbeError::NoContainer { .. }), "{error}");
     }
 }

@@ -32,6 +32,7 @@ use super::container::{
 use super::error::{AfterFailure, RuntimeError};
 use super::images::{CheckpointContent, CheckpointedProcess, dump_stats, last_errors};
 use super::{ContainerRuntime, process};
+use crate::host::Interrupt;
 
 /// Listing and killing are immediate; a minute covers a host that thrashes.
 const SHORT: Duration = Duration::from_secs(60);
@@ -391,6 +392,7 @@ impl ContainerRuntime for Runc {
         id: &ContainerId,
         command: &[String],
         timeout: Duration,
+        interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError> {
         let refused = |source| RuntimeError::Refused { action: "exec in", id: id.clone(), source };
         let scratch = tempfile::tempdir()
@@ -404,17 +406,20 @@ impl ContainerRuntime for Runc {
             .arg("--")
             .arg(id.as_str())
             .args(command)
-            .run();
+            .run_unless(interrupt);
         match run {
             Ok(done) => Ok(ExecOutcome::Exited {
                 status: done.status.code().unwrap_or(-1),
                 stderr_tail: done.stderr_tail,
             }),
-            Err(CommandError::Killed { .. }) => {
+            Err(ended @ (CommandError::Killed { .. } | CommandError::Interrupted { .. })) => {
                 // Killing runc leaves what it started inside the container.
                 let cgroup = self.inspect(id)?.and_then(|found| found.cgroup);
                 process::kill_session(&pid_file, cgroup.as_deref());
-                Ok(ExecOutcome::TimedOut)
+                Ok(match ended {
+                    CommandError::Interrupted { .. } => ExecOutcome::Interrupted,
+                    _ => ExecOutcome::TimedOut,
+                })
             }
             Err(source) => Err(refused(source)),
         }

@@ -12,6 +12,7 @@ use crate::engine::apply::{Applied, Quarantine};
 use crate::engine::{Engine, EngineError, Listeners};
 use crate::exit::Failure;
 use crate::host::{Clock, SystemClock};
+use crate::plan::Plan;
 use crate::transaction::journal::Origin;
 use crate::trust;
 
@@ -86,9 +87,12 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     match applied {
         Applied::Nothing(plan) => {
             super::plan::print(&plan, global);
+            if global.json {
+                object(&nothing(&plan));
+            }
             Ok(())
         }
-        Applied::Transaction(_, driven) => {
+        Applied::Transaction(plan, driven) => {
             let stored = engine
                 .journal()
                 .transaction(driven.id.as_str())
@@ -96,13 +100,24 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
                 .map_err(failures::engine)?;
             failures::driven(&driven, &stored)?;
             if global.json {
-                object(&json!({ "result": "committed", "transaction": driven.id }));
+                let skipped: Vec<_> = plan.skipped().collect();
+                object(&json!({ "result": "committed", "transaction": driven.id, "skipped": skipped }));
             } else {
                 line(&format!("done: {origin} is in force; update rollback undoes it"));
+                for id in plan.skipped() {
+                    line(&format!("but container {id} was skipped, and goes on running what it replaces"));
+                }
             }
             Ok(())
         }
     }
+}
+
+/// The result of an apply that began no transaction.
+fn nothing(plan: &Plan) -> serde_json::Value {
+    let skipped: Vec<_> = plan.skipped().collect();
+    let result = if skipped.is_empty() { "nothing-to-do" } else { "skipped" };
+    json!({ "result": result, "skipped": skipped })
 }
 
 fn origin(manifest: &Verified<Manifest>) -> Origin {
@@ -121,3 +136,7 @@ fn origin(manifest: &Verified<Manifest>) -> Origin {
             .collect(),
     }
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

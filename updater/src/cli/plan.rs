@@ -46,7 +46,7 @@ pub(super) fn print(plan: &Plan, global: &Global) {
     }
 }
 
-fn render(plan: &Plan) -> String {
+pub(super) fn render(plan: &Plan) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write_plan(&mut text, plan);
@@ -54,8 +54,15 @@ fn render(plan: &Plan) -> String {
 }
 
 fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
-    if plan.is_empty() {
-        writeln!(text, "nothing to do: this host has all of it")?;
+    match (plan.is_empty(), plan.skipped().count()) {
+        (true, 0) => writeln!(text, "nothing to do: this host has all of it")?,
+        (true, skipped) => {
+            writeln!(
+                text,
+                "nothing is done: {skipped} affected containers are skipped and stay as they are"
+            )?;
+        }
+        _ => {}
     }
     for note in &plan.notes {
         writeln!(text, "note: {}", shown(note))?;
@@ -94,6 +101,12 @@ fn container(text: &mut String, planned: &PlannedContainer) -> fmt::Result {
             "end with the restart",
             "it is started afresh on its old files, and its memory is lost",
             obstacles,
+        ),
+        Feels::NotRunning => (
+            "does not run and is not started; its files are put back",
+            "it has none",
+            "its files stay as they are now",
+            &[],
         ),
         Feels::Skipped { obstacles } => {
             ("is left alone, and goes on running the files below", "feel nothing", "nothing", obstacles)

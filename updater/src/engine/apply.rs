@@ -21,7 +21,7 @@ pub enum Quarantine {
 /// What an apply came to.
 #[derive(Debug)]
 pub enum Applied {
-    /// The host has all of it already; no transaction was begun.
+    /// The host has all of it already, but for what the manifest skips; no transaction was begun.
     Nothing(Plan),
     /// A transaction was driven.
     Transaction(Plan, Driven),
@@ -60,10 +60,11 @@ impl Engine {
         self.judge_crashes()?;
         let id = self.new_id();
         let plan = self.plan_as(&adapters, &id, manifest, payloads, quarantine)?;
+        // Where there is nothing to do, too: an older version would be a step back from here.
+        crate::trust::raise_floor(&mut self.journal(), manifest)?;
         if plan.is_empty() {
             return Ok(Applied::Nothing(plan));
         }
-        crate::trust::raise_floor(&mut self.journal(), manifest)?;
         let driven = self.begin(&adapters, &id, origin, &plan, listeners, begun)?;
         self.afterwards();
         Ok(Applied::Transaction(plan, driven))

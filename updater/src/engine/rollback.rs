@@ -1,5 +1,6 @@
 //! Undo a committed transaction, as a transaction of its own.
 
+use super::standing::is_running;
 use super::{Adapters, Driven, Engine, EngineError, Listeners};
 use crate::baseline::Baseline;
 use crate::machine::dossier::Dossier;
@@ -82,16 +83,19 @@ impl Engine {
         id: &TransactionId,
     ) -> Result<Plan, EngineError> {
         let done = of.progress.plan();
+        let baseline = Baseline::read(&self.journal())?;
         let mut containers = Vec::new();
         for planned in
             done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. }))
         {
-            if let Some(facts) = self.survey_container(adapters, &planned.container.id)? {
-                let affected = vec![AffectedBy { component: 0, files: planned.files.clone() }];
-                containers.push(ContainerFacts { affected, ..facts });
-            }
+            let affected = vec![AffectedBy { component: 0, files: planned.files.clone() }];
+            let facts = match self.survey_container(adapters, &planned.container.id)? {
+                Some(facts) => Some(facts),
+                None => self.survey_stopped(&planned.container)?,
+            };
+            containers.extend(facts.map(|facts| ContainerFacts { affected, ..facts }));
         }
-        let live: Vec<LoadedPayload> = Baseline::read(&self.journal())?
+        let live: Vec<LoadedPayload> = baseline
             .livepatches
             .into_iter()
             .map(|livepatch| LoadedPayload { module: livepatch.module, payload: livepatch.payload })
@@ -99,7 +103,7 @@ impl Engine {
         let memory = match back {
             Back::Files => Memory::StartAfresh,
             Back::Checkpoint => {
-                for planned in &containers {
+                for planned in containers.iter().filter(|planned| is_running(&planned.container)) {
                     let dossier = Dossier::new(&self.config.store, &of.id, &planned.container.id);
                     if !matches!(dossier.after(), Ok(Some(_))) {
                         return Err(EngineError::NothingToRollBack(format!(
@@ -122,6 +126,7 @@ impl Engine {
             live: &live,
             quarantined: &quarantined,
             containers: &containers,
+            committed: &baseline.rootfs,
             memory,
             settings: &settings,
         };

@@ -187,6 +187,17 @@ impl Engine {
         running.map(|container| self.container_facts(container)).transpose()
     }
 
+    /// The facts of a container that does not run, as it was when it did; `None` if its files are gone.
+    pub(super) fn survey_stopped(&self, known: &Container) -> Result<Option<ContainerFacts>, EngineError> {
+        let topology = match self.host.mounts.current(&known.rootfs) {
+            Err(error) if error.is_absence_of(&known.rootfs) => return Ok(None),
+            topology => topology?,
+        };
+        let container = Container { status: ContainerStatus::Stopped, init: None, ..known.clone() };
+        let (affected, obstacles, unmet) = Default::default();
+        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet }))
+    }
+
     fn container_facts(&self, container: Container) -> Result<ContainerFacts, EngineError> {
         let topology = self.host.mounts.current(&container.rootfs)?;
         let verdict = self.host.observer.obstacles(&container);

@@ -41,7 +41,13 @@ impl Plan {
         self.containers.iter().find(|planned| &planned.container.id == id)
     }
 
-    /// Whether there is nothing to do: the host has what the manifest wants.
+    /// The affected containers that the manifest leaves alone: they go on running what it replaces.
+    pub fn skipped(&self) -> impl Iterator<Item = &ContainerId> {
+        let skipped = |planned: &&PlannedContainer| matches!(planned.feels, Feels::Skipped { .. });
+        self.containers.iter().filter(skipped).map(|planned| &planned.container.id)
+    }
+
+    /// Whether there is nothing to do: the host has what the manifest wants, but for what it skips.
     pub fn is_empty(&self) -> bool {
         self.steps
             .iter()
@@ -84,6 +90,8 @@ pub enum Feels {
         /// Why it cannot be checkpointed.
         obstacles: Vec<String>,
     },
+    /// Nothing: it does not run. Its files are put back, and it has them when somebody starts it.
+    NotRunning,
     /// Nothing: the manifest skips it, and it keeps running the files that the manifest replaces.
     Skipped {
         /// Why it cannot be checkpointed.

@@ -16,7 +16,7 @@ use super::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
 use super::{
     Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo,
 };
-use crate::runtime::{ContainerId, FreshUpper, Topology};
+use crate::runtime::{ContainerId, FreshUpper, NetworkPlace, Topology};
 
 /// Why this host cannot take this manifest. Nothing was touched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -189,11 +189,11 @@ impl<'a> Draft<'a> {
         let mut lanes = Vec::new();
         for (_, known, by) in &work {
             if let Some(steps) = self.container(known, by, name) {
-                lanes.push((by, steps));
+                lanes.push((by, &known.container.network, steps));
             }
         }
         let mut unpack: Vec<(Action, Undo)> = Vec::new();
-        for layer in lanes.iter().flat_map(|(by, _)| by.iter()) {
+        for layer in lanes.iter().flat_map(|(by, ..)| by.iter()) {
             // A layer in the store harms nobody; what no container uses is collected later.
             let step =
                 (Action::UnpackLayer { layer: layer.payload.sha256, format: layer.format }, Undo::Nothing);
@@ -203,11 +203,10 @@ impl<'a> Draft<'a> {
         }
         self.stage(unpack);
         let width =
-            lanes.iter().flat_map(|(by, _)| by.iter()).map(|layer| layer.concurrency).min().unwrap_or(1);
-        let mut lanes = lanes.into_iter().map(|(_, steps)| steps).peekable();
+            lanes.iter().flat_map(|(by, ..)| by.iter()).map(|layer| layer.concurrency).min().unwrap_or(1);
+        let mut lanes = lanes.into_iter().map(|(_, network, steps)| (network, steps)).peekable();
         while lanes.peek().is_some() {
-            let batch: Vec<_> = lanes.by_ref().take(width.max(1) as usize).collect();
-            self.lanes(batch);
+            self.lanes(one_lane_a_namespace(lanes.by_ref().take(width.max(1) as usize)));
         }
     }
 
@@ -229,7 +228,7 @@ impl<'a> Draft<'a> {
             feels: feels.clone(),
         });
         let checkpoint = match feels {
-            Feels::Skipped { .. } => return None,
+            Feels::Skipped { .. } | Feels::NotRunning => return None,
             Feels::RestartWithCheckpoint => true,
             Feels::RestartWithoutCheckpoint { .. } => false,
         };
@@ -321,6 +320,23 @@ impl<'a> Draft<'a> {
         };
         Ok(Plan { containers: self.containers, steps: self.steps, on_failure, notes: self.notes })
     }
+}
+
+/// Containers of one network namespace follow one another: CRIU's lock is the namespace's, so clearing one's
+/// would uncover the connections of another that is being dumped beside it.
+fn one_lane_a_namespace<'a>(
+    batch: impl Iterator<Item = (&'a NetworkPlace, Vec<(Action, Undo)>)>,
+) -> Vec<Vec<(Action, Undo)>> {
+    let mut lanes: Vec<(&NetworkPlace, Vec<(Action, Undo)>)> = Vec::new();
+    for (network, steps) in batch {
+        let shared =
+            lanes.iter_mut().find(|(other, _)| matches!(network, NetworkPlace::Path(_)) && *other == network);
+        match shared {
+            Some((_, lane)) => lane.extend(steps),
+            None => lanes.push((network, steps)),
+        }
+    }
+    lanes.into_iter().map(|(_, steps)| steps).collect()
 }
 
 /// The steps that end a running container so that it can come back.

@@ -116,6 +116,24 @@ fn kernel_first_then_containers_by_label_then_the_commit() {
 }
 
 #[test]
+fn containers_of_one_network_namespace_follow_one_another_in_one_lane() {
+    let lanes = |paths: [&str; 2]| {
+        let containers = ["a", "b"].into_iter().zip(paths).map(|(id, path)| {
+            let mut facts = container(id, None);
+            facts.container.network = NetworkPlace::Path(PathBuf::from(path));
+            facts
+        });
+        let plan = planned(&facts(containers.collect()));
+        let dumps = plan.steps.into_iter().filter(|step| matches!(step.action, Action::Checkpoint { .. }));
+        dumps.map(|step| (step.stage, step.lane)).collect::<Vec<_>>()
+    };
+    let pod = lanes(["/run/netns/pod", "/run/netns/pod"]);
+    assert_eq!(pod[0], pod[1]);
+    let apart = lanes(["/run/netns/a", "/run/netns/b"]);
+    assert_eq!((apart[0].0, apart[0].1 + 1), apart[1], "side by side");
+}
+
+#[test]
 fn every_step_before_the_commit_has_a_way_back() {
     let plan = planned(&facts(vec![container("web", None)]));
     let commit = plan.steps.iter().position(|step| step.action == Action::Commit).unwrap();

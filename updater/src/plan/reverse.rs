@@ -13,7 +13,8 @@ use manifests::{KernelRelease, Sha256};
 use super::facts::{ContainerFacts, Settings, Unmet};
 use super::planner::{Fresh, Refusal, layer_directory, take_down};
 use super::{Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
-use crate::runtime::ContainerId;
+use crate::baseline::Rootfs;
+use crate::runtime::{ContainerId, ContainerStatus, Topology};
 
 /// What a container gets back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +39,10 @@ pub struct ReverseFacts<'a> {
     pub live: &'a [LoadedPayload],
     /// Modules that this host may have crashed of.
     pub quarantined: &'a [Sha256],
-    /// The containers of the plan that run now.
+    /// The containers of the plan that are still there, running or not.
     pub containers: &'a [ContainerFacts],
+    /// The root file systems that the host should have.
+    pub committed: &'a [Rootfs],
     /// What each container gets back.
     pub memory: Memory,
     /// From the host's configuration.
@@ -64,11 +67,22 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
     {
         let id = &planned.container.id;
         let Some(now) = facts.containers.iter().find(|now| &now.container.id == id) else {
-            plan.notes
-                .push(format!("container {id} is not running; it gets its old files when it is started"));
+            plan.notes.push(format!(
+                "container {id} and its files are not there any more; there is nothing to put back"
+            ));
             continue;
         };
-        match container(facts, planned, now, name) {
+        let steps = if runs(now) {
+            container(facts, planned, now, name)
+        } else {
+            if let Memory::FromCheckpoint { .. } = facts.memory {
+                plan.notes.push(format!(
+                    "container {id} is not running: its files are put back, its checkpoint is not restored"
+                ));
+            }
+            files_only(facts, now, name)
+        };
+        match steps {
             Ok(steps) => {
                 push(&mut plan, &mut stage, steps);
                 plan.containers.push(PlannedContainer {
@@ -132,8 +146,14 @@ fn push(plan: &mut Plan, stage: &mut u32, steps: Vec<(Action, Undo)>) {
     plan.steps.extend(steps.into_iter().map(|(action, undo)| Step { stage: here, lane: 0, action, undo }));
 }
 
+fn runs(now: &ContainerFacts) -> bool {
+    matches!(now.container.status, ContainerStatus::Running | ContainerStatus::Paused)
+}
+
 fn feels(now: &ContainerFacts) -> Feels {
-    if now.obstacles.is_empty() {
+    if !runs(now) {
+        Feels::NotRunning
+    } else if now.obstacles.is_empty() {
         Feels::RestartWithCheckpoint
     } else {
         Feels::RestartWithoutCheckpoint { obstacles: now.obstacles.clone() }
@@ -154,22 +174,7 @@ fn container(
     let fresh = Fresh::beside(now, &facts.settings.store, name);
     let to = match facts.memory {
         Memory::FromCheckpoint { .. } => planned.topology.with_new_work(&fresh.upper.work),
-        Memory::StartAfresh => {
-            let layers: Vec<_> = facts
-                .done
-                .steps
-                .iter()
-                .filter_map(|step| match &step.action {
-                    Action::UnpackLayer { layer, .. } => Some(layer_directory(&facts.settings.store, layer)),
-                    _ => None,
-                })
-                .collect();
-            now.topology.without(&layers, &fresh.upper.work).map_err(|error| Unmet {
-                subject: format!("the root file system of container {id}"),
-                expected: "a way to put the old files back".to_owned(),
-                found: error.to_string(),
-            })?
-        }
+        Memory::StartAfresh => without_fix(facts, &id, &now.topology, &fresh)?,
     };
     steps.push((
         Action::SwitchRootfs { container: id.clone(), to },
@@ -183,6 +188,49 @@ fn container(
     };
     steps.push((start, Undo::StopTrial { container: id }));
     Ok(steps)
+}
+
+/// The steps for a container that does not run: its files are exchanged, here and for every later boot, and
+/// nothing is started. Data written since stays.
+fn files_only(
+    facts: &ReverseFacts<'_>,
+    now: &ContainerFacts,
+    name: &str,
+) -> Result<Vec<(Action, Undo)>, Unmet> {
+    let id = now.container.id.clone();
+    let committed = facts.committed.iter().find(|rootfs| rootfs.container == id);
+    // Where its mount was taken away, too, the next boot would bring back the committed one.
+    let known = match (&now.topology, committed) {
+        (Topology::Plain, Some(rootfs)) => {
+            ContainerFacts { topology: rootfs.topology.clone(), ..now.clone() }
+        }
+        _ => now.clone(),
+    };
+    let fresh = Fresh::beside(&known, &facts.settings.store, name);
+    let to = without_fix(facts, &id, &known.topology, &fresh)?;
+    Ok(vec![(
+        Action::SwitchRootfs { container: id.clone(), to },
+        Undo::SwitchBack { container: id, to: now.topology.with_new_work(&fresh.back) },
+    )])
+}
+
+/// What a root file system shows without the layers of the transaction that is undone.
+fn without_fix(
+    facts: &ReverseFacts<'_>,
+    id: &ContainerId,
+    topology: &Topology,
+    fresh: &Fresh,
+) -> Result<Topology, Unmet> {
+    let layers = facts.done.steps.iter().filter_map(|step| match &step.action {
+        Action::UnpackLayer { layer, .. } => Some(layer_directory(&facts.settings.store, layer)),
+        _ => None,
+    });
+    let layers: Vec<_> = layers.collect();
+    topology.without(&layers, &fresh.upper.work).map_err(|error| Unmet {
+        subject: format!("the root file system of container {id}"),
+        expected: "a way to put the old files back".to_owned(),
+        found: error.to_string(),
+    })
 }
 
 fn livepatch(

@@ -208,6 +208,11 @@ impl FakeContainers {
         }
     }
 
+    /// Somebody ends a container.
+    pub(crate) fn end(&self, id: &str) {
+        self.lock().get(&id.parse().unwrap()).unwrap().process = None;
+    }
+
     /// Somebody starts a container on what is mounted, or on a mount of their own.
     pub(crate) fn start_by_others(&self, id: &str, mount: Option<Topology>) {
         let mut state = self.lock();

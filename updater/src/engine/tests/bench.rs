@@ -207,6 +207,23 @@ impl Bench {
         quarantine: Quarantine,
         seen: &dyn Boundaries,
     ) -> Result<Driven, EngineError> {
+        match self.apply_any(text, quarantine, seen)? {
+            Applied::Transaction(_, driven) => Ok(driven),
+            Applied::Nothing(plan) => panic!("nothing to do: {plan:?}"),
+        }
+    }
+
+    /// An apply that may have nothing to do.
+    pub(crate) fn apply_all(&self, text: &str) -> Applied {
+        self.apply_any(text, Quarantine::Heed, &Undisturbed).unwrap()
+    }
+
+    fn apply_any(
+        &self,
+        text: &str,
+        quarantine: Quarantine,
+        seen: &dyn Boundaries,
+    ) -> Result<Applied, EngineError> {
         let manifest = self.manifest(text);
         let origin = Origin::Apply {
             name: manifest.name.to_string(),
@@ -215,12 +232,7 @@ impl Bench {
             signed_by: Vec::new(),
         };
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
-        let applied =
-            self.engine().apply(&manifest, &origin, &self.payloads(), quarantine, &listeners, &|_, _| {})?;
-        match applied {
-            Applied::Transaction(_, driven) => Ok(driven),
-            Applied::Nothing(plan) => panic!("nothing to do: {plan:?}"),
-        }
+        self.engine().apply(&manifest, &origin, &self.payloads(), quarantine, &listeners, &|_, _| {})
     }
 
     /// Applies a livepatch of that name which replaces every other.

@@ -7,6 +7,7 @@ mod boots;
 mod crashes;
 mod refusals;
 mod replacing;
+mod rolling_back;
 mod standings;
 mod ways_back;
 

@@ -1,6 +1,6 @@
 //! What the planner needs to know of a host, as values.
 //!
-//! [`crate::survey`] fills these from a running host; tests write them down. Nothing here asks the host.
+//! [`crate::engine::survey`] fills these from a running host; tests write them down. Nothing here asks the host.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -332,7 +332,7 @@ pub enum Undo {
         /// Which.
         container: ContainerId,
     },
-    /// Mount the root file system as it was and prove its files by digest.
+    /// Mount the root file system as it was. Where a checkpoint is restored on it, that proves its files by digest.
     SwitchBack {
         /// Which.
         container: ContainerId,

@@ -261,6 +261,10 @@ fn a_failed_step_under_hold_waits_for_the_operator() {
     let (bench, model) = (Bench::new(&held), Model { fails: Some("two"), ..Model::default() });
     let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
     assert_eq!(reached, Reached::NeedsOperator(vec![1]));
+    let reached = bench.resume(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::Ended(Outcome::RolledBack));
+    let decided = Event::RollbackDecided { cause: Cause::Operator };
+    assert!(bench.events().contains(&decided), "nothing crashed: {:?}", bench.events());
 }
 
 #[test]

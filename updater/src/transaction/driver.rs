@@ -214,7 +214,13 @@ impl Driver<'_> {
             match progress.phase() {
                 Phase::Ended(_) => None,
                 Phase::Forward if !progress.committed() => {
-                    Some(Event::RollbackDecided { cause: Cause::Crash })
+                    // What waited for an operator did not crash, unless the host has gone down meanwhile.
+                    let waited = matches!(progress.next(), Next::NeedsOperator(_));
+                    let cause = match live.since {
+                        Since::SameBoot if waited => Cause::Operator,
+                        _ => Cause::Crash,
+                    };
+                    Some(Event::RollbackDecided { cause })
                 }
                 Phase::Forward | Phase::Backward(_) => Some(Event::RetryDecided),
             }

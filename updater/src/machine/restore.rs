@@ -14,6 +14,10 @@ use crate::plan::PlannedContainer;
 use crate::runtime::{CheckpointDir, Container, ContainerId, FileRecord, NetworkPlace, RuntimeError};
 use crate::transaction::driver::{Place, Since, StepError};
 
+/// What an operator can do about a container that runs without its memory.
+const CHOICE: &str =
+    "end it, and `update resume` brings that memory back; leave it, and `update resume` leaves it, too";
+
 impl Machine<'_> {
     pub(super) fn discard_images(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
         let dossier = self.dossier(at, id);
@@ -139,8 +143,7 @@ impl Machine<'_> {
                 self.note_return(dossier, Way::StartedAnew);
                 Err(doing("restore", id)(format!(
                     "expected it not to run, found first process {:?}: somebody else started it without the memory \
-                     that is in {}; end it, and `update resume` brings that memory back; leave it, and `update \
-                     resume` leaves it, too",
+                     that is in {}; {CHOICE}",
                     running.init,
                     dossier.images().root().display()
                 )))
@@ -174,11 +177,15 @@ impl Machine<'_> {
         self.note_return(dossier, Way::StartedAnew);
         match self.runtime.start(&planned.container) {
             Ok(_) => Err(StepError::doing(format!(
-                "restore container {id} (it was started afresh on its old files instead; its memory is in {kept})"
+                "restore container {id} (it was started afresh on its old files instead; its memory is in {kept}; \
+                 {CHOICE})"
             ))(original)),
-            Err(second) => Err(StepError::doing(format!(
-                "restore container {id} (starting it afresh failed too: {second}; its memory is in {kept})"
-            ))(original)),
+            Err(second) => {
+                self.note_return(dossier, Way::Restoring);
+                Err(StepError::doing(format!(
+                    "restore container {id} (starting it afresh failed too: {second}; its memory is in {kept})"
+                ))(original))
+            }
         }
     }
 

@@ -16,6 +16,7 @@
 //! Dependencies run downwards in that list. Only `host` and `runtime` touch the kernel or run programs.
 
 pub mod baseline;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod crash_guard;

@@ -13,7 +13,7 @@ use super::duplicated::is_duplicated;
 use super::mergeable::{character, piece};
 use super::names::stem;
 use super::pairs::Pairs;
-use super::sections::{Class, Special};
+use super::sections::{Class, Special, is_diagnostic};
 use super::special::{Entries, Entry};
 use super::unit::{AtomId, Reloc, Target, Unit, width};
 
@@ -198,8 +198,7 @@ impl<'u, 'd> Equality<'u, 'd> {
         }
         if left.is_empty() {
             let (a, b) = (self.orig.section_name(orig.0), self.patched.section_name(patched.0));
-            if a.contains(".Lubsan_") && b.contains(".Lubsan_") {
-                // Places and types that UBSAN reports; they change with every line.
+            if is_diagnostic(a) && is_diagnostic(b) {
                 return stem(a) == stem(b);
             }
         } else if !is_duplicated(self.orig, orig.0) || !is_duplicated(self.patched, patched.0) {

@@ -197,6 +197,11 @@ pub(crate) fn is_or_below(name: &str, base: &str) -> bool {
     name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
+/// Whether a section has the places and types that UBSAN reports; they change with every line.
+pub(crate) fn is_diagnostic(name: &str) -> bool {
+    name.contains(".Lubsan_")
+}
+
 /// Whether the kernel frees this section after boot, or drops it when it is linked.
 pub(crate) fn is_freed(name: &str) -> bool {
     [".init", ".exit", ".meminit", ".memexit", ".head"].iter().any(|base| is_or_below(name, base))

@@ -16,7 +16,7 @@ use super::names::cold_parent;
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{Ignored, IgnoredReason};
 use super::resolve::{Outside, Resolver, Use};
-use super::sections::{Class, Special, is_freed};
+use super::sections::{Class, Special, is_diagnostic, is_freed};
 use super::special::Entry;
 use super::unit::{AtomId, Bias, Reference, Reloc, Target, Unit, width};
 use crate::klp::names::KlpSymbol;
@@ -418,5 +418,5 @@ pub(crate) fn is_new_global(sides: &Sides<'_, '_>, atom: AtomId) -> bool {
 /// with is an exception.
 fn is_shared_without_name(unit: &Unit<'_>, atom: AtomId) -> bool {
     let section = unit.section(unit.atom(atom).section());
-    unit.name(atom).is_empty() && section.is_writable() && !section.name.contains(".Lubsan_")
+    unit.name(atom).is_empty() && section.is_writable() && !is_diagnostic(section.name)
 }

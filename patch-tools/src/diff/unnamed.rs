@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::equality::Equality;
-use super::unit::{AtomId, Unit};
+use super::sections::is_diagnostic;
+use super::unit::AtomId;
 
 /// The sections in which such data differs.
 pub(crate) fn changed_sections<'d>(equality: &Equality<'_, 'd>) -> Vec<&'d str> {
@@ -15,7 +16,7 @@ pub(crate) fn changed_sections<'d>(equality: &Equality<'_, 'd>) -> Vec<&'d str> 
     let mut sections: BTreeMap<&str, [Vec<AtomId>; 2]> = BTreeMap::new();
     let [unused_orig, unused_patched] = equality.unused_unnamed_data();
     for (side, unit, atoms) in [(0, orig, unused_orig), (1, patched, unused_patched)] {
-        for atom in atoms.into_iter().filter(|&atom| !is_diagnostic(unit, atom)) {
+        for atom in atoms.into_iter().filter(|&atom| !is_diagnostic(unit.section_name(atom))) {
             sections.entry(unit.section_name(atom)).or_default()[side].push(atom);
         }
     }
@@ -25,9 +26,4 @@ pub(crate) fn changed_sections<'d>(equality: &Equality<'_, 'd>) -> Vec<&'d str> 
     };
     sections.retain(|_, atoms| !same(atoms));
     sections.into_keys().collect()
-}
-
-/// Places and types that UBSAN reports; they change with every line.
-fn is_diagnostic(unit: &Unit<'_>, atom: AtomId) -> bool {
-    unit.section_name(atom).contains(".Lubsan_")
 }

@@ -37,6 +37,25 @@ impl Resumed {
         self.transactions.iter().any(|driven| matches!(driven.reached, Reached::NeedsOperator(_)))
             || self.baseline.iter().any(|item| item.became.needs_operator())
     }
+
+    /// What was done, for whoever has to go on from here.
+    fn done(&self) -> Vec<String> {
+        let mut done = Vec::new();
+        if self.thawed > 0 {
+            done.push(format!("{} control groups were thawed", self.thawed));
+        }
+        done.extend(self.transactions.iter().map(|driven| {
+            let became = match driven.reached {
+                Reached::Ended(Outcome::Committed) => "was finished",
+                Reached::Ended(Outcome::RolledBack) => "was rolled back",
+                Reached::NeedsOperator(_) => "needs an operator",
+            };
+            format!("transaction {} {became}", driven.id)
+        }));
+        let reapplied = self.baseline.iter().filter(|item| item.became == Became::Reapplied);
+        done.extend(reapplied.map(|item| format!("{} was re-applied", item.what)));
+        done
+    }
 }
 
 /// One thing that the host should have.
@@ -95,27 +114,6 @@ impl Became {
     /// Whether it needs an operator.
     pub fn needs_operator(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Quarantined { .. } | Self::Displaced { .. })
-    }
-}
-
-impl Resumed {
-    /// What was done, for whoever has to go on from here.
-    fn done(&self) -> Vec<String> {
-        let mut done = Vec::new();
-        if self.thawed > 0 {
-            done.push(format!("{} control groups were thawed", self.thawed));
-        }
-        done.extend(self.transactions.iter().map(|driven| {
-            let became = match driven.reached {
-                Reached::Ended(Outcome::Committed) => "was finished",
-                Reached::Ended(Outcome::RolledBack) => "was rolled back",
-                Reached::NeedsOperator(_) => "needs an operator",
-            };
-            format!("transaction {} {became}", driven.id)
-        }));
-        let reapplied = self.baseline.iter().filter(|item| item.became == Became::Reapplied);
-        done.extend(reapplied.map(|item| format!("{} was re-applied", item.what)));
-        done
     }
 }
 

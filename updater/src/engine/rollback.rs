@@ -1,8 +1,8 @@
 //! Undo a committed transaction, as a transaction of its own.
 
-use super::standing::is_running;
 use super::{Adapters, Driven, Engine, EngineError, Listeners};
 use crate::baseline::Baseline;
+use crate::causes::with_causes;
 use crate::machine::dossier::Dossier;
 use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
 use crate::plan::planner::Refusal;
@@ -103,7 +103,7 @@ impl Engine {
         let memory = match back {
             Back::Files => Memory::StartAfresh,
             Back::Checkpoint => {
-                for planned in containers.iter().filter(|planned| is_running(&planned.container)) {
+                for planned in containers.iter().filter(|planned| planned.container.status.has_processes()) {
                     let dossier = Dossier::new(&self.config.store, &of.id, &planned.container.id);
                     if !matches!(dossier.after(), Ok(Some(_))) {
                         return Err(EngineError::NothingToRollBack(format!(
@@ -146,15 +146,12 @@ impl Engine {
             };
             let Some((module, payload)) = loads else { continue };
             if let Err(error) = self.payloads.open(payload) {
-                let causes =
-                    std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-                let causes: Vec<String> = causes.map(ToString::to_string).collect();
                 unmet.push(Unmet {
                     subject: format!("livepatch {module}"),
                     expected: "its module in the store, to be loaded again".to_owned(),
                     found: format!(
                         "{} (`update plan` with the manifest that brought it puts it back)",
-                        causes.join(": ")
+                        with_causes(&error)
                     ),
                 });
             }

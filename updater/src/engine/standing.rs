@@ -10,7 +10,7 @@ use super::{Adapters, Engine};
 use crate::baseline::{Livepatch, Rootfs};
 use crate::crash_guard::Quarantined;
 use crate::host::{Enabled, PatchState};
-use crate::runtime::{Container, ContainerStatus, Topology};
+use crate::runtime::{Container, Topology};
 
 /// How the host stands to one thing that it should have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,7 +97,7 @@ impl Engine {
             Ok(container) => container,
             Err(error) => return (Standing::Unreadable { why: error.with_causes() }, None),
         };
-        let running = container.as_ref().is_some_and(is_running);
+        let running = container.as_ref().is_some_and(|container| container.status.has_processes());
         let place = rootfs.mount_point.display();
         let standing = match self.host.mounts.current(&rootfs.mount_point) {
             Err(error) if error.is_absence_of(&rootfs.mount_point) => match running {
@@ -118,9 +118,4 @@ impl Engine {
         };
         (standing, container)
     }
-}
-
-/// Whether it has processes.
-pub(super) fn is_running(container: &Container) -> bool {
-    matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
 }

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::standing::{Standing, is_running};
+use super::standing::Standing;
 use super::{Engine, EngineError};
 use crate::baseline::Baseline;
 use crate::crash_guard::Quarantined;
@@ -127,7 +127,7 @@ impl Engine {
                 container: known.container.to_string(),
                 mounted: standing == Standing::InForce,
                 standing,
-                running: container.filter(is_running),
+                running: container.filter(|container| container.status.has_processes()),
             });
         }
         let unreadable = match adapters.on.runtime.list() {

@@ -142,13 +142,8 @@ impl Engine {
         layers: &[(usize, &LayerComponent)],
     ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
         let listing = adapters.on.runtime.list()?;
-        let running: Vec<Container> = listing
-            .containers
-            .into_iter()
-            .filter(|container| {
-                matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
-            })
-            .collect();
+        let running: Vec<Container> =
+            listing.containers.into_iter().filter(|container| container.status.has_processes()).collect();
         let identities: Vec<FileIdentity> = layers
             .iter()
             .flat_map(|(_, layer)| layer.replaces.iter().map(|file| file.identity.clone()))
@@ -181,9 +176,8 @@ impl Engine {
         adapters: &Adapters,
         id: &ContainerId,
     ) -> Result<Option<ContainerFacts>, EngineError> {
-        let running = adapters.on.runtime.inspect(id)?.filter(|container| {
-            matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
-        });
+        let found = adapters.on.runtime.inspect(id)?;
+        let running = found.filter(|container| container.status.has_processes());
         running.map(|container| self.container_facts(container)).transpose()
     }
 

@@ -3,7 +3,6 @@
 //! Each variant names the file or module it is about and keeps its source. Retrying is the
 //! caller's decision: [`HostError::is_busy`] tells which failures pass by themselves.
 
-use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -123,17 +122,9 @@ impl HostError {
         )
     }
 
-    /// The message with those of its causes, for records that keep text only.
     /// The error and its causes on one line.
     pub(crate) fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        crate::causes::with_causes(self)
     }
 
     pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {

@@ -15,7 +15,7 @@ use super::Machine;
 use super::dossier::{After, Before, Dossier};
 use super::livepatch::micros;
 use crate::plan::PlannedContainer;
-use crate::runtime::{Container, ContainerId, ContainerStatus, DumpBase, FreshUpper, HoldName, Topology};
+use crate::runtime::{Container, ContainerId, DumpBase, FreshUpper, HoldName, Topology};
 use crate::transaction::driver::{Place, Since, StepError};
 use crate::transaction::journal::TransactionId;
 
@@ -243,9 +243,7 @@ impl Machine<'_> {
 
     pub(super) fn running(&self, id: &ContainerId) -> Result<Option<Container>, StepError> {
         let found = self.runtime.inspect(id).map_err(doing("look at", id))?;
-        Ok(found.filter(|container| {
-            matches!(container.status, ContainerStatus::Running | ContainerStatus::Paused)
-        }))
+        Ok(found.filter(|container| container.status.has_processes()))
     }
 
     /// The container that the plan was made for still runs, with the same first process.

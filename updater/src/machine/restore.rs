@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Machine;
 use super::container::{doing, planned};
-use super::dossier::{Dossier, Return, Way};
+use super::dossier::{After, Dossier, Return, Way};
 use super::livepatch::micros;
 use crate::plan::PlannedContainer;
 use crate::runtime::{CheckpointDir, Container, ContainerId, FileRecord, NetworkPlace, RuntimeError};
@@ -39,7 +39,7 @@ impl Machine<'_> {
         let after = dossier.after().map_err(doing("read the checkpoint of", id))?;
         let back = dossier.come_back().map_err(doing("read how it came back:", id))?;
         if let Some(running) = self.running(id)? {
-            return self.running_already(at, planned, &dossier, &running);
+            return self.running_already(at, planned, &dossier, after.as_ref(), back, &running);
         }
         if at.since == Since::Rebooted {
             if after.is_none() {
@@ -113,12 +113,12 @@ impl Machine<'_> {
         at: &Place<'_>,
         planned: &PlannedContainer,
         dossier: &Dossier,
+        after: Option<&After>,
+        back: Option<Return>,
         running: &Container,
     ) -> Result<Value, StepError> {
         let id = &planned.container.id;
-        let after = dossier.after().map_err(doing("read the checkpoint of", id))?;
-        let connections = after.as_ref().map(|after| after.connections.as_slice()).unwrap_or_default();
-        let back = dossier.come_back().map_err(doing("read how it came back:", id))?;
+        let connections = after.map(|after| after.connections.as_slice()).unwrap_or_default();
         let was_back = back.as_ref().is_some_and(|back| back.way == Way::Restored);
         let way = back.filter(|back| back.boot_id == *self.boot_id).map(|back| back.way);
         let untouched = at.since == Since::SameBoot && running.init == planned.container.init;

@@ -14,7 +14,7 @@ use super::facts::{ContainerFacts, Settings, Unmet};
 use super::planner::{Fresh, Refusal, layer_directory, take_down};
 use super::{Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
 use crate::baseline::Rootfs;
-use crate::runtime::{ContainerId, ContainerStatus, Topology};
+use crate::runtime::{ContainerId, Topology};
 
 /// What a container gets back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
             ));
             continue;
         };
-        let steps = if runs(now) {
+        let steps = if now.container.status.has_processes() {
             container(facts, planned, now, name)
         } else {
             if let Memory::FromCheckpoint { .. } = facts.memory {
@@ -146,12 +146,8 @@ fn push(plan: &mut Plan, stage: &mut u32, steps: Vec<(Action, Undo)>) {
     plan.steps.extend(steps.into_iter().map(|(action, undo)| Step { stage: here, lane: 0, action, undo }));
 }
 
-fn runs(now: &ContainerFacts) -> bool {
-    matches!(now.container.status, ContainerStatus::Running | ContainerStatus::Paused)
-}
-
 fn feels(now: &ContainerFacts) -> Feels {
-    if !runs(now) {
+    if !now.container.status.has_processes() {
         Feels::NotRunning
     } else if now.obstacles.is_empty() {
         Feels::RestartWithCheckpoint

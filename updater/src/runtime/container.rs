@@ -36,6 +36,13 @@ pub enum ContainerStatus {
     Stopped,
 }
 
+impl ContainerStatus {
+    /// Whether it has processes, frozen or not.
+    pub fn has_processes(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
 /// Where a container's packets go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind", content = "path")]

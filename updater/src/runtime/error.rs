@@ -148,8 +148,7 @@ pub enum RuntimeError {
 impl RuntimeError {
     /// The error and its causes on one line.
     pub fn with_causes(&self) -> String {
-        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
-        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+        crate::causes::with_causes(self)
     }
 }
 

@@ -88,14 +88,7 @@ impl StepError {
 
     /// The error and its causes on one line.
     pub fn chain(&self) -> String {
-        let mut text = self.doing.clone();
-        let mut cause: Option<&dyn std::error::Error> = Some(self.source.as_ref());
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        crate::causes::with_causes(self)
     }
 }
 

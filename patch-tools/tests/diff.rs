@@ -245,6 +245,8 @@ cases! {
     file_names_tell_namesakes_apart forced_and_ignored function_pointer_to_patched function_removed
     immediate_for_another_function init_changed init_data_changed init_line_only init_made_permanent
     init_unchanged_beside_a_fix initcall_added jump_label_in_module jump_label_in_patch
+    jump_behind_the_start labels_table_carried_along labels_table_moves_with_the_code labels_table_used_by_others
+    labels_table_writable place_rewritten_at_boot place_rewritten_at_boot_elsewhere
     jump_label_in_vmlinux line_and_code_changed line_argument_on_branches line_argument_only
     lines_moved_only made_static module_text_changed moved_to_unlikely_section new_data new_function
     new_function_without_fentry new_global new_percpu_data new_table_of_patched_functions no_change
@@ -263,7 +265,7 @@ cases! {
     alignment_in_a_shared_section_changed
     static_locals_shifted static_locals_kept_in_order
     undefined_has_a_local_namesake undefined_is_data_elsewhere undefined_is_local_elsewhere
-    unexported_local_symbol warn_line_only weak_overridden wide_string_changed wide_string_copied_whole
+    unexported_local_symbol warn_line_only weak_overridden weak_overridden_is_called wide_string_changed wide_string_copied_whole
 }
 
 #[test]

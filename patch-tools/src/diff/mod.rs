@@ -8,8 +8,8 @@
 //!    for, `names` strips the compiler's numbers, `mergeable` finds the ends of strings and constants
 //! 2. `special`: attribute the entries of `__bug_table`, `.altinstructions` and so on to functions
 //! 3. `pairs`: find each atom's counterpart; `duplicated` tells what has none on purpose
-//! 4. `changes`: compare counterparts (`equality`), disregard line numbers (`lines`), judge what differs, and
-//!    what would be lost (`state`)
+//! 4. `changes`: compare counterparts (`equality`), disregard line numbers (`lines`), judge what differs, what
+//!    would be lost (`state`), and what would lead into the old code (`inside`)
 //! 5. `select`: collect what the changed functions need; `resolve` decides who resolves the rest, using
 //!    [`symbols`]
 //! 6. `layout`: lay out the object that carries the selection
@@ -31,6 +31,7 @@ mod changes;
 mod duplicated;
 mod equality;
 mod explain;
+mod inside;
 mod layout;
 mod lines;
 mod mergeable;
@@ -215,7 +216,7 @@ pub fn compare(orig: &[u8], patched: &[u8], options: &Options<'_>) -> Result<Dif
     for &atom in found.functions.keys() {
         let Some(original) = pairs.orig_of(atom) else { continue };
         let name = orig.name(original).to_owned();
-        let sympos = match resolver.locate(original) {
+        let sympos = match resolver.replaceable(original) {
             Ok(located) => located.sympos,
             Err(reason) => {
                 refused.push(Refused { subject: Subject::Symbol(name), reason });

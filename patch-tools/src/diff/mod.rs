@@ -61,7 +61,6 @@ use special::Entries;
 use unit::{AtomId, Unit};
 
 use crate::elf::Malformed;
-use crate::klp::write::TooManySections;
 use crate::module::ObjectName;
 
 pub use explain::Explanation;
@@ -129,9 +128,6 @@ pub enum DiffError {
         /// The object.
         object: ObjectName,
     },
-    /// The output would not fit into the format.
-    #[error(transparent)]
-    TooLarge(#[from] TooManySections),
 }
 
 /// A finished comparison.
@@ -269,7 +265,7 @@ pub fn compare(orig: &[u8], patched: &[u8], options: &Options<'_>) -> Result<Dif
         ignored,
         refused: refusal::without_repetition(refused),
     };
-    let object = layout.map(|layout| layout.write()).transpose()?;
+    let object = layout.map(|layout| layout.write());
     Ok(Diff { report, explanations, object })
 }
 

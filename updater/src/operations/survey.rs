@@ -219,7 +219,7 @@ impl Engine {
 /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
 fn selects(layer: &LayerComponent, container: &Container) -> bool {
     let Some(selector) = &layer.containers else { return true };
-    let named = selector.ids.is_empty() || selector.ids.iter().any(|id| *id == container.id.id);
+    let named = selector.ids.is_empty() || selector.ids.contains(&container.id.id);
     named
         && selector.labels.iter().all(|label| {
             container.annotations.get(label.name.as_str()).is_some_and(|value| value == label.value.as_str())

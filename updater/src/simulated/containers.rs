@@ -509,10 +509,6 @@ impl RootfsMounts for FakeContainers {
         Ok(Switched::Changed)
     }
 
-    fn tree_digest(&self, directory: &Path) -> Result<TreeDigest, RootfsError> {
-        Ok(TreeDigest(Sha256::of(directory.as_os_str().as_encoded_bytes())))
-    }
-
     fn file_records(&self, _: &Path, files: &[CheckpointedFile]) -> Result<Vec<FileRecord>, RootfsError> {
         let record = |file: &CheckpointedFile| FileRecord { path: file.path.clone(), sha256: None };
         Ok(files.iter().map(record).collect())

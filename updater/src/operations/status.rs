@@ -140,7 +140,7 @@ impl Engine {
                 running: container.filter(|container| container.status.has_processes()),
             });
         }
-        let unreadable = match adapters.on.runtime.list() {
+        let unreadable = match adapters.on.lifecycle.list() {
             Ok(listing) => listing.unreadable.iter().map(ToString::to_string).collect(),
             Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Vec::new(),
             Err(error) => vec![error.with_causes()],

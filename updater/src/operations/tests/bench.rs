@@ -157,7 +157,8 @@ impl Bench {
             connect: Box::new(move |_| {
                 Ok(Connected {
                     livepatch: machine.clone(),
-                    runtime: containers.clone(),
+                    lifecycle: containers.clone(),
+                    checkpointer: containers.clone(),
                     prober: containers.clone(),
                 })
             }),

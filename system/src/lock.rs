@@ -301,6 +301,7 @@ mod tests {
 
     /// The lock of a process that is killed is kept by the program that it has started, and by nothing else.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the parent of a killed program is started as a test")]
     fn a_child_keeps_the_host_locked_after_its_parent_was_killed() {
         let store = tempfile::tempdir().unwrap();
         let (begun, end) = (store.path().join("begun"), store.path().join("end"));

@@ -15,8 +15,8 @@ use manifests::key::KeyError;
 use manifests::{Envelope, EnvelopeError, KeyId, Manifest, ManifestError, SecretKey};
 use serde_json::json;
 
-use super::exit::{Exit, Failure};
 use super::output;
+use system::exit::{Exit, Failure};
 
 /// The largest private key file; PKCS#8 PEM of Ed25519 has 119 bytes.
 const MAX_KEY_BYTES: usize = 4096;
@@ -82,7 +82,7 @@ impl From<SignError> for Failure {
         };
         let failure = Failure::new(Exit::Refused, error);
         match hint {
-            Some(hint) => failure.hint(hint),
+            Some(hint) => failure.next(hint),
             None => failure,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::demo::{self, Afterwards};
 use crate::lab::Lab;
+use crate::lab::host::program;
 use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::lab::machine::Machine;
 use crate::lab::spec::MachineSpec;
@@ -247,7 +248,7 @@ pub fn run() -> Result<u8> {
         }
         Action::Shell { name } => {
             let line = running(&name)?.ssh();
-            let status = Command::new(&line[0]).args(&line[1..]).status().context("ssh")?;
+            let status = program(&line[0]).args(&line[1..]).status().context("ssh")?;
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
         }
         Action::Console { name } => {

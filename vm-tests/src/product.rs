@@ -7,13 +7,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::lab::control::Guest;
-use crate::lab::host::{Step, program, run};
+use crate::lab::host::{self, Step, program, run};
 
 /// Version of the C library in the guest: 2.36, of Debian 12.
 const GUEST_GLIBC_MINOR: u32 = 36;
@@ -45,7 +45,7 @@ impl Product {
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
         let step = Step::begin("building update and patch-tools");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = host::cargo();
         cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
         cargo.args(["-p", "updater", "-p", "patch-tools"]).current_dir(workspace()?);
         match build {

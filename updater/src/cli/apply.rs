@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use manifests::{Manifest, Verified};
 use serde_json::json;
+use system::clock::{Clock, SystemClock};
+use system::exit::Failure;
 
-use super::progress::{Progress, line, object};
-use super::signals::Signals;
-use super::{Global, failures};
-use crate::engine::apply::{Applied, Quarantine};
-use crate::engine::{Engine, EngineError, Listeners};
-use crate::exit::Failure;
-use crate::host::{Clock, SystemClock};
+use crate::cli::progress::{Progress, line, object};
+use crate::cli::signals::Signals;
+use crate::cli::{Global, failures};
+use crate::operations::apply::{Applied, Quarantine};
+use crate::operations::trust;
+use crate::operations::{Engine, EngineError, Listeners};
 use crate::plan::Plan;
-use crate::transaction::journal::Origin;
-use crate::trust;
+use crate::state::journal::Origin;
 
 /// Apply a signed manifest to this host
 ///

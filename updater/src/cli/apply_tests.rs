@@ -1,9 +1,10 @@
 //! What an apply that begins no transaction says, and that it counts.
 
+use workloads::model::ObstacleKind;
+
 use super::*;
-use crate::engine::tests::bench::{Bench, MANIFEST, livepatch_only};
-use crate::host::fake::FakeMachine;
-use crate::runtime::ObstacleKind;
+use crate::operations::tests::bench::{Bench, MANIFEST, livepatch_only};
+use crate::simulated::machine::FakeMachine;
 
 /// The layer part of the manifest alone, which skips what cannot be checkpointed.
 fn layer_that_skips() -> String {

@@ -1,19 +1,19 @@
 //! How errors of this host's operations become exit codes and hints: the one mapping.
 
 use manifests::VerifyError;
+use system::command::CommandError;
+use system::exit::{Exit, Failure, State};
+use system::lock::LockError;
+use workloads::lifecycle::error::RuntimeError;
 
 use crate::config::ConfigError;
-use crate::engine::{Driven, EngineError, StillOpen};
-use crate::exit::{Exit, Failure, State};
-use crate::host::HostError;
-use crate::lock::LockError;
-use crate::runtime::RuntimeError;
-use crate::runtime::command::CommandError;
-use crate::store::StoreError;
+use crate::kernel::error::KernelError;
+use crate::operations::trust::TrustError;
+use crate::operations::{Driven, EngineError, StillOpen};
+use crate::state::journal::{JournalError, Stored};
+use crate::state::payloads::StoreError;
 use crate::transaction::driver::Reached;
-use crate::transaction::journal::{JournalError, Stored};
 use crate::transaction::state::{Outcome, Phase};
-use crate::trust::TrustError;
 
 /// The configuration cannot be used.
 pub(crate) fn config(error: ConfigError) -> Failure {
@@ -168,7 +168,7 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
         EngineError::Module { .. } => Failure::new(Exit::Refused, error)
             .next("tell who signed the manifest: the payload is the signed one, and is no livepatch module"),
-        EngineError::Host(HostError::NoLivepatch { .. }) => Failure::new(Exit::Refused, error)
+        EngineError::Host(KernelError::NoLivepatch { .. }) => Failure::new(Exit::Refused, error)
             .next("boot a kernel with CONFIG_LIVEPATCH, and see that sysfs is mounted"),
         _ => Failure::new(Exit::Refused, error).next("see the cause above, and try again"),
     }

@@ -4,12 +4,12 @@ use std::fmt::{self, Write as _};
 
 use manifests::text::shown;
 use serde_json::json;
+use system::exit::Failure;
 
-use super::apply::Signed;
-use super::progress::{line, object};
-use super::{Global, failures};
-use crate::engine::apply::Quarantine;
-use crate::exit::Failure;
+use crate::cli::apply::Signed;
+use crate::cli::progress::{line, object};
+use crate::cli::{Global, failures};
+use crate::operations::apply::Quarantine;
 use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
 /// Show what `apply` would do here, and what each container will feel

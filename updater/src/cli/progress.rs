@@ -7,11 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::host::transition::TransitionEvent;
-use crate::machine::Told;
+use crate::kernel::transition::TransitionEvent;
 use crate::plan::Plan;
+use crate::state::journal::TransactionId;
+use crate::steps::Told;
 use crate::transaction::driver::Heard;
-use crate::transaction::journal::TransactionId;
 use crate::transaction::state::{Cause, Event, StepIndex};
 
 /// Prints progress to stdout.

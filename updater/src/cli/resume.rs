@@ -1,13 +1,13 @@
 //! `update resume`.
 
 use serde_json::json;
+use system::exit::{Exit, Failure, State};
 
-use super::progress::{Progress, line, object};
-use super::signals::Signals;
-use super::{Global, failures};
-use crate::engine::resume::{Became, Resumed};
-use crate::engine::{Engine, EngineError, Listeners};
-use crate::exit::{Exit, Failure, State};
+use crate::cli::progress::{Progress, line, object};
+use crate::cli::signals::Signals;
+use crate::cli::{Global, failures};
+use crate::operations::resume::{Became, Resumed};
+use crate::operations::{Engine, EngineError, Listeners};
 use crate::transaction::driver::Reached;
 use crate::transaction::state::Outcome;
 

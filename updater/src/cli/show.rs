@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::history::ended;
-use super::progress::{line, object, short};
-use super::{Global, failures};
-use crate::engine::EngineError;
-use crate::engine::story::{Direction, End, Story};
-use crate::exit::Failure;
+use system::exit::Failure;
+
+use crate::cli::history::ended;
+use crate::cli::progress::{line, object, short};
+use crate::cli::{Global, failures};
+use crate::operations::EngineError;
+use crate::operations::story::{Direction, End, Story};
 
 /// Tell the whole story of a transaction, with times
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     line(&format!("transaction {}: {}", story.id, story.origin));
-    if let crate::transaction::journal::Origin::Apply { signed_by, digest, .. } = &story.origin {
+    if let crate::state::journal::Origin::Apply { signed_by, digest, .. } = &story.origin {
         signed_by.iter().for_each(|who| line(&format!("  signed by {who}")));
         line(&format!("  manifest sha256 {digest}"));
     }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use system::clock::Interrupt;
 
-use crate::host::Interrupt;
 use crate::transaction::driver::{Boundaries, Boundary, Onward};
 
 /// Whether somebody asked to stop.

@@ -1,13 +1,13 @@
 //! `update status`.
 
 use manifests::text::shown;
+use system::exit::{Exit, Failure, State};
 
-use super::progress::{line, object};
-use super::resume::{DISPLACED, QUARANTINED};
-use super::{Global, failures};
-use crate::engine::standing::Standing;
-use crate::engine::status::Status;
-use crate::exit::{Exit, Failure, State};
+use crate::cli::progress::{line, object};
+use crate::cli::resume::{DISPLACED, QUARANTINED};
+use crate::cli::{Global, failures};
+use crate::operations::standing::Standing;
+use crate::operations::status::Status;
 
 /// Show what this host has, should have, and does not load again
 ///

@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
 use manifests::{Component, FileName, Manifest, Sha256, TrustFloor, VerifyAt};
 use serde::Serialize;
+use system::clock::{Clock as _, SystemClock};
+use system::exit::{Exit, Failure};
 
-use super::progress::{line, object};
-use super::{Global, failures, verify_text};
-use crate::exit::{Exit, Failure};
-use crate::host::{Clock as _, SystemClock};
-use crate::trust::{self, FloorSeen, PayloadState, TrustError};
+use crate::cli::progress::{line, object};
+use crate::cli::{Global, failures, verify_text};
+use crate::operations::trust;
+use crate::operations::trust::{FloorSeen, PayloadState, TrustError};
 
 /// Show who signed a manifest, whether it is authentic, and what it would change
 ///

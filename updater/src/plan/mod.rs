@@ -17,10 +17,9 @@ use std::time::Duration;
 
 use manifests::{KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, Sha256};
 use serde::{Deserialize, Serialize};
-
-use crate::host::clock::millis;
-pub use crate::runtime::ProbeSite;
-use crate::runtime::{Container, ContainerId, FreshUpper, Topology};
+use system::clock::millis;
+pub use workloads::model::ProbeSite;
+use workloads::model::{Container, ContainerId, FreshUpper, Topology};
 
 /// The whole of what a transaction will do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,12 +11,12 @@ use manifests::{
     Component, LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace,
     WithoutCheckpoint,
 };
+use workloads::model::{ContainerId, FreshUpper, NetworkPlace, Topology};
 
-use super::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
-use super::{
+use crate::plan::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
+use crate::plan::{
     Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo,
 };
-use crate::runtime::{ContainerId, FreshUpper, NetworkPlace, Topology};
 
 /// Why this host cannot take this manifest. Nothing was touched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

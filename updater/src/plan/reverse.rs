@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use manifests::{KernelRelease, Sha256};
+use workloads::model::{ContainerId, Topology};
 
-use super::facts::{ContainerFacts, Settings, Unmet};
-use super::planner::{Fresh, Refusal, layer_directory, take_down};
-use super::{Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
-use crate::baseline::Rootfs;
-use crate::runtime::{ContainerId, Topology};
+use crate::plan::facts::{ContainerFacts, Settings, Unmet};
+use crate::plan::planner::{Fresh, Refusal, layer_directory, take_down};
+use crate::plan::{Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
+use crate::state::baseline::Rootfs;
 
 /// What a container gets back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use manifests::Sha256;
 use serde_json::Value;
+use system::boot::BootId;
+use system::clock::{Clock, Interrupt, SystemClock};
 
-use super::driver::{
+use crate::plan::{Action, LoadedPayload, OnFailure, Plan, Step, Undo};
+use crate::state::baseline::Baseline;
+use crate::state::journal::{Journal, Origin, TransactionId};
+use crate::transaction::driver::{
     Boundaries, Boundary, DriveError, Driver, Hands, Heard, Onward, Place, Reached, StepError,
 };
-use super::journal::{Journal, Origin, TransactionId};
-use super::state::{Cause, Event, Outcome, Phase};
-use crate::baseline::Baseline;
-use crate::host::boot::BootId;
-use crate::host::clock::{Clock, Interrupt, SystemClock};
-use crate::plan::{Action, LoadedPayload, OnFailure, Plan, Step, Undo};
+use crate::transaction::state::{Cause, Event, Outcome, Phase};
 
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 

@@ -9,13 +9,15 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use serde_json::Value;
+use system::boot::BootId;
+use system::clock::{Clock, Interrupt};
 
-use super::journal::{Journal, JournalError, Recorded, Stored, TransactionId};
-use super::state::{Cause, Event, Impossible, Next, Outcome, Phase, Progress, StepIndex, StepStatus};
-use crate::baseline::BaselineChange;
-use crate::host::boot::BootId;
-use crate::host::clock::{Clock, Interrupt};
 use crate::plan::{Action, Plan, Step};
+use crate::state::baseline::BaselineChange;
+use crate::state::journal::{Journal, JournalError, Recorded, Stored, TransactionId};
+use crate::transaction::state::{
+    Cause, Event, Impossible, Next, Outcome, Phase, Progress, StepIndex, StepStatus,
+};
 
 /// What performs steps: the real host, or a simulated one.
 pub trait Hands: Sync {
@@ -88,7 +90,7 @@ impl StepError {
 
     /// The error and its causes on one line.
     pub fn chain(&self) -> String {
-        crate::causes::with_causes(self)
+        system::error::with_causes(self)
     }
 }
 

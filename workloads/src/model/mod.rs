@@ -1,0 +1,16 @@
+//! The nouns that everybody above speaks of; values only, nothing here touches a host.
+
+pub mod cgroup;
+pub mod container;
+pub mod obstacle;
+pub mod probe_site;
+pub mod topology;
+
+pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners};
+pub use container::{
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase,
+    ExecOutcome, Listing, NetworkPlace, Pid, Restored, Unreadable,
+};
+pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
+pub use probe_site::ProbeSite;
+pub use topology::{FreshUpper, Overlay, Topology, TopologyError};

@@ -1,0 +1,17 @@
+//! Where a probe looks from.
+
+use manifests::ContainerId;
+use serde::{Deserialize, Serialize};
+
+/// Where a probe looks from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum ProbeSite {
+    /// Inside a container: its processes and its network namespace.
+    Container {
+        /// Which.
+        container: ContainerId,
+    },
+    /// The host.
+    Host,
+}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`host`] | packages that the lab needs on this machine |
 //! | [`cache`] | where built things are kept, each built once |
+//! | [`apt`] | packages of any Debian suite |
 //! | [`kernel`] | kernel packages: image, modules, headers |
 //! | [`initramfs`] | the few files that a kernel needs to find its root |
 //! | [`image`] | the guest's Debian root |
@@ -16,6 +17,7 @@
 //!
 //! [`Lab`] is the way in.
 
+pub mod apt;
 pub mod cache;
 pub mod console;
 pub mod control;

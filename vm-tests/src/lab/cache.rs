@@ -54,6 +54,13 @@ impl Cache {
         default_root().map(|root| root.join(TOOLS))
     }
 
+    /// A directory that is not an entry: what lies in it changes.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.root.join(name);
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
+    }
+
     /// Path of a file to lock, for what has to happen one after the other.
     pub fn lock_file(&self, name: &str) -> PathBuf {
         self.root.join("locks").join(name)

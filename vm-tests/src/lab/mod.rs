@@ -7,6 +7,7 @@
 //! | [`host`] | starts programs on this machine |
 //! | [`steps`] | what took how long |
 //! | [`cache`] | where built things are kept, each built once |
+//! | [`apt`] | packages of any Debian suite |
 //! | [`kernel`] | kernel packages: image, modules, headers |
 //! | [`initramfs`] | the few files that a kernel needs to find its root |
 //! | [`image`] | the guest's Debian root |
@@ -19,6 +20,7 @@
 //!
 //! [`Lab`] is the way in.
 
+pub mod apt;
 pub mod aside;
 pub mod cache;
 pub mod console;

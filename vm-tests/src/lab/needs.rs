@@ -34,6 +34,7 @@ pub const NEEDS: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86"),
     need("qemu-img", "qemu-utils"),
     need("mmdebstrap", "mmdebstrap"),
+    need("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
     need("mke2fs", "e2fsprogs"),
     need("depmod", "kmod"),
     need("setpriv", "util-linux"),

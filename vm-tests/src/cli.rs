@@ -10,9 +10,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::demo::{self, Afterwards};
 use crate::lab::Lab;
+use crate::lab::cache::Cache;
 use crate::lab::host::program;
 use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::lab::machine::Machine;
+use crate::lab::needs;
 use crate::lab::spec::MachineSpec;
 use crate::prove::{self, Beginning};
 use crate::scene::{SECRET, Scene};
@@ -58,6 +60,8 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Install what the lab needs on this machine, and nothing else
+    Needs,
     /// Install what the lab needs and build its images, without starting a machine
     Prepare(Size),
     /// Start a named machine in the background
@@ -218,6 +222,10 @@ pub fn run() -> Result<u8> {
         }
         Action::ProveFixes(args) => prove_fixes(args),
         Action::Test { arguments } => suite::run(&arguments),
+        Action::Needs => {
+            needs::require(&Cache::open()?, &needs::of_this_user())?;
+            Ok(0)
+        }
         Action::Prepare(size) => {
             Lab::open()?.ready(&size.spec())?;
             Ok(0)

@@ -12,6 +12,7 @@
 //! | [`demo`] | one host taken through the whole story |
 //! | [`cuts`] | the power fails at every step boundary |
 //! | [`prove`] | real fixes as livepatches: built, loaded, used, unloaded |
+//! | [`newcomer`] | a machine on which the lab has never run |
 //! | [`bench`] | what `update` costs beside the commands by hand |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
@@ -61,6 +62,7 @@ pub mod cuts;
 pub mod demo;
 pub mod fixtures;
 pub mod lab;
+pub mod newcomer;
 pub mod product;
 pub mod prove;
 pub mod publisher;

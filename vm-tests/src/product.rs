@@ -16,7 +16,7 @@ use crate::lab::control::Guest;
 use crate::lab::host::{self, Step, program, run};
 
 /// Version of the C library in the guest: 2.36, of Debian 12.
-const GUEST_GLIBC_MINOR: u32 = 36;
+pub(crate) const GUEST_GLIBC_MINOR: u32 = 36;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What the programs are built for.
@@ -106,7 +106,7 @@ fn executable(messages: &str, name: &str) -> Result<PathBuf> {
 }
 
 /// y of this host's glibc 2.y.
-fn glibc_minor() -> Result<u32> {
+pub(crate) fn glibc_minor() -> Result<u32> {
     let text = String::from_utf8(run(program("getconf").arg("GNU_LIBC_VERSION"))?)?;
     text.trim()
         .strip_prefix("glibc 2.")

@@ -17,6 +17,8 @@ use crate::lab::host::{self, Step, program, run};
 
 /// Version of the C library in the guest: 2.36, of Debian 12.
 pub(crate) const GUEST_GLIBC_MINOR: u32 = 36;
+/// What the workspace is built with for tests.
+pub(crate) const TEST_FEATURES: &str = "updater/power-cuts";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What the programs are built for.
@@ -49,7 +51,7 @@ impl Product {
         cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
         cargo.args(["-p", "updater", "-p", "patch-tools"]).current_dir(workspace()?);
         match build {
-            Build::Tests => cargo.args(["--features", "updater/power-cuts"]),
+            Build::Tests => cargo.args(["--features", TEST_FEATURES]),
             Build::Release => cargo.arg("--release"),
         };
         if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {

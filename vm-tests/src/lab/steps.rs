@@ -57,16 +57,26 @@ fn fetching() -> Duration {
     FETCHING.lock().map(|total| *total).unwrap_or_default()
 }
 
+/// A number of `/proc/self/stat` (proc(5)), in clock ticks, as a time; fields count from 1.
+fn own_time(field: usize) -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is a name in parentheses, which may hold anything.
+    let ticks: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(field - 3)?.parse().ok()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    Duration::try_from_secs_f64(ticks / per_second as f64).ok()
+}
+
 /// The time from the start of this process until now, which under `cargo run` includes compiling: Cargo becomes the
 /// program that it has built. None when the kernel does not say.
 pub fn since_start() -> Option<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // proc(5): the name in parentheses may hold anything; `starttime` is field 22, in clock ticks.
-    let ticks: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-    Duration::try_from_secs_f64(uptime - ticks / per_second as f64).ok()
+    Duration::try_from_secs_f64(uptime).ok()?.checked_sub(own_time(22)?)
+}
+
+/// What this process and all that it has waited for have computed, on however many processors.
+pub fn computed() -> Option<Duration> {
+    (14..=17).map(own_time).sum()
 }
 
 /// A table of all steps that have ended, with `first` before and `last` after them.

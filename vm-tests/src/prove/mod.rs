@@ -38,6 +38,7 @@ use selection::{Candidate, candidates};
 use sources::Sources;
 use trial::Bench;
 
+use crate::exam::Share;
 use crate::lab::Lab;
 use crate::product::{Build, Product};
 
@@ -52,6 +53,8 @@ pub struct Options {
     pub limit: usize,
     /// Only these files.
     pub only: Vec<String>,
+    /// Which of the files that are left.
+    pub share: Share,
     /// `patch-tools`; built from this workspace if not given.
     pub program: Option<PathBuf>,
     /// The report: this file as Markdown, and beside it as JSON.
@@ -92,6 +95,8 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         chosen.retain(|candidate| options.only.contains(&candidate.path));
         ensure!(!chosen.is_empty(), "none of the files differs between {old} and {new} and is ours to see");
     }
+    let mut number = 0..;
+    chosen.retain(|_| number.next().is_some_and(|number| options.share.takes(number)));
     eprintln!("{} files differ between {old} and {new} and are ours to see", chosen.len());
     let work = tempfile::tempdir()?;
     let builder =

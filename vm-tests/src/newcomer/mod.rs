@@ -6,6 +6,8 @@
 //!
 //! It needs root. Nothing of this host's files is changed but for the lab's cache and Cargo's target directory.
 
+pub mod stories;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,7 +22,7 @@ use crate::product::{self, GUEST_GLIBC_MINOR, workspace};
 const SUITE: &str = "bookworm";
 /// Beside apt and what every Debian has.
 const PACKAGES: &[&str] = &["ca-certificates", "gcc", "libc6-dev"];
-const ENTER: &str = include_str!("../guest/newcomer.sh");
+const ENTER: &str = include_str!("../../guest/newcomer.sh");
 
 /// The machine; it vanishes when dropped.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
-use workloads::model::{Container, ContainerId, ContainerStatus, NetworkPlace, Unreadable};
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
 
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
@@ -142,7 +142,7 @@ impl Engine {
         adapters: &Adapters,
         layers: &[(usize, &LayerComponent)],
     ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
-        let listing = adapters.on.runtime.list()?;
+        let listing = adapters.on.lifecycle.list()?;
         let running: Vec<Container> =
             listing.containers.into_iter().filter(|container| container.status.has_processes()).collect();
         let identities: Vec<FileIdentity> = layers
@@ -175,9 +175,9 @@ impl Engine {
     pub(super) fn survey_container(
         &self,
         adapters: &Adapters,
-        id: &ContainerId,
+        id: &WorkloadId,
     ) -> Result<Option<ContainerFacts>, EngineError> {
-        let found = adapters.on.runtime.inspect(id)?;
+        let found = adapters.on.lifecycle.inspect(id)?;
         let running = found.filter(|container| container.status.has_processes());
         running.map(|container| self.container_facts(container)).transpose()
     }
@@ -219,7 +219,7 @@ impl Engine {
 /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
 fn selects(layer: &LayerComponent, container: &Container) -> bool {
     let Some(selector) = &layer.containers else { return true };
-    let named = selector.ids.is_empty() || selector.ids.iter().any(|id| id.as_str() == container.id.as_str());
+    let named = selector.ids.is_empty() || selector.ids.contains(&container.id.id);
     named
         && selector.labels.iter().all(|label| {
             container.annotations.get(label.name.as_str()).is_some_and(|value| value == label.value.as_str())

@@ -118,7 +118,8 @@ impl<'a> Source<'a> {
             Some(_) => word.replace(&pristine, &root),
             None => word.clone(),
         });
-        let compiler = Program::new(words.next().unwrap_or_default()).args(words).args(detail.added_flags());
+        let compiler = self.tree.tools().program(words.next().unwrap_or_default());
+        let compiler = compiler.args(words).args(detail.added_flags());
         let compiler = compiler.directory(self.tree.output());
         // Last, so that no header of the kernel is found here first.
         Ok(match self.overlay {
@@ -134,7 +135,7 @@ impl<'a> Source<'a> {
         if let Some((objtool, arguments)) = unit.objtool.split_first() {
             // Named relative to the output directory, which only the shell's lookup would know.
             let objtool = self.tree.output().join(objtool);
-            let objtool = Program::new(objtool).args(arguments).arg(object);
+            let objtool = self.tree.tools().program(objtool).args(arguments).arg(object);
             objtool.directory(self.tree.output()).run().map_err(failed)?;
         }
         Ok(())
@@ -197,7 +198,10 @@ impl<'a> Source<'a> {
             return Ok(parse_crcs(&text));
         }
         let text = self.preprocess(unit, &["-D__GENKSYMS__"])?;
-        let crcs = Program::new(self.tree.output().join("scripts/genksyms/genksyms"))
+        let crcs = self
+            .tree
+            .tools()
+            .program(self.tree.output().join("scripts/genksyms/genksyms"))
             .args(["-r", "/dev/null"])
             .directory(work)
             .input(text)

@@ -17,6 +17,7 @@ use super::cache::CacheError;
 use super::files;
 use super::kbuild::UnitCommand;
 use super::overlay::Overlay;
+use super::padding;
 use super::patch::SourcePath;
 use super::process::{ProcessError, Program};
 use super::tree::Tree;
@@ -165,7 +166,10 @@ impl<'a> Source<'a> {
         // The file's name becomes a symbol of the object.
         let object = directory.path().join("unit.o");
         self.compile_to(unit, detail, &object)?;
-        let content = fs::read(&object).map_err(CacheError::io("read", &object))?;
+        let mut content = fs::read(&object).map_err(CacheError::io("read", &object))?;
+        if unit.compile.iter().any(|word| word == "-mrecord-mcount") {
+            padding::leave_out_list(&mut content);
+        }
         if let Some(kept) = kept {
             if let Some(parent) = kept.parent() {
                 fs::create_dir_all(parent).map_err(CacheError::io("make", parent))?;

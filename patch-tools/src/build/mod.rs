@@ -42,6 +42,7 @@ pub mod lint;
 mod objects;
 mod overlay;
 pub mod packages;
+mod padding;
 pub mod patch;
 mod pipeline;
 pub mod process;

@@ -3,6 +3,7 @@
 use manifests::ModuleName;
 
 use super::LinkError;
+use crate::build::padding;
 use crate::elf::{Elf, Section};
 
 /// The C file.
@@ -105,25 +106,9 @@ impl Template {
             return Err(LinkError::LongName { name: name.clone(), limit: self.layout.module_name_size - 1 });
         }
         let mut object = self.object.clone();
-        forget_order(&mut object);
+        padding::forget_order(&mut object);
         object[place..place + name.as_str().len()].copy_from_slice(name.as_str().as_bytes());
         Ok(object)
-    }
-}
-
-/// Takes away the wish of sections to be in the order of the ones that they are about (where functions have padding:
-/// `__patchable_function_entries`, from 6.2 on). The differ's objects have none, and the linker takes all of a name
-/// or none.
-fn forget_order(file: &mut [u8]) {
-    use object::LittleEndian as LE;
-    use object::elf::{FileHeader64, SHF_LINK_ORDER, SectionHeader64};
-    use object::pod;
-    let Ok((header, _)) = pod::from_bytes::<FileHeader64<LE>>(file) else { return };
-    let (start, count) = (header.e_shoff.get(LE) as usize, usize::from(header.e_shnum.get(LE)));
-    let Some(table) = file.get_mut(start..) else { return };
-    let Ok((sections, _)) = pod::slice_from_bytes_mut::<SectionHeader64<LE>>(table, count) else { return };
-    for section in sections {
-        section.sh_flags.set(LE, section.sh_flags.get(LE) & !u64::from(SHF_LINK_ORDER));
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use manifests::{Envelope, SecretKey};
-use updater::transaction::journal::Journal;
+use updater::state::journal::Journal;
 
 /// Rounds of short processes.
 const ROUNDS: usize = 300;
@@ -226,7 +226,7 @@ fn hash(desk: &Path) -> Result<()> {
         Peer::command("sha256sum", tool("sha256sum", &[])),
         Peer::command("openssl dgst -sha256", tool("openssl", &["dgst", "-sha256"])),
         Peer::new("update", || {
-            let (_, size) = updater::store::hash_while(&mut File::open(&payload)?, |_| Ok(()))?;
+            let (_, size) = updater::state::payloads::hash_while(&mut File::open(&payload)?, |_| Ok(()))?;
             ensure!(size == PAYLOAD as u64);
             Ok(())
         }),

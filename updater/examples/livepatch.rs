@@ -22,12 +22,11 @@ use anyhow::{Context, bail};
 use manifests::ModuleName;
 use patch_tools::check::{KernelFacts, check};
 use patch_tools::module::Module;
-use updater::host::sysfs::Roots;
-use updater::host::transition::TransitionEvent;
-use updater::host::{
-    CgroupFreezer, Clock, Enabled, LeaseStore, Livepatch, PatchState, Policy, Sysfs, SystemClock,
-    Uninterrupted, Watcher, patching,
-};
+use system::clock::{Clock, SystemClock, Uninterrupted};
+use updater::kernel::sysfs::Roots;
+use updater::kernel::transition::TransitionEvent;
+use updater::kernel::{Enabled, Livepatch, PatchState, Policy, Sysfs, Watcher, patching};
+use workloads::limits::{CgroupFreezer, LeaseStore};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();

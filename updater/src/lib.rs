@@ -1,32 +1,25 @@
-//! The host's side of `update`: what is planned, done, recorded and undone on one machine.
+//! The host's side of `update`: what is planned, done, recorded and undone on one host.
 //!
-//! Read in this order:
+//! Read in this order, which is also that of the calls: each room uses those below it.
 //!
-//! | module | what |
+//! | room | what |
 //! |---|---|
+//! | [`cli`] | one file for each subcommand: words in, words out; nothing is decided here |
+//! | [`operations`] | whole operations: apply, rollback, resume, status; they lock, authenticate, survey, plan, drive |
+//! | [`steps`] | what each step does, and how it is undone |
+//! | [`kernel`] | livepatches of the running kernel, behind a narrow trait (containers: the crate `workloads`) |
+//! | [`state`] | everything that is kept on disk: journal, baseline, crash guard, payloads |
+//! | [`transaction`] | the transition function, and the driver that obeys it |
 //! | [`plan`] | manifest + facts -> a closed list of steps with their undos; pure |
-//! | [`transaction`] | the transition function, the journal, the driver between them |
-//! | `machine` | what each step does, and how it is undone |
-//! | `engine` | whole operations: apply, rollback, resume, status |
-//! | [`host`], [`runtime`] | the kernel and the containers, behind narrow traits |
-//! | [`store`], [`baseline`], [`crash_guard`], [`lock`], [`config`] | what is kept on disk |
-//! | [`trust`] | whom this host believes: envelope, policy, floors, payload digests |
-//! | [`exit`] | one table of exit codes, one shape of failure |
-//!
-//! Dependencies run downwards in that list. Only `host` and `runtime` touch the kernel or run programs.
+//! | [`config`] | where this host keeps things and how long |
 
-pub mod baseline;
-mod causes;
 pub mod cli;
 pub mod config;
-pub mod crash_guard;
-pub mod engine;
-pub mod exit;
-pub mod host;
-pub mod lock;
-pub mod machine;
+pub mod kernel;
+pub mod operations;
 pub mod plan;
-pub mod runtime;
-pub mod store;
+#[cfg(test)]
+pub(crate) mod simulated;
+pub mod state;
+pub mod steps;
 pub mod transaction;
-pub mod trust;

@@ -4,12 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use system::exit::{Exit, guard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use updater::cli::Cli;
-use updater::exit::{Exit, guard};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 /// Logs go to the journal under systemd, else to stderr; `UPDATE_LOG` sets what, like `debug` or
-/// `updater::engine=trace` (default: warnings).
+/// `updater::operations=trace` (default: warnings).
 #[expect(clippy::disallowed_methods, reason = "what is logged does not change what is done")]
 fn log() {
     let asked = std::env::var("UPDATE_LOG").ok().and_then(|words| words.parse().ok());

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
+use system::exit::{Exit, Failure};
 
-use super::Cli;
-use crate::exit::{Exit, Failure};
+use crate::cli::Cli;
 
 /// Print the completion script of a shell
 #[derive(Debug, clap::Args)]

@@ -1,19 +1,19 @@
 //! How errors of this host's operations become exit codes and hints: the one mapping.
 
 use manifests::VerifyError;
+use system::command::CommandError;
+use system::exit::{Exit, Failure, State};
+use system::lock::LockError;
+use workloads::lifecycle::error::RuntimeError;
 
 use crate::config::ConfigError;
-use crate::engine::{Driven, EngineError, StillOpen};
-use crate::exit::{Exit, Failure, State};
-use crate::host::HostError;
-use crate::lock::LockError;
-use crate::runtime::RuntimeError;
-use crate::runtime::command::CommandError;
-use crate::store::StoreError;
+use crate::kernel::error::KernelError;
+use crate::operations::trust::TrustError;
+use crate::operations::{Driven, EngineError, StillOpen};
+use crate::state::journal::{JournalError, Stored};
+use crate::state::payloads::StoreError;
 use crate::transaction::driver::Reached;
-use crate::transaction::journal::{JournalError, Stored};
 use crate::transaction::state::{Outcome, Phase};
-use crate::trust::TrustError;
 
 /// The configuration cannot be used.
 pub(crate) fn config(error: ConfigError) -> Failure {
@@ -63,7 +63,7 @@ pub(crate) fn trust(error: TrustError) -> Failure {
             let next = format!("mend it; update policy check {} tells when it is right", path.display());
             Failure::new(Exit::Refused, error).next(next)
         }
-        TrustError::Floor { .. } => Failure::new(Exit::Refused, error)
+        TrustError::Floor(_) => Failure::new(Exit::Refused, error)
             .next("update status; without its memory this host cannot tell old manifests from new"),
         TrustError::NotAuthentic { source, .. } => {
             let (expected, found, next) = (source.expected(), source.found(), next_for(source));
@@ -106,6 +106,7 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         {
             *source
         }
+        EngineError::Trust(error) => return trust(error),
         error => error,
     };
     match &error {
@@ -157,6 +158,12 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         EngineError::Journal(JournalError::Unknown { .. }) => {
             Failure::new(Exit::Usage, error).next("update history lists the transactions")
         }
+        EngineError::Journal(JournalError::Newer { found }) => {
+            let found = format!("layout {found}");
+            Failure::new(Exit::Refused, error)
+                .because("a journal of this program or an older one", found)
+                .next("install the newer update again, which wrote it")
+        }
         EngineError::Journal(_) => {
             Failure::new(Exit::Refused, error).next("see that the store is writable and its disk is not full")
         }
@@ -168,7 +175,7 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
         EngineError::Module { .. } => Failure::new(Exit::Refused, error)
             .next("tell who signed the manifest: the payload is the signed one, and is no livepatch module"),
-        EngineError::Host(HostError::NoLivepatch { .. }) => Failure::new(Exit::Refused, error)
+        EngineError::Host(KernelError::NoLivepatch { .. }) => Failure::new(Exit::Refused, error)
             .next("boot a kernel with CONFIG_LIVEPATCH, and see that sysfs is mounted"),
         _ => Failure::new(Exit::Refused, error).next("see the cause above, and try again"),
     }

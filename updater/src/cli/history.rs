@@ -1,12 +1,12 @@
 //! `update history`.
 
 use serde_json::json;
+use system::exit::Failure;
 
-use super::progress::{line, object, short};
-use super::{Global, failures};
-use crate::engine::EngineError;
-use crate::exit::Failure;
-use crate::transaction::journal::Stored;
+use crate::cli::progress::{line, object, short};
+use crate::cli::{Global, failures};
+use crate::operations::EngineError;
+use crate::state::journal::Stored;
 use crate::transaction::state::Outcome;
 
 /// List the transactions of this host, oldest first

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use manifests::bounded::{self, BoundedError};
 use manifests::{KeyName, NameError, PublicKeyFile, SecretKey};
 use serde_json::json;
+use system::exit::{Exit, Failure};
 
-use super::Global;
-use super::progress::{line, object};
-use crate::exit::{Exit, Failure};
+use crate::cli::Global;
+use crate::cli::progress::{line, object};
 
 /// Make a signing key, or show one
 #[derive(Debug, clap::Args)]

@@ -25,10 +25,10 @@ mod verify_text;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use system::exit::Failure;
 
 use crate::config::Config;
-use crate::engine::Engine;
-use crate::exit::Failure;
+use crate::operations::Engine;
 
 /// Fix a running Linux host without a reboot
 ///

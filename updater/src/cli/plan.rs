@@ -4,12 +4,12 @@ use std::fmt::{self, Write as _};
 
 use manifests::text::shown;
 use serde_json::json;
+use system::exit::Failure;
 
-use super::apply::Signed;
-use super::progress::{line, object};
-use super::{Global, failures};
-use crate::engine::apply::Quarantine;
-use crate::exit::Failure;
+use crate::cli::apply::Signed;
+use crate::cli::progress::{line, object};
+use crate::cli::{Global, failures};
+use crate::operations::apply::Quarantine;
 use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
 /// Show what `apply` would do here, and what each container will feel
@@ -31,8 +31,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 /// Plan a manifest and show it.
 pub(super) fn show(signed: &Signed, quarantine: Quarantine, global: &Global) -> Result<(), Failure> {
     let engine = global.engine()?;
-    let manifest = signed.authenticate(&engine)?;
-    let plan = engine.plan(&manifest, signed.payloads(), quarantine).map_err(failures::engine)?;
+    let payloads = signed.payloads();
+    let plan = engine.plan(&signed.request(&payloads, quarantine)).map_err(failures::engine)?;
     print(&plan, global);
     Ok(())
 }

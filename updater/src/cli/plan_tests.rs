@@ -1,9 +1,10 @@
 //! What `update plan` says, as transcripts.
 
+use workloads::model::ObstacleKind;
+
 use super::*;
-use crate::engine::tests::bench::{Bench, MANIFEST, livepatch_only};
-use crate::host::fake::FakeMachine;
-use crate::runtime::ObstacleKind;
+use crate::operations::tests::bench::{Bench, MANIFEST, livepatch_only};
+use crate::simulated::machine::FakeMachine;
 
 #[test]
 fn a_plan_says_what_each_container_and_its_connections_feel() {

@@ -6,12 +6,12 @@ use jiff::SignedDuration;
 use manifests::policy::{PolicyKey, Role};
 use manifests::{Policy, UtcTime};
 use serde::Serialize;
+use system::clock::{Clock as _, SystemClock};
+use system::exit::{Exit, Failure};
 
-use super::progress::{line, object};
-use super::{Global, failures};
-use crate::exit::{Exit, Failure};
-use crate::host::{Clock as _, SystemClock};
-use crate::trust;
+use crate::cli::progress::{line, object};
+use crate::cli::{Global, failures};
+use crate::operations::trust;
 
 /// Keys that end within this time are worth a word now.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);

@@ -10,14 +10,21 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::transaction::driver::{Boundary, Moment};
 
-/// The device and the number of the next boundary; absent when nobody wants to know.
-static LAB: OnceLock<Option<Mutex<(BufReader<File>, usize)>>> = OnceLock::new();
+/// Who is told of boundaries.
+struct Lab {
+    device: BufReader<File>,
+    /// The number of the next boundary.
+    next: usize,
+}
+
+/// Absent when nobody wants to know.
+static LAB: OnceLock<Option<Mutex<Lab>>> = OnceLock::new();
 
 pub(super) fn reached(boundary: &Boundary<'_>) {
     let lab = LAB.get_or_init(|| {
         let device = env::var_os("UPDATE_CUT_SIGNAL")?;
         let device = OpenOptions::new().read(true).write(true).open(device).ok()?;
-        Some(Mutex::new((BufReader::new(device), 0)))
+        Some(Mutex::new(Lab { device: BufReader::new(device), next: 0 }))
     });
     let Some(mut lab) = lab.as_ref().and_then(|lab| lab.lock().ok()) else { return };
     let side = match boundary.moment {
@@ -25,9 +32,9 @@ pub(super) fn reached(boundary: &Boundary<'_>) {
         Moment::AfterRecord => "after",
     };
     let event = serde_json::to_string(boundary.event).unwrap_or_default();
-    let (device, number) = &mut *lab;
-    let announced = writeln!(device.get_mut(), "cut {number} {side} {event}");
-    *number += 1;
+    let Lab { device, next } = &mut *lab;
+    let announced = writeln!(device.get_mut(), "cut {next} {side} {event}");
+    *next += 1;
     if announced.is_ok() {
         // Whatever the answer says, it means: go on.
         let _ = device.read_line(&mut String::new());

@@ -1,8 +1,9 @@
 //! What `update resume` says at boot, as transcripts.
 
+use system::exit::Exit;
+
 use super::*;
-use crate::engine::tests::bench::{Bench, Cut, MANIFEST};
-use crate::exit::Exit;
+use crate::operations::tests::bench::{Bench, Cut, MANIFEST};
 
 /// What an operator sees of a resume, without what changes from run to run.
 fn transcript(bench: &Bench) -> String {

@@ -1,13 +1,13 @@
 //! `update rollback`.
 
 use serde_json::json;
+use system::exit::Failure;
 
-use super::progress::{Progress, line, object};
-use super::signals::Signals;
-use super::{Global, failures};
-use crate::engine::Listeners;
-use crate::engine::rollback::Back;
-use crate::exit::Failure;
+use crate::cli::progress::{Progress, line, object};
+use crate::cli::signals::Signals;
+use crate::cli::{Global, failures};
+use crate::operations::Listeners;
+use crate::operations::rollback::Back;
 
 /// Undo the last committed transaction, or the named one
 ///
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let stored = engine
         .journal()
         .transaction(driven.id.as_str())
-        .map_err(crate::engine::EngineError::from)
+        .map_err(crate::operations::EngineError::from)
         .map_err(failures::engine)?;
     failures::driven(&driven, &stored)?;
     if global.json {

@@ -7,15 +7,17 @@ use std::path::PathBuf;
 use manifests::text::shown;
 use manifests::{Component, FileIdentity};
 use serde::Serialize;
+use system::clock::{Clock as _, SystemClock};
+use system::exit::{Exit, Failure};
+use workloads::model::{CgroupOwner, Owners};
+use workloads::processes::scan::{Scan, Stale, Why, scan};
 
-use super::progress::{line, object};
-use super::{Global, failures};
+use crate::cli::progress::{line, object};
+use crate::cli::{Global, failures};
 use crate::config::Config;
-use crate::engine::host::{Known, known_containers};
-use crate::exit::{Exit, Failure};
-use crate::host::{CgroupOwner, Clock as _, Owners, SystemClock};
-use crate::runtime::scan::{Scan, Stale, Why, scan};
-use crate::trust::{self, FloorSeen};
+use crate::operations::host::{Known, known_containers};
+use crate::operations::trust;
+use crate::state::floors::{FloorSeen, look_at_floor};
 
 /// Show which processes and containers still run outdated or vulnerable files
 ///
@@ -53,7 +55,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 
 /// The files that a manifest replaces, if the manifest is authentic here.
 fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<FileIdentity>, Failure> {
-    let floor = match trust::look_at_floor(&settings.store).map_err(failures::trust)? {
+    let floor = match look_at_floor(&settings.store).map_err(|error| failures::trust(error.into()))? {
         FloorSeen::Floor(floor) => floor,
         FloorSeen::Unreadable => manifests::TrustFloor::default(),
     };
@@ -145,9 +147,9 @@ fn words(why: &Why) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::KnownContainer;
-    use crate::runtime::Pid;
-    use crate::runtime::scan::StaleFile;
+    use workloads::model::KnownContainer;
+    use workloads::model::Pid;
+    use workloads::processes::scan::StaleFile;
 
     fn stale(pid: u32, comm: &str, cgroup: &str, why: Why) -> Stale {
         let files = vec![StaleFile { path: PathBuf::from("/usr/lib/libgreet.so.1"), why }];
@@ -165,7 +167,7 @@ mod tests {
                     812,
                     "greetd",
                     "/runc/web-1",
-                    Why::AtFault { identity: crate::runtime::fake::vulnerable() },
+                    Why::AtFault { identity: crate::simulated::containers::vulnerable() },
                 ),
                 stale(813, "\u{1b}[31m", "/runc/web-1", Why::Deleted { runs: None }),
                 stale(900, "bash", "/user.slice/session-1.scope", Why::Deleted { runs: None }),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use system::clock::Interrupt;
 
-use crate::host::Interrupt;
 use crate::transaction::driver::{Boundaries, Boundary, Onward};
 
 /// Whether somebody asked to stop.
@@ -38,6 +38,23 @@ impl Signals {
             }
         }
         Self { asked, answer }
+    }
+}
+
+impl Signals {
+    /// While nothing is done yet, a signal ends the program even where it would not turn a transaction back.
+    pub(super) fn before_anything_is_done(&self) -> impl Interrupt + use<> {
+        BeforeAnything { asked: Arc::clone(&self.asked) }
+    }
+}
+
+struct BeforeAnything {
+    asked: Arc<AtomicBool>,
+}
+
+impl Interrupt for BeforeAnything {
+    fn asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 }
 

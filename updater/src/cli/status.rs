@@ -1,13 +1,13 @@
 //! `update status`.
 
 use manifests::text::shown;
+use system::exit::{Exit, Failure, State};
 
-use super::progress::{line, object};
-use super::resume::{DISPLACED, QUARANTINED};
-use super::{Global, failures};
-use crate::engine::standing::Standing;
-use crate::engine::status::Status;
-use crate::exit::{Exit, Failure, State};
+use crate::cli::progress::{line, object};
+use crate::cli::resume::{DISPLACED, QUARANTINED};
+use crate::cli::{Global, failures};
+use crate::operations::standing::Standing;
+use crate::operations::status::Status;
 
 /// Show what this host has, should have, and does not load again
 ///
@@ -46,8 +46,10 @@ fn next(status: &Status) -> &'static str {
 fn print(status: &Status) {
     let uptime = humantime::format_duration(std::time::Duration::from_secs(status.uptime_s));
     line(&format!("kernel {}, up {uptime}, boot {}", status.kernel, status.boot_id));
-    if status.livepatches.is_empty() {
-        line("no livepatches");
+    match &status.no_livepatch {
+        Some(why) => line(&format!("note: {}", shown(why))),
+        None if status.livepatches.is_empty() => line("no livepatches"),
+        None => {}
     }
     for livepatch in &status.livepatches {
         let state = match &livepatch.standing {

@@ -10,12 +10,14 @@ use jiff::Timestamp;
 use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
 use manifests::{Component, FileName, Manifest, Sha256, TrustFloor, VerifyAt};
 use serde::Serialize;
+use system::clock::{Clock as _, SystemClock};
+use system::exit::{Exit, Failure};
 
-use super::progress::{line, object};
-use super::{Global, failures, verify_text};
-use crate::exit::{Exit, Failure};
-use crate::host::{Clock as _, SystemClock};
-use crate::trust::{self, FloorSeen, PayloadState, TrustError};
+use crate::cli::progress::{line, object};
+use crate::cli::{Global, failures, verify_text};
+use crate::operations::trust;
+use crate::operations::trust::{PayloadState, TrustError};
+use crate::state::floors::{FloorSeen, look_at_floor};
 
 /// Show who signed a manifest, whether it is authentic, and what it would change
 ///
@@ -44,7 +46,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let settings = global.settings()?;
     let policy = args.policy.as_deref().unwrap_or(&settings.policy);
-    let floor = trust::look_at_floor(&settings.store).map_err(failures::trust)?;
+    let floor = look_at_floor(&settings.store).map_err(|error| failures::trust(error.into()))?;
     let (report, outcome) = examine(args, policy, floor, SystemClock.now())?;
     if global.json {
         object(&report);

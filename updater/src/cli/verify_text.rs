@@ -11,8 +11,8 @@ use manifests::{
     WithoutCheckpoint,
 };
 
-use super::verify::{History, PayloadReport, Report};
-use crate::trust::PayloadState;
+use crate::cli::verify::{History, PayloadReport, Report};
+use crate::operations::trust::PayloadState;
 
 /// The refusal of signed bytes that are no manifest, by its [`manifests::VerifyError::kind`].
 const MALFORMED: &str = "malformed-manifest";

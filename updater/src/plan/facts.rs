@@ -1,14 +1,13 @@
 //! What the planner needs to know of a host, as values.
 //!
-//! [`crate::engine::survey`] fills these from a running host; tests write them down. Nothing here asks the host.
+//! [`crate::operations::survey`] fills these from a running host; tests write them down. Nothing here asks the host.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use manifests::{KernelRelease, ModuleName, Sha256};
-
-use crate::runtime::{Container, Topology, Unreadable};
+use workloads::model::{Container, Topology, Unreadable};
 
 /// A host as it is at one instant, seen with one manifest in mind.
 #[derive(Debug, Clone)]

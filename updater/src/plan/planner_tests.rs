@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::facts::{AffectedBy, ReplacedPatch, Settings};
+use workloads::model::CgroupDriver;
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Overlay, Pid};
+
 use super::*;
-use crate::runtime::container::CgroupDriver;
-use crate::runtime::{Container, ContainerStatus, NetworkPlace, Overlay, Pid};
+use crate::plan::facts::{AffectedBy, ReplacedPatch, Settings};
 
 const MANIFEST: &str = r#"
 schema: 1

@@ -1,0 +1,16 @@
+//! The basement: what every program here needs of the operating system, and nothing about updates.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`command`] | run an external program, bounded |
+//! | [`clock`], [`boot`] | time, waits, and which boot this is |
+//! | [`lock`] | one transaction at a time per host |
+//! | [`exit`] | the one table of exit codes, the one shape of failure |
+//! | [`error`] | an error with its causes |
+
+pub mod boot;
+pub mod clock;
+pub mod command;
+pub mod error;
+pub mod exit;
+pub mod lock;

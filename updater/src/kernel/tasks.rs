@@ -1,0 +1,191 @@
+//! Which tasks hold a transition back, and where they are.
+//!
+//! `patch_state` (`Documentation/livepatch/livepatch.rst`): -1 no transition, 0 unpatched, 1 patched.
+//! A task blocks when it is in the other state than the one that the transition moves to. Kernel
+//! threads are tasks too; only the idle tasks are not in procfs.
+//!
+//! Tasks come and go while the directory is read. One that is gone blocks nothing and is left out;
+//! what a living task does not show (its stack, for want of `CAP_SYS_ADMIN`) is left empty.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use workloads::model::{CgroupOwner, CgroupPath, Owners};
+
+use crate::kernel::error::KernelError;
+use crate::kernel::livepatch::{Blocker, Enabled, TaskKind, TaskState};
+
+/// Stack frames kept of a blocker.
+const FRAMES: usize = 16;
+
+/// What a stack frame of a blocker is compared with.
+pub(super) struct Suspects<'a> {
+    /// The functions that the patch replaces.
+    pub(super) functions: BTreeSet<&'a str>,
+    /// The livepatch modules, which hold the replacements.
+    pub(super) modules: BTreeSet<&'a str>,
+}
+
+/// Every task below `proc` that is not in the state `to`.
+pub(super) fn blockers(
+    proc: &Path,
+    to: Enabled,
+    suspects: &Suspects<'_>,
+    owners: &Owners,
+) -> Result<Vec<Blocker>, KernelError> {
+    let held_back = to.opposite().as_str();
+    let mut found = Vec::new();
+    for process in fs::read_dir(proc).map_err(KernelError::read(proc))? {
+        let process = process.map_err(KernelError::read(proc))?;
+        let Some(pid) = number(&process.file_name()) else { continue };
+        let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
+        for thread in threads {
+            let Ok(thread) = thread else { break };
+            let Some(tid) = number(&thread.file_name()) else { continue };
+            let path = thread.path();
+            match fs::read_to_string(path.join("patch_state")) {
+                Ok(state) if state.trim_end() == held_back => {
+                    found.extend(blocker(&path, pid, tid, suspects, owners));
+                }
+                // Not being root must not look like "nobody blocks".
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Err(KernelError::Read { path: path.join("patch_state"), source: error });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn number(name: &std::ffi::OsStr) -> Option<i32> {
+    name.to_str()?.parse().ok()
+}
+
+/// `None` if the task ended meanwhile.
+fn blocker(path: &Path, pid: i32, tid: i32, suspects: &Suspects<'_>, owners: &Owners) -> Option<Blocker> {
+    let Stat { comm, task, kind } = Stat::parse(&fs::read_to_string(path.join("stat")).ok()?)?;
+    let cgroup = fs::read_to_string(path.join("cgroup")).ok().as_deref().and_then(CgroupPath::from_proc);
+    let frames = fs::read_to_string(path.join("stack")).unwrap_or_default();
+    let frames: Vec<Frame<'_>> = frames.lines().filter_map(Frame::parse).take(FRAMES).collect();
+    let held_in = frames.iter().find(|frame| frame.is_suspect(suspects)).map(Frame::to_string);
+    let owner = cgroup.as_ref().map_or(CgroupOwner::Unknown, |cgroup| owners.owner(cgroup));
+    let stack = frames.iter().map(Frame::to_string).collect();
+    Some(Blocker { pid, tid, comm, kind, task, cgroup, owner, held_in, stack })
+}
+
+/// `PF_KTHREAD` of `include/linux/sched.h`.
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// What matters here of `/proc/PID/stat` (`Documentation/filesystems/proc.rst`, table 1-4).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    comm: String,
+    task: TaskState,
+    kind: TaskKind,
+}
+
+impl Stat {
+    /// `TID (COMM) STATE PPID PGRP SESSION TTY TPGID FLAGS …`. The name may hold spaces and
+    /// parentheses.
+    fn parse(stat: &str) -> Option<Self> {
+        let (head, tail) = stat.rsplit_once(") ")?;
+        let (_, comm) = head.split_once(" (")?;
+        let mut fields = tail.split(' ');
+        let task = match fields.next()? {
+            "R" => TaskState::Running,
+            "D" => TaskState::Uninterruptible,
+            "T" | "t" => TaskState::Stopped,
+            "I" => TaskState::Idle,
+            "Z" | "X" | "x" => TaskState::Dead,
+            // "S", and the short-lived "P" and "W", which a signal wakes just as well.
+            _ => TaskState::Sleeping,
+        };
+        let flags: u32 = fields.nth(5)?.parse().ok()?;
+        let kind = if flags & KERNEL_THREAD == 0 { TaskKind::User } else { TaskKind::Kernel };
+        Some(Self { comm: comm.to_owned(), task, kind })
+    }
+}
+
+/// A line of `/proc/PID/stack`: `[<0>] function+0x1c/0x40 [module]`.
+struct Frame<'a> {
+    function: &'a str,
+    module: Option<&'a str>,
+}
+
+impl<'a> Frame<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (_, place) = line.split_once("] ")?;
+        let (symbol, module) = match place.split_once(" [") {
+            Some((symbol, module)) => (symbol, module.strip_suffix(']')),
+            None => (place, None),
+        };
+        let function = symbol.split('+').next()?.trim();
+        (!function.is_empty()).then_some(Self { function, module })
+    }
+
+    fn is_suspect(&self, suspects: &Suspects<'_>) -> bool {
+        // A stack shows one name of several for an address, and of a system call's entry it is not
+        // the one that livepatches use (`SYSCALL_ALIAS`, `arch/x86/include/asm/syscall_wrapper.h`).
+        let entry = self.function.strip_prefix("__do_sys_").map(|call| format!("__x64_sys_{call}"));
+        self.module.is_some_and(|module| suspects.modules.contains(module))
+            || suspects.functions.contains(self.function)
+            || entry.is_some_and(|entry| suspects.functions.contains(entry.as_str()))
+    }
+}
+
+impl std::fmt::Display for Frame<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.module {
+            Some(module) => write!(f, "{} [{module}]", self.function),
+            None => f.write_str(self.function),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_hide_the_state() {
+        let stat = Stat::parse("7 (a) R (b) D 1 7 7 0 -1 4194304 0").unwrap();
+        let expected = (TaskState::Uninterruptible, TaskKind::User);
+        assert_eq!((stat.comm.as_str(), (stat.task, stat.kind)), ("a) R (b", expected));
+    }
+
+    #[test]
+    fn a_kernel_thread_is_told_by_its_flag() {
+        let stat = Stat::parse("15 (rcu_preempt) I 2 0 0 0 -1 2129984 0").unwrap();
+        assert_eq!((stat.task, stat.kind), (TaskState::Idle, TaskKind::Kernel));
+    }
+
+    #[test]
+    fn a_frame_names_its_function_and_module() {
+        let frame = Frame::parse("[<0>] fixed_show+0x1c/0x40 [livepatch_cmdline]").unwrap();
+        assert_eq!((frame.function, frame.module), ("fixed_show", Some("livepatch_cmdline")));
+        let frame = Frame::parse("[<0>] do_nanosleep+0x67/0x190").unwrap();
+        assert_eq!((frame.function, frame.module), ("do_nanosleep", None));
+        assert!(Frame::parse("").is_none());
+    }
+
+    #[test]
+    fn a_function_of_the_patch_or_of_any_livepatch_module_holds_a_task_back() {
+        let suspects = Suspects {
+            functions: ["cmdline_proc_show", "__x64_sys_vfork"].into(),
+            modules: ["livepatch_cmdline"].into(),
+        };
+        for (line, suspect) in [
+            ("[<0>] cmdline_proc_show+0x10/0x20", Some(())),
+            ("[<0>] fixed_show+0x10/0x20 [livepatch_cmdline]", Some(())),
+            ("[<0>] __do_sys_vfork+0x10/0x20", Some(())),
+            ("[<0>] seq_read_iter+0x10/0x20", None),
+            ("[<0>] ext4_read+0x10/0x20 [ext4]", None),
+        ] {
+            let frame = Frame::parse(line).unwrap();
+            assert_eq!(frame.is_suspect(&suspects).then_some(()), suspect, "{line}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Remove what nobody needs any more: old checkpoints, payloads, layers and trial directories.
+//!
+//! Only things that this program made, only of transactions that have ended, and never anything that the
+//! baseline or an unfinished transaction names, nor a livepatch that a rollback would load again: that one is
+//! needed for as long as what replaced it is in force, however long ago that was. A failure to remove is not a failure of the operation that
+//! was carried out; it is logged and tried again next time.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use system::lock::{HostLock, Turn};
+use workloads::model::Topology;
+
+use crate::operations::rollback::in_force;
+use crate::operations::{Engine, EngineError};
+use crate::plan::{Action, Undo};
+use crate::state::baseline::Baseline;
+use crate::state::journal::Stored;
+use crate::state::payloads::INCOMING;
+use crate::transaction::state::Outcome;
+
+/// No copy of a payload takes this long.
+const LONG_AGO: SignedDuration = SignedDuration::from_hours(1);
+
+impl Engine {
+    /// Collect, and do nothing else. Every operation that changes the host collects too; this is for a host that
+    /// is left alone.
+    ///
+    /// # Errors
+    /// [`EngineError::Lock`] while an operation is under way; [`EngineError::Journal`] if it cannot be known what
+    /// is needed. Nothing is removed then.
+    pub fn collect(&self) -> Result<(), EngineError> {
+        let _held = HostLock::take(&self.config.store, "collect", Turn::Now, &*self.host.clock)?;
+        self.collect_holding_the_host()
+    }
+
+    pub(super) fn collect_holding_the_host(&self) -> Result<(), EngineError> {
+        let journal = self.journal();
+        let all = journal.all()?;
+        let baseline = Baseline::read(&journal)?;
+        drop(journal);
+        let mut needed = Needed::default();
+        needed.payloads.extend(baseline.livepatches.iter().map(|livepatch| livepatch.payload.to_string()));
+        needed.replaced(&in_force(&all).collect::<Vec<_>>());
+        baseline.rootfs.iter().for_each(|rootfs| needed.topology(&rootfs.topology));
+        for stored in &all {
+            if stored.outcome().is_none() || !self.is_over(stored) {
+                needed.plan(stored);
+            }
+        }
+        let store = &self.config.store;
+        for name in entries(&store.join("checkpoints")) {
+            let recent =
+                all.iter().any(|stored| stored.id.as_str() == name && needed.transactions.contains(&name));
+            if !recent {
+                remove(&store.join("checkpoints").join(name));
+            }
+        }
+        match self.payloads.unused()? {
+            Some(_unused) => {
+                for name in entries(&store.join("payloads")) {
+                    if !needed.payloads.contains(&name) {
+                        remove(&store.join("payloads").join(name));
+                    }
+                }
+                self.remove_unfinished_copies(&store.join("payloads"));
+            }
+            None => tracing::info!("payloads are in use by a running command, and are not collected"),
+        }
+        for name in entries(&store.join("layers")) {
+            let path = store.join("layers").join(name);
+            if !needed.directories.contains(&path) {
+                remove(&path);
+            }
+        }
+        for stored in all.iter().filter(|stored| stored.outcome() == Some(Outcome::RolledBack)) {
+            trial_directories(stored)
+                .iter()
+                .filter(|path| !needed.directories.contains(*path))
+                .for_each(|path| remove(path));
+        }
+        Ok(())
+    }
+
+    /// What a crash in the middle of a copy left. A recent one may belong to a running `update plan`.
+    fn remove_unfinished_copies(&self, payloads: &Path) {
+        let now = self.host.clock.now();
+        for entry in fs::read_dir(payloads).into_iter().flatten().flatten() {
+            let written = entry.metadata().and_then(|found| found.modified()).ok();
+            let age = written.and_then(|at| Timestamp::try_from(at).ok()).map(|at| now.duration_since(at));
+            let unfinished = entry.file_name().to_string_lossy().starts_with(INCOMING);
+            if unfinished && age.is_some_and(|age| age > LONG_AGO) {
+                remove(&entry.path());
+            }
+        }
+    }
+
+    /// Whether a transaction ended longer ago than checkpoints are kept.
+    fn is_over(&self, stored: &Stored) -> bool {
+        stored.events.last().is_some_and(|last| {
+            let age = self.host.clock.now().duration_since(last.at);
+            !age.is_negative() && age.unsigned_abs() >= self.config.checkpoint_retention
+        })
+    }
+}
+
+#[derive(Default)]
+struct Needed {
+    transactions: BTreeSet<String>,
+    payloads: BTreeSet<String>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Needed {
+    fn topology(&mut self, topology: &Topology) {
+        if let Topology::Overlay(overlay) = topology {
+            self.directories.extend(overlay.lower.iter().chain(&overlay.upper).chain(&overlay.work).cloned());
+        }
+    }
+
+    /// What rollbacks of these would load again, one after the other, beginning with what is needed so far.
+    fn replaced(&mut self, in_force: &[&Stored]) {
+        loop {
+            let known = self.payloads.len();
+            for step in in_force.iter().flat_map(|stored| &stored.progress.plan().steps) {
+                if let (Action::LoadLivepatch { payload, .. }, Undo::UnloadLivepatch { reload, .. }) =
+                    (&step.action, &step.undo)
+                    && self.payloads.contains(&payload.to_string())
+                {
+                    self.payloads.extend(reload.iter().map(|old| old.payload.to_string()));
+                }
+            }
+            if self.payloads.len() == known {
+                return;
+            }
+        }
+    }
+
+    fn plan(&mut self, stored: &Stored) {
+        self.transactions.insert(stored.id.as_str().to_owned());
+        let plan = stored.progress.plan();
+        plan.containers.iter().for_each(|planned| self.topology(&planned.topology));
+        for step in &plan.steps {
+            match &step.action {
+                Action::LoadLivepatch { payload, .. } => {
+                    self.payloads.insert(payload.to_string());
+                }
+                Action::UnpackLayer { layer, .. } => {
+                    self.payloads.insert(layer.to_string());
+                }
+                Action::SwitchRootfs { to, .. } if stored.outcome() != Some(Outcome::RolledBack) => {
+                    self.topology(to)
+                }
+                Action::RestoreRetained { of, .. } => {
+                    self.transactions.insert(of.clone());
+                }
+                _ => {}
+            }
+            match &step.undo {
+                Undo::UnloadLivepatch { reload, .. } => {
+                    self.payloads.extend(reload.iter().map(|patch| patch.payload.to_string()));
+                }
+                Undo::ReloadLivepatch { patch, .. } => {
+                    self.payloads.insert(patch.payload.to_string());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What a rolled back trial wrote into; the work directory of the way back is in use and not among these.
+fn trial_directories(stored: &Stored) -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    for step in &stored.progress.plan().steps {
+        if let Action::SwitchRootfs { to: Topology::Overlay(overlay), .. } = &step.action {
+            directories.extend(overlay.upper.iter().chain(&overlay.work).cloned());
+        }
+    }
+    // A rollback's switch keeps the upper directory of the container: only what bears this transaction's
+    // name was made by it.
+    directories.retain(|path| path.to_string_lossy().contains(stored.id.as_str()));
+    directories
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect()
+}
+
+fn remove(path: &Path) {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Ok(()) => tracing::info!(path = %path.display(), "collected"),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be collected"),
+    }
+}

@@ -1,0 +1,160 @@
+//! The host as an engine reaches it: the one that runs, or a simulated one.
+//!
+//! Plain values and adapters behind their traits, put together in one place. What depends on the
+//! containers that run now, or on who holds the host's lock, is made anew for each operation by
+//! [`Host::connect`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use manifests::KernelRelease;
+use system::boot::{BootId, boot_id};
+use system::clock::{Clock, SystemClock};
+use system::command::{CommandError, HeldLock};
+use workloads::files::layer::LayerStore;
+use workloads::files::rootfs::OverlayMounts;
+use workloads::files::{Layers, RootfsMounts};
+use workloads::lifecycle::error::RuntimeError;
+use workloads::lifecycle::runc::Runc;
+use workloads::lifecycle::{Checkpointer, Lifecycle};
+use workloads::limits::Limits;
+use workloads::limits::freezer::{CgroupFreezer, Freezer, LeaseStore};
+use workloads::limits::knobs::CgroupLimits;
+use workloads::model::KnownContainer;
+use workloads::model::Listing;
+use workloads::network::ConnectionHold;
+use workloads::network::hold::NftHold;
+use workloads::probes::{Prober, Probes};
+use workloads::processes::Observer;
+use workloads::processes::observe::Procfs;
+
+use crate::config::Config;
+use crate::kernel::livepatch::Livepatch;
+use crate::kernel::survival;
+use crate::kernel::survival::{Scheduled, Trial};
+use crate::kernel::sysfs::Roots;
+use crate::kernel::sysfs::Sysfs;
+use crate::operations::EngineError;
+
+/// Everything through which an engine reaches its host.
+pub struct Host {
+    /// Below which `/proc`, `/sys`, `/boot` and `/lib/modules` are, for the facts of the kernel.
+    pub root: PathBuf,
+    /// `uname -m`.
+    pub arch: String,
+    /// `uname -r`.
+    pub kernel: KernelRelease,
+    /// The running boot.
+    pub boot_id: BootId,
+    /// Time.
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    /// Stops containers for a moment.
+    pub freezer: Arc<dyn Freezer + Send + Sync>,
+    /// Remembers what is stopped.
+    pub leases: LeaseStore,
+    /// Root file systems.
+    pub mounts: Arc<dyn RootfsMounts + Send + Sync>,
+    /// Connections of checkpointed containers.
+    pub hold: Arc<dyn ConnectionHold + Send + Sync>,
+    /// cgroup knobs.
+    pub limits: Arc<dyn Limits + Send + Sync>,
+    /// Unpacked layers.
+    pub layers: Arc<dyn Layers + Send + Sync>,
+    /// What can be seen of containers from outside.
+    pub observer: Arc<dyn Observer + Send + Sync>,
+    /// Has somebody look, every minute, whether the host lives on after a load; or no more.
+    pub watch: Box<dyn Fn(Trial) -> Result<Scheduled, CommandError> + Send + Sync>,
+    /// Makes the adapters of one operation; its children keep the lock.
+    pub connect: Box<dyn Fn(Option<HeldLock>) -> Result<Connected, EngineError> + Send + Sync>,
+}
+
+/// The adapters of one operation.
+pub struct Connected {
+    /// The kernel's livepatch interface, which knows whose control groups are containers.
+    pub livepatch: Arc<dyn Livepatch + Send + Sync>,
+    /// Starts and stops containers.
+    pub lifecycle: Arc<dyn Lifecycle + Send + Sync>,
+    /// Writes their memory to disk, and brings it back.
+    pub checkpointer: Arc<dyn Checkpointer + Send + Sync>,
+    /// Probes.
+    pub prober: Arc<dyn Prober + Send + Sync>,
+}
+
+/// Freeze leases do not outlive the boot, and neither does this directory.
+const LEASES: &str = "/run/update/frozen";
+
+impl Host {
+    /// The host that runs.
+    ///
+    /// # Errors
+    /// [`EngineError::Uname`], [`EngineError::Unusable`], [`EngineError::Host`].
+    pub fn running(config: &Config) -> Result<Self, EngineError> {
+        let uname = nix::sys::utsname::uname()?;
+        let release = uname.release().to_string_lossy().into_owned();
+        let runc_root = config.runc_root.clone();
+        Ok(Self {
+            root: PathBuf::from("/"),
+            arch: uname.machine().to_string_lossy().into_owned(),
+            kernel: release
+                .parse()
+                .map_err(|_| EngineError::Unusable { what: "the kernel release", found: release })?,
+            boot_id: boot_id()?,
+            clock: Arc::new(SystemClock),
+            freezer: Arc::new(CgroupFreezer::new("/sys/fs/cgroup")),
+            leases: LeaseStore::new(LEASES),
+            mounts: Arc::new(OverlayMounts),
+            hold: Arc::new(NftHold),
+            limits: Arc::new(CgroupLimits::default()),
+            layers: Arc::new(LayerStore::new(config.store.join("layers"))),
+            observer: Arc::new(Procfs),
+            watch: Box::new(survival::watch),
+            connect: Box::new(move |lock| {
+                let runtime = Runc::new(&runc_root);
+                let known = known(runtime.list());
+                for why in &known.unreadable {
+                    tracing::info!(why, "left out");
+                }
+                let runtime = Arc::new(match lock {
+                    Some(lock) => runtime.holding(lock),
+                    None => runtime,
+                });
+                Ok(Connected {
+                    livepatch: Arc::new(Sysfs::new(Roots::default(), known.containers)?),
+                    prober: Arc::new(Probes::new(Runc::new(&runc_root))),
+                    lifecycle: runtime.clone(),
+                    checkpointer: runtime,
+                })
+            }),
+        })
+    }
+}
+
+/// The containers whose groups may be frozen.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// With their groups.
+    pub containers: Vec<KnownContainer>,
+    /// Why others are not among them, or not whole.
+    pub unreadable: Vec<String>,
+}
+
+/// The containers of the running host and their control groups.
+pub fn known_containers(config: &Config) -> Known {
+    known(Runc::new(&config.runc_root).list())
+}
+
+/// A host without the runtime has no containers, and takes livepatches all the same. So does one whose runtime
+/// does not answer: a group that nobody knows is not frozen, and what needs the runtime asks it again.
+fn known(listed: Result<Listing, RuntimeError>) -> Known {
+    let (listing, trouble) = match listed {
+        Ok(listing) => (listing, None),
+        Err(RuntimeError::List { source: CommandError::Missing { .. } }) => (Listing::default(), None),
+        Err(error) => (Listing::default(), Some(error.with_causes())),
+    };
+    let known = listing.containers.into_iter().filter_map(|container| {
+        let cgroup = container.cgroup?.to_str()?.parse().ok()?;
+        Some(KnownContainer { id: container.id.id, cgroup })
+    });
+    let unreadable = listing.unreadable.iter().map(ToString::to_string).chain(trouble);
+    Known { containers: known.collect(), unreadable: unreadable.collect() }
+}

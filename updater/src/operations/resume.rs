@@ -1,0 +1,241 @@
+//! After a crash, a kill or a boot: finish or undo what the journal holds, then make the host agree with the
+//! baseline.
+//!
+//! Before its commit a transaction goes back, after its commit it is finished. Then the livepatches that the
+//! host should have are loaded, except those that it may have crashed of, and the committed root file systems
+//! are mounted where no container runs on them yet. Single things that fail are in the report and hold nothing
+//! else up; how each stands is judged where `update status` judges it ([`super::standing`]).
+
+use serde::Serialize;
+use system::lock::Turn;
+
+use crate::kernel::KernelError;
+use crate::kernel::survival::Trial;
+use crate::operations::standing::Standing;
+use crate::operations::{Adapters, Drive, Driven, Engine, EngineError, Listeners, StillOpen};
+use crate::plan::LoadedPayload;
+use crate::state::baseline::{Baseline, Livepatch};
+use crate::state::crash_guard::{GuardBook, Quarantined};
+use crate::steps::Machine;
+use crate::transaction::driver::Reached;
+use crate::transaction::state::Outcome;
+
+/// What a resume found and did.
+#[derive(Debug, Default)]
+pub struct Resumed {
+    /// Control groups that a killed process had left frozen.
+    pub thawed: usize,
+    /// Unfinished transactions and where they are now.
+    pub transactions: Vec<Driven>,
+    /// Livepatches that went into quarantine now.
+    pub quarantined: Vec<Quarantined>,
+    /// What the host should have, and what became of it.
+    pub baseline: Vec<Reapplied>,
+}
+
+impl Resumed {
+    /// Whether something is left that only an operator can decide.
+    pub fn needs_operator(&self) -> bool {
+        self.transactions.iter().any(|driven| matches!(driven.reached, Reached::NeedsOperator(_)))
+            || self.baseline.iter().any(|item| item.became.needs_operator())
+    }
+
+    /// What was done, for whoever has to go on from here.
+    fn done(&self) -> Vec<String> {
+        let mut done = Vec::new();
+        if self.thawed > 0 {
+            done.push(format!("{} control groups were thawed", self.thawed));
+        }
+        done.extend(self.transactions.iter().map(|driven| {
+            let became = match driven.reached {
+                Reached::Ended(Outcome::Committed) => "was finished",
+                Reached::Ended(Outcome::RolledBack) => "was rolled back",
+                Reached::NeedsOperator(_) => "needs an operator",
+            };
+            format!("transaction {} {became}", driven.id)
+        }));
+        let reapplied = self.baseline.iter().filter(|item| item.became == Became::Reapplied);
+        done.extend(reapplied.map(|item| format!("{} was re-applied", item.what)));
+        done
+    }
+}
+
+/// One thing that the host should have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reapplied {
+    /// `livepatch NAME` or `root file system of CONTAINER`.
+    pub what: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub became: Became,
+}
+
+/// What became of something that the host should have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "became", rename_all = "kebab-case")]
+pub enum Became {
+    /// It was there.
+    Present,
+    /// It was brought back.
+    Reapplied,
+    /// It was left alone, and nobody has to do anything about it.
+    LeftAlone {
+        /// Why.
+        why: String,
+    },
+    /// It is not loaded, because the host may have crashed of it.
+    Quarantined {
+        /// What happened.
+        why: String,
+    },
+    /// Something else is in its place, which is not for this program to take away.
+    Displaced {
+        /// What.
+        why: String,
+    },
+    /// It should be there and is not.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Became {
+    /// What becomes of a thing by its standing alone; `None` if it has to be brought back.
+    fn unless_missing(standing: Standing) -> Option<Self> {
+        Some(match standing {
+            Standing::Missing => return None,
+            Standing::InForce => Self::Present,
+            Standing::OtherKernel { why } | Standing::Gone { why } => Self::LeftAlone { why },
+            Standing::Quarantined { why } => Self::Quarantined { why },
+            Standing::Displaced { why } => Self::Displaced { why },
+            Standing::Unreadable { why } => Self::Failed { why },
+        })
+    }
+
+    /// Whether it needs an operator.
+    pub fn needs_operator(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Quarantined { .. } | Self::Displaced { .. })
+    }
+}
+
+impl Engine {
+    /// Do all of it. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`EngineError::Lock`] if somebody else holds the host; [`EngineError::ResumeStopped`] with what was done
+    /// and what is open if the journal cannot be kept or the kernel cannot be asked. What goes wrong with
+    /// single things is in the report.
+    pub fn resume(&self, turn: Turn<'_>, listeners: &Listeners<'_>) -> Result<Resumed, EngineError> {
+        let mut resumed = Resumed::default();
+        match self.resume_into(&mut resumed, turn, listeners) {
+            Ok(()) => Ok(resumed),
+            Err(busy @ EngineError::Lock(_)) => Err(busy),
+            Err(source) => {
+                let open = match self.journal().unfinished() {
+                    Ok(open) => StillOpen::These(open.into_iter().map(|stored| stored.id).collect()),
+                    Err(_) => StillOpen::Unknown,
+                };
+                Err(EngineError::ResumeStopped { done: resumed.done(), open, source: Box::new(source) })
+            }
+        }
+    }
+
+    fn resume_into(
+        &self,
+        resumed: &mut Resumed,
+        turn: Turn<'_>,
+        listeners: &Listeners<'_>,
+    ) -> Result<(), EngineError> {
+        let adapters = self.lock("resume", turn)?;
+        resumed.thawed =
+            self.host.leases.thaw_outstanding(&*self.host.freezer).map_err(KernelError::from)?.len();
+        resumed.quarantined = self.judge_crashes()?;
+        let unfinished = self.journal().unfinished()?;
+        for stored in unfinished {
+            resumed.transactions.push(self.drive(&adapters, stored, Drive::Resume, listeners)?);
+        }
+        self.reapply_baseline(&adapters, &self.machine(&adapters, listeners), &mut resumed.baseline)?;
+        self.mark_due()?;
+        self.afterwards();
+        Ok(())
+    }
+
+    /// The host is being shut down in order: what is loaded now has not crashed it.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`].
+    pub fn mark_stopping(&self) -> Result<usize, EngineError> {
+        Ok(self.guards().mark_stopped(&self.host.boot_id, self.host.clock.now())?)
+    }
+
+    /// Clear the loads whose time is over; when none is left on trial, nobody has to look any more.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`].
+    pub fn mark_survived(&self) -> Result<usize, EngineError> {
+        let marked = self.mark_due()?;
+        if self.trial()? == Trial::Over {
+            self.watch(Trial::Over);
+        }
+        Ok(marked)
+    }
+
+    fn mark_due(&self) -> Result<usize, EngineError> {
+        let clock = &self.host.clock;
+        Ok(self.guards().mark_survived(&self.host.boot_id, clock.now(), clock.elapsed())?)
+    }
+
+    /// Put what the host may have crashed of in an earlier boot into quarantine. Whatever loads livepatches does
+    /// this first: the boot's own resume may not have run.
+    pub(super) fn judge_crashes(&self) -> Result<Vec<Quarantined>, EngineError> {
+        let quarantined = self.guards().judge(&self.host.boot_id, self.host.clock.now())?;
+        for entry in &quarantined {
+            tracing::warn!(module = %entry.module, why = %entry.why, "in quarantine from now on");
+        }
+        Ok(quarantined)
+    }
+
+    /// The crash guard's records.
+    pub fn guards(&self) -> GuardBook<'_> {
+        GuardBook::new(&self.journal)
+    }
+
+    fn reapply_baseline(
+        &self,
+        adapters: &Adapters,
+        machine: &Machine<'_>,
+        report: &mut Vec<Reapplied>,
+    ) -> Result<(), EngineError> {
+        let baseline = Baseline::read(&self.journal())?;
+        let quarantined = self.guards().quarantined()?;
+        for livepatch in &baseline.livepatches {
+            let became =
+                match Became::unless_missing(self.livepatch_standing(adapters, livepatch, &quarantined)) {
+                    Some(became) => became,
+                    None => self.reapply_livepatch(machine, livepatch),
+                };
+            report.push(Reapplied { what: format!("livepatch {}", livepatch.module), became });
+        }
+        for rootfs in &baseline.rootfs {
+            let became = match Became::unless_missing(self.rootfs_standing(adapters, rootfs).0) {
+                Some(became) => became,
+                None => match self.host.mounts.switch(&rootfs.mount_point, &rootfs.topology) {
+                    Ok(_) => Became::Reapplied,
+                    Err(error) => Became::Failed { why: error.to_string() },
+                },
+            };
+            report.push(Reapplied { what: format!("root file system of {}", rootfs.container), became });
+        }
+        Ok(())
+    }
+
+    fn reapply_livepatch(&self, machine: &Machine<'_>, livepatch: &Livepatch) -> Became {
+        let patch = LoadedPayload { module: livepatch.module.clone(), payload: livepatch.payload };
+        let deadline = std::time::Duration::from_millis(livepatch.deadline_ms);
+        match machine.load_and_await(&patch, deadline) {
+            Ok(_) => Became::Reapplied,
+            Err(error) => Became::Failed { why: error.chain() },
+        }
+    }
+}

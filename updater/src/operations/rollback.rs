@@ -1,0 +1,192 @@
+//! Undo a committed transaction, as a transaction of its own.
+
+use system::error::with_causes;
+use system::lock::Turn;
+
+use crate::operations::{Adapters, Driven, Engine, EngineError, Listeners};
+use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
+use crate::plan::planner::Refusal;
+use crate::plan::reverse;
+use crate::plan::reverse::{Memory, ReverseFacts};
+use crate::plan::{Action, Feels, LoadedPayload, Plan, Undo};
+use crate::state::baseline::Baseline;
+use crate::state::journal::{Origin, Stored, TransactionId};
+use crate::steps::dossier::Dossier;
+use crate::transaction::state::Outcome;
+
+/// The applies that are committed and not rolled back, oldest first.
+pub(super) fn in_force(all: &[Stored]) -> impl Iterator<Item = &Stored> {
+    all.iter().filter(|stored| {
+        matches!(stored.origin, Origin::Apply { .. })
+            && stored.outcome() == Some(Outcome::Committed)
+            && !is_undone(all, &stored.id)
+    })
+}
+
+fn is_undone(all: &[Stored], id: &TransactionId) -> bool {
+    all.iter().any(|other| {
+        matches!(&other.origin, Origin::Rollback { of, .. } if of == id)
+            && other.outcome() == Some(Outcome::Committed)
+    })
+}
+
+/// What containers get back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// Old files, a fresh start, data kept.
+    Files,
+    /// Memory and files of the checkpoint; what came since is lost.
+    Checkpoint,
+}
+
+impl Engine {
+    /// The committed transaction that `update rollback` undoes: the named one, or the last that is still in force.
+    ///
+    /// # Errors
+    /// [`EngineError::NothingToRollBack`].
+    pub fn rollback_target(&self, wanted: Option<&str>) -> Result<Stored, EngineError> {
+        let journal = self.journal();
+        let all = journal.all()?;
+        if let Some(wanted) = wanted {
+            let stored = journal.transaction(wanted)?;
+            let refuse =
+                |why: &str| Err(EngineError::NothingToRollBack(format!("transaction {}: {why}", stored.id)));
+            return match (&stored.origin, stored.outcome()) {
+                (Origin::Rollback { .. }, _) => {
+                    refuse("it is a rollback itself; apply the manifest again instead")
+                }
+                (_, None) => refuse("it is unfinished; `update resume` ends it"),
+                (_, Some(Outcome::RolledBack)) => refuse("it ended rolled back already"),
+                (_, Some(Outcome::Committed)) if is_undone(&all, &stored.id) => {
+                    refuse("it was rolled back later")
+                }
+                (_, Some(Outcome::Committed)) => Ok(stored),
+            };
+        }
+        let last = in_force(&all).last();
+        last.cloned().ok_or_else(|| {
+            EngineError::NothingToRollBack("no committed transaction of this host is in force".to_owned())
+        })
+    }
+
+    /// Plan the undo of a committed transaction.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] if a container cannot be put back or a livepatch that has to be loaded again is
+    /// not in the store; why the host cannot be surveyed.
+    pub fn plan_rollback(&self, of: &Stored, back: Back) -> Result<Plan, EngineError> {
+        self.plan_rollback_with(&self.look()?, of, back, &self.new_id())
+    }
+
+    fn plan_rollback_with(
+        &self,
+        adapters: &Adapters,
+        of: &Stored,
+        back: Back,
+        id: &TransactionId,
+    ) -> Result<Plan, EngineError> {
+        let done = of.progress.plan();
+        let baseline = Baseline::read(&self.journal())?;
+        let mut containers = Vec::new();
+        for planned in
+            done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. }))
+        {
+            let affected = vec![AffectedBy { component: 0, files: planned.files.clone() }];
+            let facts = match self.survey_container(adapters, &planned.container.id)? {
+                Some(facts) => Some(facts),
+                None => self.survey_stopped(&planned.container)?,
+            };
+            containers.extend(facts.map(|facts| ContainerFacts { affected, ..facts }));
+        }
+        let live: Vec<LoadedPayload> = baseline
+            .livepatches
+            .into_iter()
+            .map(|livepatch| LoadedPayload { module: livepatch.module, payload: livepatch.payload })
+            .collect();
+        let memory = match back {
+            Back::Files => Memory::StartAfresh,
+            Back::Checkpoint => {
+                for planned in containers.iter().filter(|planned| planned.container.status.has_processes()) {
+                    let dossier = Dossier::new(&self.config.store, &of.id, &planned.container.id);
+                    if !matches!(dossier.after(), Ok(Some(_))) {
+                        return Err(EngineError::NothingToRollBack(format!(
+                            "transaction {} has no checkpoint of container {} any more (looked in {})",
+                            of.id,
+                            planned.container.id,
+                            dossier.images().root().display()
+                        )));
+                    }
+                }
+                Memory::FromCheckpoint { taken: of.began }
+            }
+        };
+        let settings = self.settings();
+        let quarantined: Vec<_> =
+            self.guards().quarantined()?.into_iter().map(|entry| entry.digest).collect();
+        let facts = ReverseFacts {
+            of: of.id.as_str(),
+            done,
+            live: &live,
+            quarantined: &quarantined,
+            containers: &containers,
+            committed: &baseline.rootfs,
+            memory,
+            settings: &settings,
+        };
+        let plan = reverse::plan(&facts, id.as_str())?;
+        self.expect_payloads(&plan)?;
+        Ok(plan)
+    }
+
+    /// What the plan, or its way back, loads is in the store: found out before a container is touched.
+    fn expect_payloads(&self, plan: &Plan) -> Result<(), Refusal> {
+        let mut unmet = Vec::new();
+        for step in &plan.steps {
+            let loads = match (&step.action, &step.undo) {
+                (Action::LoadLivepatch { module, payload, .. }, _) => Some((module, payload)),
+                (_, Undo::ReloadLivepatch { patch, .. }) => Some((&patch.module, &patch.payload)),
+                _ => None,
+            };
+            let Some((module, payload)) = loads else { continue };
+            if let Err(error) = self.payloads.open(payload) {
+                unmet.push(Unmet {
+                    subject: format!("livepatch {module}"),
+                    expected: "its module in the store, to be loaded again".to_owned(),
+                    found: format!(
+                        "{} (`update plan` with the manifest that brought it puts it back)",
+                        with_causes(&error)
+                    ),
+                });
+            }
+        }
+        if unmet.is_empty() { Ok(()) } else { Err(Refusal { unmet }) }
+    }
+
+    /// Undo a committed transaction.
+    ///
+    /// # Errors
+    /// [`EngineError`]; except for [`EngineError::Stopped`] nothing was touched.
+    pub fn rollback(
+        &self,
+        wanted: Option<&str>,
+        back: Back,
+        listeners: &Listeners<'_>,
+        begun: &dyn Fn(&TransactionId, &Plan),
+    ) -> Result<Driven, EngineError> {
+        let adapters = self.lock("rollback", Turn::Now)?;
+        self.expect_finished()?;
+        self.judge_crashes()?;
+        let of = self.rollback_target(wanted)?;
+        let id = self.new_id();
+        let plan = self.plan_rollback_with(&adapters, &of, back, &id)?;
+        let (name, version) = match &of.origin {
+            Origin::Apply { name, version, .. } | Origin::Rollback { name, version, .. } => {
+                (name.clone(), *version)
+            }
+        };
+        let origin = Origin::Rollback { of: of.id.clone(), name, version };
+        let driven = self.begin(&adapters, &id, &origin, &plan, listeners, begun)?;
+        self.afterwards();
+        Ok(driven)
+    }
+}

@@ -1,0 +1,121 @@
+//! How the host stands to what it should have: the one judgement, for `update status` and `update resume`.
+//!
+//! So the two cannot contradict each other: what a resume would leave alone for a good reason is sound for the
+//! status, and what only an operator can decide is so for both. Nothing is changed here, and a thing that
+//! cannot be looked at is a standing of its own: it hides no other.
+
+use serde::Serialize;
+use workloads::model::{Container, Topology};
+
+use crate::kernel::livepatch::{Enabled, PatchState};
+use crate::operations::{Adapters, Engine};
+use crate::state::baseline::{Livepatch, Rootfs};
+use crate::state::crash_guard::Quarantined;
+
+/// How the host stands to one thing that it should have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "standing", rename_all = "kebab-case")]
+pub enum Standing {
+    /// It has it.
+    InForce,
+    /// It is for another kernel than the one that runs.
+    OtherKernel {
+        /// For which, and which one runs.
+        why: String,
+    },
+    /// The container and its files are no longer there.
+    Gone {
+        /// What is not there.
+        why: String,
+    },
+    /// It is not there; `update resume` brings it back.
+    Missing,
+    /// The host may have crashed of it, and it is not loaded.
+    Quarantined {
+        /// What happened.
+        why: String,
+    },
+    /// Something else is in its place, which is not for this program to take away.
+    Displaced {
+        /// What.
+        why: String,
+    },
+    /// It cannot be told.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Standing {
+    /// Whether nobody has to do anything about it.
+    pub fn is_sound(&self) -> bool {
+        matches!(self, Self::InForce | Self::OtherKernel { .. } | Self::Gone { .. })
+    }
+
+    /// What an operator should know of it.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::InForce | Self::Missing => None,
+            Self::OtherKernel { why }
+            | Self::Gone { why }
+            | Self::Quarantined { why }
+            | Self::Displaced { why }
+            | Self::Unreadable { why } => Some(why),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn livepatch_standing(
+        &self,
+        adapters: &Adapters,
+        livepatch: &Livepatch,
+        quarantined: &[Quarantined],
+    ) -> Standing {
+        if let Some(entry) = quarantined.iter().find(|entry| entry.digest == livepatch.payload) {
+            return Standing::Quarantined { why: entry.why.clone() };
+        }
+        let running = &self.host.kernel;
+        match adapters.on.livepatch.state(&livepatch.module) {
+            Err(error) => Standing::Unreadable { why: error.with_causes() },
+            Ok(PatchState::Settled(Enabled::Enabled)) => Standing::InForce,
+            Ok(_) if livepatch.kernel != *running => Standing::OtherKernel {
+                why: format!("it is for kernel {}, this is {running}", livepatch.kernel),
+            },
+            Ok(_) => Standing::Missing,
+        }
+    }
+
+    /// The standing, and the container if the runtime knows it.
+    pub(super) fn rootfs_standing(
+        &self,
+        adapters: &Adapters,
+        rootfs: &Rootfs,
+    ) -> (Standing, Option<Container>) {
+        let container = match adapters.on.lifecycle.inspect(&rootfs.container) {
+            Ok(container) => container,
+            Err(error) => return (Standing::Unreadable { why: error.with_causes() }, None),
+        };
+        let running = container.as_ref().is_some_and(|container| container.status.has_processes());
+        let place = rootfs.mount_point.display();
+        let standing = match self.host.mounts.current(&rootfs.mount_point) {
+            Err(error) if error.is_absence_of(&rootfs.mount_point) => match running {
+                false => Standing::Gone { why: format!("{place} is not there") },
+                true => {
+                    Standing::Displaced { why: format!("it runs, but not on {place}, which is not there") }
+                }
+            },
+            Err(error) => Standing::Unreadable { why: error.to_string() },
+            Ok(now) if now.shows_the_same_as(&rootfs.topology) => Standing::InForce,
+            Ok(_) if running => Standing::Displaced {
+                why: "it runs on other files than those it was committed to".to_owned(),
+            },
+            Ok(Topology::Plain) => Standing::Missing,
+            Ok(Topology::Overlay(_)) => {
+                Standing::Displaced { why: format!("somebody else has mounted something on {place}") }
+            }
+        };
+        (standing, container)
+    }
+}

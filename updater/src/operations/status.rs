@@ -1,0 +1,162 @@
+//! What this host has, should have, and does not load again.
+//!
+//! A host in the middle of an operation is not out of order: what does not look sound is looked at once more
+//! while nobody can begin anything, or is said to be in progress.
+
+use serde::Serialize;
+use system::command::CommandError;
+use system::lock::{HostLock, Looked};
+use workloads::lifecycle::error::RuntimeError;
+use workloads::model::Container;
+
+use crate::kernel::KernelError;
+use crate::kernel::livepatch::{Enabled, LoadedPatch, PatchState};
+use crate::operations::standing::Standing;
+use crate::operations::{Engine, EngineError};
+use crate::state::baseline::Baseline;
+use crate::state::crash_guard::Quarantined;
+
+/// The state of the host.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// `uname -r`.
+    pub kernel: String,
+    /// The id of this boot.
+    pub boot_id: String,
+    /// Time since boot, in seconds.
+    pub uptime_s: u64,
+    /// Livepatches that it should have.
+    pub livepatches: Vec<LivepatchStatus>,
+    /// Livepatches that are loaded and that this program did not load.
+    pub foreign: Vec<LoadedPatch>,
+    /// Why no livepatch can be loaded into this kernel; `null` if it takes them.
+    pub no_livepatch: Option<String>,
+    /// Root file systems that it should have.
+    pub rootfs: Vec<RootfsStatus>,
+    /// Livepatches that it does not load again by itself.
+    pub quarantined: Vec<Quarantined>,
+    /// Transactions that have not ended.
+    pub unfinished: Vec<String>,
+    /// What holds the host at the moment; `null` if nothing does, or if all is sound anyway.
+    pub in_progress: Option<String>,
+    /// Containers that the runtime could not describe, and why.
+    pub unreadable: Vec<String>,
+}
+
+impl Status {
+    /// Whether the host is as it should be, or is being changed at this moment.
+    pub fn is_sound(&self) -> bool {
+        self.in_progress.is_some() || (self.unfinished.is_empty() && self.standings().all(Standing::is_sound))
+    }
+
+    /// How the host stands to everything that it should have.
+    pub fn standings(&self) -> impl Iterator<Item = &Standing> {
+        let livepatches = self.livepatches.iter().map(|livepatch| &livepatch.standing);
+        livepatches.chain(self.rootfs.iter().map(|rootfs| &rootfs.standing))
+    }
+}
+
+/// A livepatch that the host should have.
+#[derive(Debug, Serialize)]
+pub struct LivepatchStatus {
+    /// The module.
+    pub module: String,
+    /// SHA-256 of its bytes.
+    pub payload: String,
+    /// What the kernel says; `null` if it cannot be asked.
+    pub kernel_says: Option<PatchState>,
+    /// Whether it is enabled and out of transition.
+    pub live: bool,
+    /// Whether that is as it should be.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// A root file system that the host should have.
+#[derive(Debug, Serialize)]
+pub struct RootfsStatus {
+    /// The container.
+    pub container: String,
+    /// Whether it is mounted as it should be.
+    pub mounted: bool,
+    /// Whether that is as it should be.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// The container as the runtime sees it; `null` if it does not run.
+    pub running: Option<Container>,
+}
+
+impl Engine {
+    /// Look.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the journal or the kernel cannot be asked.
+    pub fn status(&self) -> Result<Status, EngineError> {
+        let seen = self.look_around()?;
+        if seen.is_sound() {
+            return Ok(seen);
+        }
+        match HostLock::look(&self.config.store)? {
+            Looked::Held { holder } => Ok(Status { in_progress: Some(holder), ..seen }),
+            // What was seen may have been the middle of something that has ended since.
+            Looked::Free(_nobody_begins) => self.look_around(),
+        }
+    }
+
+    fn look_around(&self) -> Result<Status, EngineError> {
+        let (baseline, unfinished) = {
+            let journal = self.journal();
+            (Baseline::read(&journal)?, journal.unfinished()?)
+        };
+        let quarantined = self.guards().quarantined()?;
+        let adapters = self.look()?;
+        let mut livepatches = Vec::new();
+        for livepatch in &baseline.livepatches {
+            let kernel_says = adapters.on.livepatch.state(&livepatch.module).ok();
+            livepatches.push(LivepatchStatus {
+                module: livepatch.module.to_string(),
+                payload: livepatch.payload.to_string(),
+                live: kernel_says == Some(PatchState::Settled(Enabled::Enabled)),
+                kernel_says,
+                standing: self.livepatch_standing(&adapters, livepatch, &quarantined),
+            });
+        }
+        let ours =
+            |loaded: &LoadedPatch| baseline.livepatches.iter().any(|known| known.module == loaded.module);
+        let (loaded, no_livepatch) = match adapters.on.livepatch.loaded() {
+            Ok(loaded) => (loaded, None),
+            // There is a history, and there are containers, all the same.
+            Err(error @ KernelError::NoLivepatch { .. }) => (Vec::new(), Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        let foreign = loaded.into_iter().filter(|loaded| !ours(loaded)).collect();
+        let mut rootfs = Vec::new();
+        for known in &baseline.rootfs {
+            let (standing, container) = self.rootfs_standing(&adapters, known);
+            rootfs.push(RootfsStatus {
+                container: known.container.to_string(),
+                mounted: standing == Standing::InForce,
+                standing,
+                running: container.filter(|container| container.status.has_processes()),
+            });
+        }
+        let unreadable = match adapters.on.lifecycle.list() {
+            Ok(listing) => listing.unreadable.iter().map(ToString::to_string).collect(),
+            Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Vec::new(),
+            Err(error) => vec![error.with_causes()],
+        };
+        Ok(Status {
+            kernel: self.host.kernel.clone().to_string(),
+            boot_id: self.host.boot_id.to_string(),
+            uptime_s: self.host.clock.elapsed().as_secs(),
+            livepatches,
+            foreign,
+            no_livepatch,
+            rootfs,
+            quarantined,
+            unfinished: unfinished.into_iter().map(|stored| stored.id.to_string()).collect(),
+            in_progress: None,
+            unreadable,
+        })
+    }
+}

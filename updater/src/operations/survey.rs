@@ -1,0 +1,227 @@
+//! The facts that the planner needs, read from the running host. Changes nothing.
+
+use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
+use patch_tools::check::{KernelFacts, Severity};
+use patch_tools::module::Module;
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
+
+use crate::kernel::livepatch::{Enabled, PatchState};
+use crate::kernel::preflight;
+use crate::operations::apply::Quarantine;
+use crate::operations::{Adapters, Engine, EngineError};
+use crate::plan::facts::{
+    AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
+};
+use crate::state::baseline::Baseline;
+
+impl Engine {
+    /// Everything that planning this manifest needs to know.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the host cannot be asked. That something is not as it should be is no error but a
+    /// fact.
+    pub(super) fn survey(
+        &self,
+        adapters: &Adapters,
+        manifest: &Manifest,
+        quarantine: Quarantine,
+    ) -> Result<HostFacts, EngineError> {
+        let baseline = Baseline::read(&self.journal())?;
+        let mut livepatches = Vec::new();
+        let mut layers = Vec::new();
+        for (index, component) in manifest.components.iter().enumerate() {
+            match component {
+                Component::Livepatch(livepatch) => {
+                    livepatches.push(self.survey_livepatch(adapters, livepatch, &baseline, quarantine)?)
+                }
+                Component::Layer(layer) => layers.push((index, layer)),
+            }
+        }
+        let (containers, unreadable) =
+            if layers.is_empty() { Default::default() } else { self.survey_containers(adapters, &layers)? };
+        Ok(HostFacts {
+            arch: self.host.arch.clone(),
+            kernel: self.host.kernel.clone(),
+            now: self.host.clock.now(),
+            livepatches,
+            containers,
+            unreadable,
+            settings: self.settings(),
+        })
+    }
+
+    fn survey_livepatch(
+        &self,
+        adapters: &Adapters,
+        component: &LivepatchComponent,
+        baseline: &Baseline,
+        quarantine: Quarantine,
+    ) -> Result<LivepatchFacts, EngineError> {
+        let bytes = self.payloads.read(&component.payload.sha256)?;
+        let module = Module::parse(&bytes)
+            .map_err(|source| EngineError::Module { module: component.module.to_string(), source })?;
+        let presence = self.presence(adapters, component, baseline)?;
+        let (mut unmet, mut warnings) = (Vec::new(), Vec::new());
+        let mut quarantined = self
+            .guards()
+            .quarantined()?
+            .into_iter()
+            .find(|entry| entry.digest == component.payload.sha256)
+            .map(|entry| entry.why);
+        if quarantine == Quarantine::Retry
+            && let Some(why) = quarantined.take()
+        {
+            warnings.push(format!("livepatch {} is loaded once more although {why}", component.module));
+        }
+        // What is live has passed already, and would be found in conflict with itself.
+        if presence != Presence::Live {
+            let facts = KernelFacts::gather(&self.host.root, &module)?;
+            for finding in preflight::judge(component, &module, &facts) {
+                let told = Unmet {
+                    subject: format!("livepatch {}: {}", component.module, finding.subject),
+                    expected: finding.expected,
+                    found: finding.found,
+                };
+                match finding.severity {
+                    Severity::Refuse => unmet.push(told),
+                    Severity::Warn => warnings.push(told.to_string()),
+                    Severity::Note => {}
+                }
+            }
+        }
+        let replaces = match component.replace {
+            Replace::None => Vec::new(),
+            Replace::All => self.replaced_by(adapters, component, baseline)?,
+        };
+        Ok(LivepatchFacts { unmet, warnings, presence, replaces, quarantined })
+    }
+
+    fn presence(
+        &self,
+        adapters: &Adapters,
+        component: &LivepatchComponent,
+        baseline: &Baseline,
+    ) -> Result<Presence, EngineError> {
+        let state = adapters.on.livepatch.state(&component.module)?;
+        let ours = baseline
+            .livepatches
+            .iter()
+            .any(|known| known.module == component.module && known.payload == component.payload.sha256);
+        Ok(match state {
+            PatchState::Absent => Presence::Absent,
+            PatchState::Settled(Enabled::Enabled) if ours => Presence::Live,
+            other => {
+                Presence::Other { what: format!("{other:?}, not loaded from these bytes by this program") }
+            }
+        })
+    }
+
+    fn replaced_by(
+        &self,
+        adapters: &Adapters,
+        component: &LivepatchComponent,
+        baseline: &Baseline,
+    ) -> Result<Vec<ReplacedPatch>, EngineError> {
+        let loaded = adapters.on.livepatch.loaded()?;
+        Ok(loaded
+            .into_iter()
+            .filter(|patch| patch.module != component.module)
+            .map(|patch| ReplacedPatch {
+                payload: baseline
+                    .livepatches
+                    .iter()
+                    .find(|known| known.module == patch.module)
+                    .map(|known| known.payload),
+                module: patch.module,
+            })
+            .collect())
+    }
+
+    fn survey_containers(
+        &self,
+        adapters: &Adapters,
+        layers: &[(usize, &LayerComponent)],
+    ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
+        let listing = adapters.on.lifecycle.list()?;
+        let running: Vec<Container> =
+            listing.containers.into_iter().filter(|container| container.status.has_processes()).collect();
+        let identities: Vec<FileIdentity> = layers
+            .iter()
+            .flat_map(|(_, layer)| layer.replaces.iter().map(|file| file.identity.clone()))
+            .collect();
+        let mapped = self.host.observer.mapped(&running, &identities)?;
+        let mut found = Vec::new();
+        for (container, mapped) in running.into_iter().zip(mapped) {
+            let by: Vec<AffectedBy> = layers
+                .iter()
+                .filter(|(_, layer)| selects(layer, &container))
+                .filter_map(|(component, layer)| {
+                    let files: Vec<_> = mapped
+                        .iter()
+                        .filter(|mapped| layer.replaces.iter().any(|file| file.identity == mapped.identity))
+                        .map(|mapped| mapped.path.clone())
+                        .collect();
+                    (!files.is_empty()).then_some(AffectedBy { component: *component, files })
+                })
+                .collect();
+            if !by.is_empty() {
+                found.push(ContainerFacts { affected: by, ..self.container_facts(container)? });
+            }
+        }
+        Ok((found, listing.unreadable))
+    }
+
+    /// The facts of one container, affected or not; `None` if it does not run.
+    pub(super) fn survey_container(
+        &self,
+        adapters: &Adapters,
+        id: &WorkloadId,
+    ) -> Result<Option<ContainerFacts>, EngineError> {
+        let found = adapters.on.lifecycle.inspect(id)?;
+        let running = found.filter(|container| container.status.has_processes());
+        running.map(|container| self.container_facts(container)).transpose()
+    }
+
+    /// The facts of a container that does not run, as it was when it did; `None` if its files are gone.
+    pub(super) fn survey_stopped(&self, known: &Container) -> Result<Option<ContainerFacts>, EngineError> {
+        let topology = match self.host.mounts.current(&known.rootfs) {
+            Err(error) if error.is_absence_of(&known.rootfs) => return Ok(None),
+            topology => topology?,
+        };
+        let container = Container { status: ContainerStatus::Stopped, init: None, ..known.clone() };
+        let (affected, obstacles, unmet) = Default::default();
+        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet }))
+    }
+
+    fn container_facts(&self, container: Container) -> Result<ContainerFacts, EngineError> {
+        let topology = self.host.mounts.current(&container.rootfs)?;
+        let verdict = self.host.observer.obstacles(&container);
+        let bundle = match &container.network {
+            NetworkPlace::Unknown(why) => Some(why.clone()),
+            _ => None,
+        };
+        let forbidding = verdict.iter().filter(|obstacle| obstacle.forbids_restart());
+        let unmet = forbidding
+            .map(ToString::to_string)
+            .chain(bundle)
+            .map(|found| Unmet {
+                subject: format!("container {}", container.id),
+                expected: "a container that can be restarted".to_owned(),
+                found,
+            })
+            .collect();
+        let obstacles =
+            verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string).collect();
+        Ok(ContainerFacts { container, topology, affected: Vec::new(), obstacles, unmet })
+    }
+}
+
+/// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
+fn selects(layer: &LayerComponent, container: &Container) -> bool {
+    let Some(selector) = &layer.containers else { return true };
+    let named = selector.ids.is_empty() || selector.ids.contains(&container.id.id);
+    named
+        && selector.labels.iter().all(|label| {
+            container.annotations.get(label.name.as_str()).is_some_and(|value| value == label.value.as_str())
+        })
+}

@@ -1,0 +1,421 @@
+//! A simulated host with an engine on it, and signed manifests for it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use manifests::{Envelope, SecretKey, Sha256};
+use system::clock::Interrupt;
+use system::lock::{HostLock, Turn};
+
+use crate::kernel::survival::{Scheduled, Trial};
+use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::host::{Connected, Host};
+use crate::operations::resume::Resumed;
+use crate::operations::rollback::Back;
+use crate::operations::*;
+use crate::plan::Plan;
+use crate::simulated::containers::{FakeContainers, vulnerable};
+use crate::simulated::machine::{FakeMachine, FakeModule, Replace};
+use crate::state::payloads::PayloadDirectory;
+use crate::transaction::driver::{Boundary, Onward};
+
+pub(crate) const KERNEL: &str = "6.1.0-50-amd64";
+
+/// What is signed. `MODULE` and `LAYER` stand for name, digest and size of the payload files.
+pub(crate) const MANIFEST: &str = r#"
+schema: 1
+name: greet
+version: 3
+issued: 2026-11-01T00:00:00Z
+expires: 2026-12-01T00:00:00Z
+severity: critical
+summary: One kernel fix, one library fix
+targets: {arch: [x86_64], kernels: [6.1.0-50-amd64]}
+components:
+  - kind: livepatch
+    module: one_function
+    payload: MODULE
+    kernel: 6.1.0-50-amd64
+    patches: [{object: vmlinux, functions: [{name: cmdline_proc_show}]}]
+  - kind: layer
+    payload: LAYER
+    format: tar
+    replaces: [{path: /usr/lib/libgreet.so.1, sha256: "VULNERABLE"}]
+    without_checkpoint: fail
+    probes: [{kind: tcp, port: 7000, timeout: 5s, interval: 100ms, successes: 1}]
+settle: 1s
+"#;
+
+/// The livepatch part of it alone.
+pub(crate) fn livepatch_only(text: &str) -> String {
+    let (head, rest) = text.split_once("  - kind: layer").unwrap();
+    head.to_owned() + &rest[rest.find("settle:").unwrap()..]
+}
+
+/// A simulated host.
+pub(crate) struct Bench {
+    pub(crate) store: tempfile::TempDir,
+    /// Payload files, and the files of the kernel.
+    files: tempfile::TempDir,
+    pub(crate) machine: Arc<FakeMachine>,
+    pub(crate) containers: Arc<FakeContainers>,
+    kernel: Mutex<&'static str>,
+    /// Whether somebody looks, every minute, whether the host lives on.
+    watched: Arc<AtomicBool>,
+    /// How many manifests were signed.
+    signed: AtomicUsize,
+}
+
+impl Bench {
+    /// With one container, `web`, that runs the vulnerable library.
+    pub(crate) fn new() -> Self {
+        Self::with(FakeMachine::new(), |containers| containers.with("web"))
+    }
+
+    pub(crate) fn with(machine: FakeMachine, add: impl FnOnce(FakeContainers) -> FakeContainers) -> Self {
+        let machine = Arc::new(machine.with_module("one_function", FakeModule::default()));
+        let containers = Arc::new(add(FakeContainers::new(Arc::clone(&machine))));
+        let bench = Self {
+            store: memory_directory(),
+            files: memory_directory(),
+            machine,
+            containers,
+            kernel: Mutex::new(KERNEL),
+            watched: Arc::default(),
+            signed: AtomicUsize::new(0),
+        };
+        bench.write("one-function.ko", &module("one-function"));
+        bench.write("fix.tar", &[0; 1024]);
+        for (path, text) in [
+            ("proc/sys/kernel/osrelease", "6.1.0-50-amd64\n"),
+            (
+                "proc/kallsyms",
+                "ffffffff81000100 t cmdline_proc_show\nffffffff81000200 T klp_enable_patch\n\
+                 ffffffff81000240 T helper\n",
+            ),
+            ("proc/modules", ""),
+            (
+                "boot/config-6.1.0-50-amd64",
+                "CONFIG_SMP=y\nCONFIG_PREEMPT_BUILD=y\nCONFIG_MODULES=y\nCONFIG_MODULE_UNLOAD=y\n\
+                 CONFIG_MODVERSIONS=y\nCONFIG_LIVEPATCH=y\nCONFIG_HAVE_RELIABLE_STACKTRACE=y\n",
+            ),
+            ("sys/kernel/tracing/available_filter_functions", "cmdline_proc_show\n"),
+            ("sys/kernel/security/lockdown", "[none] integrity confidentiality\n"),
+            ("sys/module/module/parameters/sig_enforce", "N\n"),
+        ] {
+            bench.write(path, text.as_bytes());
+        }
+        bench
+    }
+
+    /// Writes a payload file, or a file of the kernel.
+    pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
+        let path = self.payloads().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    pub(crate) fn payloads(&self) -> PathBuf {
+        self.files.path().to_owned()
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let policy = self.files.path().join("policy.yaml");
+        Config { store: self.store.path().to_owned(), policy, ..Config::default() }
+    }
+
+    /// A new process of the program.
+    pub(crate) fn engine(&self) -> Engine {
+        self.try_engine().unwrap()
+    }
+
+    pub(crate) fn try_engine(&self) -> Result<Engine, EngineError> {
+        let (machine, containers) = (Arc::clone(&self.machine), Arc::clone(&self.containers));
+        let watched = Arc::clone(&self.watched);
+        let host = Host {
+            root: self.files.path().to_owned(),
+            arch: "x86_64".to_owned(),
+            kernel: self.kernel.lock().unwrap().parse().unwrap(),
+            boot_id: self.machine.boot_id(),
+            clock: self.machine.clone(),
+            freezer: self.machine.clone(),
+            leases: self.machine.leases().clone(),
+            mounts: self.containers.clone(),
+            hold: self.containers.clone(),
+            limits: self.containers.clone(),
+            layers: self.containers.clone(),
+            observer: self.containers.clone(),
+            watch: Box::new(move |trial| {
+                watched.store(trial == Trial::Runs, Ordering::SeqCst);
+                Ok(Scheduled::BySystemd)
+            }),
+            connect: Box::new(move |_| {
+                Ok(Connected {
+                    livepatch: machine.clone(),
+                    lifecycle: containers.clone(),
+                    checkpointer: containers.clone(),
+                    prober: containers.clone(),
+                })
+            }),
+        };
+        Engine::with(self.config(), host)
+    }
+
+    /// Signs the manifest with its payload files filled in; its file.
+    pub(crate) fn sign(&self, text: &str) -> PathBuf {
+        let payload = |file: &str| {
+            let bytes = fs::read(self.payloads().join(file)).unwrap();
+            format!("{{file: {file}, sha256: \"{}\", size: {}}}", Sha256::of(&bytes), bytes.len())
+        };
+        let manifests::FileIdentity::Sha256(vulnerable) = vulnerable() else { unreachable!() };
+        let text = text
+            .replace("MODULE", &payload("one-function.ko"))
+            .replace("LAYER", &payload("fix.tar"))
+            .replace("VULNERABLE", &vulnerable.to_string());
+        let key = SecretKey::from_seed([1; 32]);
+        let public = key.public();
+        let policy = format!(
+            "schema: 1\nkeys: [{{name: forge, id: {}, public: {public}}}]\n\
+             roles: [{{name: build, keys: [forge], threshold: 1}}]\n",
+            public.id()
+        );
+        self.write("policy.yaml", policy.as_bytes());
+        let mut envelope = Envelope::of_manifest(text.into_bytes());
+        envelope.sign(&key).unwrap();
+        let file = format!("{}.manifest.json", self.signed.fetch_add(1, Ordering::SeqCst));
+        self.write(&file, envelope.to_json().as_bytes());
+        self.payloads().join(file)
+    }
+
+    pub(crate) fn plan(&self, text: &str) -> Result<Plan, EngineError> {
+        self.plan_signed(&self.sign(text))
+    }
+
+    /// Plans a manifest that was signed before.
+    pub(crate) fn plan_signed(&self, manifest: &Path) -> Result<Plan, EngineError> {
+        let payloads = PayloadDirectory(self.payloads());
+        self.engine().plan(&Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed })
+    }
+
+    /// Another command holds the host.
+    pub(crate) fn hold(&self, purpose: &str) -> HostLock {
+        HostLock::take(self.store.path(), purpose, Turn::Now, &*self.machine).unwrap()
+    }
+
+    pub(crate) fn apply(&self, text: &str) -> Result<Driven, EngineError> {
+        self.apply_until(text, &Undisturbed)
+    }
+
+    pub(crate) fn apply_until(&self, text: &str, seen: &dyn Boundaries) -> Result<Driven, EngineError> {
+        self.apply_as(text, Quarantine::Heed, seen)
+    }
+
+    /// An operator insists on a livepatch in quarantine.
+    pub(crate) fn retry(&self, text: &str) -> Result<Driven, EngineError> {
+        self.apply_as(text, Quarantine::Retry, &Undisturbed)
+    }
+
+    fn apply_as(
+        &self,
+        text: &str,
+        quarantine: Quarantine,
+        seen: &dyn Boundaries,
+    ) -> Result<Driven, EngineError> {
+        match self.apply_any(text, quarantine, seen)? {
+            Applied::Transaction { driven, .. } => Ok(driven),
+            Applied::Nothing(plan) => panic!("nothing to do: {plan:?}"),
+        }
+    }
+
+    /// An apply that may have nothing to do.
+    pub(crate) fn apply_all(&self, text: &str) -> Applied {
+        self.apply_any(text, Quarantine::Heed, &Undisturbed).unwrap()
+    }
+
+    fn apply_any(
+        &self,
+        text: &str,
+        quarantine: Quarantine,
+        seen: &dyn Boundaries,
+    ) -> Result<Applied, EngineError> {
+        let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
+        let payloads = PayloadDirectory(self.payloads());
+        let manifest = self.sign(text);
+        let request = Request { manifest: &manifest, payloads: &payloads, quarantine };
+        self.engine().apply(&request, &listeners, &|_, _| {})
+    }
+
+    /// Applies a livepatch of that name which replaces every other.
+    pub(crate) fn apply_replacing(&self, name: &str, version: u32) -> Driven {
+        let replaces = FakeModule { replace: Replace::All, ..FakeModule::default() };
+        self.machine.teach(name, replaces);
+        self.write("one-function.ko", &replacing_module(name));
+        let text = livepatch_only(MANIFEST)
+            .replace("module: one_function", &format!("module: {name}\n    replace: all"))
+            .replace("version: 3", &format!("version: {version}"));
+        self.apply(&text).unwrap()
+    }
+
+    pub(crate) fn rollback(&self) -> Result<Driven, EngineError> {
+        self.rollback_until(&Undisturbed)
+    }
+
+    pub(crate) fn rollback_until(&self, seen: &dyn Boundaries) -> Result<Driven, EngineError> {
+        let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
+        self.engine().rollback(None, Back::Files, &listeners, &|_, _| {})
+    }
+
+    pub(crate) fn resume(&self) -> Resumed {
+        self.resume_until(&Undisturbed).unwrap()
+    }
+
+    pub(crate) fn resume_until(&self, seen: &dyn Boundaries) -> Result<Resumed, EngineError> {
+        let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
+        self.engine().resume(Turn::Now, &listeners)
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn reboot(&self) {
+        self.watched.store(false, Ordering::SeqCst);
+        self.machine.reboot();
+        self.containers.reboot();
+    }
+
+    pub(crate) fn reboot_into(&self, kernel: &'static str) {
+        *self.kernel.lock().unwrap() = kernel;
+        self.reboot();
+    }
+
+    /// Runs something that the program may die of; whether it died.
+    pub(crate) fn died(&self, run: impl FnOnce()) -> bool {
+        let quiet = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let died = catch_unwind(AssertUnwindSafe(run)).is_err();
+        std::panic::set_hook(quiet);
+        died
+    }
+}
+
+/// A directory in memory where there is one: thousands of transactions are synced in these tests.
+fn memory_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// A fixture of patch-tools, compiled once.
+pub(crate) fn module(name: &str) -> Vec<u8> {
+    static COMPILED: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    COMPILED.lock().unwrap().entry(name.to_owned()).or_insert_with(|| compile(&source(name))).clone()
+}
+
+/// The fixture `one-function` as another livepatch, which replaces every other.
+pub(crate) fn replacing_module(name: &str) -> Vec<u8> {
+    let text = source("one-function")
+        .replace("one_function", name)
+        .replace(".objs = objs", ".objs = objs, .replace = 1");
+    compile(&text)
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../patch-tools/tests/modules")
+}
+
+fn source(name: &str) -> String {
+    fs::read_to_string(sources().join(name).join("module.c")).unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a compiler is run")]
+fn compile(text: &str) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("module.c");
+    fs::write(&file, text).unwrap();
+    let object = directory.path().join("module.o");
+    let compiled = Command::new("gcc")
+        .args(["-c", "-O2", "-g0", "-ffreestanding", "-fno-pic", "-fno-pie", "-mcmodel=kernel"])
+        .args(["-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables"])
+        .arg("-I")
+        .arg(sources())
+        .arg("-o")
+        .arg(&object)
+        .arg(&file)
+        .status()
+        .expect("gcc is needed to compile the fixtures");
+    assert!(compiled.success(), "{text}");
+    fs::read(object).unwrap()
+}
+
+/// Nobody interferes.
+pub(crate) struct Undisturbed;
+
+impl Interrupt for Undisturbed {
+    fn asked(&self) -> bool {
+        false
+    }
+}
+
+impl Boundaries for Undisturbed {
+    fn reached(&self, _: &Boundary<'_>) -> Onward {
+        Onward::Continue
+    }
+}
+
+/// The power fails at the nth boundary, counted from 0.
+pub(crate) struct Cut {
+    pub(crate) at: usize,
+    reached: AtomicUsize,
+}
+
+impl Cut {
+    pub(crate) fn at(at: usize) -> Self {
+        Self { at, reached: AtomicUsize::new(0) }
+    }
+}
+
+impl Interrupt for Cut {
+    fn asked(&self) -> bool {
+        false
+    }
+}
+
+impl Boundaries for Cut {
+    fn reached(&self, _: &Boundary<'_>) -> Onward {
+        match self.reached.fetch_add(1, Ordering::SeqCst) == self.at {
+            true => Onward::Cut,
+            false => Onward::Continue,
+        }
+    }
+}
+
+/// An operator's signal arrives at the nth question about it, and stays.
+pub(crate) struct Signal {
+    nth: usize,
+    asked: AtomicUsize,
+}
+
+impl Signal {
+    pub(crate) fn at(nth: usize) -> Self {
+        Self { nth, asked: AtomicUsize::new(0) }
+    }
+}
+
+impl Interrupt for Signal {
+    fn asked(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::SeqCst) >= self.nth
+    }
+}
+
+impl Boundaries for Signal {
+    fn reached(&self, _: &Boundary<'_>) -> Onward {
+        match self.asked() {
+            true => Onward::TurnBack,
+            false => Onward::Continue,
+        }
+    }
+}

@@ -1,0 +1,633 @@
+//! Simulated containers on a simulated machine: all traits of this folder, in memory.
+//!
+//! A container is a process that remembers a number and knows which version of a file it runs, on a
+//! mounted topology, with connections whose peers notice what a real peer would: a packet that is
+//! neither dropped nor answered by the right process resets them. A checkpoint is a file in the real
+//! checkpoint directory, so that losing or discarding it has consequences. Every operation is a
+//! request to the [`FakeMachine`], which may make the program die there.
+//!
+//! Tests check the state that everything ends in. What no caller may do (change the files below a
+//! running process, restore on other files) panics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use manifests::{FileIdentity, LayerFormat, Probe, Sha256};
+use serde::{Deserialize, Serialize};
+use system::clock::{Clock as _, Interrupt};
+use system::command::CommandError;
+use workloads::criu::*;
+use workloads::files::*;
+use workloads::lifecycle::error::AfterFailure;
+use workloads::lifecycle::*;
+use workloads::limits::*;
+use workloads::model::*;
+use workloads::network::*;
+use workloads::probes::*;
+use workloads::processes::*;
+
+use crate::simulated::machine::FakeMachine;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// runc is not installed.
+    NoRuntime,
+    /// The file system with the images is full.
+    DiskFull,
+    /// CRIU refuses to restore.
+    NoRestore,
+    /// The fixed version does not pass its probes.
+    BadFix,
+    /// The container ends as its pre-dump begins: after the plan was made.
+    Vanishes,
+    /// What runs the fixed version does not end, not even by SIGKILL.
+    Undying,
+    /// Somebody has a file open on the mounted root file system.
+    BusyRootfs,
+}
+
+/// What somebody else does to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meddling {
+    Ends,
+    Starts,
+}
+
+/// What a peer knows of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// Its packets are answered.
+    Established,
+    /// They are dropped, and it sends them again.
+    Waiting,
+    /// It was told that the connection is gone.
+    Reset,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Version {
+    Old,
+    Fixed,
+}
+
+/// What runs in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    /// What it remembers.
+    pub(crate) memory: u64,
+    pub(crate) version: Version,
+    /// Whether it has the sockets of the connections.
+    connected: bool,
+}
+
+/// A checkpoint on disk.
+#[derive(Debug, Serialize, Deserialize)]
+struct Image {
+    memory: u64,
+    version: Version,
+    connections: Vec<Connection>,
+    mounted: Topology,
+}
+
+#[derive(Debug)]
+struct Fake {
+    described: Container,
+    process: Option<Process>,
+    mounted: Topology,
+    obstacles: Vec<Obstacle>,
+    connections: BTreeMap<Connection, Peer>,
+    /// CRIU's own lock is in place.
+    locked: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    containers: BTreeMap<WorkloadId, Fake>,
+    holds: BTreeMap<String, Vec<Connection>>,
+    layers: BTreeSet<Sha256>,
+    unreadable: Vec<String>,
+    trouble: BTreeSet<Trouble>,
+    pids: u32,
+}
+
+/// The containers of a machine.
+#[derive(Debug)]
+pub(crate) struct FakeContainers {
+    state: Mutex<State>,
+    machine: Arc<FakeMachine>,
+    directory: tempfile::TempDir,
+}
+
+/// What every process runs that has not been fixed.
+pub(crate) fn vulnerable() -> FileIdentity {
+    FileIdentity::Sha256(Sha256::of(b"libgreet.so.1, vulnerable"))
+}
+
+/// What a new container's process remembers.
+pub(crate) const MEMORY: u64 = 42;
+
+impl FakeContainers {
+    pub(crate) fn new(machine: Arc<FakeMachine>) -> Self {
+        Self { state: Mutex::default(), machine, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Adds a running container with one connection, on an overlay.
+    pub(crate) fn with(self, id: &str) -> Self {
+        let at = self.directory.path().join(id);
+        let mounted = Topology::Overlay(Overlay {
+            lower: vec![self.directory.path().join("image")],
+            upper: Some(at.join("upper")),
+            work: Some(at.join("work")),
+            options: Vec::new(),
+            flags: Vec::new(),
+        });
+        let connection = Connection {
+            local: "10.0.0.2:7000".parse().unwrap(),
+            peer: format!("10.0.0.1:{}", 4000 + self.lock().containers.len()).parse().unwrap(),
+        };
+        let described = Container {
+            id: id.parse().unwrap(),
+            status: ContainerStatus::Running,
+            init: None,
+            bundle: at.clone(),
+            rootfs: at.join("rootfs"),
+            annotations: BTreeMap::new(),
+            cgroup: Some(PathBuf::from(format!("/runc/{id}"))),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            network: NetworkPlace::Host,
+        };
+        let mut state = self.lock();
+        let process = state.process(MEMORY, Version::Old, true);
+        state.containers.insert(
+            described.id.clone(),
+            Fake {
+                described,
+                process: Some(process),
+                mounted,
+                obstacles: Vec::new(),
+                connections: [(connection, Peer::Established)].into(),
+                locked: false,
+            },
+        );
+        drop(state);
+        self
+    }
+
+    /// Something that stands in the way of checkpoints of every container.
+    pub(crate) fn with_obstacle(self, kind: ObstacleKind, place: &str) -> Self {
+        let obstacle = Obstacle { kind, process: None, place: place.to_owned(), found: "found".to_owned() };
+        self.lock().containers.values_mut().for_each(|one| one.obstacles.push(obstacle.clone()));
+        self
+    }
+
+    pub(crate) fn make(&self, trouble: Trouble) {
+        self.lock().trouble.insert(trouble);
+    }
+
+    /// Somebody else ends the container, or starts it, outside of all plans.
+    pub(crate) fn meddle(&self, id: &str, with: Meddling) {
+        let mut state = self.lock();
+        let process = match with {
+            Meddling::Ends => None,
+            Meddling::Starts => Some(state.process(0, Version::Old, false)),
+        };
+        state.containers.get_mut(&id.parse::<WorkloadId>().unwrap()).unwrap().process = process;
+        state.exchange_packets();
+    }
+
+    pub(crate) fn mend(&self) {
+        self.lock().trouble.clear();
+    }
+
+    /// The bundle of a container is gone; of one that is not there, the runtime remembers it all the same.
+    pub(crate) fn lose_bundle(&self, id: &str) {
+        let mut state = self.lock();
+        state.unreadable.push(id.to_owned());
+        if let Some(one) = state.containers.get_mut(&id.parse::<WorkloadId>().unwrap()) {
+            one.described.network = NetworkPlace::Unknown("could not read its bundle".to_owned());
+        }
+    }
+
+    /// Somebody ends a container.
+    pub(crate) fn end(&self, id: &str) {
+        self.lock().get(&id.parse().unwrap()).unwrap().process = None;
+    }
+
+    /// Somebody starts a container on what is mounted, or on a mount of their own.
+    pub(crate) fn start_by_others(&self, id: &str, mount: Option<Topology>) {
+        let mut state = self.lock();
+        let process = state.process(0, Version::Old, false);
+        let one = state.get(&id.parse().unwrap()).unwrap();
+        one.mounted = mount.unwrap_or_else(|| one.mounted.clone());
+        one.process = Some(process);
+    }
+
+    /// Somebody removes a container and its files.
+    pub(crate) fn remove(&self, id: &str) {
+        self.lock().containers.remove(&id.parse::<WorkloadId>().unwrap());
+    }
+
+    /// Power off and on.
+    pub(crate) fn reboot(&self) {
+        let mut state = self.lock();
+        state.holds.clear();
+        for one in state.containers.values_mut() {
+            one.process = None;
+            one.mounted = Topology::Plain;
+            one.locked = false;
+        }
+    }
+
+    pub(crate) fn process(&self, id: &str) -> Option<Process> {
+        self.lock().containers[&id.parse::<WorkloadId>().unwrap()].process
+    }
+
+    pub(crate) fn mounted(&self, id: &str) -> Topology {
+        self.lock().containers[&id.parse::<WorkloadId>().unwrap()].mounted.clone()
+    }
+
+    pub(crate) fn peers(&self, id: &str) -> Vec<Peer> {
+        self.lock().containers[&id.parse::<WorkloadId>().unwrap()].connections.values().copied().collect()
+    }
+
+    /// Holds and locks that are still in place.
+    pub(crate) fn packet_filters(&self) -> usize {
+        let state = self.lock();
+        state.holds.len() + state.containers.values().filter(|one| one.locked).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request; `None` when the program is dead and the request goes nowhere.
+    fn request(&self) -> Option<MutexGuard<'_, State>> {
+        self.machine.reached().then(|| self.lock())
+    }
+
+    fn life(&self, id: &WorkloadId) -> Result<MutexGuard<'_, State>, RuntimeError> {
+        let state = self.request().ok_or_else(|| RuntimeError::Unknown { id: id.clone() })?;
+        if state.trouble.contains(&Trouble::NoRuntime) {
+            return Err(RuntimeError::Refused { action: "ask about", id: id.clone(), source: no_runtime() });
+        }
+        Ok(state)
+    }
+}
+
+fn no_runtime() -> CommandError {
+    CommandError::Missing { program: "runc".to_owned() }
+}
+
+fn criu(action: &'static str, id: &WorkloadId, words: &str, state: AfterFailure) -> RuntimeError {
+    let source = CommandError::Failed {
+        line: format!("runc {action} {id}"),
+        status: ExitStatus::from_raw(1 << 8),
+        stderr_tail: "criu failed: type NOTIFY errno 0".to_owned(),
+    };
+    RuntimeError::Criu {
+        action,
+        id: id.clone(),
+        criu: vec![words.to_owned()],
+        state,
+        source: Box::new(source),
+    }
+}
+
+impl State {
+    fn process(&mut self, memory: u64, version: Version, connected: bool) -> Process {
+        self.pids += 1;
+        Process { pid: Pid(1000 + self.pids), memory, version, connected }
+    }
+
+    fn get(&mut self, id: &WorkloadId) -> Result<&mut Fake, RuntimeError> {
+        self.containers.get_mut(id).ok_or_else(|| RuntimeError::Unknown { id: id.clone() })
+    }
+
+    /// Lets each peer notice what its next packet would tell it.
+    fn exchange_packets(&mut self) {
+        let held: Vec<Connection> = self.holds.values().flatten().copied().collect();
+        for one in self.containers.values_mut() {
+            for (connection, peer) in &mut one.connections {
+                let dropped = one.locked || held.contains(connection);
+                *peer = match (*peer, one.process) {
+                    (Peer::Reset, _) => Peer::Reset,
+                    _ if dropped => Peer::Waiting,
+                    (_, Some(process)) if process.connected => Peer::Established,
+                    _ => Peer::Reset,
+                };
+            }
+        }
+    }
+}
+
+impl Fake {
+    fn seen(&self) -> Container {
+        Container { init: self.process.map(|process| process.pid), ..self.described.clone() }
+    }
+}
+
+fn image_path(dir: &CheckpointDir) -> PathBuf {
+    dir.full().join("image.json")
+}
+
+fn image(id: &WorkloadId, dir: &CheckpointDir) -> Result<Image, RuntimeError> {
+    let incomplete = || RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() };
+    let bytes = fs::read(image_path(dir)).map_err(|_| incomplete())?;
+    serde_json::from_slice(&bytes).map_err(|_| incomplete())
+}
+
+impl Lifecycle for FakeContainers {
+    fn list(&self) -> Result<Listing, RuntimeError> {
+        let state = self.request().ok_or_else(|| RuntimeError::List { source: no_runtime() })?;
+        if state.trouble.contains(&Trouble::NoRuntime) {
+            return Err(RuntimeError::List { source: no_runtime() });
+        }
+        let containers = state.containers.values().filter(|one| one.process.is_some()).map(Fake::seen);
+        let unreadable = state.unreadable.iter().map(|container| Unreadable {
+            container: container.clone(),
+            why: "could not read its bundle".to_owned(),
+        });
+        Ok(Listing { containers: containers.collect(), unreadable: unreadable.collect() })
+    }
+
+    fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
+        let state = self.life(id)?;
+        Ok(state.containers.get(id).filter(|one| one.process.is_some()).map(Fake::seen))
+    }
+
+    fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
+        let mut state = self.life(&container.id)?;
+        let one = state.get(&container.id)?;
+        if let Some(running) = one.process {
+            return Ok(running.pid);
+        }
+        let lower = match &one.mounted {
+            Topology::Overlay(overlay) => overlay.lower.as_slice(),
+            Topology::Plain => &[],
+        };
+        let fixed =
+            lower.iter().any(|directory| directory.components().any(|part| part.as_os_str() == "layers"));
+        let process = state.process(0, if fixed { Version::Fixed } else { Version::Old }, false);
+        state.get(&container.id)?.process = Some(process);
+        state.exchange_packets();
+        Ok(process.pid)
+    }
+
+    fn stop(&self, id: &WorkloadId, _: Duration) -> Result<(), RuntimeError> {
+        let mut state = self.life(id)?;
+        let undying = state.trouble.contains(&Trouble::Undying);
+        let one = state.get(id)?;
+        if undying && one.process.is_some_and(|process| process.version == Version::Fixed) {
+            return Err(RuntimeError::WillNotStop { id: id.clone(), after: Duration::from_secs(20) });
+        }
+        one.process = None;
+        state.exchange_packets();
+        Ok(())
+    }
+
+    fn exec(
+        &self,
+        id: &WorkloadId,
+        _: &[String],
+        _: Duration,
+        _: &dyn Interrupt,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        drop(self.life(id)?);
+        Ok(ExecOutcome::Exited { status: 0, stderr_tail: String::new() })
+    }
+}
+
+impl Checkpointer for FakeContainers {
+    fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
+        let mut state = self.life(id)?;
+        let full = state.trouble.contains(&Trouble::DiskFull);
+        let one = state.get(id)?;
+        if one.process.is_none() {
+            return Err(RuntimeError::Unknown { id: id.clone() });
+        }
+        fs::create_dir_all(dir.pre()).unwrap();
+        if full {
+            return Err(criu("pre-dump", id, NO_SPACE, AfterFailure::StillRunning));
+        }
+        Ok(())
+    }
+
+    fn checkpoint(
+        &self,
+        id: &WorkloadId,
+        dir: &CheckpointDir,
+        _: DumpBase,
+    ) -> Result<CheckpointStats, RuntimeError> {
+        let mut state = self.life(id)?;
+        let full = state.trouble.contains(&Trouble::DiskFull);
+        let one = state.get(id)?;
+        let Some(process) = one.process else {
+            return image(id, dir).map(|_| CheckpointStats::default());
+        };
+        if full {
+            one.locked = true;
+            state.exchange_packets();
+            return Err(criu("checkpoint", id, NO_SPACE, AfterFailure::StillRunning));
+        }
+        let image = Image {
+            memory: process.memory,
+            version: process.version,
+            connections: one.connections.keys().copied().collect(),
+            mounted: one.mounted.clone(),
+        };
+        fs::create_dir_all(dir.full()).unwrap();
+        fs::write(image_path(dir), serde_json::to_vec(&image).unwrap()).unwrap();
+        (one.process, one.locked) = (None, true);
+        state.exchange_packets();
+        Ok(CheckpointStats { frozen: Duration::from_millis(120), ..CheckpointStats::default() })
+    }
+
+    fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
+        drop(self.life(id)?);
+        let image = image(id, dir)?;
+        Ok(CheckpointContent { connections: image.connections, ..CheckpointContent::default() })
+    }
+
+    fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
+        let id = &container.id;
+        let mut state = self.life(id)?;
+        let image = image(id, dir)?;
+        if state.trouble.contains(&Trouble::NoRestore) {
+            return Err(criu("restore", id, "Can't fork for 7: File exists", AfterFailure::Gone));
+        }
+        let process = state.process(image.memory, image.version, true);
+        let one = state.get(id)?;
+        if let Some(running) = one.process {
+            return Ok(Restored { init: running.pid, processes: 1 });
+        }
+        assert!(one.mounted.shows_the_same_as(&image.mounted), "{id} restored on {:?}", one.mounted);
+        (one.process, one.locked) = (Some(process), true);
+        state.exchange_packets();
+        Ok(Restored { init: process.pid, processes: 1 })
+    }
+}
+
+const NO_SPACE: &str = "Error (criu/page-xfer.c): Unable to write pages: No space left on device";
+
+impl RootfsMounts for FakeContainers {
+    fn current(&self, rootfs: &Path) -> Result<Topology, RootfsError> {
+        let state = self.request().ok_or_else(|| gone(rootfs))?;
+        let found = state.containers.values().find(|one| one.described.rootfs == rootfs);
+        found.map(|one| one.mounted.clone()).ok_or_else(|| gone(rootfs))
+    }
+
+    fn conflicts(&self, _: &Path, _: &Layer) -> Result<Vec<LayerConflict>, RootfsError> {
+        Ok(Vec::new())
+    }
+
+    fn prepare(&self, rootfs: &Path, _: &[Layer], _: &FreshUpper) -> Result<(), RootfsError> {
+        let mut state = self.request().ok_or_else(|| gone(rootfs))?;
+        if state.trouble.contains(&Trouble::Vanishes) {
+            state.containers.values_mut().for_each(|one| one.process = None);
+            state.exchange_packets();
+        }
+        Ok(())
+    }
+
+    fn switch(&self, rootfs: &Path, to: &Topology) -> Result<Switched, RootfsError> {
+        let mut state = self.request().ok_or_else(|| gone(rootfs))?;
+        let busy = state.trouble.contains(&Trouble::BusyRootfs);
+        let found = state.containers.values_mut().find(|one| one.described.rootfs == rootfs);
+        let one = found.ok_or_else(|| gone(rootfs))?;
+        assert!(one.process.is_none(), "the files of {} were changed while it ran", one.described.id);
+        if busy && one.mounted != *to {
+            return Err(RootfsError::Unmount { rootfs: rootfs.to_owned(), source: nix::Error::EBUSY });
+        }
+        one.mounted = to.clone();
+        Ok(Switched::Changed)
+    }
+
+    fn file_records(&self, _: &Path, files: &[CheckpointedFile]) -> Result<Vec<FileRecord>, RootfsError> {
+        let record = |file: &CheckpointedFile| FileRecord { path: file.path.clone(), sha256: None };
+        Ok(files.iter().map(record).collect())
+    }
+}
+
+fn gone(rootfs: &Path) -> RootfsError {
+    RootfsError::Read { path: rootfs.to_owned(), source: std::io::ErrorKind::NotFound.into() }
+}
+
+impl ConnectionHold for FakeContainers {
+    fn hold(&self, _: &NetworkPlace, name: &HoldName, connections: &[Connection]) -> Result<(), HoldError> {
+        let Some(mut state) = self.request() else { return Ok(()) };
+        state.holds.insert(name.as_str().to_owned(), connections.to_vec());
+        state.exchange_packets();
+        Ok(())
+    }
+
+    fn clear_checkpoint_lock(
+        &self,
+        _: &NetworkPlace,
+        connections: &[Connection],
+    ) -> Result<LeftoverLock, HoldError> {
+        let Some(mut state) = self.request() else { return Ok(LeftoverLock::default()) };
+        let mut removed = 0;
+        for one in state.containers.values_mut() {
+            let concerned = one.connections.keys().any(|known| connections.contains(known));
+            // A dump that failed left a lock of which nobody has written down the connections.
+            if one.locked && (concerned || connections.is_empty()) {
+                (one.locked, removed) = (false, removed + 1);
+            }
+        }
+        state.exchange_packets();
+        Ok(LeftoverLock { removed })
+    }
+
+    fn release(&self, _: &NetworkPlace, name: &HoldName) -> Result<(), HoldError> {
+        let Some(mut state) = self.request() else { return Ok(()) };
+        state.holds.remove(name.as_str());
+        state.exchange_packets();
+        Ok(())
+    }
+
+    fn reset_peers(&self, _: &NetworkPlace, connections: &[Connection]) -> Result<Farewell, HoldError> {
+        drop(self.request());
+        Ok(Farewell { told: connections.to_vec(), silent: Vec::new() })
+    }
+}
+
+impl Limits for FakeContainers {
+    fn record(&self, container: &Container) -> Result<CgroupRecord, CgroupError> {
+        let path =
+            container.cgroup.clone().ok_or_else(|| CgroupError::NoCgroup { id: container.id.clone() })?;
+        Ok(CgroupRecord { path, knobs: [("memory.max".to_owned(), "max".to_owned())].into() })
+    }
+
+    fn apply(&self, _: &Container, _: &CgroupRecord) -> Result<Vec<KnobDifference>, CgroupError> {
+        Ok(Vec::new())
+    }
+}
+
+impl Layers for FakeContainers {
+    fn unpack(&self, digest: &Sha256, _: &File, _: LayerFormat) -> Result<Layer, LayerError> {
+        if let Some(mut state) = self.request() {
+            state.layers.insert(*digest);
+        }
+        Ok(Layer::default())
+    }
+
+    fn get(&self, digest: &Sha256) -> Result<Option<Layer>, LayerError> {
+        Ok(self.lock().layers.contains(digest).then(Layer::default))
+    }
+}
+
+impl Prober for FakeContainers {
+    fn until_ready(
+        &self,
+        site: &ProbeSite,
+        probe: &Probe,
+        interrupt: &(dyn Interrupt + Sync),
+    ) -> Result<u32, ProbeError> {
+        self.once(site, probe, interrupt).map(|()| 1)
+    }
+
+    fn once(&self, site: &ProbeSite, probe: &Probe, _: &(dyn Interrupt + Sync)) -> Result<(), ProbeError> {
+        let ProbeSite::Container { container } = site else { return Ok(()) };
+        let no_container = || ProbeError::NoContainer { container: container.clone() };
+        let state = self.request().ok_or_else(no_container)?;
+        let process = state.containers.get(container).and_then(|one| one.process).ok_or_else(no_container)?;
+        if process.version == Version::Fixed && state.trouble.contains(&Trouble::BadFix) {
+            let (check, stderr) = (probe.check.to_string(), "the greeting is wrong".to_owned());
+            return Err(ProbeError::Status { check, status: 1, stderr });
+        }
+        Ok(())
+    }
+}
+
+impl Observer for FakeContainers {
+    fn mapped(
+        &self,
+        containers: &[Container],
+        wanted: &[FileIdentity],
+    ) -> Result<Vec<Vec<Match>>, RuntimeError> {
+        let state = self.lock();
+        let look = |container: &Container| {
+            let process = state.containers.get(&container.id).and_then(|one| one.process);
+            let old = process.filter(|process| process.version == Version::Old);
+            let found = old.filter(|_| wanted.contains(&vulnerable())).map(|process| Match {
+                identity: vulnerable(),
+                path: PathBuf::from("/usr/lib/libgreet.so.1"),
+                processes: vec![process.pid],
+            });
+            found.into_iter().collect()
+        };
+        Ok(containers.iter().map(look).collect())
+    }
+
+    fn obstacles(&self, container: &Container) -> Vec<Obstacle> {
+        self.machine.sleep(Duration::from_millis(1));
+        self.lock().containers[&container.id].obstacles.clone()
+    }
+}

@@ -1,0 +1,151 @@
+//! What this host should have, now and after its next boot: livepatches and root file systems.
+//!
+//! The rows change only together with a commit step (see [`crate::state::journal`]), so they always
+//! describe the state to which the last transaction was committed. `update resume` at boot makes the host
+//! agree with them.
+
+use std::path::PathBuf;
+
+use manifests::{KernelRelease, ModuleName, Sha256};
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use workloads::model::{Topology, WorkloadId};
+
+use crate::plan::{Action, Plan, Undo};
+use crate::state::journal::{Journal, JournalError, TransactionId, decode, encode};
+
+/// A livepatch that should be live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Livepatch {
+    /// The module.
+    pub module: ModuleName,
+    /// Its bytes in the store.
+    pub payload: Sha256,
+    /// The kernel that it is for; another one does not get it.
+    pub kernel: KernelRelease,
+    /// How long its transition may take, in milliseconds.
+    pub deadline_ms: u64,
+}
+
+/// A root file system that should be mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// The container.
+    pub container: WorkloadId,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// Where to mount.
+    pub mount_point: PathBuf,
+    /// What to mount.
+    pub topology: Topology,
+}
+
+/// One change of the baseline, written with the commit event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BaselineChange {
+    /// The livepatch should be live.
+    AddLivepatch(Livepatch),
+    /// No livepatch of this name should be live.
+    RemoveLivepatch(ModuleName),
+    /// The root file system should be mounted this way.
+    SetRootfs(Rootfs),
+}
+
+impl BaselineChange {
+    /// What committing `plan` changes.
+    pub fn of(plan: &Plan) -> Vec<Self> {
+        let mut changes = Vec::new();
+        for step in &plan.steps {
+            match (&step.action, &step.undo) {
+                (
+                    Action::LoadLivepatch { module, payload, kernel },
+                    Undo::UnloadLivepatch { deadline, reload, .. },
+                ) => {
+                    changes.extend(reload.iter().map(|old| Self::RemoveLivepatch(old.module.clone())));
+                    changes.push(Self::AddLivepatch(Livepatch {
+                        module: module.clone(),
+                        payload: *payload,
+                        kernel: kernel.clone(),
+                        deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+                    }));
+                }
+                (Action::RemoveLivepatch { module, .. }, _) => {
+                    changes.push(Self::RemoveLivepatch(module.clone()))
+                }
+                (Action::SwitchRootfs { container, to }, _) => {
+                    changes.extend(plan.container(container).map(|planned| {
+                        Self::SetRootfs(Rootfs {
+                            container: container.clone(),
+                            bundle: planned.container.bundle.clone(),
+                            mount_point: planned.container.rootfs.clone(),
+                            topology: to.clone(),
+                        })
+                    }));
+                }
+                _ => {}
+            }
+        }
+        changes
+    }
+
+    pub(crate) fn write(&self, db: &rusqlite::Transaction<'_>, tx: &TransactionId) -> rusqlite::Result<()> {
+        match self {
+            Self::AddLivepatch(livepatch) => {
+                // Only an operator's word brings a livepatch from quarantine as far as a commit.
+                db.execute(
+                    "DELETE FROM quarantine WHERE digest = ?1",
+                    params![livepatch.payload.to_string()],
+                )?;
+                db.execute(
+                    "INSERT OR REPLACE INTO baseline_livepatches (module, value, tx) VALUES (?1, ?2, ?3)",
+                    params![livepatch.module.as_str(), encode(livepatch), tx.as_str()],
+                )
+            }
+            Self::RemoveLivepatch(module) => {
+                db.execute("DELETE FROM baseline_livepatches WHERE module = ?1", params![module.as_str()])
+            }
+            Self::SetRootfs(rootfs) => db.execute(
+                "INSERT OR REPLACE INTO baseline_rootfs (container, value, tx) VALUES (?1, ?2, ?3)",
+                params![rootfs.container.to_string(), encode(rootfs), tx.as_str()],
+            ),
+        }
+        .map(drop)
+    }
+}
+
+/// The whole baseline.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Baseline {
+    /// In the order in which they were loaded.
+    pub livepatches: Vec<Livepatch>,
+    /// By container.
+    pub rootfs: Vec<Rootfs>,
+}
+
+impl Baseline {
+    /// Read it.
+    ///
+    /// # Errors
+    /// [`JournalError`] if the journal cannot be read.
+    pub fn read(journal: &Journal) -> Result<Self, JournalError> {
+        let rows = |table: &'static str, order: &'static str| {
+            journal.read("read the baseline", |db| {
+                db.prepare(&format!("SELECT value FROM {table} ORDER BY {order}"))?
+                    .query_map([], |row| row.get::<_, String>(0))?
+                    .collect::<rusqlite::Result<Vec<_>>>()
+            })
+        };
+        let livepatches = rows("baseline_livepatches", "rowid")?;
+        let rootfs = rows("baseline_rootfs", "container")?;
+        Ok(Self {
+            livepatches: livepatches
+                .iter()
+                .map(|text| decode("baseline livepatch", text))
+                .collect::<Result<_, _>>()?,
+            rootfs: rootfs
+                .iter()
+                .map(|text| decode("baseline root file system", text))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}

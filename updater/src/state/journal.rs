@@ -1,0 +1,435 @@
+//! The journal: what was planned and everything that happened, on disk before anything else is done.
+//!
+//! One SQLite database, `journal.sqlite` in the store, in WAL mode with `synchronous=FULL`: a write that
+//! returned is on disk. Events are appended and never changed. The rows that say what the host *should* have
+//! (`baseline`) change only in the same SQLite transaction as the event that makes them true, so after a
+//! power cut the journal never says one thing and the baseline another.
+//!
+//! It stores values; it decides nothing.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use manifests::{Manifest, Verified};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::plan::Plan;
+use crate::state::baseline::BaselineChange;
+use crate::state::migrations::{self, LAYOUT};
+use crate::transaction::state::{Event, Impossible, Outcome, Phase, Progress};
+
+/// Another process may be reading (`update status`); a writer waits this long for it.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A failure to read or write the journal.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The database cannot be opened or is not writable.
+    #[error("open the journal {path}")]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A statement failed: disk full, I/O error, corruption.
+    #[error("{doing} in the journal")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The room for a full disk cannot be taken.
+    #[error("reserve room for the journal in {path}")]
+    Reserve {
+        /// The file that takes the room.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A stored value is not what this program writes.
+    #[error("the journal's {what} cannot be read")]
+    Damaged {
+        /// Which value.
+        what: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The stored events contradict each other.
+    #[error("the journal of {transaction} contradicts itself")]
+    Contradiction {
+        /// Which transaction.
+        transaction: TransactionId,
+        /// How.
+        source: Impossible,
+    },
+    /// A newer program wrote this journal.
+    #[error("a newer program wrote the journal: it has layout {found}, this program knows up to {LAYOUT}")]
+    Newer {
+        /// The layout found.
+        found: i64,
+    },
+    /// No transaction has this name.
+    #[error("no transaction {wanted}")]
+    Unknown {
+        /// What was asked for.
+        wanted: String,
+    },
+}
+
+impl JournalError {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+}
+
+/// Name of a transaction: sorts by time, short enough to type. Example: `20261122-091102-03f9c`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TransactionId(String);
+
+impl TransactionId {
+    /// A new name for a transaction that begins now; `micros` are those of the second.
+    pub fn new(now: Timestamp, micros: u32) -> Self {
+        Self(format!("{}-{micros:05x}", now.strftime("%Y%m%d-%H%M%S")))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What began a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Origin {
+    /// `update apply` of a signed manifest.
+    Apply {
+        /// Manifest name.
+        name: String,
+        /// Manifest version.
+        version: u64,
+        /// SHA-256 of the signed bytes.
+        digest: String,
+        /// Who signed, one line a role.
+        signed_by: Vec<String>,
+    },
+    /// `update rollback` of an earlier, committed transaction.
+    Rollback {
+        /// The transaction that is undone.
+        of: TransactionId,
+        /// Its manifest's name.
+        name: String,
+        /// Its manifest's version.
+        version: u64,
+    },
+}
+
+impl Origin {
+    /// The origin of a transaction that applies this manifest.
+    pub fn of(manifest: &Verified<Manifest>) -> Self {
+        let signed_by = manifest.signers().roles.iter().map(|role| {
+            let keys: Vec<String> = role.signed.iter().map(ToString::to_string).collect();
+            format!("{} for {}", keys.join(", "), role.role)
+        });
+        Self::Apply {
+            name: manifest.name.to_string(),
+            version: manifest.version,
+            digest: manifest.digest().to_string(),
+            signed_by: signed_by.collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Apply { name, version, .. } => write!(f, "apply {name} v{version}"),
+            Self::Rollback { of, name, version } => write!(f, "rollback {name} v{version} ({of})"),
+        }
+    }
+}
+
+/// An event with when and in which boot it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Wall clock.
+    pub at: Timestamp,
+    /// `/proc/sys/kernel/random/boot_id` of the boot that recorded it.
+    pub boot_id: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// A transaction as it stands in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub id: TransactionId,
+    /// What began it.
+    pub origin: Origin,
+    /// When it began.
+    pub began: Timestamp,
+    /// Everything that happened, in order.
+    pub events: Vec<Recorded>,
+    /// The state that follows from plan and events.
+    pub progress: Progress,
+}
+
+impl Stored {
+    /// How it ended, if it did.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self.progress.phase() {
+            Phase::Ended(outcome) => Some(*outcome),
+            _ => None,
+        }
+    }
+}
+
+/// Room on the disk that a running transaction can fall back on: a full disk must not keep it from recording
+/// how far it came. Its events take a few hundred bytes each.
+const RESERVE: u64 = 4 << 20;
+
+/// The open journal.
+#[derive(Debug)]
+pub struct Journal {
+    db: Connection,
+    reserve: PathBuf,
+}
+
+impl Journal {
+    /// Open for writing, creating the database if there is none.
+    ///
+    /// # Errors
+    /// [`JournalError::Open`] if the store is not writable; [`JournalError::Newer`] if a newer program wrote it.
+    pub fn open(store: &Path) -> Result<Self, JournalError> {
+        let path = store.join("journal.sqlite");
+        let open = |path: &Path| -> rusqlite::Result<Connection> {
+            let db = Connection::open(path)?;
+            db.busy_timeout(BUSY_TIMEOUT)?;
+            db.pragma_update(None, "journal_mode", "WAL")?;
+            db.pragma_update(None, "synchronous", "FULL")?;
+            db.pragma_update(None, "foreign_keys", "ON")?;
+            Ok(db)
+        };
+        let reserve = store.join("journal.reserve");
+        let mut db = open(&path).map_err(|source| JournalError::Open { path, source })?;
+        let found = migrations::migrate(&mut db)
+            .map_err(|source| JournalError::Sqlite { doing: "bring the tables up to date", source })?;
+        if found > LAYOUT {
+            return Err(JournalError::Newer { found });
+        }
+        Ok(Self { db, reserve })
+    }
+
+    /// Record that a transaction begins.
+    ///
+    /// # Errors
+    /// [`JournalError::Sqlite`]; nothing is recorded then.
+    pub fn begin(
+        &mut self,
+        id: &TransactionId,
+        origin: &Origin,
+        plan: &Plan,
+        began: Timestamp,
+    ) -> Result<(), JournalError> {
+        self.keep_reserve()?;
+        self.db
+            .execute(
+                "INSERT INTO transactions (id, origin, plan, began) VALUES (?1, ?2, ?3, ?4)",
+                params![id.as_str(), encode(origin), encode(plan), began.to_string()],
+            )
+            .map_err(|source| JournalError::Sqlite { doing: "begin a transaction", source })?;
+        Ok(())
+    }
+
+    /// Append an event, and change the baseline with it, as one synced write.
+    ///
+    /// # Errors
+    /// [`JournalError::Sqlite`]; nothing is recorded then.
+    pub fn append(
+        &mut self,
+        id: &TransactionId,
+        recorded: &Recorded,
+        changes: &[BaselineChange],
+    ) -> Result<(), JournalError> {
+        match self.try_append(id, recorded, changes) {
+            Err(error) if error.is_full() && std::fs::remove_file(&self.reserve).is_ok() => {
+                self.try_append(id, recorded, changes)
+            }
+            result => result,
+        }
+    }
+
+    /// Take the room that [`Journal::append`] gives back when the disk is full.
+    fn keep_reserve(&self) -> Result<(), JournalError> {
+        let io = |source| JournalError::Reserve { path: self.reserve.clone(), source };
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&self.reserve)
+            .map_err(io)?;
+        let size = nix::libc::off_t::try_from(RESERVE).unwrap_or(nix::libc::off_t::MAX);
+        nix::fcntl::posix_fallocate(file, 0, size).map_err(|errno| io(errno.into()))
+    }
+
+    fn try_append(
+        &mut self,
+        id: &TransactionId,
+        recorded: &Recorded,
+        changes: &[BaselineChange],
+    ) -> Result<(), JournalError> {
+        let doing = "append an event";
+        let sqlite = |source| JournalError::Sqlite { doing, source };
+        let write = self.db.transaction().map_err(sqlite)?;
+        write
+            .execute(
+                "INSERT INTO events (tx, seq, at, boot_id, event)
+                 SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4 FROM events WHERE tx = ?1",
+                params![id.as_str(), recorded.at.to_string(), recorded.boot_id, encode(&recorded.event)],
+            )
+            .map_err(sqlite)?;
+        for change in changes {
+            change.write(&write, id).map_err(sqlite)?;
+        }
+        write.commit().map_err(sqlite)
+    }
+
+    /// Change rows outside any transaction's events (floors, crash guards), as one synced write.
+    ///
+    /// # Errors
+    /// [`JournalError::Sqlite`].
+    pub fn write<T>(
+        &mut self,
+        doing: &'static str,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError> {
+        let sqlite = |source| JournalError::Sqlite { doing, source };
+        let write = self.db.transaction().map_err(sqlite)?;
+        let value = change(&write).map_err(sqlite)?;
+        write.commit().map_err(sqlite)?;
+        Ok(value)
+    }
+
+    /// Read with a statement of the caller.
+    ///
+    /// # Errors
+    /// [`JournalError::Sqlite`].
+    pub fn read<T>(
+        &self,
+        doing: &'static str,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError> {
+        query(&self.db).map_err(|source| JournalError::Sqlite { doing, source })
+    }
+
+    /// A transaction by its name or an unambiguous beginning of it.
+    ///
+    /// # Errors
+    /// [`JournalError::Unknown`] if none or several match.
+    pub fn transaction(&self, wanted: &str) -> Result<Stored, JournalError> {
+        let mut found = self.ids("WHERE substr(id, 1, length(?1)) = ?1", params![wanted])?;
+        match (found.pop(), found.is_empty()) {
+            (Some(id), true) => self.load(&id),
+            _ => Err(JournalError::Unknown { wanted: wanted.to_owned() }),
+        }
+    }
+
+    /// Every transaction, oldest first.
+    ///
+    /// # Errors
+    /// [`JournalError`] if any of them cannot be read.
+    pub fn all(&self) -> Result<Vec<Stored>, JournalError> {
+        self.ids("", params![])?.iter().map(|id| self.load(id)).collect()
+    }
+
+    /// The transaction that began last; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it cannot be read.
+    pub fn last(&self) -> Result<Option<Stored>, JournalError> {
+        self.ids("", params![])?.last().map(|id| self.load(id)).transpose()
+    }
+
+    /// The transactions that have not ended, oldest first.
+    ///
+    /// # Errors
+    /// [`JournalError`] if any of them cannot be read.
+    pub fn unfinished(&self) -> Result<Vec<Stored>, JournalError> {
+        let open = "WHERE NOT EXISTS (SELECT 1 FROM events WHERE tx = id AND event ->> '$.event' = 'ended')";
+        self.ids(open, params![])?.iter().map(|id| self.load(id)).collect()
+    }
+
+    fn ids(&self, filter: &str, values: impl rusqlite::Params) -> Result<Vec<TransactionId>, JournalError> {
+        self.read("list transactions", |db| {
+            db.prepare(&format!("SELECT id FROM transactions {filter} ORDER BY rowid"))?
+                .query_map(values, |row| row.get(0).map(TransactionId))?
+                .collect()
+        })
+    }
+
+    fn load(&self, id: &TransactionId) -> Result<Stored, JournalError> {
+        let (origin, plan, began): (String, String, String) = self
+            .read("read a transaction", |db| {
+                db.query_row(
+                    "SELECT origin, plan, began FROM transactions WHERE id = ?1",
+                    params![id.as_str()],
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                )
+                .optional()
+            })?
+            .ok_or_else(|| JournalError::Unknown { wanted: id.to_string() })?;
+        let rows: Vec<(String, String, String)> = self.read("read events", |db| {
+            db.prepare("SELECT at, boot_id, event FROM events WHERE tx = ?1 ORDER BY seq")?
+                .query_map(params![id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .collect()
+        })?;
+        let mut events = Vec::with_capacity(rows.len());
+        for (at, boot_id, event) in rows {
+            events.push(Recorded {
+                at: decode_time("event time", &at)?,
+                boot_id,
+                event: decode("event", &event)?,
+            });
+        }
+        let plan: Plan = decode("plan", &plan)?;
+        let progress = Progress::replay(plan, events.iter().map(|recorded| &recorded.event))
+            .map_err(|source| JournalError::Contradiction { transaction: id.clone(), source })?;
+        Ok(Stored {
+            id: id.clone(),
+            origin: decode("origin", &origin)?,
+            began: decode_time("begin time", &began)?,
+            events,
+            progress,
+        })
+    }
+}
+
+/// JSON text of a value made by this program, whose types have no maps with keys that JSON cannot hold.
+pub(crate) fn encode<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("journal types serialise to JSON")
+}
+
+/// The value of a JSON text that this program wrote.
+pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, JournalError> {
+    serde_json::from_str(text).map_err(|source| JournalError::Damaged { what, source })
+}
+
+fn decode_time(what: &'static str, text: &str) -> Result<Timestamp, JournalError> {
+    use serde::de::Error;
+    text.parse().map_err(|error| JournalError::Damaged { what, source: serde_json::Error::custom(error) })
+}

@@ -1,0 +1,15 @@
+//! What this host keeps on disk: one room for every table and file of the store.
+//!
+//! - [`journal`]: transactions and their events
+//! - [`baseline`]: what the host should have
+//! - [`crash_guard`]: livepatch loads that the host has not survived yet, and the quarantine
+//! - [`floors`]: versions that it has acted upon
+//! - `migrations`: the layout of the database
+//! - [`payloads`]: verified payloads by digest
+
+pub mod baseline;
+pub mod crash_guard;
+pub mod floors;
+pub mod journal;
+mod migrations;
+pub mod payloads;

@@ -1,0 +1,355 @@
+//! Payloads by digest: hashed while they are copied in, used only as the file that was hashed.
+//!
+//! `payloads/<sha256>` in the store. A payload becomes visible under its digest only after its bytes were
+//! hashed, synced and renamed, so a name in this directory is a statement about its content. [`Payloads::open`]
+//! hashes again and returns the descriptor that it hashed: nothing re-opens the path.
+//!
+//! It does not know what a payload is for.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use manifests::{Payload, Sha256};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use sha2::Digest;
+
+/// How the name of a copy under way begins.
+pub(crate) const INCOMING: &str = ".incoming-";
+
+/// Large enough that hashing, not system calls, sets the pace.
+const CHUNK: usize = 256 * 1024;
+
+/// Why a payload cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The payload's file is not where it was looked for.
+    #[error("payload {name} is missing: looked for {path}")]
+    Missing {
+        /// Its name in the manifest.
+        name: String,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The payload has another size than the manifest says.
+    #[error("payload {name} is {found} bytes long, the manifest says {expected}")]
+    Size {
+        /// Its name in the manifest.
+        name: String,
+        /// What the manifest says, in bytes.
+        expected: u64,
+        /// What was found, in bytes; at most one more than expected is read.
+        found: u64,
+    },
+    /// The payload's bytes are not the ones that were signed.
+    #[error("payload {name} has SHA-256 {found}, the manifest says {expected}")]
+    Changed {
+        /// Its name in the manifest.
+        name: String,
+        /// What the manifest says.
+        expected: Sha256,
+        /// What was found.
+        found: Sha256,
+    },
+    /// The store's own copy is damaged.
+    #[error("the store's copy of {digest} is damaged: its bytes have SHA-256 {found}")]
+    Damaged {
+        /// What it should be.
+        digest: Sha256,
+        /// What it is.
+        found: Sha256,
+    },
+    /// Reading or writing failed.
+    #[error("{doing} {path}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+}
+
+/// Where payloads come from. What it gives is not trusted: the store hashes all of it.
+pub trait PayloadSource {
+    /// The payload's bytes, from their beginning.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Io`].
+    fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError>;
+}
+
+/// Files in a directory, by the names that the manifest gives them.
+#[derive(Debug, Clone)]
+pub struct PayloadDirectory(pub PathBuf);
+
+impl PayloadSource for PayloadDirectory {
+    fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError> {
+        let name = payload.file.to_string();
+        let path = self.0.join(&name);
+        // Opening a named pipe without this flag would wait for its writer.
+        let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing { name, path });
+            }
+            Err(error) => return Err(StoreError::io("open", &path)(error)),
+        };
+        if !file.metadata().is_ok_and(|found| found.is_file()) {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(StoreError::io("copy", &path)(error));
+        }
+        Ok(Box::new(file))
+    }
+}
+
+/// Keeps payloads from being collected. Any number of these may be held at once.
+#[derive(Debug)]
+pub struct InUse(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+
+/// Nobody else uses the payloads, so those that nothing names may go.
+#[derive(Debug)]
+pub struct Unused(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+
+/// The payload directory of a store.
+#[derive(Debug, Clone)]
+pub struct Payloads {
+    directory: PathBuf,
+}
+
+impl Payloads {
+    /// The payloads of the store at `store`; the directory is made when the first one is added.
+    pub fn new(store: &Path) -> Self {
+        Self { directory: store.join("payloads") }
+    }
+
+    /// Copy the payload in from a source unless it is there already, hashing what is copied.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the store then holds no trace of it.
+    pub fn add(&self, payload: &Payload, from: &dyn PayloadSource) -> Result<(), StoreError> {
+        if self.path(&payload.sha256).exists() && self.open(&payload.sha256).is_ok() {
+            return Ok(());
+        }
+        self.make_directory()?;
+        let name = payload.file.to_string();
+        let mut source = from.open(payload)?;
+        let mut copy = tempfile::Builder::new()
+            .prefix(INCOMING)
+            .tempfile_in(&self.directory)
+            .map_err(StoreError::io("make a file in", &self.directory))?;
+        // One byte more than expected is enough to know that it is too long.
+        let mut limited = (&mut source).take(payload.size.saturating_add(1));
+        let (found, size) = hash_while(&mut limited, |chunk| copy.write_all(chunk))
+            .map_err(StoreError::io("copy", Path::new(&name)))?;
+        if size != payload.size {
+            return Err(StoreError::Size { name, expected: payload.size, found: size });
+        }
+        if found != payload.sha256 {
+            return Err(StoreError::Changed { name, expected: payload.sha256, found });
+        }
+        copy.as_file().sync_all().map_err(StoreError::io("sync", copy.path()))?;
+        let path = self.path(&payload.sha256);
+        copy.persist(&path).map_err(|error| StoreError::io("rename to", &path)(error.error))?;
+        sync_directory(&self.directory)
+    }
+
+    /// Keep what is there and what is added from being collected by another command, for as long as the result
+    /// is held. Whoever holds the host need not: collections hold it too.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn in_use(&self) -> Result<InUse, StoreError> {
+        let (path, file) = self.lock_file()?;
+        Flock::lock(file, FlockArg::LockShared)
+            .map(InUse)
+            .map_err(|(_, errno)| StoreError::io("lock", &path)(errno.into()))
+    }
+
+    /// The right to remove payloads; `None` while somebody uses them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn unused(&self) -> Result<Option<Unused>, StoreError> {
+        let (path, file) = self.lock_file()?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Unused(lock))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(StoreError::io("lock", &path)(errno.into())),
+        }
+    }
+
+    fn lock_file(&self) -> Result<(PathBuf, File), StoreError> {
+        let path = self.directory.with_extension("lock");
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = opened.map_err(StoreError::io("open", &path))?;
+        Ok((path, file))
+    }
+
+    fn make_directory(&self) -> Result<(), StoreError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .map_err(StoreError::io("make", &self.directory))?;
+        self.directory.parent().map_or(Ok(()), sync_directory)
+    }
+
+    /// Open a payload, hash it, and return the very descriptor that was hashed, at its start.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the bytes are not those of its name any more.
+    pub fn open(&self, digest: &Sha256) -> Result<File, StoreError> {
+        let path = self.path(digest);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(StoreError::io("open", &path))?;
+        let (found, _) = hash_while(&mut file, |_| Ok(())).map_err(StoreError::io("read", &path))?;
+        if found != *digest {
+            return Err(StoreError::Damaged { digest: *digest, found });
+        }
+        file.rewind().map_err(StoreError::io("rewind", &path))?;
+        Ok(file)
+    }
+
+    /// The bytes of a payload, checked.
+    ///
+    /// # Errors
+    /// As [`Payloads::open`].
+    pub fn read(&self, digest: &Sha256) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        self.open(digest)?.read_to_end(&mut bytes).map_err(StoreError::io("read", &self.path(digest)))?;
+        Ok(bytes)
+    }
+
+    fn path(&self, digest: &Sha256) -> PathBuf {
+        self.directory.join(digest.to_string())
+    }
+}
+
+/// Read to the end, give each chunk to `sink`, and return the SHA-256 and the number of bytes.
+pub fn hash_while(
+    source: &mut dyn Read,
+    mut sink: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<(Sha256, u64)> {
+    let mut hash = sha2::Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut size = 0;
+    loop {
+        let read = match source.read(&mut chunk) {
+            Ok(0) => return Ok((Sha256::from_bytes(hash.finalize().into()), size)),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hash.update(&chunk[..read]);
+        sink(&chunk[..read])?;
+        size += read as u64;
+    }
+}
+
+/// Make a rename in this directory survive a power cut.
+pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(directory: &tempfile::TempDir) -> PayloadDirectory {
+        PayloadDirectory(directory.path().to_owned())
+    }
+
+    /// A source that is no directory.
+    struct Memory(&'static [u8]);
+
+    impl PayloadSource for Memory {
+        fn open(&self, _: &Payload) -> Result<Box<dyn Read>, StoreError> {
+            Ok(Box::new(self.0))
+        }
+    }
+
+    #[test]
+    fn what_a_source_gives_is_hashed_whatever_kind_of_source_it_is() {
+        let store = tempfile::tempdir().unwrap();
+        let payloads = Payloads::new(store.path());
+        let wanted = payload(b"right");
+        assert!(matches!(payloads.add(&wanted, &Memory(b"wrong")), Err(StoreError::Changed { .. })));
+        payloads.add(&wanted, &Memory(b"right")).unwrap();
+        assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right");
+    }
+
+    #[test]
+    fn payloads_in_use_are_not_free_to_be_collected() {
+        let store = tempfile::tempdir().unwrap();
+        let payloads = Payloads::new(store.path());
+        let (one, two) = (payloads.in_use().unwrap(), payloads.in_use().unwrap());
+        assert!(payloads.unused().unwrap().is_none());
+        drop(one);
+        assert!(payloads.unused().unwrap().is_none(), "one of two is still there");
+        drop(two);
+        assert!(payloads.unused().unwrap().is_some());
+    }
+
+    fn payload(bytes: &[u8]) -> Payload {
+        let yaml = format!("{{file: fix.ko, sha256: \"{}\", size: {}}}", Sha256::of(bytes), bytes.len());
+        manifests::yaml::from_slice(yaml.as_bytes(), 4096).unwrap()
+    }
+
+    #[test]
+    fn only_the_signed_bytes_get_a_name_in_the_store() {
+        let (store, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let payloads = Payloads::new(store.path());
+        let wanted = payload(b"right");
+        for wrong in [&b"wrong"[..], b"right!", b"righ", b""] {
+            fs::write(source.path().join("fix.ko"), wrong).unwrap();
+            assert!(payloads.add(&wanted, &from(&source)).is_err(), "{wrong:?}");
+            assert_eq!(fs::read_dir(store.path().join("payloads")).unwrap().count(), 0, "{wrong:?}");
+        }
+        fs::write(source.path().join("fix.ko"), "right").unwrap();
+        payloads.add(&wanted, &from(&source)).unwrap();
+        assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right");
+    }
+
+    #[test]
+    fn a_copy_that_changed_in_the_store_or_became_a_link_is_not_opened() {
+        let (store, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let payloads = Payloads::new(store.path());
+        let wanted = payload(b"right");
+        fs::write(source.path().join("fix.ko"), "right").unwrap();
+        payloads.add(&wanted, &from(&source)).unwrap();
+        let path = payloads.path(&wanted.sha256);
+        fs::write(&path, "wrong").unwrap();
+        assert!(matches!(payloads.open(&wanted.sha256), Err(StoreError::Damaged { .. })));
+        payloads.add(&wanted, &from(&source)).unwrap();
+        assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right", "it is copied in again");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(source.path().join("fix.ko"), &path).unwrap();
+        assert!(matches!(payloads.open(&wanted.sha256), Err(StoreError::Io { .. })));
+    }
+
+    #[test]
+    fn a_payload_that_is_a_pipe_does_not_hang() {
+        let (store, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = source.path().join("fix.ko");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(
+            Payloads::new(store.path()).add(&payload(b"right"), &from(&source)),
+            Err(StoreError::Io { .. })
+        ));
+    }
+}

@@ -1,0 +1,46 @@
+//! Probes and the settle time.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::plan::SitedProbe;
+use crate::steps::Machine;
+use crate::steps::livepatch::micros;
+use crate::transaction::driver::StepError;
+
+/// Between two rounds of the settle time; a probe has its own interval for getting ready.
+const ROUND: Duration = Duration::from_millis(500);
+
+impl Machine<'_> {
+    /// Ask until the probe has held as often in a row as the manifest wants.
+    pub(super) fn probe(&self, probe: &SitedProbe) -> Result<Value, StepError> {
+        let begun = self.clock.elapsed();
+        self.prober
+            .until_ready(&probe.site, &probe.probe, self.interrupt)
+            .map(|asked| json!({ "asked": asked, "took_us": micros(self.clock.elapsed() - begun) }))
+            .map_err(StepError::doing("see the probe hold"))
+    }
+
+    /// Every probe must hold, once a round, until the time is over.
+    pub(super) fn settle(&self, watch: Duration, probes: &[SitedProbe]) -> Result<Value, StepError> {
+        let begun = self.clock.elapsed();
+        let mut rounds = 0_u64;
+        loop {
+            for probe in probes {
+                self.prober
+                    .once(&probe.site, &probe.probe, self.interrupt)
+                    .map_err(StepError::doing("see the probe hold during the settle time"))?;
+            }
+            if self.interrupt.asked() {
+                return Err(StepError::doing("watch for the settle time")("the operator asked to stop"));
+            }
+            rounds += 1;
+            let left = watch.saturating_sub(self.clock.elapsed() - begun);
+            if left.is_zero() {
+                return Ok(json!({ "rounds": rounds }));
+            }
+            self.clock.sleep(left.min(ROUND));
+        }
+    }
+}

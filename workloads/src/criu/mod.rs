@@ -1,0 +1,6 @@
+//! CRIU: what its image files say, and what it cannot dump.
+
+pub mod images;
+pub mod obstacles;
+
+pub use images::{CheckpointContent, CheckpointedFile, CheckpointedProcess, Connection, FilePlace};

@@ -1,0 +1,183 @@
+//! Why a request to the container runtime failed.
+//!
+//! Each variant names the container; what a failed command said about itself (the end of its log)
+//! is part of the error, because the operator sees nothing else of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use system::command::CommandError;
+
+use crate::criu::images::ImageError;
+use crate::model::WorkloadId;
+
+/// A request to the container runtime that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A command could not be run, or said no.
+    #[error("could not {action} container {id}")]
+    Refused {
+        /// What was asked: `checkpoint`, `restore`, …
+        action: &'static str,
+        /// The container.
+        id: WorkloadId,
+        /// What the command said.
+        source: CommandError,
+    },
+    /// The containers could not be listed.
+    #[error("could not list the containers")]
+    List {
+        /// What the command said.
+        source: CommandError,
+    },
+    /// CRIU refused to dump or restore; the container's state after that is in `state`.
+    #[error("CRIU could not {action} container {id} ({state}): {}", .criu.join("; "))]
+    Criu {
+        /// `pre-dump`, `checkpoint` or `restore`.
+        action: &'static str,
+        /// The container.
+        id: WorkloadId,
+        /// CRIU's own last error lines, oldest first.
+        criu: Vec<String>,
+        /// What is left of the container.
+        state: AfterFailure,
+        /// What runc said.
+        source: Box<CommandError>,
+    },
+    /// The runtime's answer could not be read.
+    #[error("the runtime's answer about {about} is not what runc 1.x writes")]
+    Answer {
+        /// What had been asked.
+        about: String,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
+    /// The bundle's configuration could not be read.
+    #[error("could not read {path}")]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The container's name, as the runtime gave it, is not one that this program accepts.
+    #[error("the runtime listed a container that cannot be handled")]
+    Id(#[from] manifests::NameError),
+    /// No such container.
+    #[error("container {id} is not known to the runtime")]
+    Unknown {
+        /// The container.
+        id: WorkloadId,
+    },
+    /// The container is not in a state in which this can be done.
+    #[error("container {id} is {found:?}, expected {expected}")]
+    State {
+        /// The container.
+        id: WorkloadId,
+        /// Its state.
+        found: crate::model::ContainerStatus,
+        /// The state in which this can be done.
+        expected: &'static str,
+    },
+    /// A container did not go away.
+    #[error("container {id} still exists {after:?} after it was killed")]
+    WillNotStop {
+        /// The container.
+        id: WorkloadId,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The command said yes but the container is not all there.
+    #[error("after {action}, container {id} is {found} and lacks {}", list(.missing))]
+    NotAlive {
+        /// What had been asked.
+        action: &'static str,
+        /// The container.
+        id: WorkloadId,
+        /// Its status.
+        found: String,
+        /// Processes that should live and do not.
+        missing: Vec<String>,
+    },
+    /// The dump itself succeeded but its images could not be completed on disk.
+    #[error("the checkpoint of container {id} could not be completed; {}", brought_back(.during_undo))]
+    Unfinished {
+        /// The container.
+        id: WorkloadId,
+        /// Why it could not be completed.
+        #[source]
+        original: Box<RuntimeError>,
+        /// Why the container could not be brought back at once; absent when it was.
+        during_undo: Option<Box<RuntimeError>>,
+    },
+    /// There is no complete checkpoint where one is needed.
+    #[error("{path} holds no complete checkpoint of container {id}")]
+    Incomplete {
+        /// The container.
+        id: WorkloadId,
+        /// The checkpoint's directory.
+        path: PathBuf,
+    },
+    /// The checkpoint's own files could not be prepared or read.
+    #[error("the checkpoint of container {id} is unusable")]
+    Images {
+        /// The container.
+        id: WorkloadId,
+        /// The reason.
+        source: ImageError,
+    },
+    /// What a process has mapped could not be read.
+    #[error("could not read what process {pid} of container {id} has mapped")]
+    Maps {
+        /// The container.
+        id: WorkloadId,
+        /// The process.
+        pid: crate::model::Pid,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A directory for images could not be made.
+    #[error("could not prepare {path} for a checkpoint")]
+    Prepare {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+}
+
+impl RuntimeError {
+    /// The error and its causes on one line.
+    pub fn with_causes(&self) -> String {
+        system::error::with_causes(self)
+    }
+}
+
+/// What is left of a container after CRIU failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// It runs on as if nothing had been asked.
+    StillRunning,
+    /// It does not run.
+    Gone,
+}
+
+impl std::fmt::Display for AfterFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::StillRunning => "it is still running, unharmed",
+            Self::Gone => "it is not running",
+        })
+    }
+}
+
+fn list(missing: &[String]) -> String {
+    if missing.is_empty() { "nothing".into() } else { missing.join(", ") }
+}
+
+fn brought_back(during_undo: &Option<Box<RuntimeError>>) -> String {
+    match during_undo {
+        None => "it was brought back from its images at once".into(),
+        Some(error) => format!("and bringing it back failed: {error}"),
+    }
+}

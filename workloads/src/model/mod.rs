@@ -1,0 +1,20 @@
+//! The nouns that everybody above speaks of; values only, nothing here touches a host.
+
+pub mod cgroup;
+pub mod comm;
+pub mod container;
+pub mod obstacle;
+pub mod probe_site;
+pub mod topology;
+pub mod workload_id;
+
+pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners};
+pub use comm::Comm;
+pub use container::{
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
+    NetworkPlace, Pid, Restored, Unreadable,
+};
+pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
+pub use probe_site::ProbeSite;
+pub use topology::{FreshUpper, Overlay, Topology, TopologyError};
+pub use workload_id::{RuntimeName, WorkloadId, WorkloadIdError};

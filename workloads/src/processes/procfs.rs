@@ -1,0 +1,105 @@
+//! The processes of a container, as `/proc` and the cgroup file system show them.
+//!
+//! Everything here races with the processes themselves: what vanished while it was read is left
+//! out, never an error.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::model::Pid;
+
+/// Where cgroup v2 is mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// A living process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id on the host.
+    pub pid: Pid,
+    /// Its id in the innermost pid namespace it lives in.
+    pub inner: u32,
+    /// Its command name, at most 15 bytes.
+    pub comm: String,
+}
+
+/// Host pids in a cgroup and all cgroups below it. Zombies are not among them.
+pub fn pids_in_cgroup(cgroup: &Path) -> Vec<Pid> {
+    let mut pids = Vec::new();
+    let mut waiting = vec![Path::new(CGROUPS).join(cgroup.strip_prefix("/").unwrap_or(cgroup))];
+    while let Some(directory) = waiting.pop() {
+        let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(members.lines().filter_map(|line| line.parse().ok()).map(Pid));
+        let children = fs::read_dir(&directory).into_iter().flatten().flatten();
+        waiting
+            .extend(children.filter(|one| one.file_type().is_ok_and(|t| t.is_dir())).map(|one| one.path()));
+    }
+    pids.sort_unstable();
+    pids
+}
+
+/// The living processes of a cgroup.
+pub fn in_cgroup(cgroup: &Path) -> Vec<Process> {
+    pids_in_cgroup(cgroup).into_iter().filter_map(describe).collect()
+}
+
+/// What a process is called, inside and outside.
+pub fn describe(pid: Pid) -> Option<Process> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let inner = status_field(&status, "NSpid")?.split_whitespace().last()?.parse().ok()?;
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned();
+    Some(Process { pid, inner, comm })
+}
+
+/// A field of `/proc/PID/status`.
+pub(crate) fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+/// The cgroup v2 path of a process.
+pub fn cgroup_of(pid: Pid) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(PathBuf::from)
+}
+
+/// Kills the session that a pid file names, if it still belongs to `cgroup`.
+///
+/// runc makes what it executes a session leader, so its children go with it.
+pub(crate) fn kill_session(pid_file: &Path, cgroup: Option<&Path>) {
+    let Some(pid) = fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<i32>().ok()) else {
+        return;
+    };
+    let belongs = cgroup_of(Pid(pid as u32)).is_some_and(|of| cgroup.is_some_and(|all| of.starts_with(all)));
+    if belongs && pid > 1 {
+        // Gone already is as good.
+        let _ = kill(nix::unistd::Pid::from_raw(-pid), Signal::SIGKILL);
+        let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_describes_itself() {
+        let own = describe(Pid(std::process::id())).unwrap();
+        assert_eq!(own.pid, Pid(std::process::id()));
+        assert!(!own.comm.is_empty());
+    }
+
+    #[test]
+    fn a_vanished_process_is_left_out() {
+        assert_eq!(describe(Pid(u32::MAX)), None);
+        assert_eq!(pids_in_cgroup(Path::new("/no/such/cgroup")), []);
+    }
+
+    #[test]
+    fn status_fields_are_found_by_their_whole_name() {
+        let status = "Name:\tx\nPid:\t7\nPPid:\t1\nNSpid:\t7\t2\n";
+        assert_eq!(status_field(status, "Pid"), Some("7"));
+        assert_eq!(status_field(status, "NSpid"), Some("7\t2"));
+        assert_eq!(status_field(status, "NS"), None);
+    }
+}

@@ -124,6 +124,13 @@ fn image_packages(apt: &Apt, release: &str) -> Result<Vec<String>> {
     Ok(vec![format!("linux-image-{release}")])
 }
 
+/// The version of the package that holds a kernel's image, like `6.12.107-1`.
+pub fn image_version(apt: &Apt, release: &str) -> Result<String> {
+    let package = image_packages(apt, release)?.swap_remove(0);
+    let versions = apt.versions(&package)?;
+    versions.into_iter().next().with_context(|| format!("no suite has a package {package}"))
+}
+
 fn build_headers(cache: &Cache, dir: &Path, release: &str) -> Result<()> {
     let step = Step::begin(&format!("fetching headers of {release}"));
     let apt = Apt::open(cache)?;

@@ -39,7 +39,8 @@ use sources::Sources;
 use trial::Bench;
 
 use crate::exam::Share;
-use crate::lab::Lab;
+use crate::lab::apt::Apt;
+use crate::lab::{Lab, kernel};
 use crate::product::{Build, Product};
 
 /// What to prove.
@@ -84,12 +85,15 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         None => Product::build(Build::Release)?.patch_tools,
     };
     let package = sources::source_package(&options.kernel)?;
-    let old = sources::versions(&format!("linux-image-{}", options.kernel))?.swap_remove(0);
+    let apt = Apt::open(lab.cache())?;
+    let old = kernel::image_version(&apt, &options.kernel)?;
     let new = match &options.later {
         Some(version) => version.clone(),
-        None => sources::versions(&package)?.swap_remove(0),
+        None => {
+            apt.versions(&package)?.into_iter().next().with_context(|| format!("no suite has {package}"))?
+        }
     };
-    let sources = Sources::prepare(lab.cache(), &package, &old, &new)?;
+    let sources = Sources::prepare(lab.cache(), &apt, &package, &old, &new)?;
     let mut chosen = candidates(&sources.differing);
     if !options.only.is_empty() {
         chosen.retain(|candidate| options.only.contains(&candidate.path));

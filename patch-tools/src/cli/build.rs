@@ -69,6 +69,12 @@ pub(crate) struct KernelArgs {
     /// Directory with that kernel's modules
     #[arg(long, value_name = "DIR", requires = "source")]
     modules: Option<PathBuf>,
+    /// Compiler that built the kernel, if it has another name here than in the configuration
+    #[arg(long, value_name = "COMMAND", requires = "source")]
+    compiler: Option<String>,
+    /// Directory with the system whose compiler and tools are used, such as an exported container image
+    #[arg(long, value_name = "DIR", requires = "source")]
+    build_root: Option<PathBuf>,
 }
 
 /// How much to do at once.
@@ -140,6 +146,8 @@ impl KernelArgs {
                 config: config.clone(),
                 image: image.clone(),
                 modules: self.modules.clone(),
+                compiler: self.compiler.clone(),
+                root: self.build_root.clone(),
             }),
             (Some(release), ..) => KernelChoice::Packages(release.clone()),
             _ => unreachable!("the command line has a release, or source with configuration and image"),

@@ -12,6 +12,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
 
+const TOOLS: &str = "tools";
+
+fn default_root() -> Option<PathBuf> {
+    let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from_env("UPDATE_LAB_CACHE")
+        .or_else(|| from_env("XDG_CACHE_HOME").map(|dir| dir.join("update-lab")))
+        .or_else(|| from_env("HOME").map(|dir| dir.join(".cache/update-lab")))
+}
+
 /// The cache directory.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -21,12 +30,9 @@ pub struct Cache {
 impl Cache {
     /// Opens `$UPDATE_LAB_CACHE`, else `$XDG_CACHE_HOME/update-lab`, else `~/.cache/update-lab`.
     pub fn open() -> Result<Self> {
-        let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let root = from_env("UPDATE_LAB_CACHE")
-            .or_else(|| from_env("XDG_CACHE_HOME").map(|dir| dir.join("update-lab")))
-            .or_else(|| from_env("HOME").map(|dir| dir.join(".cache/update-lab")))
+        let root = default_root()
             .ok_or_else(|| anyhow!("none of UPDATE_LAB_CACHE, XDG_CACHE_HOME and HOME is set"))?;
-        for dir in ["locks", "machines"] {
+        for dir in ["locks", "machines", TOOLS] {
             fs::create_dir_all(root.join(dir))
                 .with_context(|| format!("the lab's cache {} cannot be made", root.display()))?;
         }
@@ -36,6 +42,23 @@ impl Cache {
     /// The directory that holds one subdirectory per machine.
     pub fn machines(&self) -> PathBuf {
         self.root.join("machines")
+    }
+
+    /// The directory of programs that run beside what is installed.
+    pub fn tools(&self) -> PathBuf {
+        self.root.join(TOOLS)
+    }
+
+    /// [`Self::tools`] of the cache that [`Self::open`] would open.
+    pub fn default_tools() -> Option<PathBuf> {
+        default_root().map(|root| root.join(TOOLS))
+    }
+
+    /// A directory that is not an entry: what lies in it changes.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.root.join(name);
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
     }
 
     /// Path of a file to lock, for what has to happen one after the other.

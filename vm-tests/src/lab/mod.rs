@@ -2,8 +2,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`host`] | packages that the lab needs on this machine |
+//! | [`needs`] | what the lab executes on this machine, and that it is there |
+//! | [`install`], [`aside`] | packages installed without removing any, or unpacked beside what is installed |
+//! | [`host`] | starts programs on this machine |
+//! | [`steps`] | what took how long |
 //! | [`cache`] | where built things are kept, each built once |
+//! | [`apt`] | packages of any Debian suite |
 //! | [`kernel`] | kernel packages: image, modules, headers |
 //! | [`initramfs`] | the few files that a kernel needs to find its root |
 //! | [`image`] | the guest's Debian root |
@@ -16,18 +20,23 @@
 //!
 //! [`Lab`] is the way in.
 
+pub mod apt;
+pub mod aside;
 pub mod cache;
 pub mod console;
 pub mod control;
 pub mod host;
 pub mod image;
 pub mod initramfs;
+pub mod install;
 pub mod kernel;
 pub mod machine;
+pub mod needs;
 pub mod qemu;
 mod qmp;
 pub mod signal;
 pub mod spec;
+pub mod steps;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -53,9 +62,8 @@ pub struct Lab {
 impl Lab {
     /// Installs what is missing, builds or finds the root image, and clears away what dead runs left.
     pub fn open() -> Result<Self> {
-        let needs = if host::is_root() { &[] } else { host::NEEDS_WITHOUT_ROOT };
-        host::require(&[host::NEEDS, needs].concat())?;
         let cache = Cache::open()?;
+        needs::require(&cache, &needs::of_this_user())?;
         let image = Image::prepare(&cache)?;
         let lab = Self { cache, image, _turn: None };
         lab.sweep()?;

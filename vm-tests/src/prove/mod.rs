@@ -38,7 +38,9 @@ use selection::{Candidate, candidates};
 use sources::Sources;
 use trial::Bench;
 
-use crate::lab::Lab;
+use crate::exam::Share;
+use crate::lab::apt::Apt;
+use crate::lab::{Lab, kernel};
 use crate::product::{Build, Product};
 
 /// What to prove.
@@ -52,6 +54,8 @@ pub struct Options {
     pub limit: usize,
     /// Only these files.
     pub only: Vec<String>,
+    /// Which of the files that are left.
+    pub share: Share,
     /// `patch-tools`; built from this workspace if not given.
     pub program: Option<PathBuf>,
     /// The report: this file as Markdown, and beside it as JSON.
@@ -81,17 +85,22 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         None => Product::build(Build::Release)?.patch_tools,
     };
     let package = sources::source_package(&options.kernel)?;
-    let old = sources::versions(&format!("linux-image-{}", options.kernel))?.swap_remove(0);
+    let apt = Apt::open(lab.cache())?;
+    let old = kernel::image_version(&apt, &options.kernel)?;
     let new = match &options.later {
         Some(version) => version.clone(),
-        None => sources::versions(&package)?.swap_remove(0),
+        None => {
+            apt.versions(&package)?.into_iter().next().with_context(|| format!("no suite has {package}"))?
+        }
     };
-    let sources = Sources::prepare(lab.cache(), &package, &old, &new)?;
+    let sources = Sources::prepare(lab.cache(), &apt, &package, &old, &new)?;
     let mut chosen = candidates(&sources.differing);
     if !options.only.is_empty() {
         chosen.retain(|candidate| options.only.contains(&candidate.path));
         ensure!(!chosen.is_empty(), "none of the files differs between {old} and {new} and is ours to see");
     }
+    let mut number = 0..;
+    chosen.retain(|_| number.next().is_some_and(|number| options.share.takes(number)));
     eprintln!("{} files differ between {old} and {new} and are ours to see", chosen.len());
     let work = tempfile::tempdir()?;
     let builder =

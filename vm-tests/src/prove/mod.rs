@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `sources` | the two packaged sources, reduced to what differs |
 //! | `selection` | which files, in which order |
+//! | `carry` | which fixes a livepatch can carry, told by the source alone |
 //! | `patches` | a patch for one file, with hunks of headers where it needs them |
 //! | `building` | `patch-tools build`, and what came of it |
 //! | `rules` | which refusals are right |
@@ -15,6 +16,7 @@
 //! cache.
 
 mod building;
+mod carry;
 mod patches;
 mod report;
 mod rules;
@@ -32,6 +34,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 
 use building::{Attempt, Builder};
+use carry::Carry;
 use report::Row;
 pub use report::{Counts, Report};
 use selection::{Candidate, candidates};
@@ -129,7 +132,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
     let queue = Mutex::new(VecDeque::from(chosen));
     let counted = AtomicUsize::new(done);
     thread::scope(|scope| -> Result<()> {
-        let (sender, built) = mpsc::channel::<(Candidate, Result<Attempt>)>();
+        let (sender, built) = mpsc::channel::<(Candidate, Result<(Carry, Attempt)>)>();
         let (builder, limit, queue, counted) = (&builder, options.limit, &queue, &counted);
         for _ in 0..options.jobs {
             let sender = sender.clone();
@@ -138,9 +141,13 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
                 while counted.load(Ordering::Relaxed) < limit
                     && let Some(candidate) = next()
                 {
-                    let attempt = builder.attempt(&candidate);
-                    if let Ok(attempt) = &attempt {
-                        eprintln!("build {}: {}", candidate.path, attempt.outcome.words());
+                    let attempt = builder.judged_attempt(&candidate);
+                    if let Ok((carry, attempt)) = &attempt {
+                        eprintln!(
+                            "build {} (livepatch {carry}): {}",
+                            candidate.path,
+                            attempt.outcome.words()
+                        );
                         counted.fetch_add(usize::from(attempt.outcome.counts()), Ordering::Relaxed);
                     }
                     // The other side goes away when it fails.
@@ -156,8 +163,14 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         while more {
             match built.recv() {
                 Ok((candidate, attempt)) => {
-                    let build = attempt.with_context(|| format!("building {}", candidate.path))?;
-                    waiting.push(Row { path: candidate.path, area: candidate.area, build, trial: None });
+                    let (carry, build) = attempt.with_context(|| format!("building {}", candidate.path))?;
+                    waiting.push(Row {
+                        path: candidate.path,
+                        area: candidate.area,
+                        carry,
+                        build,
+                        trial: None,
+                    });
                 }
                 Err(mpsc::RecvError) => more = false,
             }

@@ -7,8 +7,15 @@
 //! 3. every role reaches its threshold with keys that are neither revoked nor past their time,
 //!    each key standing for one role only;
 //! 4. the payload, until here only bytes, is parsed as a manifest;
-//! 5. the host's clock is not behind what it has seen, and lies between `issued` and `expires`;
+//! 5. the host's clock is not behind the evidence, and lies between `issued` and `expires`;
 //! 6. the version is not below, and not another document than, the one accepted before.
+//!
+//! What time proves, and what it does not: a host's clock is a claim. It can be ahead (a dead battery, a
+//! wrong server) and be put right again, and it can be set back by who wants an old key or an expired
+//! manifest to count. So nothing that lasts is made of it. The clock floor moves by *evidence* only, the
+//! issue times of authentic documents, which no host's clock can raise; from where the evidence is, time
+//! does not go back. And what a clock cannot take back at all, a revocation, is not kept as a time: a key
+//! that this host has once seen revoked is in [`TrustFloor::revoked`] and never counts again.
 //!
 //! Invariant: [`Verified`] is made here and nowhere else. Each rule stands once; the report that
 //! people read ([`Signers`]) is the calculation that decides, not a second one.
@@ -33,14 +40,17 @@ pub const ALLOWED_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// What a host remembers, so that nobody can show it the past.
 ///
-/// A value: the caller loads it, gives it to [`VerifyAt`], and stores what [`TrustFloor::raise`]
-/// made of it once the manifest is acted upon.
+/// A value: the caller loads it, gives it to [`VerifyAt`], and stores what [`TrustFloor::see`] made of it
+/// whenever it has read its policy, and [`TrustFloor::raise`] once a manifest is acted upon.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TrustFloor {
-    /// The latest time at which a manifest was accepted.
+    /// The latest time of which there is evidence: when an authentic, accepted document was issued.
     pub clock: Option<UtcTime>,
     /// The highest version accepted of each name, and which document that was.
     pub versions: BTreeMap<ManifestName, AcceptedVersion>,
+    /// Every key that this host has seen revoked, and since when it was, by the policy of that time.
+    #[serde(default)]
+    pub revoked: BTreeMap<KeyId, UtcTime>,
 }
 
 /// A version that a host has accepted.
@@ -53,10 +63,10 @@ pub struct AcceptedVersion {
 }
 
 impl TrustFloor {
-    /// Takes up what `accepted` shows: its version, and the time at which it was verified (which
-    /// lies between the signed `issued` and `expires`, so a wrong clock cannot raise it at will).
+    /// Takes up what `accepted` shows: its version, and that time has reached its `issued`. When this
+    /// host's clock says that it was verified is no evidence.
     pub fn raise(&mut self, accepted: &Verified<Manifest>) {
-        self.clock = self.clock.max(Some(accepted.at));
+        self.clock = self.clock.max(Some(accepted.issued));
         let seen = AcceptedVersion { version: accepted.version, manifest: accepted.digest };
         self.versions
             .entry(accepted.name.clone())
@@ -66,6 +76,30 @@ impl TrustFloor {
                 }
             })
             .or_insert(seen);
+    }
+
+    /// Takes up the keys of `policy` that are revoked by now. They stay so whatever the clock, or a later
+    /// policy, says. Whether there was a new one.
+    pub fn see(&mut self, policy: &Policy, now: Timestamp) -> bool {
+        let now = self.reached(UtcTime::floor(now));
+        let before = self.revoked.len();
+        for key in policy.keys() {
+            if let Some(since) = key.revoked.filter(|since| *since <= now) {
+                self.revoked.entry(key.id).or_insert(since);
+            }
+        }
+        self.revoked.len() > before
+    }
+
+    /// Forgets the evidence of time, and gives what it was; for an operator who knows that a signer's clock
+    /// was wrong. Versions and revoked keys stay.
+    pub fn reset_clock(&mut self) -> Option<UtcTime> {
+        self.clock.take()
+    }
+
+    /// The time that counts at `now`: not before the evidence.
+    fn reached(&self, now: UtcTime) -> UtcTime {
+        self.clock.map_or(now, |floor| floor.max(now))
     }
 }
 
@@ -250,10 +284,10 @@ pub enum VerifyError {
     /// The signed bytes are not a manifest.
     #[error("the signed payload is not a valid manifest")]
     Manifest(#[from] ManifestError),
-    /// The host's clock is behind a time that it has seen.
+    /// The host's clock is behind a time that has come, as a signed document shows.
     #[error("the clock of this host has gone back")]
     ClockBehind {
-        /// The latest time at which a manifest was accepted.
+        /// The latest time at which an accepted document was issued.
         floor: UtcTime,
         /// The host's clock.
         now: UtcTime,
@@ -321,7 +355,7 @@ impl Policy {
     pub fn examine(&self, envelope: &Envelope, at: VerifyAt<'_>) -> Examination {
         let now = UtcTime::floor(at.now);
         let digest = envelope.payload_digest();
-        let signers = self.signers(envelope, now);
+        let signers = self.signers(envelope, at.floor, now);
         let signed = self
             .refuse_signatures(envelope, &signers, now)
             .and_then(|()| Ok(Manifest::parse(envelope.unverified_payload())?));
@@ -343,14 +377,16 @@ impl Policy {
     }
 
     /// Checks every signature and seats the keys that count.
-    fn signers(&self, envelope: &Envelope, now: UtcTime) -> Signers {
+    fn signers(&self, envelope: &Envelope, floor: &TrustFloor, now: UtcTime) -> Signers {
+        let now = floor.reached(now);
         let message = envelope.signed_bytes();
         let mut standings: Vec<SignatureStanding> = envelope
             .signatures()
             .iter()
             .map(|signature| {
                 let key = self.key(signature.key);
-                let standing = key.map_or(Standing::UnknownKey, |key| stand(key, signature, &message, now));
+                let standing =
+                    key.map_or(Standing::UnknownKey, |key| stand(key, signature, &message, floor, now));
                 SignatureStanding { key: signature.key, name: key.map(|key| key.name.clone()), standing }
             })
             .collect();
@@ -364,10 +400,10 @@ impl Policy {
             .zip(&seated)
             .map(|(role, seated)| {
                 let unsigned = |key: &PolicyKey| !standings.iter().any(|s| s.key == key.id);
-                let could_sign = self
-                    .keys()
-                    .iter()
-                    .filter(|key| role.keys.contains(&key.name) && unsigned(key) && key.counts_at(now));
+                let could_sign = self.keys().iter().filter(|key| {
+                    let counts = key.counts_at(now) && !floor.revoked.contains_key(&key.id);
+                    role.keys.contains(&key.name) && unsigned(key) && counts
+                });
                 RoleStanding {
                     role: role.name.clone(),
                     threshold: role.threshold,
@@ -458,9 +494,18 @@ impl Policy {
 }
 
 /// What one signature by `key` is worth, before roles are looked at.
-fn stand(key: &PolicyKey, signature: &Signature, message: &[u8], now: UtcTime) -> Standing {
+fn stand(
+    key: &PolicyKey,
+    signature: &Signature,
+    message: &[u8],
+    floor: &TrustFloor,
+    now: UtcTime,
+) -> Standing {
     if !key.public.verifies(message, &signature.bytes) {
         return Standing::DoesNotVerify;
+    }
+    if let Some(since) = floor.revoked.get(&key.id) {
+        return Standing::Revoked { since: *since };
     }
     match (key.revoked, key.not_after) {
         (Some(since), _) if since <= now => Standing::Revoked { since },
@@ -478,8 +523,8 @@ fn refuse_time(manifest: &Manifest, now: UtcTime, floor: &TrustFloor) -> Result<
     if manifest.issued.timestamp() > latest {
         return Err(VerifyError::FromTheFuture { issued: manifest.issued, now });
     }
-    // Within the skew, the later of the two clocks decides what has expired.
-    if floor.clock.map_or(now, |floor| floor.max(now)) >= manifest.expires {
+    // Within the skew, the later of the two decides what has expired.
+    if floor.reached(now) >= manifest.expires {
         return Err(VerifyError::Expired { expires: manifest.expires, now });
     }
     Ok(())

@@ -37,10 +37,8 @@ fn main() -> ExitCode {
 /// Prints the failure, its causes in order, and what to do next.
 fn report(failure: &Failure) {
     eprintln!("error: {}", shown(&failure.error.to_string()));
-    let mut cause = failure.error.source();
-    while let Some(error) = cause {
-        eprintln!("  because: {}", shown(&error.to_string()));
-        cause = error.source();
+    for cause in system::error::causes(&*failure.error) {
+        eprintln!("  because: {}", shown(&cause.to_string()));
     }
     if let Some(hint) = &failure.hint {
         eprintln!("hint: {hint}");

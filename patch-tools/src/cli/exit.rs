@@ -83,12 +83,7 @@ impl Failure {
 impl Failure {
     /// The failure for a program that reads JSON, with the same keys as those of `update`.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        let mut causes = Vec::new();
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            causes.push(error.to_string());
-            cause = error.source();
-        }
+        let causes: Vec<String> = system::error::causes(&*self.error).map(ToString::to_string).collect();
         serde_json::json!({
             "error": self.error.to_string(),
             "causes": causes,

@@ -22,7 +22,7 @@ const IMPURE: [&str; 11] = [
 ];
 
 /// The lines of these files, and of the files in these directories, that name the operating system: `FILE:LINE: TEXT`.
-pub fn impure_lines(rooms: &[&str]) -> Vec<String> {
+pub(crate) fn impure_lines(rooms: &[&str]) -> Vec<String> {
     let mut files: Vec<PathBuf> = Vec::new();
     for room in rooms {
         let room = Path::new(env!("CARGO_MANIFEST_DIR")).join(room);

@@ -17,7 +17,7 @@ use crate::cli::{Global, failures};
 use crate::config::Config;
 use crate::operations::host::{Known, known_containers};
 use crate::operations::trust;
-use crate::operations::trust::FloorSeen;
+use crate::state::floors::{FloorSeen, look_at_floor};
 
 /// Show which processes and containers still run outdated or vulnerable files
 ///
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 
 /// The files that a manifest replaces, if the manifest is authentic here.
 fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<FileIdentity>, Failure> {
-    let floor = match trust::look_at_floor(&settings.store).map_err(failures::trust)? {
+    let floor = match look_at_floor(&settings.store).map_err(|error| failures::trust(error.into()))? {
         FloorSeen::Floor(floor) => floor,
         FloorSeen::Unreadable => manifests::TrustFloor::default(),
     };

@@ -103,6 +103,8 @@ struct State {
     now: Duration,
     /// How far the wall clock was put forward.
     stepped: Duration,
+    /// The kernel was built without livepatch.
+    without_livepatch: bool,
     boot: u32,
     requests: u64,
     stop_before: Option<u64>,
@@ -237,6 +239,11 @@ impl FakeMachine {
     }
 
     /// Somebody puts the wall clock forward.
+    /// Another kernel, which takes no livepatches.
+    pub(crate) fn take_livepatch_away(&self) {
+        self.lock().without_livepatch = true;
+    }
+
     pub(crate) fn step_wall_clock(&self, by: Duration) {
         self.lock().stepped += by;
     }
@@ -396,6 +403,9 @@ impl State {
 impl Livepatch for FakeMachine {
     fn loaded(&self) -> Result<Vec<LoadedPatch>, KernelError> {
         let state = self.request().ok_or_else(nowhere)?;
+        if state.without_livepatch {
+            return Err(KernelError::NoLivepatch { path: PathBuf::from("/sys/kernel/livepatch") });
+        }
         let moving = state.transition.as_ref().map(|transition| &transition.module);
         let show = |(module, patch): (&ModuleName, &Patch)| LoadedPatch {
             module: module.clone(),

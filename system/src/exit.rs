@@ -169,8 +169,7 @@ impl Failure {
 
     /// The causes below the error, outermost first.
     fn causes(&self) -> impl Iterator<Item = String> {
-        std::iter::successors(self.0.error.source(), |error: &&(dyn Error + 'static)| (*error).source())
-            .map(ToString::to_string)
+        crate::error::causes(&*self.0.error).map(ToString::to_string)
     }
 
     /// For a person: the error, its causes, then what to know and do. Errors may quote input, so

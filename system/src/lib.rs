@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`command`] | run an external program, bounded |
 //! | [`clock`], [`boot`] | time, waits, and which boot this is |
+//! | [`durable`] | files that are there whole or not at all |
 //! | [`lock`] | one transaction at a time per host |
 //! | [`exit`] | the one table of exit codes, the one shape of failure |
 //! | [`error`] | an error with its causes |
@@ -11,6 +12,7 @@
 pub mod boot;
 pub mod clock;
 pub mod command;
+pub mod durable;
 pub mod error;
 pub mod exit;
 pub mod lock;

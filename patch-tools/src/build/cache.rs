@@ -20,6 +20,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use system::durable;
+
 /// The file that says that an entry is complete.
 const MARKER: &str = ".complete";
 
@@ -115,8 +117,10 @@ impl Cache {
         }
         fs::create_dir_all(&entry).map_err(CacheError::io("make", &entry))?;
         make(&entry)?;
+        // The marker must not survive a power cut that its content does not.
+        durable::sync_file_system(&entry).map_err(CacheError::io("sync", &entry))?;
         let marker = entry.join(MARKER);
-        File::create(&marker).map_err(CacheError::io("write", &marker))?;
+        durable::replace(&marker, b"").map_err(CacheError::io("write", &marker))?;
         Ok(entry)
     }
 }

@@ -4,6 +4,10 @@
 //! zone, so that messages and outputs do not depend on who builds), and a failure carries the command and
 //! the end of its error output. This is the one place of the crate that starts programs, but for the one that holds a
 //! build root's namespaces (`root`).
+//!
+//! Not `system::command`, which serves root on a host: there a program is found in a fixed path and not in the
+//! user's, has a deadline, and does not hear a Ctrl-C. A compiler has to be the user's, may take as long as it needs,
+//! and ends with whoever waits for it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};

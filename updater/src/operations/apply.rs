@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use manifests::{Manifest, Verified};
+use workloads::processes::Onlooker;
 
 use crate::operations::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
 use crate::plan::Plan;
@@ -39,7 +40,7 @@ impl Engine {
         quarantine: Quarantine,
     ) -> Result<Plan, EngineError> {
         let adapters = self.look()?;
-        self.plan_as(&adapters, &self.new_id(), manifest, payloads, quarantine)
+        self.plan_as(&adapters, &self.new_id(), manifest, payloads, quarantine, Onlooker::NOBODY)
     }
 
     /// Plan and do it. `begun` hears the plan before the first step.
@@ -59,7 +60,8 @@ impl Engine {
         self.expect_finished()?;
         self.judge_crashes()?;
         let id = self.new_id();
-        let plan = self.plan_as(&adapters, &id, manifest, payloads, quarantine)?;
+        let onlooker = Onlooker { interrupt: listeners.boundaries, ..Onlooker::NOBODY };
+        let plan = self.plan_as(&adapters, &id, manifest, payloads, quarantine, onlooker)?;
         // Where there is nothing to do, too: an older version would be a step back from here.
         crate::operations::trust::raise_floor(&mut self.journal(), manifest)?;
         if plan.is_empty() {
@@ -98,11 +100,12 @@ impl Engine {
         manifest: &Manifest,
         payloads: &Path,
         quarantine: Quarantine,
+        onlooker: Onlooker<'_>,
     ) -> Result<Plan, EngineError> {
         for payload in manifest.payloads() {
             self.payloads.add(payload, payloads)?;
         }
-        let facts = self.survey(adapters, manifest, quarantine)?;
+        let facts = self.survey(adapters, manifest, quarantine, onlooker)?;
         Ok(planner::plan(manifest, &facts, id.as_str())?)
     }
 }

@@ -1,12 +1,14 @@
 //! The nouns that everybody above speaks of; values only, nothing here touches a host.
 
 pub mod cgroup;
+pub mod comm;
 pub mod container;
 pub mod obstacle;
 pub mod probe_site;
 pub mod topology;
 
 pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners};
+pub use comm::{Comm, SeenPath};
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase,
     ExecOutcome, Listing, NetworkPlace, Pid, Restored, Unreadable,

@@ -119,6 +119,7 @@ impl<'a> Apt<'a> {
     }
 
     /// Fetches the lists if there are none, or none that is young enough.
+    #[expect(clippy::disallowed_methods, reason = "which packages there are depends on when one asks")]
     fn lists_younger_than(&self, limit: Option<Duration>) -> Result<(), AptError> {
         let marker = self.root.join("fetched");
         let is_sound = || {

@@ -5,6 +5,7 @@ use system::command::CommandError;
 use system::exit::{Exit, Failure, State};
 use system::lock::LockError;
 use workloads::lifecycle::error::RuntimeError;
+use workloads::processes::LookError;
 
 use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
@@ -171,6 +172,9 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             Failure::new(Exit::Refused, error)
                 .because("runc, whose containers the manifest may concern", "none")
                 .next("install runc and criu on this host")
+        }
+        EngineError::Processes(LookError::Stopped(_)) => {
+            Failure::new(Exit::FailedRestored, error).next("try again; nothing had begun")
         }
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
         EngineError::Module { .. } => Failure::new(Exit::Refused, error)

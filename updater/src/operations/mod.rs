@@ -36,6 +36,7 @@ use system::lock::{HostLock, LockError, Turn};
 use workloads::files::rootfs::RootfsError;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::probes::ProbeError;
+use workloads::processes::LookError;
 
 use crate::config::Config;
 use crate::kernel::error::KernelError;
@@ -118,6 +119,9 @@ pub enum EngineError {
     /// The containers cannot be asked.
     #[error("look at the containers")]
     Runtime(#[from] RuntimeError),
+    /// The processes of containers were not looked at to the end.
+    #[error("look at the processes of containers")]
+    Processes(#[from] LookError),
     /// A root file system cannot be looked at.
     #[error("look at the root file systems")]
     Rootfs(#[from] RootfsError),

@@ -197,7 +197,9 @@ impl Runc {
         let found = self.known(id)?;
         let living = found.cgroup.as_deref().map(procfs::in_cgroup).unwrap_or_default();
         let lives = |one: &&CheckpointedProcess| {
-            living.iter().any(|process| process.inner == one.pid && process.comm == one.comm)
+            living
+                .iter()
+                .any(|process| process.inner == one.pid && process.comm.as_bytes() == one.comm.as_bytes())
         };
         let missing: Vec<String> =
             expected.iter().filter(|one| !lives(one)).map(|one| one.to_string()).collect();

@@ -8,15 +8,17 @@
 //! - `scalar`: how serde reads those words
 //! - [`yaml`]: the strict reading of YAML
 //! - [`error`]: why a document is not a manifest
+//! - [`document`]: the kinds of signed documents, each with its payload type and size
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
 //! - [`policy`], `matching`: roles, thresholds, and keys that stand for one role only
-//! - [`verify`]: the one way to a [`Verified`] manifest
+//! - [`verify`]: the one way to a [`Verified`] document
 //! - [`bounded`]: reading that stops at a size
 
 #![forbid(unsafe_code)]
 
 pub mod bounded;
 pub mod digest;
+pub mod document;
 pub mod duration;
 pub mod envelope;
 pub mod error;
@@ -34,6 +36,7 @@ pub mod verify;
 pub mod yaml;
 
 pub use digest::{BuildId, Sha256};
+pub use document::{Document, DocumentKind};
 pub use duration::Span;
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::ManifestError;

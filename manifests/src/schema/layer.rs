@@ -43,7 +43,7 @@ pub struct LayerComponent {
     #[schemars(length(max = 16))]
     pub never_checkpoint: Vec<ContainerSelector>,
     /// What goes back when a container fails.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "FailureScope::is_default")]
     #[schemars(default)]
     pub on_failure: FailureScope,
     /// The order of the containers. Absent: by id.
@@ -171,6 +171,12 @@ pub enum FailureScope {
     Workload,
     /// The whole manifest.
     All,
+}
+
+impl FailureScope {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The order in which containers are updated.

@@ -9,7 +9,7 @@ pub mod topology;
 pub mod workload_id;
 
 pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners};
-pub use comm::Comm;
+pub use comm::{Comm, SeenPath};
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
     NetworkPlace, Pid, Restored, Unreadable,

@@ -94,7 +94,8 @@ pub fn tests(cache: &Cache) -> Result<()> {
     let machine = Newcomer::arrive(cache, Target::shared(cache)?)?;
     machine.sh(NEEDS)?;
     let step = Step::begin("testing what needs no virtual machine on a newcomer's machine");
-    machine.watch("cargo test --locked --quiet --workspace --features updater/power-cuts --exclude vm-tests")?;
+    machine
+        .watch("cargo test --locked --quiet --workspace --features updater/power-cuts --exclude vm-tests")?;
     step.end();
     Ok(())
 }

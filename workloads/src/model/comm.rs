@@ -25,14 +25,9 @@ pub struct Comm(Vec<u8>);
 pub struct SeenPath(Vec<u8>);
 
 impl Comm {
-    /// The name that these bytes are.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
-    }
-
     /// From `/proc/PID/comm`, which ends with one line feed that is not part of the name.
     #[must_use]
-    pub fn from_proc(content: &[u8]) -> Self {
+    pub fn from_file(content: &[u8]) -> Self {
         Self(content.strip_suffix(b"\n").unwrap_or(content).to_owned())
     }
 }
@@ -180,8 +175,8 @@ mod tests {
 
     #[test]
     fn only_the_line_feed_at_the_end_is_not_part_of_a_name() {
-        assert_eq!(Comm::from_proc(b"five \n").as_bytes(), b"five ");
-        assert_eq!(Comm::from_proc(b"\n\n").as_bytes(), b"\n");
-        assert_eq!(Comm::from_proc(b"").as_bytes(), b"");
+        assert_eq!(Comm::from_file(b"five \n").as_bytes(), b"five ");
+        assert_eq!(Comm::from_file(b"\n\n").as_bytes(), b"\n");
+        assert_eq!(Comm::from_file(b"").as_bytes(), b"");
     }
 }

@@ -1,8 +1,8 @@
 //! The manifest fragment for a module: what a manifest's author pastes.
 
 use manifests::{
-    Arch, Component, CveId, FileName, KernelRelease, LivepatchComponent, ModuleName, NameError, ObjectName,
-    PatchedFunction, PatchedObject, Payload, Sha256, SymbolName, Transition,
+    Arch, BuildId, Component, CveId, FileName, KernelRelease, LivepatchComponent, ModuleName, NameError,
+    ObjectName, PatchedFunction, PatchedObject, Payload, Sha256, SymbolName, Transition,
 };
 use serde::Serialize;
 
@@ -46,6 +46,8 @@ pub(super) struct Described<'a> {
     pub(super) file: FileName,
     pub(super) content: &'a [u8],
     pub(super) kernel: &'a KernelRelease,
+    /// Of the image that the module was made for.
+    pub(super) kernel_build_id: Option<BuildId>,
     pub(super) plan: &'a Plan,
     pub(super) fixes: &'a [CveId],
 }
@@ -69,7 +71,7 @@ impl Fragment {
                 size: described.content.len() as u64,
             },
             kernel: described.kernel.clone(),
-            kernel_build_id: None,
+            kernel_build_id: described.kernel_build_id.clone(),
             fixed_in: Vec::new(),
             patches: patches.collect::<Result<_, NameError>>()?,
             replace: described.plan.replace,

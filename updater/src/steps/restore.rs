@@ -21,7 +21,13 @@ const CHOICE: &str =
     "end it, and `update resume` brings that memory back; leave it, and `update resume` leaves it, too";
 
 impl Machine<'_> {
+    /// A dump or restore that took too long has ended: only now can be told what became of the container.
+    fn settled(&self, id: &WorkloadId) -> Result<(), StepError> {
+        self.checkpointer.settled(id).map_err(doing("wait for what is under way with", id))
+    }
+
     pub(super) fn discard_images(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
+        self.settled(id)?;
         let dossier = self.dossier(at, id);
         let finished = dossier.after().map_err(doing("read the checkpoint of", id))?.is_some();
         let back = dossier.come_back().map_err(doing("read how it came back:", id))?;
@@ -36,6 +42,7 @@ impl Machine<'_> {
     /// Bring a container back with memory, files and connections, wherever the transaction was stopped.
     pub(super) fn restore_checkpoint(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
+        self.settled(id)?;
         let dossier = self.dossier(at, id);
         let network = &planned.container.network;
         let after = dossier.after().map_err(doing("read the checkpoint of", id))?;
@@ -104,6 +111,8 @@ impl Machine<'_> {
                     "connections": connections.len(),
                 }))
             }
+            // It may yet come back.
+            Err(error) if error.is_under_way() => Err(doing("restore", id)(error)),
             Err(error) => self.start_instead(planned, &dossier, error),
         }
     }

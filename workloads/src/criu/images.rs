@@ -456,11 +456,12 @@ pub fn last_errors(log: &str, most: usize) -> Vec<String> {
         .collect()
 }
 
+/// Images as CRIU writes them, for tests.
 #[cfg(test)]
-mod tests {
+pub(crate) mod specimen {
     use super::*;
 
-    fn image<M: Message>(magics: [u32; 2], messages: &[M]) -> Vec<u8> {
+    pub(super) fn image<M: Message>(magics: [u32; 2], messages: &[M]) -> Vec<u8> {
         let mut bytes: Vec<u8> = magics.iter().flat_map(|magic| magic.to_le_bytes()).collect();
         for message in messages {
             let encoded = message.encode_to_vec();
@@ -469,6 +470,26 @@ mod tests {
         }
         bytes
     }
+
+    /// The images and statistics of a checkpoint without files, connections and living processes.
+    pub(crate) fn write(images: &Path, work: &Path) {
+        let core = CoreEntry { tc: Some(TaskCoreEntry { task_state: TASK_DEAD, ..Default::default() }) };
+        let stats = StatsEntry { dump: Some(DumpStatsEntry::default()) };
+        for (path, bytes) in [
+            (images.join("files.img"), image::<FileEntry>([IMAGE, FILES], &[])),
+            (images.join("pstree.img"), image([IMAGE, PSTREE], &[PstreeEntry { pid: 1 }])),
+            (images.join("core-1.img"), image([IMAGE, CORE], &[core])),
+            (work.join("stats-dump"), image([SERVICE, STATS], &[stats])),
+        ] {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::specimen::image;
+    use super::*;
 
     fn socket(local: &str, peer: &str, state: u32) -> FileEntry {
         let words = |address: IpAddr| -> Vec<u32> {

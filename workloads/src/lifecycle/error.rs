@@ -162,6 +162,11 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
+    /// Whether a dump took the container down, and it was brought back at once.
+    pub fn was_brought_back(&self) -> bool {
+        matches!(self, Self::Unfinished { during_undo: None, .. })
+    }
+
     /// Whether something is under way that may still change the container.
     pub fn is_under_way(&self) -> bool {
         match self {

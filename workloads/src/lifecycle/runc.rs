@@ -44,6 +44,7 @@ use crate::model::{
     Pid, Restored, WorkloadId,
 };
 use crate::processes::procfs;
+use crate::processes::procfs::Process;
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
@@ -248,11 +249,7 @@ impl Runc {
     ) -> Result<Restored, RuntimeError> {
         let found = self.known(id)?;
         let living = found.cgroup.as_deref().map(procfs::in_cgroup).unwrap_or_default();
-        let lives = |one: &&CheckpointedProcess| {
-            living.iter().any(|process| process.inner == one.pid && process.comm == one.comm)
-        };
-        let missing: Vec<String> =
-            expected.iter().filter(|one| !lives(one)).map(|one| one.to_string()).collect();
+        let missing = missing(expected, &living);
         match (found.status, found.init) {
             (ContainerStatus::Running, Some(init)) if missing.is_empty() => {
                 Ok(Restored { init, processes: living.len() })
@@ -306,6 +303,13 @@ impl Runc {
         }
         self.proven_alive("restore", id, expected)
     }
+}
+
+/// Who of these does not live. A process is its number in the container's namespace; what it calls itself may be cut
+/// anywhere, and it may have called itself something else since.
+fn missing(expected: &[CheckpointedProcess], living: &[Process]) -> Vec<String> {
+    let lives = |one: &&CheckpointedProcess| living.iter().any(|process| process.inner == one.pid);
+    expected.iter().filter(|one| !lives(one)).map(ToString::to_string).collect()
 }
 
 /// What is under way when this process was not there when it began.

@@ -114,6 +114,7 @@ impl Place {
             id: id(),
             status: ContainerStatus::Running,
             init: None,
+            started: None,
             bundle: self.path(""),
             rootfs: self.path("rootfs"),
             annotations: Default::default(),
@@ -277,4 +278,14 @@ fn a_start_that_hangs_is_ended_and_known_to_have_ended() {
     assert_eq!(opened.unwrap_err().raw_os_error(), Some(nix::libc::ENXIO));
     fs::remove_file(place.path("hold-run")).unwrap();
     place.runc(LONG).start(&place.container()).unwrap();
+}
+
+#[test]
+fn a_process_that_came_back_is_known_by_its_number_whatever_it_calls_itself() {
+    let living = [procfs::describe(Pid(std::process::id())).unwrap()];
+    let named = |pid, comm: &[u8]| CheckpointedProcess { pid, comm: comm.into() };
+    for name in [&b"keeper of five "[..], b"abcdefghijklmn\xc3", b"another"] {
+        assert!(missing(&[named(living[0].inner, name)], &living).is_empty());
+    }
+    assert_eq!(missing(&[named(u32::MAX, b"keeper of five ")], &living), ["4294967295 (keeper of five )"]);
 }

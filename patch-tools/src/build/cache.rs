@@ -3,6 +3,8 @@
 //! ```text
 //! <cache>/debs/NAME_VERSION_ARCH.deb     packages as downloaded; also used by the VM lab
 //! <cache>/digests/NAME                   the digest of a package, so that it is not hashed again
+//! <cache>/suites/SUITE/                  apt's lists and configuration for one Debian release; see `apt`
+//! <cache>/roots/COMPILER-DIGEST/         an unpacked compiler with all that it needs; see `root`
 //! <cache>/images/DIGEST/                 an unpacked image package: boot/ and lib/modules/
 //! <cache>/kernels/DIGEST/                the kernel of an image, decompressed
 //! <cache>/headers/DIGEST/                an unpacked headers package
@@ -70,6 +72,16 @@ impl Cache {
             .ok_or(CacheError::NoPlace)?;
         // Compilers run in other directories, so a relative path would mean something else there.
         std::path::absolute(&root).map(Self::at).map_err(CacheError::io("find", &root))
+    }
+
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where apt's configuration for a suite is. Not an entry: what is there changes.
+    pub(crate) fn apt(&self, suite: &str) -> PathBuf {
+        self.root.join("suites").join(suite)
     }
 
     /// Where packages are.

@@ -16,8 +16,8 @@ use manifests::{Envelope, EnvelopeError, KeyId, Manifest, ManifestError, SecretK
 use serde_json::json;
 use system::durable::Unnamed;
 
-use super::exit::{Exit, Failure};
 use super::output;
+use system::exit::{Exit, Failure};
 
 /// The largest private key file; PKCS#8 PEM of Ed25519 has 119 bytes.
 const MAX_KEY_BYTES: usize = 4096;
@@ -83,7 +83,7 @@ impl From<SignError> for Failure {
         };
         let failure = Failure::new(Exit::Refused, error);
         match hint {
-            Some(hint) => failure.hint(hint),
+            Some(hint) => failure.next(hint),
             None => failure,
         }
     }

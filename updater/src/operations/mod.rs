@@ -7,6 +7,7 @@
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
+//! - [`reports`]: what they came to, as a program reads it
 //! - [`collect`]: remove what nobody needs any more
 //!
 //! An [`Engine`] owns a [`Host`] and the journal. Operations that change the host hold the host lock.
@@ -14,6 +15,7 @@
 pub mod apply;
 pub mod collect;
 pub mod host;
+pub mod reports;
 pub mod resume;
 pub mod rollback;
 pub mod standing;
@@ -34,6 +36,7 @@ use system::lock::{HostLock, LockError, Turn};
 use workloads::files::rootfs::RootfsError;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::probes::ProbeError;
+use workloads::processes::LookError;
 
 use crate::config::Config;
 use crate::kernel::error::KernelError;
@@ -116,6 +119,9 @@ pub enum EngineError {
     /// The containers cannot be asked.
     #[error("look at the containers")]
     Runtime(#[from] RuntimeError),
+    /// The processes of containers were not looked at to the end.
+    #[error("look at the processes of containers")]
+    Processes(#[from] LookError),
     /// A root file system cannot be looked at.
     #[error("look at the root file systems")]
     Rootfs(#[from] RootfsError),

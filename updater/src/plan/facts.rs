@@ -114,4 +114,6 @@ pub struct AffectedBy {
     pub component: usize,
     /// The mapped files, as the container sees them.
     pub files: Vec<PathBuf>,
+    /// What could not be told of its processes, one sentence each: it may be affected, and is taken to be.
+    pub unknown: Vec<String>,
 }

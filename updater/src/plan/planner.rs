@@ -221,6 +221,11 @@ impl<'a> Draft<'a> {
         self.unmet.extend(known.unmet.iter().cloned());
         let feels = self.feels(known, by);
         let files = known.affected.iter().flat_map(|affected| affected.files.iter().cloned()).collect();
+        for unknown in known.affected.iter().flat_map(|affected| &affected.unknown) {
+            self.notes.push(format!(
+                "container {id} is taken to be affected, since something cannot be told: {unknown}"
+            ));
+        }
         self.containers.push(PlannedContainer {
             container: known.container.clone(),
             topology: known.topology.clone(),

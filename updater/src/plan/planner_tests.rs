@@ -74,7 +74,11 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
             options: Vec::new(),
             flags: Default::default(),
         }),
-        affected: vec![AffectedBy { component: 1, files: vec![PathBuf::from("/usr/lib/libgreet.so.1")] }],
+        affected: vec![AffectedBy {
+            component: 1,
+            files: vec![PathBuf::from("/usr/lib/libgreet.so.1")],
+            unknown: Vec::new(),
+        }],
         obstacles: Vec::new(),
         unmet: Vec::new(),
     }

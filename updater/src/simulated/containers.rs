@@ -117,6 +117,8 @@ struct Fake {
     process: Option<Process>,
     mounted: Topology,
     obstacles: Vec<Obstacle>,
+    /// What cannot be told of its processes.
+    unknown: Vec<Unknown>,
     connections: BTreeMap<Connection, Peer>,
     /// CRIU's own lock is in place.
     locked: bool,
@@ -128,6 +130,8 @@ struct State {
     containers: BTreeMap<WorkloadId, Fake>,
     holds: BTreeMap<String, Vec<Connection>>,
     layers: BTreeSet<Sha256>,
+    /// Containers whose mapped files were asked for.
+    looked_at: BTreeSet<WorkloadId>,
     unreadable: Vec<String>,
     trouble: BTreeSet<Trouble>,
     pids: u32,
@@ -189,6 +193,7 @@ impl FakeContainers {
                 process: Some(process),
                 mounted,
                 obstacles: Vec::new(),
+                unknown: Vec::new(),
                 connections: [(connection, Peer::Established)].into(),
                 locked: false,
                 under_way: None,
@@ -203,6 +208,16 @@ impl FakeContainers {
         let obstacle = Obstacle { kind, process: None, place: place.to_owned(), found: "found".to_owned() };
         self.lock().containers.values_mut().for_each(|one| one.obstacles.push(obstacle.clone()));
         self
+    }
+
+    /// A process of one container cannot be read.
+    pub(crate) fn hide(&self, id: &str, unknown: Unknown) {
+        self.lock().containers.get_mut(&id.parse::<WorkloadId>().unwrap()).unwrap().unknown.push(unknown);
+    }
+
+    /// The containers whose mapped files were asked for.
+    pub(crate) fn looked_at(&self) -> Vec<WorkloadId> {
+        self.lock().looked_at.iter().cloned().collect()
     }
 
     pub(crate) fn make(&self, trouble: Trouble) {
@@ -696,18 +711,24 @@ impl Observer for FakeContainers {
     fn mapped(
         &self,
         containers: &[Container],
-        wanted: &[FileIdentity],
-    ) -> Result<Vec<Vec<Match>>, RuntimeError> {
-        let state = self.lock();
+        wanted: &[Wanted],
+        onlooker: Onlooker<'_>,
+    ) -> Result<Vec<Mapped>, LookError> {
+        if onlooker.interrupt.asked() {
+            return Err(Stopped.into());
+        }
+        let mut state = self.lock();
+        state.looked_at.extend(containers.iter().map(|container| container.id.clone()));
         let look = |container: &Container| {
-            let process = state.containers.get(&container.id).and_then(|one| one.process);
-            let old = process.filter(|process| process.version == Version::Old);
-            let found = old.filter(|_| wanted.contains(&vulnerable())).map(|process| Match {
+            let Some(one) = state.containers.get(&container.id) else { return Mapped::default() };
+            let old = one.process.filter(|process| process.version == Version::Old);
+            let is_wanted = wanted.iter().any(|wanted| wanted.identity == vulnerable());
+            let found = old.filter(|_| is_wanted).map(|process| Match {
                 identity: vulnerable(),
-                path: PathBuf::from("/usr/lib/libgreet.so.1"),
+                path: "/usr/lib/libgreet.so.1".into(),
                 processes: vec![process.pid],
             });
-            found.into_iter().collect()
+            Mapped { matches: found.into_iter().collect(), unknown: one.unknown.clone() }
         };
         Ok(containers.iter().map(look).collect())
     }

@@ -213,7 +213,8 @@ impl Engine {
             Err(error) if error.is_absence_of(&known.rootfs) => return Ok(None),
             topology => topology?,
         };
-        let container = Container { status: ContainerStatus::Stopped, init: None, ..known.clone() };
+        let container =
+            Container { status: ContainerStatus::Stopped, init: None, started: None, ..known.clone() };
         let (affected, obstacles, unmet) = Default::default();
         Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet }))
     }

@@ -57,6 +57,7 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
             id: id.parse().unwrap(),
             status: ContainerStatus::Running,
             init: Some(Pid(100)),
+            started: None,
             bundle: PathBuf::from(format!("/c/{id}")),
             rootfs: PathBuf::from(format!("/c/{id}/rootfs")),
             annotations: tier

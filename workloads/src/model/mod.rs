@@ -12,7 +12,7 @@ pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owner
 pub use comm::{Comm, SeenPath};
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
-    NetworkPlace, Pid, Restored, Unreadable,
+    NetworkPlace, Pid, Restored, Run, Unreadable,
 };
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
 pub use probe_site::ProbeSite;

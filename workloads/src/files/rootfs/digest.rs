@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use manifests::Sha256;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -39,17 +39,20 @@ pub(crate) fn files(rootfs: &Path, files: &[CheckpointedFile]) -> Result<Vec<Fil
         .iter()
         .filter(|file| file.place == FilePlace::Root)
         .map(|file| {
-            let digest = digest_inside(root.as_fd(), &file.path);
-            let digest = digest.map_err(|source| RootfsError::Read {
-                path: rootfs.join(file.path.trim_start_matches('/')),
-                source,
-            })?;
+            let digest = digest_inside(root.as_fd(), file.path.as_path());
+            let digest = digest
+                .map_err(|source| RootfsError::Read { path: below(rootfs, file.path.as_path()), source })?;
             Ok(FileRecord { path: file.path.clone(), sha256: digest })
         })
         .collect()
 }
 
-fn digest_inside(root: impl AsFd, path: &str) -> io::Result<Option<Sha256>> {
+/// A path inside the container as one on the host, for messages.
+fn below(rootfs: &Path, path: &Path) -> PathBuf {
+    rootfs.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn digest_inside(root: impl AsFd, path: &Path) -> io::Result<Option<Sha256>> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

@@ -12,6 +12,8 @@
 //! - [`verify`]: the one way to a [`Verified`] manifest
 //! - [`bounded`]: reading that stops at a size
 
+#![forbid(unsafe_code)]
+
 pub mod bounded;
 pub mod digest;
 pub mod duration;

@@ -245,6 +245,8 @@ cases! {
     file_names_tell_namesakes_apart forced_and_ignored function_pointer_to_patched function_removed
     immediate_for_another_function init_changed init_data_changed init_line_only init_made_permanent
     init_unchanged_beside_a_fix initcall_added jump_label_in_module jump_label_in_patch
+    jump_behind_the_start labels_table_carried_along labels_table_moves_with_the_code labels_table_used_by_others
+    labels_table_writable place_rewritten_at_boot place_rewritten_at_boot_elsewhere
     jump_label_in_vmlinux line_and_code_changed line_argument_on_branches line_argument_only
     lines_moved_only made_static module_text_changed moved_to_unlikely_section new_data new_function
     new_function_without_fentry new_global new_percpu_data new_table_of_patched_functions no_change
@@ -263,7 +265,7 @@ cases! {
     alignment_in_a_shared_section_changed
     static_locals_shifted static_locals_kept_in_order
     undefined_has_a_local_namesake undefined_is_data_elsewhere undefined_is_local_elsewhere
-    unexported_local_symbol warn_line_only weak_overridden wide_string_changed wide_string_copied_whole
+    unexported_local_symbol warn_line_only weak_overridden weak_overridden_is_called wide_string_changed wide_string_copied_whole
 }
 
 #[test]
@@ -364,6 +366,73 @@ fn strings_of_characters_that_c_does_not_have_are_refused() {
     let diff = run(&case, &Expected::default());
     let rules: BTreeSet<&str> = diff.report().refused.iter().map(|one| one.reason.id()).collect();
     assert!(rules.contains("unsupported-section"), "{rules:?}");
+}
+
+/// A source with this many functions in sections of their own, before the one that changes.
+fn crowded(functions: usize, show: &str) -> String {
+    format!(
+        r#"asm(".altmacro\n.macro one n\n.section .text.f\\n, \"ax\", @progbits\n.globl f\\n\n"
+            ".type f\\n, @function\nf\\n: ret\n.size f\\n, 1\n.endm\n"
+            ".set i, 0\n.rept {functions}\none %i\n.set i, i + 1\n.endr\n.noaltmacro\n.text\n");
+        int outside(int);
+        int show(int value) {{ {show} }}"#
+    )
+}
+
+#[test]
+fn more_sections_than_16_bits_can_number_are_compared() {
+    let build = |show: &str| compile(&crowded(66_000, show), &[]);
+    let (orig, patched) = (build("return outside(value);"), build("return outside(value) + 1;"));
+    assert!(Elf::parse(&orig).unwrap().sections().len() > 66_000);
+    let diff = compare(&orig, &patched, &Options::new(ObjectName::Vmlinux)).unwrap();
+    assert_eq!(diff.report().changed_functions, ["show"]);
+    assert!(klp::finish(&link(diff.object().unwrap())).is_ok());
+}
+
+#[test]
+fn more_sections_than_16_bits_can_number_are_written_and_no_module_is_made_of_them() {
+    use patch_tools::klp::write::{Contents, NewPlace, NewSection, NewSymbol, write};
+    let names: Vec<String> = (0..65_500).map(|index| format!(".text.f{index}")).collect();
+    let sections: Vec<NewSection<'_>> = names
+        .iter()
+        .map(|name| NewSection {
+            name: name.into(),
+            kind: object::elf::SHT_PROGBITS,
+            flags: 6,
+            alignment: 1,
+            entry_size: 0,
+            link: None,
+            contents: Contents::Bytes(vec![0xc3].into()),
+            tables: Vec::new(),
+        })
+        .collect();
+    let symbols: Vec<NewSymbol<'_>> = names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| NewSymbol {
+            name: name[6..].into(),
+            kind: object::elf::STT_FUNC,
+            binding: object::elf::STB_GLOBAL,
+            other: 0,
+            place: NewPlace::Section(index),
+            value: 0,
+            size: 1,
+        })
+        .collect();
+    let file = write(&sections, &symbols);
+    let elf = Elf::parse(&file).unwrap();
+    for symbol in elf.symbols().iter().skip(1) {
+        let Place::Section(section) = symbol.place else { panic!("{symbol:?}") };
+        assert_eq!(elf.sections()[section].name, format!(".text.{}", symbol.name));
+    }
+    // Another reader agrees.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("many.o");
+    std::fs::write(&path, &file).unwrap();
+    let listed = Command::new("readelf").args(["-sW"]).arg(&path).output().unwrap().stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(listed.lines().any(|line| line.ends_with("65500 f65499")), "{listed}");
+    assert!(matches!(klp::finish(&file), Err(klp::FinishError::TooManySections(65_504))));
 }
 
 #[test]

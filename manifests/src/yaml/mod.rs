@@ -5,7 +5,7 @@
 //! no duplicate key at any depth, no nulls, bounded size and depth. Unknown fields are refused by
 //! the types that are read (`deny_unknown_fields`).
 //!
-//! The text is parsed once, by libyaml: `strict` refuses what is outside of that part while it makes a
+//! The text is parsed once: `strict` refuses what is outside of that part while it makes a
 //! tree of the events, and `schema` lets serde read the tree. What was checked and what is read cannot
 //! differ. Size is checked before anything is parsed.
 
@@ -38,6 +38,23 @@ pub enum YamlError {
     /// The text starts with a byte order mark.
     #[error("byte order mark: expected text, found U+FEFF at its start")]
     ByteOrderMark,
+    /// A character that YAML does not allow, or that not all programs read alike (line breaks other
+    /// than those of ASCII, a byte order mark in the text).
+    #[error("character: expected printable text and ASCII line breaks, found {} at {at}", .character.escape_unicode())]
+    Character {
+        /// The character.
+        character: char,
+        /// Where it stands.
+        at: Place,
+    },
+    /// A word without quotes that starts with a mark of YAML's own: some programs take it for that mark.
+    #[error("unquoted: expected quotes around a text that starts with {}, found none at {at}", .mark.escape_debug())]
+    Unquoted {
+        /// The mark.
+        mark: char,
+        /// Where it stands.
+        at: Place,
+    },
     /// Nothing but white space and comments.
     #[error("empty: expected a mapping, found no document")]
     Empty,
@@ -85,9 +102,11 @@ pub enum YamlError {
         /// Where it stands the second time.
         at: Place,
     },
-    /// A key is a list or a mapping.
-    #[error("key: expected a word, found a list or mapping at {at}")]
+    /// A key is a list, a mapping or nothing.
+    #[error("key: expected a word, found {found} at {at}")]
     KeyNotScalar {
+        /// What it is.
+        found: &'static str,
         /// Where the key stands.
         at: Place,
     },
@@ -158,13 +177,126 @@ mod tests {
         )
     }
 
+    /// A small document with most of what YAML has, to be damaged.
+    const DOCUMENT: &str = concat!(
+        "# c\na: b\nc: [d, 'e f', \"g\\th\"]\nk: {l: m, n: [o]}\np:\n  q: |\n    r\n     s\n\n  t: >-\n    u\n    v\n",
+        "  w:\n  - x: 1\n    y: z\n  -\n    - 2\n    - 3\n? long\n: 'it''s'\nplain: two\n  lines\n\"quoted\": 4\n",
+    );
+
+    /// Pieces that YAML gives a meaning to.
+    fn piece() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "- ",
+            "-",
+            "? ",
+            "?",
+            ": ",
+            ":",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            "\n",
+            "\r",
+            "\r\n",
+            " ",
+            "  ",
+            "\t",
+            "|\n",
+            "|-\n",
+            "|+\n",
+            "|2\n",
+            ">\n",
+            ">-\n",
+            "'",
+            "\"",
+            "\\",
+            "\\\n",
+            "\\x41",
+            "\\u0085",
+            "&a ",
+            "*a",
+            "!t ",
+            "! ",
+            "%YAML 1.1\n",
+            "---\n",
+            "--- ",
+            "...\n",
+            "...",
+            "#",
+            " #",
+            "# c\n",
+            "<<: ",
+            "~",
+            "null",
+            "0x1",
+            "1",
+            "x",
+            "x: y\n",
+            "\n  ",
+            "\n    ",
+            "\u{feff}",
+            "\u{85}",
+            "\u{2028}",
+            "\u{2029}",
+            "\u{a0}",
+            "\u{3000}",
+            "\0",
+            "\u{7f}",
+            "é",
+            "@",
+            "`",
+            "=",
+        ])
+    }
+
+    /// The document with pieces put in, over or in place of some of its characters.
+    fn damaged() -> impl Strategy<Value = String> {
+        let damage = (any::<prop::sample::Index>(), 0usize..3, piece());
+        prop::collection::vec(damage, 1..5).prop_map(|damages| {
+            let mut text: Vec<char> = DOCUMENT.chars().collect();
+            for (at, over, piece) in damages {
+                let at = at.index(text.len());
+                text.splice(at..text.len().min(at + over), piece.chars());
+            }
+            text.into_iter().collect()
+        })
+    }
+
+    fn loose() -> impl Strategy<Value = String> {
+        prop::collection::vec(piece(), 0..16).prop_map(|pieces| pieces.concat())
+    }
+
+    /// What is read here has the same value for libyaml, the parser under most other programs, if it
+    /// reads it at all (it allows fewer tabs and end marks than YAML 1.2).
+    fn one_reading(text: &str) -> Result<(), TestCaseError> {
+        let theirs = serde_yaml::from_str::<Value>(text);
+        if let (Ok(ours), Ok(theirs)) = (from_slice::<Value>(text.as_bytes(), 1 << 16), theirs) {
+            prop_assert_eq!(ours, theirs, "{:?}", text);
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn what_is_accepted_means_what_another_reader_makes_of_it(text in document()) {
-            if let Ok(ours) = from_slice::<Value>(text.as_bytes(), 1 << 16) {
-                let theirs: Value = serde_yaml::from_str(&text).unwrap();
-                prop_assert_eq!(ours, theirs, "{}", text);
-            }
+            one_reading(&text)?;
         }
+
+        #[test]
+        fn a_damaged_document_is_refused_or_read_as_by_another_reader(text in damaged()) {
+            one_reading(&text)?;
+        }
+
+        #[test]
+        fn loose_pieces_are_refused_or_read_as_by_another_reader(text in loose()) {
+            one_reading(&text)?;
+        }
+    }
+
+    #[test]
+    fn the_document_that_is_damaged_is_read() {
+        from_slice::<Value>(DOCUMENT.as_bytes(), 1 << 16).unwrap();
     }
 }

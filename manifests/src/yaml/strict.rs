@@ -53,6 +53,7 @@ pub(super) fn read(bytes: &[u8], limit: usize) -> Result<Node, YamlError> {
     if text.starts_with('\u{FEFF}') {
         return Err(YamlError::ByteOrderMark);
     }
+    refuse_characters(text)?;
     Walk { events: Events::new(text) }.document()
 }
 
@@ -63,10 +64,9 @@ struct Walk<'text> {
 impl Walk<'_> {
     fn document(mut self) -> Result<Node, YamlError> {
         self.events.next()?; // the start of the stream
-        let (start, at) = self.events.next()?;
+        let (start, _) = self.events.next()?;
         match start {
-            Event::DocumentStart { directives: true } => return Err(YamlError::Directive { at }),
-            Event::DocumentStart { directives: false } => {}
+            Event::DocumentStart => {}
             _ => return Err(YamlError::Empty),
         }
         let (first, at) = self.events.next()?;
@@ -78,7 +78,7 @@ impl Walk<'_> {
         }
         self.events.next()?; // the end of the document
         match self.events.next()? {
-            (Event::DocumentStart { .. }, at) => Err(YamlError::SecondDocument { at }),
+            (Event::DocumentStart, at) => Err(YamlError::SecondDocument { at }),
             _ => Ok(document),
         }
     }
@@ -87,14 +87,15 @@ impl Walk<'_> {
     fn node(&mut self, first: Event, at: Place, depth: usize) -> Result<Node, YamlError> {
         let content = match first {
             Event::Scalar { properties, scalar } => {
-                refuse_properties(properties, at)?;
+                refuse_properties(properties)?;
+                refuse_mark(&scalar, at)?;
                 if depth > 0 && scalar.is_null() {
                     return Err(YamlError::Null { at });
                 }
                 Content::Scalar(scalar)
             }
             Event::ListStart { properties } | Event::MappingStart { properties } => {
-                refuse_properties(properties, at)?;
+                refuse_properties(properties)?;
                 if depth == MAX_DEPTH {
                     return Err(YamlError::TooDeep { limit: MAX_DEPTH, at });
                 }
@@ -104,7 +105,7 @@ impl Walk<'_> {
                 }
             }
             Event::Alias => return Err(YamlError::Alias { at }),
-            // libyaml's grammar has a node here.
+            // The grammar has a node here.
             _ => return Err(YamlError::Empty),
         };
         Ok(Node { at, content })
@@ -127,12 +128,16 @@ impl Walk<'_> {
             let key = match self.events.next()? {
                 (Event::MappingEnd, _) => return Ok(pairs),
                 (Event::Scalar { properties, scalar }, at) => {
-                    refuse_properties(properties, at)?;
+                    refuse_properties(properties)?;
+                    refuse_mark(&scalar, at)?;
+                    if scalar.is_null() {
+                        return Err(YamlError::KeyNotScalar { found: "nothing", at });
+                    }
                     Key { at, text: scalar.text }
                 }
                 (Event::ListStart { properties } | Event::MappingStart { properties }, at) => {
-                    refuse_properties(properties, at)?;
-                    return Err(YamlError::KeyNotScalar { at });
+                    refuse_properties(properties)?;
+                    return Err(YamlError::KeyNotScalar { found: "a list or mapping", at });
                 }
                 (_, at) => return Err(YamlError::Alias { at }),
             };
@@ -145,12 +150,36 @@ impl Walk<'_> {
     }
 }
 
-fn refuse_properties(properties: Properties, at: Place) -> Result<(), YamlError> {
-    if properties.anchor {
-        return Err(YamlError::Anchor { at });
+fn refuse_properties(properties: Properties) -> Result<(), YamlError> {
+    match properties {
+        Properties { anchor: Some(at), .. } => Err(YamlError::Anchor { at }),
+        Properties { tag: Some(at), .. } => Err(YamlError::Tag { at }),
+        Properties { anchor: None, tag: None } => Ok(()),
     }
-    if properties.tag {
-        return Err(YamlError::Tag { at });
+}
+
+/// Refuses a plain scalar that YAML 1.2 begins with `?` or `:`; YAML 1.1 has a key or a value there.
+fn refuse_mark(scalar: &Scalar, at: Place) -> Result<(), YamlError> {
+    match scalar.text.chars().next() {
+        Some(mark @ ('?' | ':')) if scalar.plain => Err(YamlError::Unquoted { mark, at }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what YAML does not allow in a text, and the characters that end a line in YAML 1.1 (5.4) and are
+/// content in YAML 1.2 (5.4): a comment for the one would hide a field from the other.
+fn refuse_characters(text: &str) -> Result<(), YamlError> {
+    let mut at = Place { line: 1, column: 1 };
+    for character in text.chars() {
+        match character {
+            '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{FEFF}' => {
+                return Err(YamlError::Character { character, at });
+            }
+            '\n' => at = Place { line: at.line + 1, column: 0 },
+            '\t' | '\r' | ' '..='~' | '\u{A0}'..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'.. => {}
+            _ => return Err(YamlError::Character { character, at }),
+        }
+        at.column += 1;
     }
     Ok(())
 }

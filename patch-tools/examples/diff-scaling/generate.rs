@@ -235,7 +235,7 @@ impl Object {
         let orc = std::mem::take(&mut self.orc);
         self.section(".orc_unwind", SHT_PROGBITS, SHF_ALLOC, orc, 0, 1);
         self.section(".comment", SHT_PROGBITS, SHF_MERGE | SHF_STRINGS, b"\0synthetic\0".to_vec(), 0, 1);
-        write(&self.sections, &self.symbols).unwrap()
+        write(&self.sections, &self.symbols)
     }
 }
 

@@ -93,7 +93,10 @@ fn compile(error: &CompileError) -> &'static str {
 
 fn units(error: &UnitsError) -> &'static str {
     match error {
-        UnitsError::Apply(_) | UnitsError::NoFile { .. } | UnitsError::FileExists { .. } => "does-not-apply",
+        UnitsError::Apply(_)
+        | UnitsError::NoFile { .. }
+        | UnitsError::AmbiguousPath(_)
+        | UnitsError::FileExists { .. } => "does-not-apply",
         UnitsError::Assembler { .. } => "assembler",
         UnitsError::BuildRule { .. } => "build-rule",
         UnitsError::WholeFile { .. } => "whole-file",

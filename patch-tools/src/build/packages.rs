@@ -226,18 +226,9 @@ impl Store<'_> {
     }
 }
 
-/// Orders versions of one package among themselves: numbers by value, the rest by bytes.
-fn version_key(version: &str) -> Vec<(u64, String)> {
-    let mut key = Vec::new();
-    let mut rest = version;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let other = rest[digits..].bytes().take_while(|byte| !byte.is_ascii_digit()).count();
-        let number = rest[..digits].parse().unwrap_or_default();
-        key.push((number, rest[digits..digits + other].to_owned()));
-        rest = &rest[digits + other..];
-    }
-    key
+/// Orders versions as Debian does (`deb-version(7)`); a text that is no version comes before all versions.
+fn version_key(version: &str) -> Option<debversion::Version> {
+    version.parse().ok()
 }
 
 #[cfg(test)]
@@ -255,6 +246,9 @@ mod tests {
     fn of_several_cached_versions_the_newest_is_taken() {
         assert!(version_key("6.1.192-2") > version_key("6.1.192-1"));
         assert!(version_key("6.1.192-1") > version_key("6.1.99-1"));
+        assert!(version_key("6.12~rc7-1~exp1") < version_key("6.12-1"), "a release candidate came first");
+        assert!(version_key("6.12.6-1~bpo12+1") < version_key("6.12.6-1"), "a backport came first");
+        assert!(version_key("1:1-1") > version_key("6.1-1"), "an epoch goes before all numbers");
         let root = tempfile::tempdir().unwrap();
         let cache = Cache::at(root.path());
         fs::create_dir_all(cache.packages()).unwrap();

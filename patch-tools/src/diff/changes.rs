@@ -10,6 +10,7 @@ use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, STB_LOCAL, STT_FUNC, STT_
 
 use super::duplicated::{is_duplicated, starts_anew};
 use super::equality::{Difference, Equality};
+use super::inside;
 use super::layout::alignment_at;
 use super::lines::only_line_numbers;
 use super::names::{cold_parent, is_marker, stem};
@@ -41,6 +42,8 @@ pub(crate) struct Changes {
     pub(crate) functions: BTreeMap<AtomId, Reason>,
     /// Changed parts without an entry of their own, which are carried along with the functions that call them.
     pub(crate) parts: HashSet<AtomId>,
+    /// Unchanged constants that are carried along because they hold addresses inside of replaced functions.
+    pub(crate) constants: HashSet<AtomId>,
     /// Functions to call around patching.
     pub(crate) callbacks: Vec<(CallbackKind, AtomId)>,
     pub(crate) ignored: Vec<Ignored>,
@@ -73,6 +76,7 @@ impl Changes {
         changes.cold_parts(sides);
         changes.clones_without_entry(sides);
         changes.can_be_redirected(sides);
+        changes.addresses_inside(sides);
         changes.paired_data(sides);
         changes.unnamed_data(sides);
         changes.moved_names(sides);
@@ -206,6 +210,13 @@ impl Changes {
         }
     }
 
+    /// What keeps addresses inside of functions that are replaced.
+    fn addresses_inside(&mut self, sides: &Sides<'_, '_>) {
+        let mut found = inside::find(sides, self);
+        self.constants = found.carried;
+        self.refused.append(&mut found.refused);
+    }
+
     /// Data, tables, exports and unnamed code that both sides have.
     fn paired_data(&mut self, sides: &Sides<'_, '_>) {
         let (orig, patched) = (sides.orig(), sides.patched());
@@ -215,7 +226,7 @@ impl Changes {
             let unnamed_code = class == Class::Text && !orig.is_function(atom);
             let compared = matches!(class, Class::Data | Class::Table | Class::Export | Class::ModuleText)
                 || unnamed_code;
-            if !compared {
+            if !compared || self.constants.contains(&counterpart) {
                 continue;
             }
             let label = || Subject::Symbol(orig.label(atom));

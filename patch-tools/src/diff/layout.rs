@@ -19,9 +19,7 @@ use super::sections::Special;
 use super::select::{Link, Linked, Selection, is_new_global};
 use super::unit::{AtomId, Unit, width};
 use crate::klp::names::KlpSymbol;
-use crate::klp::write::{
-    Contents, NewPlace, NewRelocation, NewSection, NewSymbol, RelocationTable, TooManySections, write,
-};
+use crate::klp::write::{Contents, NewPlace, NewRelocation, NewSection, NewSymbol, RelocationTable, write};
 
 /// A section of the output.
 struct Output<'d> {
@@ -95,7 +93,7 @@ impl<'d> Layout<'d> {
     }
 
     /// Writes the object file.
-    pub(crate) fn write(&self) -> Result<Vec<u8>, TooManySections> {
+    pub(crate) fn write(&self) -> Vec<u8> {
         let sections: Vec<NewSection<'_>> = self
             .sections
             .iter()

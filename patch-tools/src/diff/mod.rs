@@ -8,8 +8,8 @@
 //!    for, `names` strips the compiler's numbers, `mergeable` finds the ends of strings and constants
 //! 2. `special`: attribute the entries of `__bug_table`, `.altinstructions` and so on to functions
 //! 3. `pairs`: find each atom's counterpart; `duplicated` tells what has none on purpose
-//! 4. `changes`: compare counterparts (`equality`), disregard line numbers (`lines`), judge what differs, and
-//!    what would be lost (`state`)
+//! 4. `changes`: compare counterparts (`equality`), disregard line numbers (`lines`), judge what differs, what
+//!    would be lost (`state`), and what would lead into the old code (`inside`)
 //! 5. `select`: collect what the changed functions need; `resolve` decides who resolves the rest, using
 //!    [`symbols`]
 //! 6. `layout`: lay out the object that carries the selection
@@ -31,6 +31,7 @@ mod changes;
 mod duplicated;
 mod equality;
 mod explain;
+mod inside;
 mod layout;
 mod lines;
 mod mergeable;
@@ -60,7 +61,6 @@ use special::Entries;
 use unit::{AtomId, Unit};
 
 use crate::elf::Malformed;
-use crate::klp::write::TooManySections;
 use crate::module::ObjectName;
 
 pub use explain::Explanation;
@@ -128,9 +128,6 @@ pub enum DiffError {
         /// The object.
         object: ObjectName,
     },
-    /// The output would not fit into the format.
-    #[error(transparent)]
-    TooLarge(#[from] TooManySections),
 }
 
 /// A finished comparison.
@@ -215,7 +212,7 @@ pub fn compare(orig: &[u8], patched: &[u8], options: &Options<'_>) -> Result<Dif
     for &atom in found.functions.keys() {
         let Some(original) = pairs.orig_of(atom) else { continue };
         let name = orig.name(original).to_owned();
-        let sympos = match resolver.locate(original) {
+        let sympos = match resolver.replaceable(original) {
             Ok(located) => located.sympos,
             Err(reason) => {
                 refused.push(Refused { subject: Subject::Symbol(name), reason });
@@ -268,7 +265,7 @@ pub fn compare(orig: &[u8], patched: &[u8], options: &Options<'_>) -> Result<Dif
         ignored,
         refused: refusal::without_repetition(refused),
     };
-    let object = layout.map(|layout| layout.write()).transpose()?;
+    let object = layout.map(|layout| layout.write());
     Ok(Diff { report, explanations, object })
 }
 

@@ -92,6 +92,10 @@ refusals! {
     UnnamedDataChanged = "unnamed-data-changed":
         "data without a symbol, to which nothing in the file refers, changed: whoever reads it in the running \
          kernel would not notice",
+    /// An address that ftrace does not redirect.
+    PointsInside { function: String } = "points-inside":
+        "{function} is replaced, and this keeps an address inside of it, behind its start: whoever uses that goes on \
+         into the old one",
     /// Initialisation code has run and is freed; exit code may not be there at all.
     InitChanged { section: String } = "init-changed":
         "code or data in {section} changed, which is used only when the kernel boots or the module is loaded or \

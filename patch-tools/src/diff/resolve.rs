@@ -170,8 +170,18 @@ impl<'r, 'd> Resolver<'r, 'd> {
         Ok(self.klp(self.object, self.orig.name(atom), located.sympos))
     }
 
-    /// Position of a symbol that the original file defines.
-    pub(crate) fn locate(&self, atom: AtomId) -> Result<Located, Refusal> {
+    /// Position of a function of the original file that is to be replaced: it has to be the one that runs.
+    pub(crate) fn replaceable(&self, atom: AtomId) -> Result<Located, Refusal> {
+        let located = self.locate(atom)?;
+        if self.is_weak(atom) && located.binding == Binding::Global {
+            return Err(Refusal::WeakOverridden);
+        }
+        Ok(located)
+    }
+
+    /// Position of a symbol that the original file defines. For a weak one it is that of the strong one which
+    /// took its place, if any did: that is the one that callers reach.
+    fn locate(&self, atom: AtomId) -> Result<Located, Refusal> {
         let Some(table) = self.table else {
             return Ok(Located { sympos: 0, binding: Binding::Unknown });
         };
@@ -179,21 +189,25 @@ impl<'r, 'd> Resolver<'r, 'd> {
         let is_text = self.orig.class(self.orig.atom(atom).section()) == Class::Text;
         let symbol = self.orig.atom(atom).symbol().map(|symbol| self.orig.symbol(symbol));
         let local = symbol.is_some_and(|symbol| symbol.binding == STB_LOCAL);
-        let located = table.locate(
-            self.object,
-            &Wanted {
-                name,
-                kind: Some(if is_text { SymbolKind::Text } else { SymbolKind::Data }),
-                size: symbol.map(|symbol| symbol.size).filter(|&size| size > 0),
-                scope: if local { Scope::Local(&self.origin) } else { Scope::Global },
-                address: self.addresses.get(name).copied(),
-            },
-        )?;
-        let weak = symbol.is_some_and(|symbol| symbol.binding == STB_WEAK);
-        if weak && located.binding == Binding::Global {
-            return Err(Refusal::WeakOverridden);
+        let wanted = Wanted {
+            name,
+            kind: Some(if is_text { SymbolKind::Text } else { SymbolKind::Data }),
+            size: symbol.map(|symbol| symbol.size).filter(|&size| size > 0),
+            scope: if local { Scope::Local(&self.origin) } else { Scope::Global },
+            address: self.addresses.get(name).copied(),
+        };
+        match table.locate(self.object, &wanted) {
+            Err(Refusal::SymbolDiffers { .. }) if self.is_weak(atom) => {
+                // The one that took its place has a size of its own, and may be an alias.
+                table.locate(self.object, &Wanted { size: None, scope: Scope::Elsewhere, ..wanted })
+            }
+            found => found,
         }
-        Ok(located)
+    }
+
+    fn is_weak(&self, atom: AtomId) -> bool {
+        let symbol = self.orig.atom(atom).symbol();
+        symbol.is_some_and(|symbol| self.orig.symbol(symbol).binding == STB_WEAK)
     }
 
     fn klp(&self, object: &ObjectName, name: &str, sympos: u32) -> Outside {

@@ -331,7 +331,7 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
     fn is_carried(&self, atom: AtomId, offset: i64, branch: bool, context: Context) -> bool {
         let unit = self.unit();
         if !unit.is_function(atom) {
-            return false;
+            return self.changes.constants.contains(&atom);
         }
         if self.changes.parts.contains(&atom) {
             return true;

@@ -1,6 +1,7 @@
 //! Header, sections, symbols and relocations, each checked before it is handed out.
 
 use object::LittleEndian as LE;
+use object::U32;
 use object::elf::{
     ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, EV_CURRENT, FileHeader64, Rela64, SHF_ALLOC, SHF_EXECINSTR,
     SHF_WRITE, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHN_XINDEX, SHT_NOBITS, SHT_NULL, SHT_RELA, SHT_SYMTAB,
@@ -10,8 +11,10 @@ use object::pod;
 
 use super::{Malformed, Rule};
 
-/// Section indexes from `SHN_LORESERVE` (0xff00) on are reserved.
-pub const MAX_SECTIONS: usize = SHN_LORESERVE as usize - 1;
+/// A kernel linked from all its functions' own sections has about 200,000. From `SHN_LORESERVE` (0xff00) on the
+/// numbers are extended ones: the count and the name table's index stand in the null section, and symbols' in
+/// a table of their own (generic ABI, "ELF Header" and `SHT_SYMTAB_SHNDX`).
+pub const MAX_SECTIONS: usize = 1 << 20;
 
 /// A kernel with all its symbols has about 200,000; a file with more than this is not one of ours.
 pub const MAX_SYMBOLS: usize = 1 << 22;
@@ -24,6 +27,7 @@ const MAX_NAME: usize = 1024;
 pub struct Elf<'data> {
     data: &'data [u8],
     elf_type: u16,
+    name_table: usize,
     sections: Vec<Section<'data>>,
     symbols: Vec<Symbol<'data>>,
 }
@@ -111,18 +115,24 @@ impl<'data> Elf<'data> {
     pub fn parse(data: &'data [u8]) -> Result<Self, Malformed> {
         let header = header(data)?;
         let raw = section_table(data, header)?;
-        let names = name_table(data, header, raw)?;
+        let name_table = name_table(header, raw)?;
+        let names = section_bytes(data, header, name_table, &raw[name_table])?;
         let mut sections = Vec::with_capacity(raw.len());
         for (index, section) in raw.iter().enumerate() {
             sections.push(read_section(data, header, names, index, section)?);
         }
         let symbols = read_symbols(&sections)?;
-        Ok(Self { data, elf_type: header.e_type.get(LE), sections, symbols })
+        Ok(Self { data, elf_type: header.e_type.get(LE), name_table, sections, symbols })
     }
 
     /// `e_type`: `ET_REL`, `ET_EXEC` and so on.
     pub fn elf_type(&self) -> u16 {
         self.elf_type
+    }
+
+    /// Index of the section that holds the names of sections.
+    pub fn name_table(&self) -> usize {
+        self.name_table
     }
 
     /// The whole file.
@@ -238,12 +248,16 @@ fn section_table<'data>(
     data: &'data [u8],
     header: &FileHeader64<LE>,
 ) -> Result<&'data [SectionHeader64<LE>], Malformed> {
-    let count = usize::from(header.e_shnum.get(LE));
+    let start = header.e_shoff.get(LE);
+    let entry = header.e_shentsize.get(LE);
+    let count = match header.e_shnum.get(LE) {
+        0 => extended(data, header).map_or(0, |null| null.sh_size.get(LE)),
+        count => u64::from(count),
+    };
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
     if count == 0 || count > MAX_SECTIONS {
         return Err(Malformed::new(60, Rule::SectionCount, format!("{count} sections")));
     }
-    let start = header.e_shoff.get(LE);
-    let entry = header.e_shentsize.get(LE);
     usize::try_from(start)
         .ok()
         .filter(|_| usize::from(entry) == size_of::<SectionHeader64<LE>>())
@@ -259,16 +273,21 @@ fn section_table<'data>(
         })
 }
 
-fn name_table<'data>(
-    data: &'data [u8],
-    header: &FileHeader64<LE>,
-    raw: &[SectionHeader64<LE>],
-) -> Result<&'data [u8], Malformed> {
-    let index = header.e_shstrndx.get(LE);
-    let section = raw.get(usize::from(index)).filter(|_| index != SHN_UNDEF).ok_or_else(|| {
-        Malformed::new(62, Rule::SectionLink, format!("e_shstrndx {index} of {} sections", raw.len()))
-    })?;
-    section_bytes(data, header, usize::from(index), section)
+/// The null section, which has the numbers for which the header has no room.
+fn extended<'data>(data: &'data [u8], header: &FileHeader64<LE>) -> Option<&'data SectionHeader64<LE>> {
+    let start = usize::try_from(header.e_shoff.get(LE)).ok().filter(|&start| start > 0)?;
+    pod::from_bytes(data.get(start..)?).ok().map(|(null, _)| null)
+}
+
+fn name_table(header: &FileHeader64<LE>, raw: &[SectionHeader64<LE>]) -> Result<usize, Malformed> {
+    let index = match header.e_shstrndx.get(LE) {
+        SHN_XINDEX => raw.first().map_or(0, |null| null.sh_link.get(LE)),
+        index => u32::from(index),
+    };
+    (index != 0 && (index as usize) < raw.len()).then_some(index as usize).ok_or_else(|| {
+        let found = format!("e_shstrndx {index} of {} sections", raw.len());
+        Malformed::new(62, Rule::SectionLink, found)
+    })
 }
 
 /// File offset of a section's entry in the table.
@@ -356,10 +375,7 @@ fn read_symbols<'data>(sections: &[Section<'data>]) -> Result<Vec<Symbol<'data>>
     let strings = sections.get(table.link as usize).ok_or_else(|| {
         Malformed::new(table.offset, Rule::SectionLink, format!("sh_link {} of the symbol table", table.link))
     })?;
-    if sections.iter().any(|section| section.kind == SHT_SYMTAB_SHNDX) {
-        let found = "a table of extended section indexes".to_owned();
-        return Err(Malformed::new(table.offset, Rule::SectionCount, found));
-    }
+    let extended = extended_places(sections, table, entries.len())?;
     let mut symbols = Vec::with_capacity(entries.len());
     for (index, entry) in entries.iter().enumerate() {
         let offset = table.offset + (index * size_of::<Sym64<LE>>()) as u64;
@@ -370,20 +386,43 @@ fn read_symbols<'data>(sections: &[Section<'data>]) -> Result<Vec<Symbol<'data>>
             kind: entry.st_type(),
             binding: entry.st_bind(),
             other: entry.st_other,
-            place: place(entry.st_shndx.get(LE), sections.len(), offset)?,
+            place: place(entry.st_shndx.get(LE), extended.get(index), sections.len(), offset)?,
             entry_offset: offset,
         });
     }
     Ok(symbols)
 }
 
-fn place(index: u16, sections: usize, offset: u64) -> Result<Place, Malformed> {
-    match index {
-        SHN_UNDEF => Ok(Place::Undefined),
-        SHN_ABS => Ok(Place::Absolute),
-        SHN_XINDEX => Err(Malformed::new(offset, Rule::SymbolSection, "an extended section index")),
-        SHN_LORESERVE.. => Ok(Place::Reserved(index)),
-        _ if usize::from(index) < sections => Ok(Place::Section(usize::from(index))),
-        _ => Err(Malformed::new(offset, Rule::SymbolSection, format!("section {index} of {sections}"))),
+/// The section of each symbol for which the symbol table has no room; nothing if the file has no such table.
+fn extended_places<'data>(
+    sections: &[Section<'data>],
+    symbols: &Section<'data>,
+    count: usize,
+) -> Result<&'data [U32<LE>], Malformed> {
+    let of_symbols = |section: &&Section<'data>| {
+        section.kind == SHT_SYMTAB_SHNDX && section.link as usize == symbols.index
+    };
+    let Some(table) = sections.iter().find(of_symbols) else { return Ok(&[]) };
+    let entries = pod::slice_from_all_bytes::<U32<LE>>(table.data).ok();
+    entries.filter(|entries| entries.len() == count).ok_or_else(|| {
+        let found = format!("{} bytes of section numbers for {count} symbols", table.data.len());
+        Malformed::new(table.offset, Rule::SymbolTable, found)
+    })
+}
+
+fn place(index: u16, extended: Option<&U32<LE>>, sections: usize, offset: u64) -> Result<Place, Malformed> {
+    let section = match index {
+        SHN_UNDEF => return Ok(Place::Undefined),
+        SHN_ABS => return Ok(Place::Absolute),
+        SHN_XINDEX => extended.map(|index| index.get(LE) as usize).filter(|&index| index != 0),
+        SHN_LORESERVE.. => return Ok(Place::Reserved(index)),
+        _ => Some(usize::from(index)),
+    };
+    match section {
+        Some(section) if section < sections => Ok(Place::Section(section)),
+        Some(section) => {
+            Err(Malformed::new(offset, Rule::SymbolSection, format!("section {section} of {sections}")))
+        }
+        None => Err(Malformed::new(offset, Rule::SymbolSection, "an extended number that no table holds")),
     }
 }

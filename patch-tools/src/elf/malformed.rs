@@ -54,7 +54,7 @@ rules! {
     ElfMachine = "elf-machine": "the machine is x86-64",
     ElfType = "elf-type": "the file's ELF type is the one expected here",
     SectionTable = "section-table": "the section table lies within the file and has 64-byte entries",
-    SectionCount = "section-count": "there are at least one and at most 65279 sections",
+    SectionCount = "section-count": "there are at least one and at most 1048576 sections",
     SectionData = "section-data": "a section's data lies within the file",
     SectionLink = "section-link": "a section refers to an existing section of the right type",
     SectionUnique = "section-unique": "a section that can stand only once does",

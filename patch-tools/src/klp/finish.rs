@@ -7,13 +7,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use object::elf::{
-    ET_REL, SHF_ALLOC, SHT_GROUP, SHT_NOBITS, SHT_RELA, SHT_STRTAB, SHT_SYMTAB, STB_GLOBAL, STT_NOTYPE,
+    ET_REL, SHF_ALLOC, SHN_LORESERVE, SHT_GROUP, SHT_NOBITS, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
+    SHT_SYMTAB_SHNDX, STB_GLOBAL, STT_NOTYPE,
 };
 
 use super::names::{CALLBACK, KlpSymbol, NEW_FUNCTION};
-use super::write::{
-    Contents, NewPlace, NewRelocation, NewSection, NewSymbol, RelocationTable, TooManySections, write,
-};
+use super::write::{Contents, NewPlace, NewRelocation, NewSection, NewSymbol, RelocationTable, count, write};
 use crate::elf::{Elf, Malformed, Place, Rule};
 use crate::module::{SHF_RELA_LIVEPATCH, SHN_LIVEPATCH};
 
@@ -38,9 +37,11 @@ pub enum FinishError {
     /// A placeholder does not stand for a function of the module.
     #[error("placeholder {0} stands for no symbol of the module")]
     Placeholder(String),
-    /// Too large to write.
-    #[error(transparent)]
-    TooManySections(#[from] TooManySections),
+    /// More sections than the kernel's module loader can count.
+    #[error(
+        "the module has {0} sections: expected fewer than 65280, as the kernel's module loader has no more numbers"
+    )]
+    TooManySections(usize),
 }
 
 /// Moves relocations of livepatch symbols to `.klp.rela.*` sections, gives the symbols their final names,
@@ -85,12 +86,15 @@ pub fn finish(module: &[u8]) -> Result<Vec<u8>, FinishError> {
             tables: relocations,
         });
     }
-    Ok(write(&sections, &symbols)?)
+    match count(&sections) {
+        count if count >= usize::from(SHN_LORESERVE) => Err(FinishError::TooManySections(count)),
+        _ => Ok(write(&sections, &symbols)),
+    }
 }
 
 /// Sections that are carried over, with their place in the new list.
 fn kept_sections(elf: &Elf<'_>) -> Result<HashMap<usize, usize>, FinishError> {
-    let names = usize::from(u16::from_le_bytes([elf.data()[62], elf.data()[63]]));
+    let names = elf.name_table();
     let symbol_names: Vec<usize> =
         elf.sections().iter().filter(|s| s.kind == SHT_SYMTAB).map(|s| s.link as usize).collect();
     let mut kept = HashMap::new();
@@ -99,7 +103,7 @@ fn kept_sections(elf: &Elf<'_>) -> Result<HashMap<usize, usize>, FinishError> {
             return Err(FinishError::Finished(section.name.to_owned()));
         }
         match section.kind {
-            SHT_SYMTAB | SHT_RELA => continue,
+            SHT_SYMTAB | SHT_SYMTAB_SHNDX | SHT_RELA => continue,
             SHT_STRTAB if section.index == names || symbol_names.contains(&section.index) => continue,
             SHT_GROUP | object::elf::SHT_REL => {
                 let name = section.name.to_owned();

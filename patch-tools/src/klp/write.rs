@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use object::LittleEndian as LE;
 use object::elf::{
     ELFCLASS64, ELFDATA2LSB, ELFMAG, ELFOSABI_NONE, EM_X86_64, ET_REL, EV_CURRENT, FileHeader64, Ident,
-    Rela64, SHF_INFO_LINK, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
-    STB_LOCAL, STT_SECTION, SectionHeader64, Sym64,
+    Rela64, SHF_INFO_LINK, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHN_XINDEX, SHT_NOBITS, SHT_RELA, SHT_STRTAB,
+    SHT_SYMTAB, SHT_SYMTAB_SHNDX, STB_LOCAL, STT_SECTION, SectionHeader64, Sym64,
 };
 use object::pod::bytes_of;
 use object::{I64, U16, U32, U64};
@@ -101,11 +101,6 @@ pub enum NewPlace {
     Reserved(u16),
 }
 
-/// More than a 16-bit section index can number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected fewer than 65280 sections (SHN_LORESERVE), but there are {0}")]
-pub struct TooManySections(pub usize);
-
 /// Bytes of strings, each stored once.
 struct Strings {
     bytes: Vec<u8>,
@@ -132,8 +127,13 @@ impl Strings {
     }
 }
 
-/// Writes the file.
-pub fn write(sections: &[NewSection<'_>], symbols: &[NewSymbol<'_>]) -> Result<Vec<u8>, TooManySections> {
+/// Number of sections of the file that [`write`](fn@write) makes, those of the format itself included.
+pub fn count(sections: &[NewSection<'_>]) -> usize {
+    4 + sections.iter().map(|section| 1 + section.tables.len()).sum::<usize>()
+}
+
+/// Writes the file. Section numbers from 0xff00 on are written as extended ones.
+pub fn write(sections: &[NewSection<'_>], symbols: &[NewSymbol<'_>]) -> Vec<u8> {
     // Index in the file of each section: relocation tables stand in between.
     let mut indexes = Vec::with_capacity(sections.len());
     let mut count = 1;
@@ -142,10 +142,6 @@ pub fn write(sections: &[NewSection<'_>], symbols: &[NewSymbol<'_>]) -> Result<V
         count += 1 + section.tables.len();
     }
     let symtab = count;
-    let total = symtab + 3;
-    if total >= usize::from(SHN_LORESERVE) {
-        return Err(TooManySections(total));
-    }
     let (order, locals) = symbol_order(symbols);
     let mut headers = vec![SectionHeader64::<LE>::default_header()];
     let mut names = Strings::new();
@@ -205,12 +201,17 @@ pub fn write(sections: &[NewSection<'_>], symbols: &[NewSymbol<'_>]) -> Result<V
     headers.push(string_table(position, offset, names.bytes.len() as u64));
     pad(&mut out, 8);
     let table = out.len() as u64;
+    let count = headers.len();
+    if count >= usize::from(SHN_LORESERVE) {
+        headers[0].sh_size = U64::new(LE, count as u64);
+        headers[0].sh_link = U32::new(LE, count as u32 - 1);
+    }
     for header in &headers {
         out.extend_from_slice(bytes_of(header));
     }
-    let header = file_header(table, headers.len() as u16);
+    let header = file_header(table, headers.len());
     out[..size_of::<FileHeader64<LE>>()].copy_from_slice(bytes_of(&header));
-    Ok(out)
+    out
 }
 
 /// For each symbol its index in the file, and the number of local ones with the null symbol.
@@ -238,8 +239,14 @@ fn write_symbols(
 ) {
     let mut strings = Strings::new();
     let mut table = vec![null_symbol(); symbols.len() + 1];
+    // Sections of symbols for which `st_shndx` has no room.
+    let mut extended = vec![0_u32; symbols.len() + 1];
     for (symbol, &position) in symbols.iter().zip(order) {
         let section = match symbol.place {
+            NewPlace::Section(section) if indexes[section] >= usize::from(SHN_LORESERVE) => {
+                extended[position as usize] = indexes[section] as u32;
+                SHN_XINDEX
+            }
             NewPlace::Section(section) => indexes[section] as u16,
             NewPlace::Undefined => SHN_UNDEF,
             NewPlace::Absolute => SHN_ABS,
@@ -271,9 +278,26 @@ fn write_symbols(
         sh_entsize: U64::new(LE, size_of::<Sym64<LE>>() as u64),
         ..SectionHeader64::default_header()
     });
+    let symtab = headers.len() as u32 - 1;
     let offset = out.len() as u64;
     out.extend_from_slice(&strings.bytes);
     headers.push(string_table(names.add(".strtab"), offset, strings.bytes.len() as u64));
+    if extended.iter().all(|&section| section == 0) {
+        return;
+    }
+    pad(out, 4);
+    let offset = out.len() as u64;
+    out.extend(extended.iter().flat_map(|section| section.to_le_bytes()));
+    headers.push(SectionHeader64 {
+        sh_name: U32::new(LE, names.add(".symtab_shndx")),
+        sh_type: U32::new(LE, SHT_SYMTAB_SHNDX),
+        sh_offset: U64::new(LE, offset),
+        sh_size: U64::new(LE, out.len() as u64 - offset),
+        sh_link: U32::new(LE, symtab),
+        sh_addralign: U64::new(LE, 4),
+        sh_entsize: U64::new(LE, 4),
+        ..SectionHeader64::default_header()
+    });
 }
 
 fn pad(out: &mut Vec<u8>, alignment: u64) {
@@ -303,7 +327,12 @@ fn string_table(name: u32, offset: u64, size: u64) -> SectionHeader64<LE> {
     }
 }
 
-fn file_header(table: u64, count: u16) -> FileHeader64<LE> {
+fn file_header(table: u64, count: usize) -> FileHeader64<LE> {
+    // Beyond the reserved numbers the null section holds both.
+    let (count, names) = match u16::try_from(count) {
+        Ok(count) if count < SHN_LORESERVE => (count, count - 1),
+        _ => (0, SHN_XINDEX),
+    };
     FileHeader64 {
         e_ident: Ident {
             magic: ELFMAG,
@@ -326,7 +355,7 @@ fn file_header(table: u64, count: u16) -> FileHeader64<LE> {
         e_phnum: U16::new(LE, 0),
         e_shentsize: U16::new(LE, size_of::<SectionHeader64<LE>>() as u16),
         e_shnum: U16::new(LE, count),
-        e_shstrndx: U16::new(LE, count - 1),
+        e_shstrndx: U16::new(LE, names),
     }
 }
 

@@ -15,14 +15,13 @@
 //! | `generators` | the tables of kpatch-build and klp-build |
 //! | `memory` | data as it is after relocation: pointers and strings |
 //! | `klp` | livepatch relocations and symbols |
-//! | `signature`, `der` | the appended signature: signer and algorithms |
+//! | `signature` | the appended signature: signer and algorithms |
 //! | `sections` | build id, sizes, special sections |
 //!
 //! A livepatch's tables are data in the module, filled by relocations. They are found through the argument
 //! of the `klp_enable_patch` call, not by the names of variables. What a module does in code before that call
 //! (filling tables at run time) cannot be seen here.
 
-mod der;
 mod entries;
 mod generators;
 mod klp;

@@ -14,20 +14,25 @@ pub struct Modinfo {
 impl Modinfo {
     /// Reads the section; a module without one has no entries.
     pub(crate) fn read(elf: &Elf<'_>) -> Result<Self, Malformed> {
-        let Some(section) = elf.section(".modinfo") else { return Ok(Self::default()) };
+        elf.section(".modinfo")
+            .map_or(Ok(Self::default()), |section| Self::parse(section.data, section.offset))
+    }
+
+    /// Reads the section's bytes, which stand at `start` of the file.
+    fn parse(data: &[u8], start: u64) -> Result<Self, Malformed> {
         let mut entries = Vec::new();
         let mut position = 0;
-        while position < section.data.len() {
-            let tail = &section.data[position..];
-            let offset = section.offset + position as u64;
+        while position < data.len() {
+            let tail = &data[position..];
+            let offset = start + position as u64;
             let Some(length) = memchr::memchr(0, tail) else {
                 let found = format!("{} bytes without an end", tail.len());
                 return Err(Malformed::new(offset, Rule::Modinfo, found));
             };
             // The linker pads between entries with zero bytes.
             if length > 0 {
-                let text = std::str::from_utf8(&tail[..length])
-                    .map_err(|error| Malformed::new(offset, Rule::Modinfo, error.to_string()))?;
+                // Authors' names come in the encoding of their time; nothing that decides has such letters.
+                let text = String::from_utf8_lossy(&tail[..length]);
                 let (key, value) = text.split_once('=').ok_or_else(|| {
                     Malformed::new(offset, Rule::Modinfo, format!("{text:?} without an equals sign"))
                 })?;
@@ -62,5 +67,17 @@ impl Serialize for Modinfo {
             sequence.serialize_element(&Entry { key, value })?;
         }
         sequence.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_the_encoding_of_its_time_is_no_damage() {
+        let text = Modinfo::parse(b"license=GPL\0author=J\xf6rg\0", 0).unwrap();
+        assert_eq!(text.get("license"), Some("GPL"));
+        assert_eq!(text.get("author"), Some("J\u{fffd}rg"));
     }
 }

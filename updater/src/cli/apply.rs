@@ -2,19 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use manifests::{Manifest, Verified};
 use serde_json::json;
-use system::clock::{Clock, SystemClock};
 use system::exit::Failure;
 
 use crate::cli::progress::{Progress, line, object};
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
-use crate::operations::apply::{Applied, Quarantine};
-use crate::operations::trust;
-use crate::operations::{Engine, EngineError, Listeners};
+use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::{EngineError, Listeners};
 use crate::plan::Plan;
-use crate::state::journal::Origin;
+use crate::state::payloads::PayloadDirectory;
 
 /// Apply a signed manifest to this host
 ///
@@ -48,19 +45,20 @@ pub(super) struct Signed {
 }
 
 impl Signed {
-    /// The manifest, proven to be authentic for this host.
-    pub(super) fn authenticate(&self, engine: &Engine) -> Result<Verified<Manifest>, Failure> {
-        let floor =
-            trust::read_floor(&engine.journal()).map_err(EngineError::from).map_err(failures::engine)?;
-        trust::authenticate(&self.manifest, &engine.config().policy, &floor, SystemClock.now())
-            .map_err(failures::trust)
-    }
-
     /// Where the payload files are.
-    pub(super) fn payloads(&self) -> &Path {
+    pub(super) fn payloads(&self) -> PayloadDirectory {
         let beside = self.manifest.parent().unwrap_or(Path::new(""));
         let beside = if beside.as_os_str().is_empty() { Path::new(".") } else { beside };
-        self.payloads.as_deref().unwrap_or(beside)
+        PayloadDirectory(self.payloads.as_deref().unwrap_or(beside).to_owned())
+    }
+
+    /// What is asked of the engine.
+    pub(super) fn request<'a>(
+        &'a self,
+        payloads: &'a PayloadDirectory,
+        quarantine: Quarantine,
+    ) -> Request<'a> {
+        Request { manifest: &self.manifest, payloads, quarantine }
     }
 }
 
@@ -70,7 +68,6 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         return super::plan::show(&args.manifest, quarantine, global);
     }
     let engine = global.engine()?;
-    let manifest = args.manifest.authenticate(&engine)?;
     let progress = Progress::new(global.json);
     let signals = Signals::catch();
     let listeners = Listeners {
@@ -78,12 +75,10 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         told: &|told| progress.tell(told),
         boundaries: &signals,
     };
-    let origin = origin(&manifest);
-    let applied = engine
-        .apply(&manifest, &origin, args.manifest.payloads(), quarantine, &listeners, &|id, plan| {
-            progress.begun(id, plan)
-        })
-        .map_err(failures::engine)?;
+    let payloads = args.manifest.payloads();
+    let request = args.manifest.request(&payloads, quarantine);
+    let applied =
+        engine.apply(&request, &listeners, &|id, plan| progress.begun(id, plan)).map_err(failures::engine)?;
     match applied {
         Applied::Nothing(plan) => {
             super::plan::print(&plan, global);
@@ -92,7 +87,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Applied::Transaction(plan, driven) => {
+        Applied::Transaction { origin, plan, driven } => {
             let stored = engine
                 .journal()
                 .transaction(driven.id.as_str())
@@ -118,23 +113,6 @@ fn nothing(plan: &Plan) -> serde_json::Value {
     let skipped: Vec<_> = plan.skipped().collect();
     let result = if skipped.is_empty() { "nothing-to-do" } else { "skipped" };
     json!({ "result": result, "skipped": skipped })
-}
-
-fn origin(manifest: &Verified<Manifest>) -> Origin {
-    Origin::Apply {
-        name: manifest.name.to_string(),
-        version: manifest.version,
-        digest: manifest.digest().to_string(),
-        signed_by: manifest
-            .signers()
-            .roles
-            .iter()
-            .map(|role| {
-                let keys: Vec<String> = role.signed.iter().map(ToString::to_string).collect();
-                format!("{} for {}", keys.join(", "), role.role)
-            })
-            .collect(),
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use workloads::model::ObstacleKind;
 use super::*;
 use crate::operations::tests::bench::{Bench, MANIFEST, livepatch_only};
 use crate::simulated::machine::FakeMachine;
+use crate::state::floors::read_floor;
 
 /// The layer part of the manifest alone, which skips what cannot be checkpointed.
 fn layer_that_skips() -> String {
@@ -34,7 +35,7 @@ fn a_manifest_whose_containers_are_all_skipped_is_not_called_in_force() {
 #[test]
 fn an_apply_with_nothing_to_do_raises_the_floors() {
     let bench = Bench::with(FakeMachine::new(), |none| none);
-    let floor = || trust::read_floor(&bench.engine().journal()).unwrap();
+    let floor = || read_floor(&bench.engine().journal()).unwrap();
     assert!(floor().versions.is_empty() && floor().clock.is_none());
     let applied = bench.apply_all(&layer_that_skips());
     assert!(matches!(applied, Applied::Nothing(_)), "{applied:?}");

@@ -64,7 +64,7 @@ pub(crate) fn trust(error: TrustError) -> Failure {
             let next = format!("mend it; update policy check {} tells when it is right", path.display());
             Failure::new(Exit::Refused, error).next(next)
         }
-        TrustError::Floor { .. } => Failure::new(Exit::Refused, error)
+        TrustError::Floor(_) => Failure::new(Exit::Refused, error)
             .next("update status; without its memory this host cannot tell old manifests from new"),
         TrustError::NotAuthentic { source, .. } => {
             let (expected, found, next) = (source.expected(), source.found(), next_for(source));
@@ -107,6 +107,7 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         {
             *source
         }
+        EngineError::Trust(error) => return trust(error),
         error => error,
     };
     match &error {
@@ -157,6 +158,12 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             .next("make the store writable, or set another `store` in update.yaml"),
         EngineError::Journal(JournalError::Unknown { .. }) => {
             Failure::new(Exit::Usage, error).next("update history lists the transactions")
+        }
+        EngineError::Journal(JournalError::Newer { found }) => {
+            let found = format!("layout {found}");
+            Failure::new(Exit::Refused, error)
+                .because("a journal of this program or an older one", found)
+                .next("install the newer update again, which wrote it")
         }
         EngineError::Journal(_) => {
             Failure::new(Exit::Refused, error).next("see that the store is writable and its disk is not full")

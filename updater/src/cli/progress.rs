@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use manifests::text::shown;
 use serde_json::{Value, json};
 
 use crate::kernel::transition::TransitionEvent;
@@ -47,6 +48,14 @@ impl Progress {
         }
     }
 
+    /// Somebody else holds the host, and is waited for.
+    pub(super) fn waiting_for(&self, holder: &str) {
+        match self.style {
+            Style::Json => line(&json!({ "waiting_for": holder }).to_string()),
+            Style::Terminal | Style::Plain => line(&format!("waiting for {}", shown(holder))),
+        }
+    }
+
     pub(super) fn hear(&self, heard: &Heard<'_>) {
         let Heard::Event(recorded, progress) = heard;
         if self.style == Style::Json {
@@ -79,6 +88,8 @@ impl Progress {
                 self.say(&format!("undo {} ({took}{note}{})", title(*step), highlights(receipt)));
             }
             Event::UndoFailed { step, error } => self.say(&format!("undo {} FAILED: {error}", title(*step))),
+            Event::RebootPlanned { step } => self.say(&format!("{}: booting", title(*step))),
+            Event::Booted { step } => self.say(&format!("{}: booted, going on", title(*step))),
             Event::RetryDecided => self.say("trying once more"),
             Event::Ended { .. } => {}
         }

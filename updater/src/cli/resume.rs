@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use system::exit::{Exit, Failure, State};
+use system::lock::Turn;
 
 use crate::cli::progress::{Progress, line, object};
 use crate::cli::signals::Signals;
@@ -21,7 +22,7 @@ use crate::transaction::state::Outcome;
     after_help = "Example:\n  update resume\n\nExit code 6 when something is left that only an operator can decide; it is named."
 )]
 pub(super) struct Args {
-    /// Say that this is the run at boot; it does the same
+    /// Say that this is the run at boot: it waits for its turn if another command holds the host
     #[arg(long)]
     boot: bool,
     /// Only note that the host is shutting down in order
@@ -60,7 +61,15 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         told: &|told| progress.tell(told),
         boundaries: &signals,
     };
-    let resumed = engine.resume(&listeners).map_err(failures::engine)?;
+    // At boot others may come first, such as a timer that is due; an operator decides what to do about them.
+    let turn = match args.boot {
+        true => Turn::Wait {
+            interrupt: &signals.before_anything_is_done(),
+            told: &|holder| progress.waiting_for(holder),
+        },
+        false => Turn::Now,
+    };
+    let resumed = engine.resume(turn, &listeners).map_err(failures::engine)?;
     if global.json {
         print_json(&resumed);
     } else {

@@ -18,7 +18,7 @@ use crate::cli::{Global, failures};
 use crate::config::Config;
 use crate::operations::host::{Known, known_containers};
 use crate::operations::trust;
-use crate::operations::trust::FloorSeen;
+use crate::state::floors::{FloorSeen, look_at_floor};
 
 /// Show which processes and containers still run outdated or vulnerable files
 ///
@@ -79,7 +79,7 @@ fn clear() {
 
 /// The files that a manifest replaces, if the manifest is authentic here.
 fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<Wanted>, Failure> {
-    let floor = match trust::look_at_floor(&settings.store).map_err(failures::trust)? {
+    let floor = match look_at_floor(&settings.store).map_err(|error| failures::trust(error.into()))? {
         FloorSeen::Floor(floor) => floor,
         FloorSeen::Unreadable => manifests::TrustFloor::default(),
     };
@@ -169,21 +169,21 @@ fn words(why: &Why) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use workloads::model::KnownContainer;
     use workloads::model::Pid;
+    use workloads::model::{Comm, KnownContainer};
     use workloads::processes::Reason;
     use workloads::processes::scan::StaleFile;
 
     fn stale(pid: u32, comm: &[u8], cgroup: &str, why: Why) -> Stale {
         let files = vec![StaleFile { path: "/usr/lib/libgreet.so.1".into(), why }];
-        Stale { pid: Pid(pid), comm: comm.into(), cgroup: Some(cgroup.into()), files }
+        Stale { pid: Pid(pid), comm: Comm::new(comm), cgroup: Some(cgroup.into()), files }
     }
 
     #[test]
     fn processes_are_told_by_container_and_service() {
         let unreadable = |pid, file, errno| Unknown {
             pid: Pid(pid),
-            comm: "odd".into(),
+            comm: Comm::new("odd"),
             file,
             reason: Reason::Unreadable { errno },
         };

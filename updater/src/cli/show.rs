@@ -12,19 +12,26 @@ use crate::operations::story::{Direction, End, Story};
 
 /// Tell the whole story of a transaction, with times
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  update show 20261122-0911")]
+#[command(after_help = "Examples:\n  update show\n  update show 20261122-0911")]
 pub(super) struct Args {
-    /// Its name, or the beginning of it, as `update history` lists it
-    transaction: String,
+    /// Its name, or the beginning of it, as `update history` lists it; the last one by default
+    transaction: Option<String>,
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let engine = global.engine()?;
-    let stored = engine
-        .journal()
-        .transaction(&args.transaction)
-        .map_err(EngineError::from)
-        .map_err(failures::engine)?;
+    let found = match &args.transaction {
+        Some(wanted) => engine.journal().transaction(wanted).map(Some),
+        None => engine.journal().last(),
+    };
+    let Some(stored) = found.map_err(EngineError::from).map_err(failures::engine)? else {
+        if global.json {
+            object(&serde_json::Value::Null);
+        } else {
+            line("no transactions");
+        }
+        return Ok(());
+    };
     let story = Story::of(&stored);
     if global.json {
         object(&story);

@@ -41,6 +41,23 @@ impl Signals {
     }
 }
 
+impl Signals {
+    /// While nothing is done yet, a signal ends the program even where it would not turn a transaction back.
+    pub(super) fn before_anything_is_done(&self) -> impl Interrupt + use<> {
+        BeforeAnything { asked: Arc::clone(&self.asked) }
+    }
+}
+
+struct BeforeAnything {
+    asked: Arc<AtomicBool>,
+}
+
+impl Interrupt for BeforeAnything {
+    fn asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
 impl Interrupt for Signals {
     fn asked(&self) -> bool {
         self.answer == Onward::TurnBack && self.asked.load(Ordering::Relaxed)

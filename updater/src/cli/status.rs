@@ -46,8 +46,10 @@ fn next(status: &Status) -> &'static str {
 fn print(status: &Status) {
     let uptime = humantime::format_duration(std::time::Duration::from_secs(status.uptime_s));
     line(&format!("kernel {}, up {uptime}, boot {}", status.kernel, status.boot_id));
-    if status.livepatches.is_empty() {
-        line("no livepatches");
+    match &status.no_livepatch {
+        Some(why) => line(&format!("note: {}", shown(why))),
+        None if status.livepatches.is_empty() => line("no livepatches"),
+        None => {}
     }
     for livepatch in &status.livepatches {
         let state = match &livepatch.standing {

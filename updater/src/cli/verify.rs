@@ -16,7 +16,8 @@ use system::exit::{Exit, Failure};
 use crate::cli::progress::{line, object};
 use crate::cli::{Global, failures, verify_text};
 use crate::operations::trust;
-use crate::operations::trust::{FloorSeen, PayloadState, TrustError};
+use crate::operations::trust::{PayloadState, TrustError};
+use crate::state::floors::{FloorSeen, look_at_floor};
 
 /// Show who signed a manifest, whether it is authentic, and what it would change
 ///
@@ -45,7 +46,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let settings = global.settings()?;
     let policy = args.policy.as_deref().unwrap_or(&settings.policy);
-    let floor = trust::look_at_floor(&settings.store).map_err(failures::trust)?;
+    let floor = look_at_floor(&settings.store).map_err(|error| failures::trust(error.into()))?;
     let (report, outcome) = examine(args, policy, floor, SystemClock.now())?;
     if global.json {
         object(&report);

@@ -53,20 +53,6 @@ pub trait Livepatch {
     fn blockers(&self) -> Result<Vec<Blocker>, KernelError>;
 }
 
-/// Ends a transition without waiting for the tasks that hold it back.
-///
-/// This is apart from [`Livepatch`] so that nothing forces by accident. A forced transition cannot
-/// be undone: the tasks left behind may run old and new code together, and the kernel never lets
-/// the module be unloaded (`Documentation/livepatch/livepatch.rst`, "Transition").
-pub trait ForceTransition {
-    /// Forces the transition of this patch.
-    ///
-    /// # Errors
-    /// [`KernelError::NoSuchPatch`], [`KernelError::NothingToChange`] when it is not in transition,
-    /// [`KernelError::Write`].
-    fn force(&self, module: &ModuleName) -> Result<(), KernelError>;
-}
-
 /// Whether a livepatch's functions are (to be) in use: the `enabled` file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

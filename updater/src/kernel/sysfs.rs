@@ -19,8 +19,7 @@ use workloads::model::{CgroupPath, KnownContainer, Owners};
 use crate::kernel::error::{KernelError, LoadRefusal, UnloadRefusal};
 use crate::kernel::kmsg::Tail;
 use crate::kernel::livepatch::{
-    Blocker, Enabled, ForceTransition, Livepatch, LoadedFunction, LoadedObject, LoadedPatch, ModuleIdentity,
-    PatchState,
+    Blocker, Enabled, Livepatch, LoadedFunction, LoadedObject, LoadedPatch, ModuleIdentity, PatchState,
 };
 use crate::kernel::tasks::{Suspects, blockers};
 
@@ -189,12 +188,6 @@ impl Livepatch for Sysfs {
             modules: patches.iter().map(|patch| patch.module.as_str()).collect::<BTreeSet<_>>(),
         };
         blockers(&self.roots.proc, to, &suspects, &self.owners)
-    }
-}
-
-impl ForceTransition for Sysfs {
-    fn force(&self, module: &ModuleName) -> Result<(), KernelError> {
-        self.write(module, "force", "1")
     }
 }
 

@@ -1,14 +1,21 @@
-//! Apply a verified manifest: survey, plan, begin, drive.
+//! Apply a signed manifest: hold the host, authenticate, survey, plan, raise the floors, begin, drive.
+//!
+//! The command line and whoever else acts on a manifest come in here: nothing is believed before the host is
+//! held, so that two versions of a manifest cannot overtake each other between the check and the act.
 
 use std::path::Path;
 
 use manifests::{Manifest, Verified};
+use system::lock::Turn;
 use workloads::processes::Onlooker;
 
+use crate::operations::trust::authenticate;
 use crate::operations::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
 use crate::plan::Plan;
 use crate::plan::planner;
+use crate::state::floors::{raise_floor, read_floor};
 use crate::state::journal::{Origin, TransactionId};
+use crate::state::payloads::PayloadSource;
 
 /// What a livepatch in quarantine means to a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,28 +26,44 @@ pub enum Quarantine {
     Retry,
 }
 
+/// A signed manifest to act upon.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The file with the signed manifest.
+    pub manifest: &'a Path,
+    /// Where its payloads come from.
+    pub payloads: &'a dyn PayloadSource,
+    /// Whether a livepatch in quarantine may be loaded.
+    pub quarantine: Quarantine,
+}
+
 /// What an apply came to.
 #[derive(Debug)]
 pub enum Applied {
     /// The host has all of it already, but for what the manifest skips; no transaction was begun.
     Nothing(Plan),
     /// A transaction was driven.
-    Transaction(Plan, Driven),
+    Transaction {
+        /// What was applied.
+        origin: Origin,
+        /// What was to be done.
+        plan: Plan,
+        /// How far it came.
+        driven: Driven,
+    },
 }
 
 impl Engine {
     /// The plan of a manifest on this host. Changes nothing but the payload store.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] with everything that stands against it, or why the host cannot be surveyed.
-    pub fn plan(
-        &self,
-        manifest: &Manifest,
-        payloads: &Path,
-        quarantine: Quarantine,
-    ) -> Result<Plan, EngineError> {
-        let adapters = self.look()?;
-        self.plan_as(&adapters, &self.new_id(), manifest, payloads, quarantine, Onlooker::NOBODY)
+    /// [`EngineError::Trust`] if the manifest is not to be acted upon, [`EngineError::Refused`] with everything
+    /// that stands against it, or why the host cannot be surveyed.
+    pub fn plan(&self, request: &Request<'_>) -> Result<Plan, EngineError> {
+        // Another command may collect meanwhile, and the host is not held.
+        let _in_use = self.payloads.in_use()?;
+        let manifest = self.authenticate(request.manifest)?;
+        self.plan_as(&self.look()?, &self.new_id(), &manifest, request, Onlooker::NOBODY)
     }
 
     /// Plan and do it. `begun` hears the plan before the first step.
@@ -49,27 +72,32 @@ impl Engine {
     /// [`EngineError`]; except for [`EngineError::Stopped`] nothing was touched.
     pub fn apply(
         &self,
-        manifest: &Verified<Manifest>,
-        origin: &Origin,
-        payloads: &Path,
-        quarantine: Quarantine,
+        request: &Request<'_>,
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Applied, EngineError> {
-        let adapters = self.lock(&origin.to_string())?;
+        let mut adapters = self.lock(&format!("apply {}", request.manifest.display()), Turn::Now)?;
         self.expect_finished()?;
+        let manifest = self.authenticate(request.manifest)?;
+        let origin = Origin::of(&manifest);
+        adapters.say(&origin)?;
         self.judge_crashes()?;
         let id = self.new_id();
         let onlooker = Onlooker { interrupt: listeners.boundaries, ..Onlooker::NOBODY };
-        let plan = self.plan_as(&adapters, &id, manifest, payloads, quarantine, onlooker)?;
+        let plan = self.plan_as(&adapters, &id, &manifest, request, onlooker)?;
         // Where there is nothing to do, too: an older version would be a step back from here.
-        crate::operations::trust::raise_floor(&mut self.journal(), manifest)?;
+        raise_floor(&mut self.journal(), &manifest)?;
         if plan.is_empty() {
             return Ok(Applied::Nothing(plan));
         }
-        let driven = self.begin(&adapters, &id, origin, &plan, listeners, begun)?;
+        let driven = self.begin(&adapters, &id, &origin, &plan, listeners, begun)?;
         self.afterwards();
-        Ok(Applied::Transaction(plan, driven))
+        Ok(Applied::Transaction { origin, plan, driven })
+    }
+
+    fn authenticate(&self, manifest: &Path) -> Result<Verified<Manifest>, EngineError> {
+        let floor = read_floor(&self.journal())?;
+        Ok(authenticate(manifest, &self.config.policy, &floor, self.host.clock.now())?)
     }
 
     pub(super) fn begin(
@@ -98,14 +126,13 @@ impl Engine {
         adapters: &Adapters,
         id: &TransactionId,
         manifest: &Manifest,
-        payloads: &Path,
-        quarantine: Quarantine,
+        request: &Request<'_>,
         onlooker: Onlooker<'_>,
     ) -> Result<Plan, EngineError> {
         for payload in manifest.payloads() {
-            self.payloads.add(payload, payloads)?;
+            self.payloads.add(payload, request.payloads)?;
         }
-        let facts = self.survey(adapters, manifest, quarantine, onlooker)?;
+        let facts = self.survey(adapters, manifest, request.quarantine, onlooker)?;
         Ok(planner::plan(manifest, &facts, id.as_str())?)
     }
 }

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use system::lock::HostLock;
+use system::lock::{HostLock, Turn};
 use workloads::model::Topology;
 
 use crate::operations::rollback::in_force;
@@ -33,7 +33,7 @@ impl Engine {
     /// [`EngineError::Lock`] while an operation is under way; [`EngineError::Journal`] if it cannot be known what
     /// is needed. Nothing is removed then.
     pub fn collect(&self) -> Result<(), EngineError> {
-        let _held = HostLock::take(&self.config.store, "collect")?;
+        let _held = HostLock::take(&self.config.store, "collect", Turn::Now, &*self.host.clock)?;
         self.collect_holding_the_host()
     }
 
@@ -59,12 +59,17 @@ impl Engine {
                 remove(&store.join("checkpoints").join(name));
             }
         }
-        for name in entries(&store.join("payloads")) {
-            if !needed.payloads.contains(&name) {
-                remove(&store.join("payloads").join(name));
+        match self.payloads.unused()? {
+            Some(_unused) => {
+                for name in entries(&store.join("payloads")) {
+                    if !needed.payloads.contains(&name) {
+                        remove(&store.join("payloads").join(name));
+                    }
+                }
+                self.remove_unfinished_copies(&store.join("payloads"));
             }
+            None => tracing::info!("payloads are in use by a running command, and are not collected"),
         }
-        self.remove_unfinished_copies(&store.join("payloads"));
         for name in entries(&store.join("layers")) {
             let path = store.join("layers").join(name);
             if !needed.directories.contains(&path) {

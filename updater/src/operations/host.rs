@@ -14,9 +14,9 @@ use system::command::{CommandError, HeldLock};
 use workloads::files::layer::LayerStore;
 use workloads::files::rootfs::OverlayMounts;
 use workloads::files::{Layers, RootfsMounts};
-use workloads::lifecycle::ContainerRuntime;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::lifecycle::runc::Runc;
+use workloads::lifecycle::{Checkpointer, Lifecycle};
 use workloads::limits::Limits;
 use workloads::limits::freezer::{CgroupFreezer, Freezer, LeaseStore};
 use workloads::limits::knobs::CgroupLimits;
@@ -72,8 +72,10 @@ pub struct Host {
 pub struct Connected {
     /// The kernel's livepatch interface, which knows whose control groups are containers.
     pub livepatch: Arc<dyn Livepatch + Send + Sync>,
-    /// The container runtime.
-    pub runtime: Arc<dyn ContainerRuntime + Send + Sync>,
+    /// Starts and stops containers.
+    pub lifecycle: Arc<dyn Lifecycle + Send + Sync>,
+    /// Writes their memory to disk, and brings it back.
+    pub checkpointer: Arc<dyn Checkpointer + Send + Sync>,
     /// Probes.
     pub prober: Arc<dyn Prober + Send + Sync>,
 }
@@ -112,14 +114,15 @@ impl Host {
                 for why in &known.unreadable {
                     tracing::info!(why, "left out");
                 }
-                let runtime = match lock {
+                let runtime = Arc::new(match lock {
                     Some(lock) => runtime.holding(lock),
                     None => runtime,
-                };
+                });
                 Ok(Connected {
                     livepatch: Arc::new(Sysfs::new(Roots::default(), known.containers)?),
                     prober: Arc::new(Probes::new(Runc::new(&runc_root))),
-                    runtime: Arc::new(runtime),
+                    lifecycle: runtime.clone(),
+                    checkpointer: runtime,
                 })
             }),
         })
@@ -150,7 +153,7 @@ fn known(listed: Result<Listing, RuntimeError>) -> Known {
     };
     let known = listing.containers.into_iter().filter_map(|container| {
         let cgroup = container.cgroup?.to_str()?.parse().ok()?;
-        Some(KnownContainer { id: container.id.as_str().parse().ok()?, cgroup })
+        Some(KnownContainer { id: container.id.id, cgroup })
     });
     let unreadable = listing.unreadable.iter().map(ToString::to_string).chain(trouble);
     Known { containers: known.collect(), unreadable: unreadable.collect() }

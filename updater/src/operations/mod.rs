@@ -30,7 +30,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::sys::stat::{Mode, umask};
 use system::boot::BootError;
 use system::command::HeldLock;
-use system::lock::{HostLock, LockError};
+use system::lock::{HostLock, LockError, Turn};
 use workloads::files::rootfs::RootfsError;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::probes::ProbeError;
@@ -40,6 +40,7 @@ use crate::config::Config;
 use crate::kernel::error::KernelError;
 use crate::kernel::survival::Trial;
 use crate::operations::host::{Connected, Host};
+use crate::operations::trust::TrustError;
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
 use crate::state::journal::{Journal, JournalError, Stored, TransactionId};
@@ -75,6 +76,9 @@ pub enum EngineError {
     /// Another transaction holds the host, or the lock cannot be made.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The note on the lock cannot be written.
+    #[error("say what this host is held for")]
+    Note(#[source] std::io::Error),
     /// The journal cannot be read or written.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -84,6 +88,9 @@ pub enum EngineError {
         /// Which.
         id: TransactionId,
     },
+    /// The manifest is not to be acted upon, or the policy cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The host does not meet the preconditions.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -196,7 +203,15 @@ pub struct Engine {
 struct Adapters {
     on: Connected,
     /// Held for as long as the adapters are there; `None` for looking only.
-    _lock: Option<HostLock>,
+    lock: Option<HostLock>,
+}
+
+impl Adapters {
+    /// Say what the host is held for.
+    fn say(&mut self, purpose: &impl std::fmt::Display) -> Result<(), EngineError> {
+        let Some(lock) = &mut self.lock else { return Ok(()) };
+        lock.say(&purpose.to_string()).map_err(EngineError::Note)
+    }
 }
 
 impl Engine {
@@ -274,15 +289,15 @@ impl Engine {
 
     /// Adapters for looking.
     fn look(&self) -> Result<Adapters, EngineError> {
-        Ok(Adapters { on: (self.host.connect)(None)?, _lock: None })
+        Ok(Adapters { on: (self.host.connect)(None)?, lock: None })
     }
 
     /// Hold the host, or say who does; adapters for changing it.
-    fn lock(&self, purpose: &str) -> Result<Adapters, EngineError> {
-        let lock = HostLock::take(&self.config.store, purpose)?;
+    fn lock(&self, purpose: &str, turn: Turn<'_>) -> Result<Adapters, EngineError> {
+        let lock = HostLock::take(&self.config.store, purpose, turn, &*self.host.clock)?;
         let shared = HeldLock::share(lock.shared_with_children())
             .map_err(|source| LockError::Unusable { path: self.config.store.join("lock"), source })?;
-        Ok(Adapters { on: (self.host.connect)(Some(shared))?, _lock: Some(lock) })
+        Ok(Adapters { on: (self.host.connect)(Some(shared))?, lock: Some(lock) })
     }
 
     /// Nothing new begins while something old is half-way.
@@ -298,7 +313,8 @@ impl Engine {
             livepatch: &*adapters.on.livepatch,
             freezer: &*self.host.freezer,
             leases: &self.host.leases,
-            runtime: &*adapters.on.runtime,
+            lifecycle: &*adapters.on.lifecycle,
+            checkpointer: &*adapters.on.checkpointer,
             mounts: &*self.host.mounts,
             hold: &*self.host.hold,
             limits: &*self.host.limits,

@@ -7,6 +7,7 @@
 //! else up; how each stands is judged where `update status` judges it ([`super::standing`]).
 
 use serde::Serialize;
+use system::lock::Turn;
 
 use crate::kernel::KernelError;
 use crate::kernel::survival::Trial;
@@ -125,9 +126,9 @@ impl Engine {
     /// [`EngineError::Lock`] if somebody else holds the host; [`EngineError::ResumeStopped`] with what was done
     /// and what is open if the journal cannot be kept or the kernel cannot be asked. What goes wrong with
     /// single things is in the report.
-    pub fn resume(&self, listeners: &Listeners<'_>) -> Result<Resumed, EngineError> {
+    pub fn resume(&self, turn: Turn<'_>, listeners: &Listeners<'_>) -> Result<Resumed, EngineError> {
         let mut resumed = Resumed::default();
-        match self.resume_into(&mut resumed, listeners) {
+        match self.resume_into(&mut resumed, turn, listeners) {
             Ok(()) => Ok(resumed),
             Err(busy @ EngineError::Lock(_)) => Err(busy),
             Err(source) => {
@@ -140,8 +141,13 @@ impl Engine {
         }
     }
 
-    fn resume_into(&self, resumed: &mut Resumed, listeners: &Listeners<'_>) -> Result<(), EngineError> {
-        let adapters = self.lock("resume")?;
+    fn resume_into(
+        &self,
+        resumed: &mut Resumed,
+        turn: Turn<'_>,
+        listeners: &Listeners<'_>,
+    ) -> Result<(), EngineError> {
+        let adapters = self.lock("resume", turn)?;
         resumed.thawed =
             self.host.leases.thaw_outstanding(&*self.host.freezer).map_err(KernelError::from)?.len();
         resumed.quarantined = self.judge_crashes()?;

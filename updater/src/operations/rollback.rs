@@ -1,6 +1,7 @@
 //! Undo a committed transaction, as a transaction of its own.
 
 use system::error::with_causes;
+use system::lock::Turn;
 
 use crate::operations::{Adapters, Driven, Engine, EngineError, Listeners};
 use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
@@ -173,7 +174,7 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
-        let adapters = self.lock("rollback")?;
+        let adapters = self.lock("rollback", Turn::Now)?;
         self.expect_finished()?;
         self.judge_crashes()?;
         let of = self.rollback_target(wanted)?;

@@ -93,7 +93,7 @@ impl Engine {
         adapters: &Adapters,
         rootfs: &Rootfs,
     ) -> (Standing, Option<Container>) {
-        let container = match adapters.on.runtime.inspect(&rootfs.container) {
+        let container = match adapters.on.lifecycle.inspect(&rootfs.container) {
             Ok(container) => container,
             Err(error) => return (Standing::Unreadable { why: error.with_causes() }, None),
         };

@@ -9,6 +9,7 @@ use system::lock::{HostLock, Looked};
 use workloads::lifecycle::error::RuntimeError;
 use workloads::model::Container;
 
+use crate::kernel::KernelError;
 use crate::kernel::livepatch::{Enabled, LoadedPatch, PatchState};
 use crate::operations::standing::Standing;
 use crate::operations::{Engine, EngineError};
@@ -28,6 +29,8 @@ pub struct Status {
     pub livepatches: Vec<LivepatchStatus>,
     /// Livepatches that are loaded and that this program did not load.
     pub foreign: Vec<LoadedPatch>,
+    /// Why no livepatch can be loaded into this kernel; `null` if it takes them.
+    pub no_livepatch: Option<String>,
     /// Root file systems that it should have.
     pub rootfs: Vec<RootfsStatus>,
     /// Livepatches that it does not load again by itself.
@@ -120,7 +123,13 @@ impl Engine {
         }
         let ours =
             |loaded: &LoadedPatch| baseline.livepatches.iter().any(|known| known.module == loaded.module);
-        let foreign = adapters.on.livepatch.loaded()?.into_iter().filter(|loaded| !ours(loaded)).collect();
+        let (loaded, no_livepatch) = match adapters.on.livepatch.loaded() {
+            Ok(loaded) => (loaded, None),
+            // There is a history, and there are containers, all the same.
+            Err(error @ KernelError::NoLivepatch { .. }) => (Vec::new(), Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        let foreign = loaded.into_iter().filter(|loaded| !ours(loaded)).collect();
         let mut rootfs = Vec::new();
         for known in &baseline.rootfs {
             let (standing, container) = self.rootfs_standing(&adapters, known);
@@ -131,7 +140,7 @@ impl Engine {
                 running: container.filter(|container| container.status.has_processes()),
             });
         }
-        let unreadable = match adapters.on.runtime.list() {
+        let unreadable = match adapters.on.lifecycle.list() {
             Ok(listing) => listing.unreadable.iter().map(ToString::to_string).collect(),
             Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Vec::new(),
             Err(error) => vec![error.with_causes()],
@@ -142,6 +151,7 @@ impl Engine {
             uptime_s: self.host.clock.elapsed().as_secs(),
             livepatches,
             foreign,
+            no_livepatch,
             rootfs,
             quarantined,
             unfinished: unfinished.into_iter().map(|stored| stored.id.to_string()).collect(),

@@ -3,7 +3,7 @@
 use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
-use workloads::model::{Container, ContainerId, ContainerStatus, NetworkPlace, Topology, Unreadable};
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Topology, Unreadable, WorkloadId};
 use workloads::processes::{Mapped, Onlooker, Wanted};
 
 use crate::kernel::livepatch::{Enabled, PatchState};
@@ -149,7 +149,7 @@ impl Engine {
         layers: &[(usize, &LayerComponent)],
         onlooker: Onlooker<'_>,
     ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
-        let listing = adapters.on.runtime.list()?;
+        let listing = adapters.on.lifecycle.list()?;
         // What no selector takes is not looked at: its processes are nobody's business here.
         let concerned: Vec<Container> = listing
             .containers
@@ -192,9 +192,9 @@ impl Engine {
     pub(super) fn survey_container(
         &self,
         adapters: &Adapters,
-        id: &ContainerId,
+        id: &WorkloadId,
     ) -> Result<Option<ContainerFacts>, EngineError> {
-        let found = adapters.on.runtime.inspect(id)?;
+        let found = adapters.on.lifecycle.inspect(id)?;
         let running = found.filter(|container| container.status.has_processes());
         running.map(|container| self.container_facts(container)).transpose()
     }
@@ -245,7 +245,7 @@ fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Opt
 /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
 fn selects(layer: &LayerComponent, container: &Container) -> bool {
     let Some(selector) = &layer.containers else { return true };
-    let named = selector.ids.is_empty() || selector.ids.iter().any(|id| id.as_str() == container.id.as_str());
+    let named = selector.ids.is_empty() || selector.ids.contains(&container.id.id);
     named
         && selector.labels.iter().all(|label| {
             container.annotations.get(label.name.as_str()).is_some_and(|value| value == label.value.as_str())

@@ -5,7 +5,7 @@
 //! could write is refused, since it decides what root loads into the kernel.
 //!
 //! [`authenticate`] is the way for whatever acts on a manifest; it raises no floor. Whoever begins a
-//! transaction calls [`raise_floor`].
+//! transaction calls it under the host's lock and then raises them ([`crate::state::floors`]).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,15 +14,13 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use manifests::bounded::{self, BoundedError};
-use manifests::verify::AcceptedVersion;
 use manifests::{
     Envelope, EnvelopeError, Manifest, Payload, Policy, PolicyError, Sha256, TrustFloor, Verified, VerifyAt,
     VerifyError,
 };
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use serde::Serialize;
 
-use crate::state::journal::{Journal, JournalError};
+use crate::state::floors::FloorError;
 use crate::state::payloads::hash_while;
 
 /// Why a manifest is not acted upon.
@@ -83,13 +81,8 @@ pub enum TrustError {
         source: PolicyError,
     },
     /// The floors cannot be read from the store.
-    #[error("cannot read what this host has accepted before from {path}")]
-    Floor {
-        /// The journal.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
+    #[error(transparent)]
+    Floor(#[from] FloorError),
     /// The manifest is not authentic, or not any more.
     #[error("the manifest {path} is not authentic")]
     NotAuthentic {
@@ -162,93 +155,6 @@ fn read(what: &'static str, path: &Path, limit: usize) -> Result<(File, Vec<u8>)
         Err(BoundedError::TooLarge { .. }) => Err(too_large(None)),
         Err(BoundedError::Io(source)) => Err(error(source)),
     }
-}
-
-/// What a caller without the host's lock can see of its floors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FloorSeen {
-    /// The floors; empty on a host that has accepted nothing yet.
-    Floor(TrustFloor),
-    /// The store is not for this user to read.
-    Unreadable,
-}
-
-/// Looks at the floors in a store, without a lock and without changing anything.
-///
-/// # Errors
-/// [`TrustError::Floor`] if the journal is there and readable, and is not a journal.
-pub fn look_at_floor(store: &Path) -> Result<FloorSeen, TrustError> {
-    let path = store.join("journal.sqlite");
-    match File::open(&path) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(FloorSeen::Floor(TrustFloor::default()));
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(FloorSeen::Unreadable),
-        Err(source) => return Err(TrustError::Read { what: "journal", path, source }),
-    }
-    Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .and_then(|db| query_floor(&db))
-        .map(FloorSeen::Floor)
-        .map_err(|source| TrustError::Floor { path, source })
-}
-
-/// The floors of an open journal.
-///
-/// # Errors
-/// [`JournalError::Sqlite`].
-pub fn read_floor(journal: &Journal) -> Result<TrustFloor, JournalError> {
-    journal.read("read the trust floors", query_floor)
-}
-
-/// Remembers that this host acts upon `accepted`, as one synced write.
-///
-/// # Errors
-/// [`JournalError::Sqlite`]; the floors are then what they were.
-pub fn raise_floor(journal: &mut Journal, accepted: &Verified<Manifest>) -> Result<(), JournalError> {
-    journal.write("raise the trust floors", |write| {
-        let mut floor = query_floor(write)?;
-        floor.raise(accepted);
-        for (name, seen) in &floor.versions {
-            write.execute(
-                "INSERT OR REPLACE INTO version_floors (name, version, manifest) VALUES (?1, ?2, ?3)",
-                params![name.as_str(), seen.version as i64, seen.manifest.to_string()],
-            )?;
-        }
-        if let Some(clock) = floor.clock {
-            write.execute(
-                "INSERT OR REPLACE INTO clock_floor (only, at) VALUES (1, ?1)",
-                params![clock.to_string()],
-            )?;
-        }
-        Ok(())
-    })
-}
-
-fn query_floor(db: &Connection) -> rusqlite::Result<TrustFloor> {
-    let clock = db.query_row("SELECT at FROM clock_floor", [], |row| parsed(row.get(0)?, 0)).optional()?;
-    let versions = db
-        .prepare("SELECT name, version, manifest FROM version_floors")?
-        .query_map([], |row| {
-            let version: i64 = row.get(1)?;
-            let seen = AcceptedVersion {
-                // Written from a manifest's version, which stays below 2^53.
-                version: u64::try_from(version).unwrap_or(u64::MAX),
-                manifest: parsed(row.get(2)?, 2)?,
-            };
-            Ok((parsed(row.get(0)?, 0)?, seen))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(TrustFloor { clock, versions })
-}
-
-fn parsed<T>(text: String, column: usize) -> rusqlite::Result<T>
-where
-    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
-{
-    text.parse().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
-    })
 }
 
 /// What a payload file is, compared with what the manifest says.

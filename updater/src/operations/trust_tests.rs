@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use manifests::SecretKey;
 
 use super::*;
+use crate::state::floors::{FloorSeen, look_at_floor, raise_floor, read_floor};
+use crate::state::journal::Journal;
 
 /// A directory with a policy of one role and one key, and a manifest that this key has signed.
 struct Desk {
@@ -72,7 +74,7 @@ fn floors_come_back_from_the_journal_as_they_were_raised() {
 fn a_journal_that_is_none_is_an_error_and_not_an_empty_memory() {
     let desk = Desk::new();
     fs::write(desk.path("journal.sqlite"), "not a database, and long enough to be looked at as one").unwrap();
-    assert!(matches!(look_at_floor(desk.directory.path()), Err(TrustError::Floor { .. })));
+    assert!(matches!(look_at_floor(desk.directory.path()), Err(FloorError::Damaged { .. })));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use manifests::{KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, Sh
 use serde::{Deserialize, Serialize};
 use system::clock::millis;
 pub use workloads::model::ProbeSite;
-use workloads::model::{Container, ContainerId, FreshUpper, Topology};
+use workloads::model::{Container, FreshUpper, Topology, WorkloadId};
 
 /// The whole of what a transaction will do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +36,12 @@ pub struct Plan {
 
 impl Plan {
     /// The planned container of that name.
-    pub fn container(&self, id: &ContainerId) -> Option<&PlannedContainer> {
+    pub fn container(&self, id: &WorkloadId) -> Option<&PlannedContainer> {
         self.containers.iter().find(|planned| &planned.container.id == id)
     }
 
     /// The affected containers that the manifest leaves alone: they go on running what it replaces.
-    pub fn skipped(&self) -> impl Iterator<Item = &ContainerId> {
+    pub fn skipped(&self) -> impl Iterator<Item = &WorkloadId> {
         let skipped = |planned: &&PlannedContainer| matches!(planned.feels, Feels::Skipped { .. });
         self.containers.iter().filter(skipped).map(|planned| &planned.container.id)
     }
@@ -176,7 +176,7 @@ pub enum Action {
     /// writes to, while the container still runs.
     PrepareRootfs {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
         /// The layers, topmost first.
         layers: Vec<Sha256>,
         /// The directories.
@@ -185,39 +185,39 @@ pub enum Action {
     /// Write most of a container's memory to disk while it runs.
     PreDump {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// Prepare to hold the container's connections: from the checkpoint on their packets are dropped.
     HoldConnections {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// Freeze the container, write the rest, end its processes silently, and hold its connections.
     Checkpoint {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// End the container without a checkpoint.
     Stop {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// Mount the container's root file system another way. The container must not be running.
     SwitchRootfs {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
         /// The way.
         to: Topology,
     },
     /// Start the container afresh.
     Start {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// Bring the container back from the retained checkpoint of an earlier transaction.
     RestoreRetained {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
         /// The transaction whose checkpoint it is.
         of: String,
     },
@@ -236,7 +236,7 @@ pub enum Action {
     /// Let go of held connections and make their peers learn at once that they are gone.
     ReleaseConnections {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
 }
 
@@ -270,7 +270,7 @@ impl Action {
     }
 
     /// The container that the action is about, if it is about one.
-    pub fn container(&self) -> Option<&ContainerId> {
+    pub fn container(&self) -> Option<&WorkloadId> {
         match self {
             Self::PrepareRootfs { container, .. }
             | Self::PreDump { container }
@@ -319,34 +319,34 @@ pub enum Undo {
     /// Remove the pre-dump's images.
     DiscardImages {
         /// Whose.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// Drop nothing any more; the connections' own processes are back.
     LetConnectionsGo {
         /// Whose.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// Bring the container back from the checkpoint with memory and connections.
     RestoreCheckpoint {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// Mount the root file system as it was. Where a checkpoint is restored on it, that proves its files by digest.
     SwitchBack {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
         /// The way it was.
         to: Topology,
     },
     /// End the version on trial.
     StopTrial {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// Start the container again on its old files.
     StartAgain {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// There is no way back.
     Impossible {

@@ -11,7 +11,7 @@ use manifests::{
     Component, LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace,
     WithoutCheckpoint,
 };
-use workloads::model::{ContainerId, FreshUpper, NetworkPlace, Topology};
+use workloads::model::{FreshUpper, NetworkPlace, Topology, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
 use crate::plan::{
@@ -308,7 +308,7 @@ impl<'a> Draft<'a> {
         }
         let why = "the host was committed to the new state".to_owned();
         self.stage([(Action::Commit, Undo::Impossible { why: why.clone() })]);
-        let held: Vec<ContainerId> = self
+        let held: Vec<WorkloadId> = self
             .steps
             .iter()
             .filter_map(|step| match &step.action {
@@ -345,7 +345,7 @@ fn one_lane_a_namespace<'a>(
 }
 
 /// The steps that end a running container so that it can come back.
-pub(super) fn take_down(id: &ContainerId, checkpoint: bool) -> Vec<(Action, Undo)> {
+pub(super) fn take_down(id: &WorkloadId, checkpoint: bool) -> Vec<(Action, Undo)> {
     let container = || id.clone();
     if !checkpoint {
         return vec![(Action::Stop { container: container() }, Undo::StartAgain { container: container() })];
@@ -384,7 +384,7 @@ impl Fresh {
         };
         let directory = match beside {
             Some(parent) => parent.join(format!("update-{name}")),
-            None => store.join("rootfs").join(known.container.id.as_str()).join(name),
+            None => store.join("rootfs").join(known.container.id.directory_name()).join(name),
         };
         let upper = FreshUpper { upper: directory.join("upper"), work: directory.join("work") };
         Self { upper, back: directory.join("back") }
@@ -399,7 +399,7 @@ fn sited<'a>(
 }
 
 /// Containers sort by the ordering label's value (those without it last), then by name.
-fn order_key(layer: &LayerComponent, known: &ContainerFacts) -> (bool, String, ContainerId) {
+fn order_key(layer: &LayerComponent, known: &ContainerFacts) -> (bool, String, WorkloadId) {
     let value = layer.order.as_ref().and_then(|order| known.container.annotations.get(order.name.as_str()));
     (value.is_none(), value.cloned().unwrap_or_default(), known.container.id.clone())
 }

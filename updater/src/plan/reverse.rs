@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use manifests::{KernelRelease, Sha256};
-use workloads::model::{ContainerId, Topology};
+use workloads::model::{Topology, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, Settings, Unmet};
 use crate::plan::planner::{Fresh, Refusal, layer_directory, take_down};
@@ -123,7 +123,7 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
     }
     let impossible = || Undo::Impossible { why: "the host was committed to the rollback".to_owned() };
     push(&mut plan, &mut stage, vec![(Action::Commit, impossible())]);
-    let held: Vec<ContainerId> = plan
+    let held: Vec<WorkloadId> = plan
         .steps
         .iter()
         .filter_map(|step| match &step.action {
@@ -213,7 +213,7 @@ fn files_only(
 /// What a root file system shows without the layers of the transaction that is undone.
 fn without_fix(
     facts: &ReverseFacts<'_>,
-    id: &ContainerId,
+    id: &WorkloadId,
     topology: &Topology,
     fresh: &Fresh,
 ) -> Result<Topology, Unmet> {

@@ -111,11 +111,11 @@ struct Fake {
 
 #[derive(Debug, Default)]
 struct State {
-    containers: BTreeMap<ContainerId, Fake>,
+    containers: BTreeMap<WorkloadId, Fake>,
     holds: BTreeMap<String, Vec<Connection>>,
     layers: BTreeSet<Sha256>,
     /// Containers whose mapped files were asked for.
-    looked_at: BTreeSet<ContainerId>,
+    looked_at: BTreeSet<WorkloadId>,
     unreadable: Vec<String>,
     trouble: BTreeSet<Trouble>,
     pids: u32,
@@ -194,11 +194,13 @@ impl FakeContainers {
 
     /// A process of one container cannot be read.
     pub(crate) fn hide(&self, id: &str, unknown: Unknown) {
-        self.lock().containers.get_mut(&id.parse::<ContainerId>().unwrap()).unwrap().unknown.push(unknown);
+        let mut state = self.lock();
+        let one = state.containers.values_mut().find(|one| one.described.id.id.as_str() == id);
+        one.unwrap().unknown.push(unknown);
     }
 
     /// The containers whose mapped files were asked for.
-    pub(crate) fn looked_at(&self) -> Vec<ContainerId> {
+    pub(crate) fn looked_at(&self) -> Vec<WorkloadId> {
         self.lock().looked_at.iter().cloned().collect()
     }
 
@@ -213,7 +215,7 @@ impl FakeContainers {
             Meddling::Ends => None,
             Meddling::Starts => Some(state.process(0, Version::Old, false)),
         };
-        state.containers.get_mut(&id.parse::<ContainerId>().unwrap()).unwrap().process = process;
+        state.containers.get_mut(&id.parse::<WorkloadId>().unwrap()).unwrap().process = process;
         state.exchange_packets();
     }
 
@@ -225,7 +227,7 @@ impl FakeContainers {
     pub(crate) fn lose_bundle(&self, id: &str) {
         let mut state = self.lock();
         state.unreadable.push(id.to_owned());
-        if let Some(one) = state.containers.get_mut(&id.parse::<ContainerId>().unwrap()) {
+        if let Some(one) = state.containers.get_mut(&id.parse::<WorkloadId>().unwrap()) {
             one.described.network = NetworkPlace::Unknown("could not read its bundle".to_owned());
         }
     }
@@ -246,7 +248,7 @@ impl FakeContainers {
 
     /// Somebody removes a container and its files.
     pub(crate) fn remove(&self, id: &str) {
-        self.lock().containers.remove(&id.parse::<ContainerId>().unwrap());
+        self.lock().containers.remove(&id.parse::<WorkloadId>().unwrap());
     }
 
     /// Power off and on.
@@ -261,15 +263,15 @@ impl FakeContainers {
     }
 
     pub(crate) fn process(&self, id: &str) -> Option<Process> {
-        self.lock().containers[&id.parse::<ContainerId>().unwrap()].process
+        self.lock().containers[&id.parse::<WorkloadId>().unwrap()].process
     }
 
     pub(crate) fn mounted(&self, id: &str) -> Topology {
-        self.lock().containers[&id.parse::<ContainerId>().unwrap()].mounted.clone()
+        self.lock().containers[&id.parse::<WorkloadId>().unwrap()].mounted.clone()
     }
 
     pub(crate) fn peers(&self, id: &str) -> Vec<Peer> {
-        self.lock().containers[&id.parse::<ContainerId>().unwrap()].connections.values().copied().collect()
+        self.lock().containers[&id.parse::<WorkloadId>().unwrap()].connections.values().copied().collect()
     }
 
     /// Holds and locks that are still in place.
@@ -287,7 +289,7 @@ impl FakeContainers {
         self.machine.reached().then(|| self.lock())
     }
 
-    fn life(&self, id: &ContainerId) -> Result<MutexGuard<'_, State>, RuntimeError> {
+    fn life(&self, id: &WorkloadId) -> Result<MutexGuard<'_, State>, RuntimeError> {
         let state = self.request().ok_or_else(|| RuntimeError::Unknown { id: id.clone() })?;
         if state.trouble.contains(&Trouble::NoRuntime) {
             return Err(RuntimeError::Refused { action: "ask about", id: id.clone(), source: no_runtime() });
@@ -300,7 +302,7 @@ fn no_runtime() -> CommandError {
     CommandError::Missing { program: "runc".to_owned() }
 }
 
-fn criu(action: &'static str, id: &ContainerId, words: &str, state: AfterFailure) -> RuntimeError {
+fn criu(action: &'static str, id: &WorkloadId, words: &str, state: AfterFailure) -> RuntimeError {
     let source = CommandError::Failed {
         line: format!("runc {action} {id}"),
         status: ExitStatus::from_raw(1 << 8),
@@ -321,7 +323,7 @@ impl State {
         Process { pid: Pid(1000 + self.pids), memory, version, connected }
     }
 
-    fn get(&mut self, id: &ContainerId) -> Result<&mut Fake, RuntimeError> {
+    fn get(&mut self, id: &WorkloadId) -> Result<&mut Fake, RuntimeError> {
         self.containers.get_mut(id).ok_or_else(|| RuntimeError::Unknown { id: id.clone() })
     }
 
@@ -352,13 +354,13 @@ fn image_path(dir: &CheckpointDir) -> PathBuf {
     dir.full().join("image.json")
 }
 
-fn image(id: &ContainerId, dir: &CheckpointDir) -> Result<Image, RuntimeError> {
+fn image(id: &WorkloadId, dir: &CheckpointDir) -> Result<Image, RuntimeError> {
     let incomplete = || RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() };
     let bytes = fs::read(image_path(dir)).map_err(|_| incomplete())?;
     serde_json::from_slice(&bytes).map_err(|_| incomplete())
 }
 
-impl ContainerRuntime for FakeContainers {
+impl Lifecycle for FakeContainers {
     fn list(&self) -> Result<Listing, RuntimeError> {
         let state = self.request().ok_or_else(|| RuntimeError::List { source: no_runtime() })?;
         if state.trouble.contains(&Trouble::NoRuntime) {
@@ -372,12 +374,55 @@ impl ContainerRuntime for FakeContainers {
         Ok(Listing { containers: containers.collect(), unreadable: unreadable.collect() })
     }
 
-    fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, RuntimeError> {
+    fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
         let state = self.life(id)?;
         Ok(state.containers.get(id).filter(|one| one.process.is_some()).map(Fake::seen))
     }
 
-    fn pre_dump(&self, id: &ContainerId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
+    fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
+        let mut state = self.life(&container.id)?;
+        let one = state.get(&container.id)?;
+        if let Some(running) = one.process {
+            return Ok(running.pid);
+        }
+        let lower = match &one.mounted {
+            Topology::Overlay(overlay) => overlay.lower.as_slice(),
+            Topology::Plain => &[],
+        };
+        let fixed =
+            lower.iter().any(|directory| directory.components().any(|part| part.as_os_str() == "layers"));
+        let process = state.process(0, if fixed { Version::Fixed } else { Version::Old }, false);
+        state.get(&container.id)?.process = Some(process);
+        state.exchange_packets();
+        Ok(process.pid)
+    }
+
+    fn stop(&self, id: &WorkloadId, _: Duration) -> Result<(), RuntimeError> {
+        let mut state = self.life(id)?;
+        let undying = state.trouble.contains(&Trouble::Undying);
+        let one = state.get(id)?;
+        if undying && one.process.is_some_and(|process| process.version == Version::Fixed) {
+            return Err(RuntimeError::WillNotStop { id: id.clone(), after: Duration::from_secs(20) });
+        }
+        one.process = None;
+        state.exchange_packets();
+        Ok(())
+    }
+
+    fn exec(
+        &self,
+        id: &WorkloadId,
+        _: &[String],
+        _: Duration,
+        _: &dyn Interrupt,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        drop(self.life(id)?);
+        Ok(ExecOutcome::Exited { status: 0, stderr_tail: String::new() })
+    }
+}
+
+impl Checkpointer for FakeContainers {
+    fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
         let mut state = self.life(id)?;
         let full = state.trouble.contains(&Trouble::DiskFull);
         let one = state.get(id)?;
@@ -393,7 +438,7 @@ impl ContainerRuntime for FakeContainers {
 
     fn checkpoint(
         &self,
-        id: &ContainerId,
+        id: &WorkloadId,
         dir: &CheckpointDir,
         _: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
@@ -421,7 +466,7 @@ impl ContainerRuntime for FakeContainers {
         Ok(CheckpointStats { frozen: Duration::from_millis(120), ..CheckpointStats::default() })
     }
 
-    fn content(&self, id: &ContainerId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
+    fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
         drop(self.life(id)?);
         let image = image(id, dir)?;
         Ok(CheckpointContent { connections: image.connections, ..CheckpointContent::default() })
@@ -443,47 +488,6 @@ impl ContainerRuntime for FakeContainers {
         (one.process, one.locked) = (Some(process), true);
         state.exchange_packets();
         Ok(Restored { init: process.pid, processes: 1 })
-    }
-
-    fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
-        let mut state = self.life(&container.id)?;
-        let one = state.get(&container.id)?;
-        if let Some(running) = one.process {
-            return Ok(running.pid);
-        }
-        let lower = match &one.mounted {
-            Topology::Overlay(overlay) => overlay.lower.as_slice(),
-            Topology::Plain => &[],
-        };
-        let fixed =
-            lower.iter().any(|directory| directory.components().any(|part| part.as_os_str() == "layers"));
-        let process = state.process(0, if fixed { Version::Fixed } else { Version::Old }, false);
-        state.get(&container.id)?.process = Some(process);
-        state.exchange_packets();
-        Ok(process.pid)
-    }
-
-    fn stop(&self, id: &ContainerId, _: Duration) -> Result<(), RuntimeError> {
-        let mut state = self.life(id)?;
-        let undying = state.trouble.contains(&Trouble::Undying);
-        let one = state.get(id)?;
-        if undying && one.process.is_some_and(|process| process.version == Version::Fixed) {
-            return Err(RuntimeError::WillNotStop { id: id.clone(), after: Duration::from_secs(20) });
-        }
-        one.process = None;
-        state.exchange_packets();
-        Ok(())
-    }
-
-    fn exec(
-        &self,
-        id: &ContainerId,
-        _: &[String],
-        _: Duration,
-        _: &dyn Interrupt,
-    ) -> Result<ExecOutcome, RuntimeError> {
-        drop(self.life(id)?);
-        Ok(ExecOutcome::Exited { status: 0, stderr_tail: String::new() })
     }
 }
 
@@ -520,10 +524,6 @@ impl RootfsMounts for FakeContainers {
         }
         one.mounted = to.clone();
         Ok(Switched::Changed)
-    }
-
-    fn tree_digest(&self, directory: &Path) -> Result<TreeDigest, RootfsError> {
-        Ok(TreeDigest(Sha256::of(directory.as_os_str().as_encoded_bytes())))
     }
 
     fn file_records(&self, _: &Path, files: &[CheckpointedFile]) -> Result<Vec<FileRecord>, RootfsError> {

@@ -25,8 +25,8 @@ use workloads::model::{CgroupOwner, CgroupPath};
 use crate::kernel::KernelWords;
 use crate::kernel::error::{KernelError, LoadRefusal, UnloadRefusal};
 use crate::kernel::livepatch::{
-    Blocker, Enabled, ForceTransition, Livepatch, LoadedFunction, LoadedObject, LoadedPatch, ModuleIdentity,
-    PatchState, TaskKind, TaskState,
+    Blocker, Enabled, Livepatch, LoadedFunction, LoadedObject, LoadedPatch, ModuleIdentity, PatchState,
+    TaskKind, TaskState,
 };
 use crate::kernel::transition::Watcher;
 
@@ -103,6 +103,8 @@ struct State {
     now: Duration,
     /// How far the wall clock was put forward.
     stepped: Duration,
+    /// The kernel was built without livepatch.
+    without_livepatch: bool,
     boot: u32,
     requests: u64,
     stop_before: Option<u64>,
@@ -237,6 +239,11 @@ impl FakeMachine {
     }
 
     /// Somebody puts the wall clock forward.
+    /// Another kernel, which takes no livepatches.
+    pub(crate) fn take_livepatch_away(&self) {
+        self.lock().without_livepatch = true;
+    }
+
     pub(crate) fn step_wall_clock(&self, by: Duration) {
         self.lock().stepped += by;
     }
@@ -256,6 +263,14 @@ impl FakeMachine {
 
     pub(crate) fn ever_frozen(&self) -> Vec<CgroupPath> {
         self.lock().ever_frozen.clone()
+    }
+
+    /// An operator forces the transition by hand, which nothing here ever does.
+    pub(crate) fn force_by_hand(&self, module: &ModuleName) {
+        let mut state = self.lock();
+        assert!(state.transition.as_ref().is_some_and(|transition| transition.module == *module));
+        state.forced.insert(module.clone());
+        state.complete();
     }
 
     pub(crate) fn forced(&self) -> Vec<String> {
@@ -388,6 +403,9 @@ impl State {
 impl Livepatch for FakeMachine {
     fn loaded(&self) -> Result<Vec<LoadedPatch>, KernelError> {
         let state = self.request().ok_or_else(nowhere)?;
+        if state.without_livepatch {
+            return Err(KernelError::NoLivepatch { path: PathBuf::from("/sys/kernel/livepatch") });
+        }
         let moving = state.transition.as_ref().map(|transition| &transition.module);
         let show = |(module, patch): (&ModuleName, &Patch)| LoadedPatch {
             module: module.clone(),
@@ -480,18 +498,6 @@ impl Livepatch for FakeMachine {
             .filter(|task| state.is_waited_for(task))
             .map(|task| task.blocker.clone())
             .collect())
-    }
-}
-
-impl ForceTransition for FakeMachine {
-    fn force(&self, module: &ModuleName) -> Result<(), KernelError> {
-        let mut state = self.request().ok_or_else(nowhere)?;
-        if state.transition.as_ref().is_none_or(|transition| transition.module != *module) {
-            return Err(KernelError::NothingToChange { module: module.clone() });
-        }
-        state.forced.insert(module.clone());
-        state.complete();
-        Ok(())
     }
 }
 

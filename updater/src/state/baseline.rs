@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use manifests::{KernelRelease, ModuleName, Sha256};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
-use workloads::model::{ContainerId, Topology};
+use workloads::model::{Topology, WorkloadId};
 
 use crate::plan::{Action, Plan, Undo};
 use crate::state::journal::{Journal, JournalError, TransactionId, decode, encode};
@@ -31,7 +31,7 @@ pub struct Livepatch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rootfs {
     /// The container.
-    pub container: ContainerId,
+    pub container: WorkloadId,
     /// Its bundle.
     pub bundle: PathBuf,
     /// Where to mount.
@@ -106,7 +106,7 @@ impl BaselineChange {
             }
             Self::SetRootfs(rootfs) => db.execute(
                 "INSERT OR REPLACE INTO baseline_rootfs (container, value, tx) VALUES (?1, ?2, ?3)",
-                params![rootfs.container.as_str(), encode(rootfs), tx.as_str()],
+                params![rootfs.container.to_string(), encode(rootfs), tx.as_str()],
             ),
         }
         .map(drop)

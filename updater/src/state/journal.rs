@@ -11,15 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use manifests::{Manifest, Verified};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::plan::Plan;
 use crate::state::baseline::BaselineChange;
+use crate::state::migrations::{self, LAYOUT};
 use crate::transaction::state::{Event, Impossible, Outcome, Phase, Progress};
-
-/// The layout of the database; bumped when a table changes.
-const SCHEMA_VERSION: i64 = 1;
 
 /// Another process may be reading (`update status`); a writer waits this long for it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,7 +67,7 @@ pub enum JournalError {
         source: Impossible,
     },
     /// A newer program wrote this journal.
-    #[error("the journal has layout {found}, this program knows {SCHEMA_VERSION}")]
+    #[error("a newer program wrote the journal: it has layout {found}, this program knows up to {LAYOUT}")]
     Newer {
         /// The layout found.
         found: i64,
@@ -136,6 +135,22 @@ pub enum Origin {
         /// Its manifest's version.
         version: u64,
     },
+}
+
+impl Origin {
+    /// The origin of a transaction that applies this manifest.
+    pub fn of(manifest: &Verified<Manifest>) -> Self {
+        let signed_by = manifest.signers().roles.iter().map(|role| {
+            let keys: Vec<String> = role.signed.iter().map(ToString::to_string).collect();
+            format!("{} for {}", keys.join(", "), role.role)
+        });
+        Self::Apply {
+            name: manifest.name.to_string(),
+            version: manifest.version,
+            digest: manifest.digest().to_string(),
+            signed_by: signed_by.collect(),
+        }
+    }
 }
 
 impl std::fmt::Display for Origin {
@@ -211,16 +226,11 @@ impl Journal {
             Ok(db)
         };
         let reserve = store.join("journal.reserve");
-        let db = open(&path).map_err(|source| JournalError::Open { path, source })?;
-        let found: i64 = db
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(|source| JournalError::Sqlite { doing: "read the layout", source })?;
-        if found > SCHEMA_VERSION {
+        let mut db = open(&path).map_err(|source| JournalError::Open { path, source })?;
+        let found = migrations::migrate(&mut db)
+            .map_err(|source| JournalError::Sqlite { doing: "bring the tables up to date", source })?;
+        if found > LAYOUT {
             return Err(JournalError::Newer { found });
-        }
-        if found < SCHEMA_VERSION {
-            db.execute_batch(include_str!("journal.sql"))
-                .map_err(|source| JournalError::Sqlite { doing: "create the tables", source })?;
         }
         Ok(Self { db, reserve })
     }
@@ -345,6 +355,14 @@ impl Journal {
     /// [`JournalError`] if any of them cannot be read.
     pub fn all(&self) -> Result<Vec<Stored>, JournalError> {
         self.ids("", params![])?.iter().map(|id| self.load(id)).collect()
+    }
+
+    /// The transaction that began last; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`JournalError`] if it cannot be read.
+    pub fn last(&self) -> Result<Option<Stored>, JournalError> {
+        self.ids("", params![])?.last().map(|id| self.load(id)).transpose()
     }
 
     /// The transactions that have not ended, oldest first.

@@ -3,9 +3,13 @@
 //! - [`journal`]: transactions and their events
 //! - [`baseline`]: what the host should have
 //! - [`crash_guard`]: livepatch loads that the host has not survived yet, and the quarantine
+//! - [`floors`]: versions that it has acted upon
+//! - `migrations`: the layout of the database
 //! - [`payloads`]: verified payloads by digest
 
 pub mod baseline;
 pub mod crash_guard;
+pub mod floors;
 pub mod journal;
+mod migrations;
 pub mod payloads;

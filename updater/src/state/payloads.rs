@@ -12,6 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use manifests::{Payload, Sha256};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use sha2::Digest;
 
 /// How the name of a copy under way begins.
@@ -78,6 +80,47 @@ impl StoreError {
     }
 }
 
+/// Where payloads come from. What it gives is not trusted: the store hashes all of it.
+pub trait PayloadSource {
+    /// The payload's bytes, from their beginning.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Io`].
+    fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError>;
+}
+
+/// Files in a directory, by the names that the manifest gives them.
+#[derive(Debug, Clone)]
+pub struct PayloadDirectory(pub PathBuf);
+
+impl PayloadSource for PayloadDirectory {
+    fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError> {
+        let name = payload.file.to_string();
+        let path = self.0.join(&name);
+        // Opening a named pipe without this flag would wait for its writer.
+        let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing { name, path });
+            }
+            Err(error) => return Err(StoreError::io("open", &path)(error)),
+        };
+        if !file.metadata().is_ok_and(|found| found.is_file()) {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(StoreError::io("copy", &path)(error));
+        }
+        Ok(Box::new(file))
+    }
+}
+
+/// Keeps payloads from being collected. Any number of these may be held at once.
+#[derive(Debug)]
+pub struct InUse(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+
+/// Nobody else uses the payloads, so those that nothing names may go.
+#[derive(Debug)]
+pub struct Unused(#[expect(dead_code, reason = "held for its lock")] Flock<File>);
+
 /// The payload directory of a store.
 #[derive(Debug, Clone)]
 pub struct Payloads {
@@ -90,37 +133,17 @@ impl Payloads {
         Self { directory: store.join("payloads") }
     }
 
-    /// Copy the payload in from `source_dir` unless it is there already, hashing what is copied.
+    /// Copy the payload in from a source unless it is there already, hashing what is copied.
     ///
     /// # Errors
     /// [`StoreError`]; the store then holds no trace of it.
-    pub fn add(&self, payload: &Payload, source_dir: &Path) -> Result<(), StoreError> {
+    pub fn add(&self, payload: &Payload, from: &dyn PayloadSource) -> Result<(), StoreError> {
         if self.path(&payload.sha256).exists() && self.open(&payload.sha256).is_ok() {
             return Ok(());
         }
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(StoreError::io("make", &self.directory))?;
-        if let Some(store) = self.directory.parent() {
-            sync_directory(store)?;
-        }
+        self.make_directory()?;
         let name = payload.file.to_string();
-        let source_path = source_dir.join(&name);
-        // Opening a named pipe without this flag would wait for its writer.
-        let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&source_path);
-        let mut source = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing { name, path: source_path });
-            }
-            Err(error) => return Err(StoreError::io("open", &source_path)(error)),
-        };
-        if !source.metadata().is_ok_and(|found| found.is_file()) {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(StoreError::io("copy", &source_path)(error));
-        }
+        let mut source = from.open(payload)?;
         let mut copy = tempfile::Builder::new()
             .prefix(INCOMING)
             .tempfile_in(&self.directory)
@@ -128,7 +151,7 @@ impl Payloads {
         // One byte more than expected is enough to know that it is too long.
         let mut limited = (&mut source).take(payload.size.saturating_add(1));
         let (found, size) = hash_while(&mut limited, |chunk| copy.write_all(chunk))
-            .map_err(StoreError::io("copy", &source_path))?;
+            .map_err(StoreError::io("copy", Path::new(&name)))?;
         if size != payload.size {
             return Err(StoreError::Size { name, expected: payload.size, found: size });
         }
@@ -139,6 +162,48 @@ impl Payloads {
         let path = self.path(&payload.sha256);
         copy.persist(&path).map_err(|error| StoreError::io("rename to", &path)(error.error))?;
         sync_directory(&self.directory)
+    }
+
+    /// Keep what is there and what is added from being collected by another command, for as long as the result
+    /// is held. Whoever holds the host need not: collections hold it too.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn in_use(&self) -> Result<InUse, StoreError> {
+        let (path, file) = self.lock_file()?;
+        Flock::lock(file, FlockArg::LockShared)
+            .map(InUse)
+            .map_err(|(_, errno)| StoreError::io("lock", &path)(errno.into()))
+    }
+
+    /// The right to remove payloads; `None` while somebody uses them.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn unused(&self) -> Result<Option<Unused>, StoreError> {
+        let (path, file) = self.lock_file()?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Unused(lock))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(StoreError::io("lock", &path)(errno.into())),
+        }
+    }
+
+    fn lock_file(&self) -> Result<(PathBuf, File), StoreError> {
+        let path = self.directory.with_extension("lock");
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = opened.map_err(StoreError::io("open", &path))?;
+        Ok((path, file))
+    }
+
+    fn make_directory(&self) -> Result<(), StoreError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .map_err(StoreError::io("make", &self.directory))?;
+        self.directory.parent().map_or(Ok(()), sync_directory)
     }
 
     /// Open a payload, hash it, and return the very descriptor that was hashed, at its start.
@@ -205,6 +270,41 @@ pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
 mod tests {
     use super::*;
 
+    fn from(directory: &tempfile::TempDir) -> PayloadDirectory {
+        PayloadDirectory(directory.path().to_owned())
+    }
+
+    /// A source that is no directory.
+    struct Memory(&'static [u8]);
+
+    impl PayloadSource for Memory {
+        fn open(&self, _: &Payload) -> Result<Box<dyn Read>, StoreError> {
+            Ok(Box::new(self.0))
+        }
+    }
+
+    #[test]
+    fn what_a_source_gives_is_hashed_whatever_kind_of_source_it_is() {
+        let store = tempfile::tempdir().unwrap();
+        let payloads = Payloads::new(store.path());
+        let wanted = payload(b"right");
+        assert!(matches!(payloads.add(&wanted, &Memory(b"wrong")), Err(StoreError::Changed { .. })));
+        payloads.add(&wanted, &Memory(b"right")).unwrap();
+        assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right");
+    }
+
+    #[test]
+    fn payloads_in_use_are_not_free_to_be_collected() {
+        let store = tempfile::tempdir().unwrap();
+        let payloads = Payloads::new(store.path());
+        let (one, two) = (payloads.in_use().unwrap(), payloads.in_use().unwrap());
+        assert!(payloads.unused().unwrap().is_none());
+        drop(one);
+        assert!(payloads.unused().unwrap().is_none(), "one of two is still there");
+        drop(two);
+        assert!(payloads.unused().unwrap().is_some());
+    }
+
     fn payload(bytes: &[u8]) -> Payload {
         let yaml = format!("{{file: fix.ko, sha256: \"{}\", size: {}}}", Sha256::of(bytes), bytes.len());
         manifests::yaml::from_slice(yaml.as_bytes(), 4096).unwrap()
@@ -217,11 +317,11 @@ mod tests {
         let wanted = payload(b"right");
         for wrong in [&b"wrong"[..], b"right!", b"righ", b""] {
             fs::write(source.path().join("fix.ko"), wrong).unwrap();
-            assert!(payloads.add(&wanted, source.path()).is_err(), "{wrong:?}");
+            assert!(payloads.add(&wanted, &from(&source)).is_err(), "{wrong:?}");
             assert_eq!(fs::read_dir(store.path().join("payloads")).unwrap().count(), 0, "{wrong:?}");
         }
         fs::write(source.path().join("fix.ko"), "right").unwrap();
-        payloads.add(&wanted, source.path()).unwrap();
+        payloads.add(&wanted, &from(&source)).unwrap();
         assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right");
     }
 
@@ -231,11 +331,11 @@ mod tests {
         let payloads = Payloads::new(store.path());
         let wanted = payload(b"right");
         fs::write(source.path().join("fix.ko"), "right").unwrap();
-        payloads.add(&wanted, source.path()).unwrap();
+        payloads.add(&wanted, &from(&source)).unwrap();
         let path = payloads.path(&wanted.sha256);
         fs::write(&path, "wrong").unwrap();
         assert!(matches!(payloads.open(&wanted.sha256), Err(StoreError::Damaged { .. })));
-        payloads.add(&wanted, source.path()).unwrap();
+        payloads.add(&wanted, &from(&source)).unwrap();
         assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right", "it is copied in again");
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(source.path().join("fix.ko"), &path).unwrap();
@@ -248,7 +348,7 @@ mod tests {
         let path = source.path().join("fix.ko");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(matches!(
-            Payloads::new(store.path()).add(&payload(b"right"), source.path()),
+            Payloads::new(store.path()).add(&payload(b"right"), &from(&source)),
             Err(StoreError::Io { .. })
         ));
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use manifests::{LayerFormat, Sha256};
 use serde_json::{Value, json};
-use workloads::model::{Container, ContainerId, DumpBase, FreshUpper, Topology};
+use workloads::model::{Container, DumpBase, FreshUpper, Topology, WorkloadId};
 use workloads::network::hold::HoldName;
 
 use crate::plan::PlannedContainer;
@@ -23,7 +23,7 @@ use crate::transaction::driver::{Place, Since, StepError};
 /// Names a failure by what was being done to which container.
 pub(super) fn doing<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     what: &'static str,
-    id: &ContainerId,
+    id: &WorkloadId,
 ) -> impl FnOnce(E) -> StepError {
     StepError::doing(format!("{what} container {id}"))
 }
@@ -39,7 +39,7 @@ impl Machine<'_> {
     pub(super) fn prepare_rootfs(
         &self,
         at: &Place<'_>,
-        id: &ContainerId,
+        id: &WorkloadId,
         layers: &[Sha256],
         fresh: &FreshUpper,
     ) -> Result<Value, StepError> {
@@ -63,16 +63,16 @@ impl Machine<'_> {
         Ok(Value::Null)
     }
 
-    pub(super) fn pre_dump(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn pre_dump(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         self.expect_unchanged(planned(at, id)?)?;
         let dossier = self.dossier(at, id);
         let begun = self.clock.elapsed();
-        self.runtime.pre_dump(id, dossier.images()).map_err(doing("pre-dump", id))?;
+        self.checkpointer.pre_dump(id, dossier.images()).map_err(doing("pre-dump", id))?;
         dossier.sync().map_err(doing("keep the pre-dump of", id))?;
         Ok(json!({ "took_us": micros(self.clock.elapsed() - begun) }))
     }
 
-    pub(super) fn prepare_hold(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn prepare_hold(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let network = &planned(at, id)?.container.network;
         self.hold
             .hold(network, &hold_name(at.id, id)?, &[])
@@ -80,7 +80,7 @@ impl Machine<'_> {
         Ok(Value::Null)
     }
 
-    pub(super) fn let_connections_go(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn let_connections_go(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         if at.since == Since::Rebooted {
             return Ok(Value::Null);
         }
@@ -91,7 +91,7 @@ impl Machine<'_> {
         Ok(Value::Null)
     }
 
-    pub(super) fn checkpoint(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn checkpoint(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
         let container = self.expect_unchanged(planned)?;
         let dossier = self.dossier(at, id);
@@ -102,7 +102,7 @@ impl Machine<'_> {
 
         let begun = self.clock.elapsed();
         let stats = self
-            .runtime
+            .checkpointer
             .checkpoint(id, dossier.images(), DumpBase::PreDump)
             .map_err(doing("checkpoint", id))?;
         let after = self.close_checkpoint(at, planned, &dossier, stats)?;
@@ -127,7 +127,7 @@ impl Machine<'_> {
         let id = &planned.container.id;
         let network = &planned.container.network;
         let content =
-            self.runtime.content(id, dossier.images()).map_err(doing("read the checkpoint of", id))?;
+            self.checkpointer.content(id, dossier.images()).map_err(doing("read the checkpoint of", id))?;
         self.hold
             .hold(network, &hold_name(at.id, id)?, &content.connections)
             .map_err(doing("hold the connections of", id))?;
@@ -144,24 +144,24 @@ impl Machine<'_> {
         Ok(after)
     }
 
-    pub(super) fn stop(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn stop(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let container = self.expect_unchanged(planned(at, id)?)?;
         let limits = self.limits.record(&container).map_err(doing("record the limits of", id))?;
         self.dossier(at, id)
             .write_before(&Before { container, limits })
             .map_err(doing("prepare to stop", id))?;
-        self.runtime.stop(id, self.stop_patience).map_err(doing("stop", id))?;
+        self.lifecycle.stop(id, self.stop_patience).map_err(doing("stop", id))?;
         Ok(Value::Null)
     }
 
-    pub(super) fn start_again(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn start_again(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         if at.since == Since::Rebooted {
             return Ok(json!({ "note": "whoever starts it at boot does so" }));
         }
         let running = match self.running(id)? {
             Some(running) => running,
             None => {
-                self.runtime.start(&planned(at, id)?.container).map_err(doing("start", id))?;
+                self.lifecycle.start(&planned(at, id)?.container).map_err(doing("start", id))?;
                 self.running(id)?.ok_or_else(|| doing("find the started", id)("it is not running"))?
             }
         };
@@ -172,7 +172,7 @@ impl Machine<'_> {
     pub(super) fn switch_rootfs(
         &self,
         at: &Place<'_>,
-        id: &ContainerId,
+        id: &WorkloadId,
         to: &Topology,
     ) -> Result<Value, StepError> {
         self.expect_down(id)?;
@@ -186,7 +186,7 @@ impl Machine<'_> {
     pub(super) fn switch_back(
         &self,
         at: &Place<'_>,
-        id: &ContainerId,
+        id: &WorkloadId,
         to: &Topology,
     ) -> Result<Value, StepError> {
         if at.since == Since::Rebooted {
@@ -204,26 +204,26 @@ impl Machine<'_> {
         self.mounts.switch(rootfs, to).map(|_| Value::Null).map_err(put_back())
     }
 
-    pub(super) fn start(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn start(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
         self.expect_down(id)?;
         let begun = self.clock.elapsed();
-        self.runtime.start(&planned.container).map_err(doing("start", id))?;
+        self.lifecycle.start(&planned.container).map_err(doing("start", id))?;
         let running = self.running(id)?.ok_or_else(|| doing("find the started", id)("it is not running"))?;
         self.reapply_limits(&self.dossier(at, id), &running)?;
         Ok(json!({ "took_us": micros(self.clock.elapsed() - begun) }))
     }
 
-    pub(super) fn stop_trial(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn stop_trial(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         if at.since == Since::Rebooted {
             return Ok(json!({ "note": "the reboot ended it" }));
         }
         // What failed its trial gets no time to say goodbye: the old version is waiting.
-        self.runtime.stop(id, Duration::ZERO).map_err(doing("end the trial of", id))?;
+        self.lifecycle.stop(id, Duration::ZERO).map_err(doing("end the trial of", id))?;
         Ok(Value::Null)
     }
 
-    pub(super) fn release_connections(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn release_connections(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let network = &planned(at, id)?.container.network;
         let after = self.dossier(at, id).after().map_err(doing("read the checkpoint of", id))?;
         if at.since == Since::Rebooted {
@@ -238,12 +238,12 @@ impl Machine<'_> {
         Ok(json!({ "reset": farewell.told.len(), "silent": farewell.silent }))
     }
 
-    pub(super) fn dossier(&self, at: &Place<'_>, id: &ContainerId) -> Dossier {
+    pub(super) fn dossier(&self, at: &Place<'_>, id: &WorkloadId) -> Dossier {
         Dossier::new(&self.store, at.id, id)
     }
 
-    pub(super) fn running(&self, id: &ContainerId) -> Result<Option<Container>, StepError> {
-        let found = self.runtime.inspect(id).map_err(doing("look at", id))?;
+    pub(super) fn running(&self, id: &WorkloadId) -> Result<Option<Container>, StepError> {
+        let found = self.lifecycle.inspect(id).map_err(doing("look at", id))?;
         Ok(found.filter(|container| container.status.has_processes()))
     }
 
@@ -260,7 +260,7 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn expect_down(&self, id: &ContainerId) -> Result<(), StepError> {
+    pub(super) fn expect_down(&self, id: &WorkloadId) -> Result<(), StepError> {
         match self.running(id)? {
             None => Ok(()),
             Some(now) => Err(doing("change the files of", id)(format!(
@@ -286,12 +286,12 @@ impl Machine<'_> {
     }
 }
 
-pub(super) fn planned<'a>(at: &Place<'a>, id: &ContainerId) -> Result<&'a PlannedContainer, StepError> {
+pub(super) fn planned<'a>(at: &Place<'a>, id: &WorkloadId) -> Result<&'a PlannedContainer, StepError> {
     at.plan.container(id).ok_or_else(|| doing("find in the plan", id)("the plan does not describe it"))
 }
 
 /// nftables table names allow fewer characters than container ids, so the id goes in as a digest.
-fn hold_name(transaction: &TransactionId, id: &ContainerId) -> Result<HoldName, StepError> {
+fn hold_name(transaction: &TransactionId, id: &WorkloadId) -> Result<HoldName, StepError> {
     let digest = Sha256::of(format!("{transaction}/{id}").as_bytes()).to_string();
     HoldName::new(format!("update_{}", &digest[..16])).map_err(doing("name the hold of", id))
 }

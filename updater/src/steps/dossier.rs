@@ -12,7 +12,7 @@ use system::boot::BootId;
 use workloads::criu::images::Connection;
 use workloads::files::rootfs::FileRecord;
 use workloads::limits::knobs::CgroupRecord;
-use workloads::model::{CheckpointDir, CheckpointStats, Container, ContainerId};
+use workloads::model::{CheckpointDir, CheckpointStats, Container, WorkloadId};
 
 use crate::state::journal::TransactionId;
 
@@ -90,13 +90,17 @@ pub struct Dossier {
 
 impl Dossier {
     /// The dossier of this container in this transaction; nothing is made.
-    pub fn new(store: &Path, id: &TransactionId, container: &ContainerId) -> Self {
+    pub fn new(store: &Path, id: &TransactionId, container: &WorkloadId) -> Self {
         Self::named(store, id.as_str(), container)
     }
 
     /// As [`Dossier::new`] with the transaction's name as text.
-    pub fn named(store: &Path, transaction: &str, container: &ContainerId) -> Self {
-        Self { dir: CheckpointDir::new(store.join("checkpoints").join(transaction).join(container.as_str())) }
+    pub fn named(store: &Path, transaction: &str, container: &WorkloadId) -> Self {
+        Self {
+            dir: CheckpointDir::new(
+                store.join("checkpoints").join(transaction).join(container.directory_name()),
+            ),
+        }
     }
 
     /// Where the images are.

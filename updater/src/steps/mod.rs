@@ -25,7 +25,7 @@ use system::boot::BootId;
 use system::clock::Clock;
 use system::clock::{Interrupt, Uninterrupted};
 use workloads::files::{Layers, RootfsMounts};
-use workloads::lifecycle::ContainerRuntime;
+use workloads::lifecycle::{Checkpointer, Lifecycle};
 use workloads::limits::Limits;
 use workloads::limits::freezer::{Freezer, LeaseStore};
 use workloads::network::ConnectionHold;
@@ -55,8 +55,10 @@ pub struct Machine<'a> {
     pub freezer: &'a (dyn Freezer + Sync),
     /// Which groups this program has frozen.
     pub leases: &'a LeaseStore,
-    /// The container runtime.
-    pub runtime: &'a (dyn ContainerRuntime + Sync),
+    /// Starts and stops containers.
+    pub lifecycle: &'a (dyn Lifecycle + Sync),
+    /// Writes their memory to disk, and brings it back.
+    pub checkpointer: &'a (dyn Checkpointer + Sync),
     /// Root file systems.
     pub mounts: &'a (dyn RootfsMounts + Sync),
     /// Connections of checkpointed containers.

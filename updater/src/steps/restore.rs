@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 use workloads::files::rootfs::FileRecord;
 use workloads::lifecycle::error::RuntimeError;
-use workloads::model::{CheckpointDir, Container, ContainerId, NetworkPlace};
+use workloads::model::{CheckpointDir, Container, NetworkPlace, WorkloadId};
 
 use crate::plan::PlannedContainer;
 use crate::steps::Machine;
@@ -21,7 +21,7 @@ const CHOICE: &str =
     "end it, and `update resume` brings that memory back; leave it, and `update resume` leaves it, too";
 
 impl Machine<'_> {
-    pub(super) fn discard_images(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn discard_images(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let dossier = self.dossier(at, id);
         let finished = dossier.after().map_err(doing("read the checkpoint of", id))?.is_some();
         let back = dossier.come_back().map_err(doing("read how it came back:", id))?;
@@ -34,7 +34,7 @@ impl Machine<'_> {
     }
 
     /// Bring a container back with memory, files and connections, wherever the transaction was stopped.
-    pub(super) fn restore_checkpoint(&self, at: &Place<'_>, id: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn restore_checkpoint(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
         let dossier = self.dossier(at, id);
         let network = &planned.container.network;
@@ -81,7 +81,7 @@ impl Machine<'_> {
             // The dump ended, and the program or the disk before it was written down what it holds. Nothing
             // has touched the files since.
             None => {
-                self.runtime
+                self.checkpointer
                     .content(id, dossier.images())
                     .map_err(doing("read the unfinished checkpoint of", id))?
                     .connections
@@ -89,7 +89,7 @@ impl Machine<'_> {
         };
         let begun = self.clock.elapsed();
         self.note_return(&dossier, Way::Restoring);
-        match self.runtime.restore(&planned.container, dossier.images()) {
+        match self.checkpointer.restore(&planned.container, dossier.images()) {
             Ok(restored) => {
                 self.hold
                     .clear_checkpoint_lock(network, &connections)
@@ -177,7 +177,7 @@ impl Machine<'_> {
         let id = &planned.container.id;
         let kept = dossier.images().root().display().to_string();
         self.note_return(dossier, Way::StartedAnew);
-        match self.runtime.start(&planned.container) {
+        match self.lifecycle.start(&planned.container) {
             Ok(_) => Err(StepError::doing(format!(
                 "restore container {id} (it was started afresh on its old files instead; its memory is in {kept}; \
                  {CHOICE})"
@@ -194,7 +194,7 @@ impl Machine<'_> {
     pub(super) fn restore_retained(
         &self,
         at: &Place<'_>,
-        id: &ContainerId,
+        id: &WorkloadId,
         of: &str,
     ) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
@@ -208,7 +208,7 @@ impl Machine<'_> {
                 ))
             })?;
         self.prove_files(planned, dossier.images(), &after.files)?;
-        self.runtime
+        self.checkpointer
             .restore(&planned.container, dossier.images())
             .map_err(doing("restore the retained checkpoint of", id))?;
         self.hold
@@ -226,7 +226,7 @@ impl Machine<'_> {
         expected: &[FileRecord],
     ) -> Result<(), StepError> {
         let id = &planned.container.id;
-        let content = self.runtime.content(id, images).map_err(doing("read the checkpoint of", id))?;
+        let content = self.checkpointer.content(id, images).map_err(doing("read the checkpoint of", id))?;
         let found = self
             .mounts
             .file_records(&planned.container.rootfs, &content.files)

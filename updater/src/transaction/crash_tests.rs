@@ -12,13 +12,14 @@ use system::clock::{Clock, Interrupt, SystemClock};
 
 use crate::plan::{Action, LoadedPayload, OnFailure, Plan, Step, Undo};
 use crate::state::baseline::Baseline;
-use crate::state::journal::{Journal, Origin, TransactionId};
+use crate::state::journal::{Journal, Origin, Recorded, TransactionId};
 use crate::transaction::driver::{
-    Boundaries, Boundary, DriveError, Driver, Hands, Heard, Onward, Place, Reached, StepError,
+    Boundaries, Boundary, DriveError, Driver, Hands, Heard, Onward, Place, Reached, Since, StepError,
 };
 use crate::transaction::state::{Cause, Event, Outcome, Phase};
 
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
+const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";
 
 /// A host that is a set of loaded modules.
 #[derive(Default)]
@@ -26,6 +27,7 @@ struct Model {
     loaded: Mutex<BTreeSet<String>>,
     fails: Option<&'static str>,
     undo_fails: Mutex<Option<&'static str>>,
+    undone_since: Mutex<Vec<Since>>,
 }
 
 impl Hands for Model {
@@ -41,6 +43,7 @@ impl Hands for Model {
 
     fn undo(&self, at: &Place<'_>) -> Result<Value, StepError> {
         if let Undo::UnloadLivepatch { module, .. } = &at.step.undo {
+            self.undone_since.lock().unwrap().push(at.since);
             if *self.undo_fails.lock().unwrap() == Some(module.as_str()) {
                 return Err(StepError::doing(format!("unload {module}"))("the model says no"));
             }
@@ -118,6 +121,7 @@ struct Bench {
     store: tempfile::TempDir,
     journal: Mutex<Journal>,
     id: TransactionId,
+    boot_id: BootId,
 }
 
 impl Bench {
@@ -132,7 +136,7 @@ impl Bench {
             signed_by: Vec::new(),
         };
         journal.begin(&id, &origin, plan, SystemClock.now()).unwrap();
-        Self { store, journal: Mutex::new(journal), id }
+        Self { store, journal: Mutex::new(journal), id, boot_id: BOOT.parse().unwrap() }
     }
 
     /// Forget everything that was only in memory.
@@ -157,13 +161,12 @@ impl Bench {
         boundaries: &'a At,
         listener: &'a (dyn Fn(&Heard<'_>) + Sync),
     ) -> Driver<'a> {
-        static BOOT_ID: std::sync::OnceLock<BootId> = std::sync::OnceLock::new();
         Driver {
             journal: &self.journal,
             hands: model,
             boundaries,
             clock: &SystemClock,
-            boot_id: BOOT_ID.get_or_init(|| BOOT.parse().unwrap()),
+            boot_id: &self.boot_id,
             listener,
         }
     }
@@ -176,6 +179,69 @@ impl Bench {
         let stored = self.journal.lock().unwrap().transaction(self.id.as_str()).unwrap();
         stored.events.into_iter().map(|recorded| recorded.event).collect()
     }
+}
+
+impl Bench {
+    /// Records events of this boot as the driver would.
+    fn record(&self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            let recorded = Recorded { at: SystemClock.now(), boot_id: self.boot_id.to_string(), event };
+            self.journal.lock().unwrap().append(&self.id, &recorded, &[]).unwrap();
+        }
+    }
+
+    fn reboot(&mut self) {
+        self.boot_id = NEXT_BOOT.parse().unwrap();
+        self.power_cycle();
+    }
+}
+
+#[test]
+fn a_boot_that_was_planned_goes_on_and_any_other_goes_back() {
+    let begun = || [Event::Intended { step: 0 }];
+    let planned = || begun().into_iter().chain([Event::RebootPlanned { step: 0 }]);
+    let resumed = |bench: &Bench, model: &Model| bench.resume(model, &at(NEVER, Onward::Continue)).unwrap();
+
+    let (mut bench, model) = (Bench::new(&plan()), Model::default());
+    bench.record(planned());
+    bench.reboot();
+    assert_eq!(resumed(&bench, &model), Reached::Ended(Outcome::Committed), "planned and booted");
+    expect_whole(&bench, &model, Outcome::Committed, "planned and booted");
+    assert!(bench.events().contains(&Event::Booted { step: 0 }));
+
+    let (mut bench, model) = (Bench::new(&plan()), Model::default());
+    bench.record(planned());
+    bench.power_cycle();
+    assert_eq!(resumed(&bench, &model), Reached::Ended(Outcome::RolledBack), "planned, but it never booted");
+    expect_whole(&bench, &model, Outcome::RolledBack, "planned, but it never booted");
+
+    let (mut bench, model) = (Bench::new(&plan()), Model::default());
+    bench.record(begun());
+    bench.reboot();
+    assert_eq!(resumed(&bench, &model), Reached::Ended(Outcome::RolledBack), "booted without a plan");
+
+    let (mut bench, model) = (Bench::new(&plan()), Model { fails: Some("one"), ..Model::default() });
+    bench.record(planned());
+    bench.reboot();
+    assert_eq!(resumed(&bench, &model), Reached::Ended(Outcome::RolledBack), "it booted, and not well");
+    expect_whole(&bench, &model, Outcome::RolledBack, "it booted, and not well");
+}
+
+#[test]
+fn after_a_planned_boot_only_what_was_done_before_it_is_undone_as_of_another_boot() {
+    let (mut bench, model) = (Bench::new(&plan()), Model { fails: Some("four"), ..Model::default() });
+    let done = Event::Done { step: 0, receipt: Value::Null };
+    let planned = [Event::Intended { step: 1 }, Event::RebootPlanned { step: 1 }];
+    bench.record([Event::Intended { step: 0 }, done].into_iter().chain(planned));
+    bench.reboot();
+    assert_eq!(
+        bench.resume(&model, &at(NEVER, Onward::Continue)).unwrap(),
+        Reached::Ended(Outcome::RolledBack)
+    );
+    let undone = model.undone_since.lock().unwrap();
+    let (first_step, later) = undone.split_last().unwrap();
+    assert_eq!(*first_step, Since::Rebooted);
+    assert!(!later.is_empty() && later.iter().all(|since| *since == Since::SameBoot), "{later:?}");
 }
 
 /// The host and what the journal says of it agree: all new or all old.

@@ -5,6 +5,7 @@
 //! outcome is on disk, and after the outcome is on disk. A [`Boundaries`] sees each of them, which is how an
 //! operator's signal becomes a rollback and how the tests cut the power at every one.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
@@ -186,12 +187,15 @@ impl Driver<'_> {
     }
 
     fn live(&self, stored: Stored) -> Live<'_> {
-        // The boot of the first event: a resume that was itself cut has recorded events of a later boot.
-        let first = stored.events.first().map(|recorded| recorded.boot_id.as_str());
-        let rebooted = first.is_some_and(|boot| boot != self.boot_id.to_string());
+        let intents = stored.events.iter().filter_map(|recorded| match recorded.event {
+            Event::Intended { step } => Some((step, recorded.boot_id.clone())),
+            _ => None,
+        });
         Live {
             driver: self,
-            since: if rebooted { Since::Rebooted } else { Since::SameBoot },
+            // The boot of the first event: a resume that was itself cut has recorded events of a later boot.
+            began_in: stored.events.first().map(|recorded| recorded.boot_id.clone()),
+            intended_in: Mutex::new(intents.collect()),
             id: stored.id,
             progress: Mutex::new(stored.progress),
         }
@@ -211,11 +215,11 @@ impl Driver<'_> {
                 Phase::Forward if !progress.committed() => {
                     // What waited for an operator did not crash, unless the host has gone down meanwhile.
                     let waited = matches!(progress.next(), Next::NeedsOperator(_));
-                    let cause = match live.since {
-                        Since::SameBoot if waited => Cause::Operator,
-                        _ => Cause::Crash,
-                    };
-                    Some(Event::RollbackDecided { cause })
+                    Some(match (live.since(live.began_in.as_deref()), progress.rebooting()) {
+                        (Since::Rebooted, Some(step)) => Event::Booted { step },
+                        (Since::SameBoot, _) if waited => Event::RollbackDecided { cause: Cause::Operator },
+                        _ => Event::RollbackDecided { cause: Cause::Crash },
+                    })
                 }
                 Phase::Forward | Phase::Backward(_) => Some(Event::RetryDecided),
             }
@@ -231,11 +235,25 @@ impl Driver<'_> {
 struct Live<'a> {
     driver: &'a Driver<'a>,
     id: TransactionId,
-    since: Since,
+    began_in: Option<String>,
+    /// The boots in which the steps were intended.
+    intended_in: Mutex<BTreeMap<StepIndex, String>>,
     progress: Mutex<Progress>,
 }
 
 impl Live<'_> {
+    /// What may have happened to the host since that boot.
+    fn since(&self, boot: Option<&str>) -> Since {
+        match boot {
+            Some(boot) if boot != self.driver.boot_id.to_string() => Since::Rebooted,
+            _ => Since::SameBoot,
+        }
+    }
+
+    fn since_intent(&self, step: StepIndex) -> Since {
+        self.since(lock(&self.intended_in).get(&step).map(String::as_str))
+    }
+
     fn run(&self) -> Result<Reached, DriveError> {
         loop {
             let next = self.progress().next();
@@ -284,7 +302,8 @@ impl Live<'_> {
             }
             let plan = self.progress().plan().clone();
             let Some(action) = plan.steps.get(step) else { return Ok(()) };
-            let at = Place { id: &self.id, plan: &plan, step: action, receipt: None, since: self.since };
+            let since = self.since_intent(step);
+            let at = Place { id: &self.id, plan: &plan, step: action, receipt: None, since };
             match self.driver.hands.perform(&at) {
                 Ok(receipt) => self.record(Event::Done { step, receipt })?,
                 Err(error) => {
@@ -311,8 +330,8 @@ impl Live<'_> {
             (progress.plan().clone(), receipt)
         };
         let Some(action) = plan.steps.get(step) else { return Ok(()) };
-        let at =
-            Place { id: &self.id, plan: &plan, step: action, receipt: receipt.as_ref(), since: self.since };
+        let since = self.since_intent(step);
+        let at = Place { id: &self.id, plan: &plan, step: action, receipt: receipt.as_ref(), since };
         match self.driver.hands.undo(&at) {
             Ok(receipt) => self.record(Event::Undone { step, receipt }),
             Err(error) => self.record(Event::UndoFailed { step, error: error.chain() }),
@@ -341,6 +360,9 @@ impl Live<'_> {
         };
         let changes = if commits { BaselineChange::of(after.plan()) } else { Vec::new() };
         lock(self.driver.journal).append(&self.id, &recorded, &changes)?;
+        if let Event::Intended { step } = recorded.event {
+            lock(&self.intended_in).insert(step, recorded.boot_id.clone());
+        }
         *progress = after;
         (self.driver.listener)(&Heard::Event(&recorded, &progress));
         Ok(())

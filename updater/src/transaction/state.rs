@@ -70,6 +70,17 @@ pub enum Event {
         /// The error with its causes.
         error: String,
     },
+    /// The step is about to boot the host, and goes on in the boot that follows. Without this record a boot in
+    /// the middle of a transaction is a crash.
+    RebootPlanned {
+        /// Which step.
+        step: StepIndex,
+    },
+    /// The boot that the step had planned has come, in whatever shape: the step looks for itself.
+    Booted {
+        /// Which step.
+        step: StepIndex,
+    },
     /// An operator asked to try the failed steps or undos once more.
     RetryDecided,
     /// The transaction is over.
@@ -111,6 +122,8 @@ pub enum StepStatus {
     Pending,
     /// Begun, outcome not recorded.
     Intended,
+    /// Begun, and about to boot the host.
+    Rebooting,
     /// Took effect.
     Done(serde_json::Value),
     /// Failed, perhaps half-way.
@@ -227,6 +240,11 @@ impl Progress {
             .any(|(step, status)| step.action == Action::Commit && matches!(status, StepStatus::Done(_)))
     }
 
+    /// The step that has planned a boot which it has not seen yet.
+    pub fn rebooting(&self) -> Option<StepIndex> {
+        self.steps.iter().position(|status| matches!(status, StepStatus::Rebooting))
+    }
+
     /// Advance by one event.
     ///
     /// # Errors
@@ -247,7 +265,7 @@ impl Progress {
             }),
             Event::Failed { step, error } => {
                 self.change("failed", *step, "intended", |status| match status {
-                    S::Intended => Some(S::Failed(error.clone())),
+                    S::Intended | S::Rebooting => Some(S::Failed(error.clone())),
                     _ => None,
                 })
             }
@@ -257,11 +275,25 @@ impl Progress {
                 self.phase = Phase::Backward(cause.clone());
                 Ok(())
             }
+            Event::RebootPlanned { step } => {
+                self.expect_phase("reboot-planned", self.phase == Phase::Forward, "moving forward")?;
+                self.change("reboot-planned", *step, "intended", |status| match status {
+                    S::Intended => Some(S::Rebooting),
+                    _ => None,
+                })
+            }
+            Event::Booted { step } => {
+                self.expect_phase("booted", self.phase == Phase::Forward, "moving forward")?;
+                self.change("booted", *step, "about to boot the host", |status| match status {
+                    S::Rebooting => Some(S::Pending),
+                    _ => None,
+                })
+            }
             Event::UndoIntended { step } => {
                 let backward = matches!(self.phase, Phase::Backward(_));
                 self.expect_phase("undo-intended", backward, "moving backward")?;
                 self.change("undo-intended", *step, "begun and not undone", |status| match status {
-                    S::Intended | S::Failed(_) => Some(S::Undoing(None)),
+                    S::Intended | S::Rebooting | S::Failed(_) => Some(S::Undoing(None)),
                     S::Done(receipt) => Some(S::Undoing(Some(receipt.clone()))),
                     // The program stopped between this undo's intent and its outcome: it is begun again.
                     S::Undoing(receipt) => Some(S::Undoing(receipt.clone())),
@@ -288,7 +320,7 @@ impl Progress {
                     match status {
                         S::UndoFailed(receipt, _) => *status = S::Undoing(receipt.take()),
                         // After the commit an unfinished step is simply done again.
-                        S::Failed(_) | S::Intended if committed => *status = S::Pending,
+                        S::Failed(_) | S::Intended | S::Rebooting if committed => *status = S::Pending,
                         _ => {}
                     }
                 }
@@ -340,7 +372,11 @@ impl Progress {
         let begun = |status: &StepStatus| {
             matches!(
                 status,
-                StepStatus::Intended | StepStatus::Done(_) | StepStatus::Failed(_) | StepStatus::Undoing(_)
+                StepStatus::Intended
+                    | StepStatus::Rebooting
+                    | StepStatus::Done(_)
+                    | StepStatus::Failed(_)
+                    | StepStatus::Undoing(_)
             )
         };
         // The commit acts by the record of its outcome alone: without it, it never happened.

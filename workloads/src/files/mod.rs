@@ -1,6 +1,8 @@
 //! The files of a container: fix layers, and the directories that its root file system is made of.
 
 pub(crate) mod buildid;
+pub(crate) mod foreign;
+pub(crate) mod hashing;
 pub mod layer;
 pub(crate) mod mountinfo;
 pub mod rootfs;
@@ -11,7 +13,7 @@ use std::path::Path;
 use manifests::{LayerFormat, Sha256};
 
 pub use self::layer::{Layer, LayerError, LayerStore};
-pub use self::rootfs::{FileRecord, LayerConflict, OverlayMounts, RootfsError, Switched, TreeDigest};
+pub use self::rootfs::{FileRecord, LayerConflict, OverlayMounts, RootfsError, Switched};
 use crate::criu::CheckpointedFile;
 use crate::model::{FreshUpper, Topology};
 
@@ -33,9 +35,6 @@ pub trait RootfsMounts {
     /// The container must be stopped. Overlays on `rootfs` are unmounted before the new one is
     /// mounted; a plain root is left bare.
     fn switch(&self, rootfs: &Path, to: &Topology) -> Result<Switched, RootfsError>;
-
-    /// Digest of a whole tree that nobody changes at the moment (an old upper directory on trial).
-    fn tree_digest(&self, directory: &Path) -> Result<TreeDigest, RootfsError>;
 
     /// Digests of the files that lie in the root file system; links stay inside it.
     fn file_records(&self, rootfs: &Path, files: &[CheckpointedFile])

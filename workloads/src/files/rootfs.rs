@@ -44,11 +44,6 @@ pub enum Switched {
     AlreadySo,
 }
 
-/// Digest of a directory tree: names, types, modes, owners, extended attributes and content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TreeDigest(pub Sha256);
-
 /// One file as it was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -274,10 +269,6 @@ impl RootfsMounts for OverlayMounts {
         } else {
             Err(RootfsError::NotSwitched { rootfs: rootfs.to_owned(), found: Box::new(found) })
         }
-    }
-
-    fn tree_digest(&self, directory: &Path) -> Result<TreeDigest, RootfsError> {
-        digest::tree(directory)
     }
 
     fn file_records(

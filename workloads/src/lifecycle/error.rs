@@ -9,7 +9,7 @@ use std::time::Duration;
 use system::command::CommandError;
 
 use crate::criu::images::ImageError;
-use crate::model::ContainerId;
+use crate::model::WorkloadId;
 
 /// A request to the container runtime that failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum RuntimeError {
         /// What was asked: `checkpoint`, `restore`, …
         action: &'static str,
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// What the command said.
         source: CommandError,
     },
@@ -36,7 +36,7 @@ pub enum RuntimeError {
         /// `pre-dump`, `checkpoint` or `restore`.
         action: &'static str,
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// CRIU's own last error lines, oldest first.
         criu: Vec<String>,
         /// What is left of the container.
@@ -67,13 +67,13 @@ pub enum RuntimeError {
     #[error("container {id} is not known to the runtime")]
     Unknown {
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
     },
     /// The container is not in a state in which this can be done.
     #[error("container {id} is {found:?}, expected {expected}")]
     State {
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// Its state.
         found: crate::model::ContainerStatus,
         /// The state in which this can be done.
@@ -83,7 +83,7 @@ pub enum RuntimeError {
     #[error("container {id} still exists {after:?} after it was killed")]
     WillNotStop {
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// How long it was waited for.
         after: Duration,
     },
@@ -93,7 +93,7 @@ pub enum RuntimeError {
         /// What had been asked.
         action: &'static str,
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// Its status.
         found: String,
         /// Processes that should live and do not.
@@ -103,7 +103,7 @@ pub enum RuntimeError {
     #[error("the checkpoint of container {id} could not be completed; {}", brought_back(.during_undo))]
     Unfinished {
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// Why it could not be completed.
         #[source]
         original: Box<RuntimeError>,
@@ -114,7 +114,7 @@ pub enum RuntimeError {
     #[error("{path} holds no complete checkpoint of container {id}")]
     Incomplete {
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// The checkpoint's directory.
         path: PathBuf,
     },
@@ -122,7 +122,7 @@ pub enum RuntimeError {
     #[error("the checkpoint of container {id} is unusable")]
     Images {
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// The reason.
         source: ImageError,
     },
@@ -130,7 +130,7 @@ pub enum RuntimeError {
     #[error("could not read what process {pid} of container {id} has mapped")]
     Maps {
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
         /// The process.
         pid: crate::model::Pid,
         /// The reason.

@@ -11,7 +11,7 @@
 //!
 //! What this does not do: root file systems, network locks, limits.
 //!
-//! [`checkpoint`]: ContainerRuntime::checkpoint
+//! [`checkpoint`]: Checkpointer::checkpoint
 
 #![expect(clippy::disallowed_methods, reason = "waits for real processes to end")]
 
@@ -27,11 +27,11 @@ use system::clock::Interrupt;
 use system::command::{CommandError, HeldLock, Invocation, WhenLate};
 
 use crate::criu::images::{CheckpointContent, CheckpointedProcess, dump_stats, last_errors};
-use crate::lifecycle::ContainerRuntime;
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
+use crate::lifecycle::{Checkpointer, Lifecycle};
 use crate::model::{
-    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerId, ContainerStatus, DumpBase,
-    ExecOutcome, Listing, Pid, Restored,
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
+    Pid, Restored, WorkloadId,
 };
 use crate::processes::procfs;
 
@@ -99,12 +99,12 @@ impl Runc {
         }
     }
 
-    fn known(&self, id: &ContainerId) -> Result<Container, RuntimeError> {
+    fn known(&self, id: &WorkloadId) -> Result<Container, RuntimeError> {
         self.inspect(id)?.ok_or_else(|| RuntimeError::Unknown { id: id.clone() })
     }
 
-    fn delete(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        let deleted = self.command().args(["delete", "--force", "--"]).arg(id.as_str()).output();
+    fn delete(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
+        let deleted = self.command().args(["delete", "--force", "--"]).arg(id.id.as_str()).output();
         match (deleted, self.inspect(id)?) {
             (_, None) => Ok(()),
             (Err(source), Some(_)) => Err(RuntimeError::Refused { action: "delete", id: id.clone(), source }),
@@ -112,8 +112,8 @@ impl Runc {
         }
     }
 
-    fn signal(&self, id: &ContainerId, signal: &str) -> Result<(), RuntimeError> {
-        let sent = self.command().args(["kill", "--"]).arg(id.as_str()).arg(signal).output();
+    fn signal(&self, id: &WorkloadId, signal: &str) -> Result<(), RuntimeError> {
+        let sent = self.command().args(["kill", "--"]).arg(id.id.as_str()).arg(signal).output();
         match sent {
             Ok(_) => Ok(()),
             // It may have ended by itself in the meantime.
@@ -124,7 +124,7 @@ impl Runc {
         }
     }
 
-    fn ended_within(&self, id: &ContainerId, patience: Duration) -> Result<Stopped, RuntimeError> {
+    fn ended_within(&self, id: &WorkloadId, patience: Duration) -> Result<Stopped, RuntimeError> {
         let deadline = Instant::now() + patience;
         loop {
             match self.inspect(id)?.map(|found| found.status) {
@@ -138,7 +138,7 @@ impl Runc {
     /// `runc checkpoint`, with CRIU's own words on failure.
     fn dump(
         &self,
-        id: &ContainerId,
+        id: &WorkloadId,
         action: &'static str,
         images: &Path,
         work: &Path,
@@ -162,7 +162,7 @@ impl Runc {
             .arg("--work-path")
             .arg(work)
             .arg("--")
-            .arg(id.as_str())
+            .arg(id.id.as_str())
             .output();
         run.map(drop).map_err(|source| self.criu_failure(action, id, &work.join("dump.log"), source))
     }
@@ -170,7 +170,7 @@ impl Runc {
     fn criu_failure(
         &self,
         action: &'static str,
-        id: &ContainerId,
+        id: &WorkloadId,
         log: &Path,
         source: CommandError,
     ) -> RuntimeError {
@@ -190,7 +190,7 @@ impl Runc {
     fn proven_alive(
         &self,
         action: &'static str,
-        id: &ContainerId,
+        id: &WorkloadId,
         expected: &[CheckpointedProcess],
     ) -> Result<Restored, RuntimeError> {
         let found = self.known(id)?;
@@ -214,7 +214,7 @@ impl Runc {
     }
 
     /// What is left to do once CRIU has written everything and the container is gone.
-    fn complete(&self, id: &ContainerId, dir: &CheckpointDir) -> Result<CheckpointStats, RuntimeError> {
+    fn complete(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointStats, RuntimeError> {
         let unusable = |source| RuntimeError::Images { id: id.clone(), source };
         let stats = dump_stats(&full_work(dir)).map_err(unusable)?;
         let content = CheckpointContent::read(&dir.full()).map_err(unusable)?;
@@ -243,7 +243,7 @@ impl Runc {
             .arg("--work-path")
             .arg(&work)
             .arg("--")
-            .arg(id.as_str())
+            .arg(id.id.as_str())
             .speaking_by_log()
             .output();
         if let Err(source) = run {
@@ -263,7 +263,7 @@ enum Stopped {
     No,
 }
 
-impl ContainerRuntime for Runc {
+impl Lifecycle for Runc {
     fn list(&self) -> Result<Listing, RuntimeError> {
         if !self.root.exists() {
             return system::command::find("runc").map(|_| Listing::default()).ok_or_else(|| {
@@ -275,20 +275,104 @@ impl ContainerRuntime for Runc {
         describe::containers(&json, &self.root)
     }
 
-    fn inspect(&self, id: &ContainerId) -> Result<Option<Container>, RuntimeError> {
+    fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
         // `runc state` tells an unknown container from other trouble only by its prose.
-        if !self.root.join(id.as_str()).join("state.json").exists() {
+        if !self.root.join(id.id.as_str()).join("state.json").exists() {
             return Ok(None);
         }
-        let json = self.command().args(["state", "--"]).arg(id.as_str()).output();
+        let json = self.command().args(["state", "--"]).arg(id.id.as_str()).output();
         match json {
             Ok(json) => describe::container(&json, &self.root).map(Some),
-            Err(_) if !self.root.join(id.as_str()).join("state.json").exists() => Ok(None),
+            Err(_) if !self.root.join(id.id.as_str()).join("state.json").exists() => Ok(None),
             Err(source) => Err(RuntimeError::Refused { action: "inspect", id: id.clone(), source }),
         }
     }
 
-    fn pre_dump(&self, id: &ContainerId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
+    fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
+        let id = &container.id;
+        match self.inspect(id)?.map(|found| found.status) {
+            Some(ContainerStatus::Running) => {
+                return self.proven_alive("start", id, &[]).map(|alive| alive.init);
+            }
+            Some(_) => self.delete(id)?,
+            None => {}
+        }
+        let run = self
+            .change(container.cgroup_driver)
+            .args(["run", "--detach", "--bundle"])
+            .arg(&container.bundle)
+            .arg("--")
+            .arg(id.id.as_str())
+            .speaking_by_log()
+            .output();
+        if let Err(source) = run {
+            if !matches!(source, CommandError::Missing { .. } | CommandError::StillRunning { .. }) {
+                self.delete(id)?;
+            }
+            return Err(RuntimeError::Refused { action: "start", id: id.clone(), source });
+        }
+        self.proven_alive("start", id, &[]).map(|alive| alive.init)
+    }
+
+    fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
+        match self.inspect(id)?.map(|found| found.status) {
+            None => return Ok(()),
+            Some(ContainerStatus::Running) if !patience.is_zero() => {
+                self.signal(id, "TERM")?;
+                if self.ended_within(id, patience)? == Stopped::Yes {
+                    return self.delete(id);
+                }
+            }
+            Some(_) => {}
+        }
+        self.signal(id, "KILL")?;
+        match self.ended_within(id, KILL_PATIENCE)? {
+            Stopped::Yes => self.delete(id),
+            Stopped::No => Err(RuntimeError::WillNotStop { id: id.clone(), after: KILL_PATIENCE }),
+        }
+    }
+
+    fn exec(
+        &self,
+        id: &WorkloadId,
+        command: &[String],
+        timeout: Duration,
+        interrupt: &dyn Interrupt,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        let refused = |source| RuntimeError::Refused { action: "exec in", id: id.clone(), source };
+        let scratch = tempfile::tempdir()
+            .map_err(|source| RuntimeError::Prepare { path: std::env::temp_dir(), source })?;
+        let pid_file = scratch.path().join("pid");
+        let run = self
+            .command()
+            .limit(timeout, WhenLate::Kill)
+            .args(["exec", "--pid-file"])
+            .arg(&pid_file)
+            .arg("--")
+            .arg(id.id.as_str())
+            .args(command)
+            .run_unless(interrupt);
+        match run {
+            Ok(done) => Ok(ExecOutcome::Exited {
+                status: done.status.code().unwrap_or(-1),
+                stderr_tail: done.stderr_tail,
+            }),
+            Err(ended @ (CommandError::Killed { .. } | CommandError::Interrupted { .. })) => {
+                // Killing runc leaves what it started inside the container.
+                let cgroup = self.inspect(id)?.and_then(|found| found.cgroup);
+                procfs::kill_session(&pid_file, cgroup.as_deref());
+                Ok(match ended {
+                    CommandError::Interrupted { .. } => ExecOutcome::Interrupted,
+                    _ => ExecOutcome::TimedOut,
+                })
+            }
+            Err(source) => Err(refused(source)),
+        }
+    }
+}
+
+impl Checkpointer for Runc {
+    fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
         fresh_directory(dir.root())?;
         self.dump(id, "pre-dump", &dir.pre(), &dir.work().join("pre"), &["--pre-dump"])?;
         sync_file_system(&dir.pre())
@@ -296,7 +380,7 @@ impl ContainerRuntime for Runc {
 
     fn checkpoint(
         &self,
-        id: &ContainerId,
+        id: &WorkloadId,
         dir: &CheckpointDir,
         base: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
@@ -322,7 +406,7 @@ impl ContainerRuntime for Runc {
         })
     }
 
-    fn content(&self, id: &ContainerId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
+    fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
         match read_complete(id, dir)? {
             Some(complete) => Ok(complete.content),
             // This process ended between CRIU's end and the record of it.
@@ -345,88 +429,6 @@ impl ContainerRuntime for Runc {
         }
         self.restore_images(container, dir, &expected)
     }
-
-    fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
-        let id = &container.id;
-        match self.inspect(id)?.map(|found| found.status) {
-            Some(ContainerStatus::Running) => {
-                return self.proven_alive("start", id, &[]).map(|alive| alive.init);
-            }
-            Some(_) => self.delete(id)?,
-            None => {}
-        }
-        let run = self
-            .change(container.cgroup_driver)
-            .args(["run", "--detach", "--bundle"])
-            .arg(&container.bundle)
-            .arg("--")
-            .arg(id.as_str())
-            .speaking_by_log()
-            .output();
-        if let Err(source) = run {
-            if !matches!(source, CommandError::Missing { .. } | CommandError::StillRunning { .. }) {
-                self.delete(id)?;
-            }
-            return Err(RuntimeError::Refused { action: "start", id: id.clone(), source });
-        }
-        self.proven_alive("start", id, &[]).map(|alive| alive.init)
-    }
-
-    fn stop(&self, id: &ContainerId, patience: Duration) -> Result<(), RuntimeError> {
-        match self.inspect(id)?.map(|found| found.status) {
-            None => return Ok(()),
-            Some(ContainerStatus::Running) if !patience.is_zero() => {
-                self.signal(id, "TERM")?;
-                if self.ended_within(id, patience)? == Stopped::Yes {
-                    return self.delete(id);
-                }
-            }
-            Some(_) => {}
-        }
-        self.signal(id, "KILL")?;
-        match self.ended_within(id, KILL_PATIENCE)? {
-            Stopped::Yes => self.delete(id),
-            Stopped::No => Err(RuntimeError::WillNotStop { id: id.clone(), after: KILL_PATIENCE }),
-        }
-    }
-
-    fn exec(
-        &self,
-        id: &ContainerId,
-        command: &[String],
-        timeout: Duration,
-        interrupt: &dyn Interrupt,
-    ) -> Result<ExecOutcome, RuntimeError> {
-        let refused = |source| RuntimeError::Refused { action: "exec in", id: id.clone(), source };
-        let scratch = tempfile::tempdir()
-            .map_err(|source| RuntimeError::Prepare { path: std::env::temp_dir(), source })?;
-        let pid_file = scratch.path().join("pid");
-        let run = self
-            .command()
-            .limit(timeout, WhenLate::Kill)
-            .args(["exec", "--pid-file"])
-            .arg(&pid_file)
-            .arg("--")
-            .arg(id.as_str())
-            .args(command)
-            .run_unless(interrupt);
-        match run {
-            Ok(done) => Ok(ExecOutcome::Exited {
-                status: done.status.code().unwrap_or(-1),
-                stderr_tail: done.stderr_tail,
-            }),
-            Err(ended @ (CommandError::Killed { .. } | CommandError::Interrupted { .. })) => {
-                // Killing runc leaves what it started inside the container.
-                let cgroup = self.inspect(id)?.and_then(|found| found.cgroup);
-                procfs::kill_session(&pid_file, cgroup.as_deref());
-                Ok(match ended {
-                    CommandError::Interrupted { .. } => ExecOutcome::Interrupted,
-                    _ => ExecOutcome::TimedOut,
-                })
-            }
-            Err(source) => Err(refused(source)),
-        }
-    }
 }
 
 /// CRIU's log and statistics of the final dump.
@@ -447,7 +449,7 @@ fn complete_path(dir: &CheckpointDir) -> PathBuf {
     dir.root().join("complete.json")
 }
 
-fn read_complete(id: &ContainerId, dir: &CheckpointDir) -> Result<Option<Complete>, RuntimeError> {
+fn read_complete(id: &WorkloadId, dir: &CheckpointDir) -> Result<Option<Complete>, RuntimeError> {
     let path = complete_path(dir);
     match fs::read(&path) {
         Ok(json) => serde_json::from_slice(&json)

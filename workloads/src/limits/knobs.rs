@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Container, ContainerId};
+use crate::model::{Container, WorkloadId};
 
 /// The knobs that limit or weigh a container (kernel `Documentation/admin-guide/cgroup-v2.rst`).
 /// `memory.max` stands after `memory.high`, and `cgroup.freeze` is not here: it is state.
@@ -85,7 +85,7 @@ pub enum CgroupError {
     #[error("container {id} has no cgroup v2 path")]
     NoCgroup {
         /// The container.
-        id: ContainerId,
+        id: WorkloadId,
     },
     /// The host does not use cgroup v2.
     #[error("{ROOT} is not a cgroup v2 hierarchy; limits of containers cannot be kept")]

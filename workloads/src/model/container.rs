@@ -8,8 +8,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use manifests::ContainerId;
 use serde::{Deserialize, Serialize};
+
+use crate::model::WorkloadId;
 
 /// A process id in the host's pid namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ pub enum CgroupDriver {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// Its name.
-    pub id: ContainerId,
+    pub id: WorkloadId,
     /// The runtime's word on its state.
     pub status: ContainerStatus,
     /// Its first process; absent once stopped.

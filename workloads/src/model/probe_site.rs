@@ -1,7 +1,8 @@
 //! Where a probe looks from.
 
-use manifests::ContainerId;
 use serde::{Deserialize, Serialize};
+
+use crate::model::WorkloadId;
 
 /// Where a probe looks from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,7 +11,7 @@ pub enum ProbeSite {
     /// Inside a container: its processes and its network namespace.
     Container {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// The host.
     Host,

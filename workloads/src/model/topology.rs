@@ -143,14 +143,6 @@ impl Topology {
         }
     }
 
-    /// The directory that takes changes now and will be immutable during a trial.
-    pub fn changing_directory<'a>(&'a self, rootfs: &'a Path) -> Option<&'a Path> {
-        match self {
-            Self::Plain => Some(rootfs),
-            Self::Overlay(overlay) => overlay.upper.as_deref(),
-        }
-    }
-
     /// Where a new work directory for the same upper belongs: beside the old one, because both must
     /// lie on one mount.
     pub fn work_beside(&self, tag: &str) -> Option<PathBuf> {

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use manifests::{Check, ContainerId, HttpUrl, Probe};
+use manifests::{Check, HttpUrl, Probe};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -25,11 +25,10 @@ use nix::sys::socket::{
 use system::clock::Interrupt;
 use system::command::{CommandError, Invocation, WhenLate};
 
-use crate::lifecycle::ContainerRuntime;
+use crate::lifecycle::Lifecycle;
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::runc::Runc;
-use crate::model::ProbeSite;
-use crate::model::{ExecOutcome, NetworkPlace};
+use crate::model::{ExecOutcome, NetworkPlace, ProbeSite, WorkloadId};
 use crate::network::netns;
 
 /// Probes.
@@ -125,7 +124,7 @@ pub enum ProbeError {
     #[error("container {container} is not running")]
     NoContainer {
         /// Which.
-        container: ContainerId,
+        container: WorkloadId,
     },
     /// The container could not be asked.
     #[error("`{check}` could not be tried in container {container}")]
@@ -133,7 +132,7 @@ pub enum ProbeError {
         /// What was tried.
         check: String,
         /// Where.
-        container: ContainerId,
+        container: WorkloadId,
         /// The reason.
         source: Box<RuntimeError>,
     },
@@ -251,7 +250,7 @@ impl Probes {
 
     fn container_command(
         &self,
-        container: &ContainerId,
+        container: &WorkloadId,
         command: &[String],
         patience: Patience<'_>,
         shown: impl Fn() -> String,

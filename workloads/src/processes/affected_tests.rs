@@ -55,7 +55,7 @@ fn a_page_of_a_huge_sparse_file_is_told_apart_by_its_size_or_is_unknown() {
     let size = [8_u64 << 40, 16 << 30].into_iter().find(|size| file.set_len(*size).is_ok()).unwrap();
     let _mapped = specimens::Mapped::shared(&file);
     let unsized_file = by_digest(b"library");
-    let found = look_at(&[vec![own()]], &[unsized_file.clone()], Onlooker::NOBODY).unwrap();
+    let found = look_at(&[vec![own()]], std::slice::from_ref(&unsized_file), Onlooker::NOBODY).unwrap();
     let unknown: Vec<_> = found[0].unknown.iter().map(|one| (one.file.clone(), one.reason)).collect();
     assert_eq!(unknown, [(Some(SeenPath::from(&*path)), Reason::TooLarge { size })]);
     let sized = Wanted { size: Some(7), ..unsized_file };

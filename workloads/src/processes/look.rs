@@ -17,9 +17,9 @@ use manifests::{BuildId, FileIdentity};
 use serde::Serialize;
 
 use crate::files::buildid;
+use crate::files::foreign::{self, FileId, Found, Handle, Root, RootId};
 use crate::model::{Pid, SeenPath};
 use crate::processes::contents::{Allowance, Sought};
-use crate::processes::foreign::{self, FileId, Found, Handle, Root, RootId};
 use crate::processes::mapping::{self, DELETED, Executable, Mapping};
 use crate::processes::unknown::Reason;
 use crate::processes::watchdog::{Pulse, Subject};
@@ -83,9 +83,12 @@ pub(crate) struct Look {
     silent: HashSet<Vec<u8>>,
     tops: HashMap<RootId, Arc<Root>>,
     identities: HashMap<FileId, Result<Vec<FileIdentity>, Reason>>,
-    outdated: HashMap<(FileId, RootId, Vec<u8>), Result<Option<Why>, Reason>>,
+    outdated: HashMap<Named, Result<Option<Why>, Reason>>,
     maps: Vec<u8>,
 }
+
+/// A file, and the name that it is mapped under, from which root.
+type Named = (FileId, RootId, Vec<u8>);
 
 /// The process's mappings changed while they were read.
 struct Vanished;

@@ -22,13 +22,6 @@ impl SourcePath {
         sound.then(|| Self(path.to_owned()))
     }
 
-    /// The path from a diff's header, whose first component (`a/`, `b/`, `linux-6.1/`) stands for the tree.
-    pub(super) fn from_header(name: &str) -> Option<Self> {
-        name.split_once('/')
-            .filter(|(tree, _)| !matches!(*tree, "" | "." | ".."))
-            .and_then(|(_, path)| Self::new(path))
-    }
-
     /// The path below the tree's top.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -72,6 +65,69 @@ impl fmt::Display for SourcePath {
     }
 }
 
+/// A file as a diff's header names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HeaderName {
+    /// The path behind the first component (`a/`, `b/`, `linux-6.1/`), which stands for the tree.
+    pub(super) below: SourcePath,
+    /// The name as it stands, for diffs that were made inside the tree (`patch -p0`).
+    pub(super) whole: Option<SourcePath>,
+}
+
+impl HeaderName {
+    pub(super) fn new(name: &str) -> Option<Self> {
+        let (tree, below) = name.split_once('/')?;
+        if matches!(tree, "" | "." | "..") {
+            return None;
+        }
+        Some(Self { below: SourcePath::new(below)?, whole: SourcePath::new(name) })
+    }
+
+    /// The file that both header lines name; the two paths if it is not one.
+    pub(super) fn of_both(old: Self, new: Self) -> Result<Self, (String, String)> {
+        let whole = old.whole.zip(new.whole).and_then(|(old, new)| same_file(&old, &new));
+        match same_file(&old.below, &new.below) {
+            Some(below) => Ok(Self { below, whole }),
+            None => Err((old.below.0, new.below.0)),
+        }
+    }
+}
+
+/// The file that two paths stand for if they are one, or one is the name of a copy of the other that somebody
+/// kept for comparing: `namei.c.orig`, `namei.c~`, `namei.c.new`.
+fn same_file(old: &SourcePath, new: &SourcePath) -> Option<SourcePath> {
+    let is_copy = |path: &SourcePath, of: &SourcePath| path.0.strip_prefix(&of.0).is_some_and(is_copy_suffix);
+    if old == new || is_copy(old, new) { Some(new.clone()) } else { is_copy(new, old).then(|| old.clone()) }
+}
+
+fn is_copy_suffix(suffix: &str) -> bool {
+    const WORDS: [&str; 20] = [
+        "orig",
+        "org",
+        "original",
+        "old",
+        "bak",
+        "backup",
+        "save",
+        "saved",
+        "prev",
+        "before",
+        "dist",
+        "vanilla",
+        "pristine",
+        "unpatched",
+        "new",
+        "patched",
+        "fixed",
+        "mod",
+        "modified",
+        "after",
+    ];
+    // Editors append `~`, `cp --backup=numbered` appends `.~1~`.
+    let word = suffix.strip_prefix(['.', '-', '_']);
+    suffix.ends_with('~') || word.is_some_and(|word| WORDS.contains(&word.to_ascii_lowercase().as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,12 +151,31 @@ mod tests {
             "a/b\\c",
             "a/\u{e9}",
         ] {
-            assert_eq!(SourcePath::from_header(hostile), None, "{hostile:?} was taken");
+            assert_eq!(HeaderName::new(hostile), None, "{hostile:?} was taken");
         }
-        let path = SourcePath::from_header("a/fs/namei.c").unwrap();
+        let path = HeaderName::new("a/fs/namei.c").unwrap().below;
         assert_eq!(
             (path.as_str(), path.directory(), path.file_name(), path.extension()),
             ("fs/namei.c", "fs", "namei.c", "c")
         );
+    }
+    #[test]
+    fn a_copy_kept_for_comparing_is_no_other_file() {
+        let file = |old: &str, new: &str| {
+            let (old, new) = (HeaderName::new(old).unwrap(), HeaderName::new(new).unwrap());
+            HeaderName::of_both(old, new).map(|name| name.below.to_string()).ok()
+        };
+        for (old, new) in [
+            ("linux/fs/namei.c.orig", "linux/fs/namei.c"),
+            ("linux/fs/namei.c~", "linux/fs/namei.c"),
+            ("linux/fs/namei.c.~12~", "linux/fs/namei.c"),
+            ("linux/fs/namei.c-old", "linux/fs/namei.c"),
+            ("linux/fs/namei.c", "linux/fs/namei.c.new"),
+            ("a/fs/namei.c", "b/fs/namei.c.patched"),
+        ] {
+            assert_eq!(file(old, new).as_deref(), Some("fs/namei.c"), "{old} {new}");
+        }
+        assert_eq!(file("a/scripts/Makefile", "a/scripts/Makefile.lib"), None);
+        assert_eq!(file("a/fs/namei.c", "b/fs/open.c"), None);
     }
 }

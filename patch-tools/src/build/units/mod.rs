@@ -22,7 +22,7 @@ use super::compile::{CompileError, Source};
 use super::jobs;
 use super::kbuild::{KbuildError, Owner, UnitCommand, UnitMap};
 use super::overlay::Overlay;
-use super::patch::{ApplyError, ChangeKind, Patch, Placed, SourcePath};
+use super::patch::{AmbiguousPath, ApplyError, ChangeKind, Patch, Placed, SourcePath};
 use super::progress::Progress;
 use super::tree::{Tree, TreeError};
 
@@ -36,11 +36,19 @@ pub enum UnitsError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// A file that the patch changes is not there.
-    #[error("{path}: the patch changes it, but it is not in the source of this kernel")]
+    #[error(
+        "{path}: the patch changes it, but it is not in the source of this kernel (in the patch's `{named}` the \
+         first directory stands for the tree, as in `a/{path}`)"
+    )]
     NoFile {
         /// The file.
         path: SourcePath,
+        /// The name in the patch.
+        named: String,
     },
+    /// A name in the patch that two files have.
+    #[error(transparent)]
+    AmbiguousPath(#[from] AmbiguousPath),
     /// A file that the patch creates is there.
     #[error("{path}: the patch creates it, but it is in the source of this kernel already")]
     FileExists {
@@ -165,7 +173,11 @@ pub(super) fn apply(patches: &[Patch], tree: &Tree) -> Result<Applied, UnitsErro
     let mut left_out = BTreeSet::new();
     let mut steps = Vec::new();
     for change in patches.iter().flat_map(|patch| &patch.files) {
-        let path = &change.path;
+        let has = |path: &str| {
+            SourcePath::new(path).is_some_and(|path| contents.contains_key(&path))
+                || tree.source().join(path).exists()
+        };
+        let path = change.locate(has)?;
         match kind(path) {
             Kind::Outside => {
                 left_out.insert(path.clone());
@@ -184,7 +196,10 @@ pub(super) fn apply(patches: &[Patch], tree: &Tree) -> Result<Applied, UnitsErro
         let old = match (change.kind, old) {
             (ChangeKind::Created, Some(_)) => return Err(UnitsError::FileExists { path: path.clone() }),
             (ChangeKind::Created, None) => Vec::new(),
-            (_, None) => return Err(UnitsError::NoFile { path: path.clone() }),
+            (_, None) => {
+                let named = change.named().to_owned();
+                return Err(UnitsError::NoFile { path: path.clone(), named });
+            }
             (_, Some(old)) => old,
         };
         let new = change.apply(&old)?;

@@ -1,7 +1,6 @@
 //! The watch against the simulated machine.
 
 use super::*;
-use crate::kernel::livepatch::ForceTransition as _;
 use crate::simulated::machine::{FakeMachine, Leaves};
 
 fn module() -> ModuleName {
@@ -141,7 +140,7 @@ fn a_blocker_that_leaves_by_itself_needs_nothing() {
 fn a_rollback_that_cannot_end_stays_in_transition_and_says_who_holds_it() {
     let machine = FakeMachine::new().with_task("web-1", Leaves::Never);
     machine.load(&module(), &file()).unwrap();
-    machine.force(&module()).unwrap();
+    machine.force_by_hand(&module());
     machine.set_enabled(&module(), Enabled::Disabled).unwrap();
     let policy = Policy { on_deadline: OnDeadline::Leave, ..Policy::with_deadline(secs(5)) };
     let result = watch(machine.watcher(), &module(), Enabled::Disabled, &policy, &mut |_| {});

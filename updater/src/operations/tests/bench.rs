@@ -8,11 +8,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use manifests::{Envelope, Manifest, Policy, SecretKey, Sha256, TrustFloor, Verified, VerifyAt};
-use system::clock::{Clock as _, Interrupt};
+use manifests::{Envelope, SecretKey, Sha256};
+use system::clock::Interrupt;
+use system::lock::{HostLock, Turn};
 
 use crate::kernel::survival::{Scheduled, Trial};
-use crate::operations::apply::{Applied, Quarantine};
+use crate::operations::apply::{Applied, Quarantine, Request};
 use crate::operations::host::{Connected, Host};
 use crate::operations::resume::Resumed;
 use crate::operations::rollback::Back;
@@ -20,7 +21,7 @@ use crate::operations::*;
 use crate::plan::Plan;
 use crate::simulated::containers::{FakeContainers, vulnerable};
 use crate::simulated::machine::{FakeMachine, FakeModule, Replace};
-use crate::state::journal::Origin;
+use crate::state::payloads::PayloadDirectory;
 use crate::transaction::driver::{Boundary, Onward};
 
 pub(crate) const KERNEL: &str = "6.1.0-50-amd64";
@@ -66,6 +67,8 @@ pub(crate) struct Bench {
     kernel: Mutex<&'static str>,
     /// Whether somebody looks, every minute, whether the host lives on.
     watched: Arc<AtomicBool>,
+    /// How many manifests were signed.
+    signed: AtomicUsize,
 }
 
 impl Bench {
@@ -84,6 +87,7 @@ impl Bench {
             containers,
             kernel: Mutex::new(KERNEL),
             watched: Arc::default(),
+            signed: AtomicUsize::new(0),
         };
         bench.write("one-function.ko", &module("one-function"));
         bench.write("fix.tar", &[0; 1024]);
@@ -121,7 +125,8 @@ impl Bench {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config { store: self.store.path().to_owned(), ..Config::default() }
+        let policy = self.files.path().join("policy.yaml");
+        Config { store: self.store.path().to_owned(), policy, ..Config::default() }
     }
 
     /// A new process of the program.
@@ -152,7 +157,8 @@ impl Bench {
             connect: Box::new(move |_| {
                 Ok(Connected {
                     livepatch: machine.clone(),
-                    runtime: containers.clone(),
+                    lifecycle: containers.clone(),
+                    checkpointer: containers.clone(),
                     prober: containers.clone(),
                 })
             }),
@@ -160,8 +166,8 @@ impl Bench {
         Engine::with(self.config(), host)
     }
 
-    /// The manifest with its payload files filled in.
-    pub(crate) fn manifest(&self, text: &str) -> Verified<Manifest> {
+    /// Signs the manifest with its payload files filled in; its file.
+    pub(crate) fn sign(&self, text: &str) -> PathBuf {
         let payload = |file: &str| {
             let bytes = fs::read(self.payloads().join(file)).unwrap();
             format!("{{file: {file}, sha256: \"{}\", size: {}}}", Sha256::of(&bytes), bytes.len())
@@ -178,14 +184,27 @@ impl Bench {
              roles: [{{name: build, keys: [forge], threshold: 1}}]\n",
             public.id()
         );
+        self.write("policy.yaml", policy.as_bytes());
         let mut envelope = Envelope::of_manifest(text.into_bytes());
         envelope.sign(&key).unwrap();
-        let at = VerifyAt { now: self.machine.now(), floor: &TrustFloor::default() };
-        Policy::parse(policy.as_bytes()).unwrap().verify(&envelope, at).unwrap()
+        let file = format!("{}.manifest.json", self.signed.fetch_add(1, Ordering::SeqCst));
+        self.write(&file, envelope.to_json().as_bytes());
+        self.payloads().join(file)
     }
 
     pub(crate) fn plan(&self, text: &str) -> Result<Plan, EngineError> {
-        self.engine().plan(&self.manifest(text), &self.payloads(), Quarantine::Heed)
+        self.plan_signed(&self.sign(text))
+    }
+
+    /// Plans a manifest that was signed before.
+    pub(crate) fn plan_signed(&self, manifest: &Path) -> Result<Plan, EngineError> {
+        let payloads = PayloadDirectory(self.payloads());
+        self.engine().plan(&Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed })
+    }
+
+    /// Another command holds the host.
+    pub(crate) fn hold(&self, purpose: &str) -> HostLock {
+        HostLock::take(self.store.path(), purpose, Turn::Now, &*self.machine).unwrap()
     }
 
     pub(crate) fn apply(&self, text: &str) -> Result<Driven, EngineError> {
@@ -208,7 +227,7 @@ impl Bench {
         seen: &dyn Boundaries,
     ) -> Result<Driven, EngineError> {
         match self.apply_any(text, quarantine, seen)? {
-            Applied::Transaction(_, driven) => Ok(driven),
+            Applied::Transaction { driven, .. } => Ok(driven),
             Applied::Nothing(plan) => panic!("nothing to do: {plan:?}"),
         }
     }
@@ -224,15 +243,11 @@ impl Bench {
         quarantine: Quarantine,
         seen: &dyn Boundaries,
     ) -> Result<Applied, EngineError> {
-        let manifest = self.manifest(text);
-        let origin = Origin::Apply {
-            name: manifest.name.to_string(),
-            version: manifest.version,
-            digest: manifest.digest().to_string(),
-            signed_by: Vec::new(),
-        };
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
-        self.engine().apply(&manifest, &origin, &self.payloads(), quarantine, &listeners, &|_, _| {})
+        let payloads = PayloadDirectory(self.payloads());
+        let manifest = self.sign(text);
+        let request = Request { manifest: &manifest, payloads: &payloads, quarantine };
+        self.engine().apply(&request, &listeners, &|_, _| {})
     }
 
     /// Applies a livepatch of that name which replaces every other.
@@ -261,7 +276,7 @@ impl Bench {
 
     pub(crate) fn resume_until(&self, seen: &dyn Boundaries) -> Result<Resumed, EngineError> {
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
-        self.engine().resume(&listeners)
+        self.engine().resume(Turn::Now, &listeners)
     }
 
     pub(crate) fn is_watched(&self) -> bool {

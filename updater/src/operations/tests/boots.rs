@@ -98,12 +98,12 @@ fn a_retry_that_is_refused_or_undone_leaves_the_livepatch_in_quarantine() {
     bench.resume();
     let manifest = livepatch_only(MANIFEST);
 
-    let held = HostLock::take(bench.store.path(), "apply other v1").unwrap();
+    let held = bench.hold("apply other v1");
     assert!(matches!(bench.retry(&manifest), Err(EngineError::Lock(LockError::Busy { .. }))));
     drop(held);
     assert_eq!(quarantined(&bench), 1, "busy");
 
-    let elsewhere = manifest.replace("6.1.0-50-amd64", "6.1.0-51-amd64");
+    let elsewhere = manifest.replace("6.1.0-50-amd64", "6.1.0-51-amd64").replace("version: 3", "version: 4");
     assert!(matches!(bench.retry(&elsewhere), Err(EngineError::Refused(_))));
     assert_eq!(quarantined(&bench), 1, "refused");
 

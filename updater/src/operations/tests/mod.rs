@@ -6,6 +6,7 @@ pub(crate) mod bench;
 mod boots;
 mod crashes;
 mod hostile;
+mod one_way_in;
 mod refusals;
 mod replacing;
 mod rolling_back;
@@ -14,6 +15,8 @@ mod ways_back;
 
 use bench::{Bench, MANIFEST, Signal, livepatch_only};
 use workloads::model::{ObstacleKind, Topology};
+
+use system::lock::Looked;
 
 use super::*;
 use crate::plan::Feels;
@@ -181,7 +184,7 @@ fn a_host_that_is_left_alone_loses_its_old_checkpoints_and_nothing_else() {
     assert!(checkpoint.exists());
     bench.machine.step_wall_clock(bench.config().checkpoint_retention);
     {
-        let _held = HostLock::take(bench.store.path(), "apply other v1").unwrap();
+        let _held = bench.hold("apply other v1");
         assert!(matches!(bench.engine().collect(), Err(EngineError::Lock(LockError::Busy { .. }))));
         assert!(checkpoint.exists(), "not while something is under way");
     }

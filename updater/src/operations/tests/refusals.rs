@@ -3,7 +3,6 @@
 use system::exit::Exit;
 
 use super::*;
-use crate::operations::apply::Quarantine;
 use crate::operations::tests::bench::{Bench, MANIFEST, module};
 
 /// The refusal's words; the host must not have been touched.
@@ -63,9 +62,9 @@ fn a_module_that_is_cut_short_anywhere_is_refused() {
 #[test]
 fn a_payload_that_is_missing_long_short_or_changed_is_refused_before_anything() {
     let bench = Bench::new();
-    let manifest = bench.manifest(MANIFEST);
+    let manifest = bench.sign(MANIFEST);
     let right = std::fs::read(bench.payloads().join("fix.tar")).unwrap();
-    let apply = || bench.engine().plan(&manifest, &bench.payloads(), Quarantine::Heed).unwrap_err();
+    let apply = || bench.plan_signed(&manifest).unwrap_err();
     let changes = [vec![1; right.len()], right[1..].to_vec(), [right.clone(), vec![0]].concat()];
     for bytes in changes {
         bench.write("fix.tar", &bytes);
@@ -123,7 +122,7 @@ fn a_disk_that_is_full_during_the_dump_leaves_the_container_running_as_it_was() 
 #[test]
 fn a_second_apply_at_once_is_told_who_holds_the_host() {
     let bench = Bench::new();
-    let _held = HostLock::take(bench.store.path(), "apply other v1").unwrap();
+    let _held = bench.hold("apply other v1");
     let failure = crate::cli::failures::engine(bench.apply(MANIFEST).unwrap_err());
     assert_eq!(failure.exit(), Exit::Busy);
     let words = failure.for_person();

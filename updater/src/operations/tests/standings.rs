@@ -171,7 +171,7 @@ fn a_resume_that_fails_after_it_ended_a_transaction_says_so() {
         .execute("INSERT INTO baseline_livepatches (module, value, tx) VALUES ('x', 'no json', ?1)", [&id])
         .unwrap();
     let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: &Undisturbed };
-    let failure = failures::engine(bench.engine().resume(&listeners).unwrap_err());
+    let failure = failures::engine(bench.engine().resume(Turn::Now, &listeners).unwrap_err());
     assert_eq!(failure.exit(), Exit::NeedsOperator);
     let words = failure.for_person();
     assert!(words.contains(&format!("transaction {id} was rolled back")), "{words}");

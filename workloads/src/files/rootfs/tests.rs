@@ -1,6 +1,10 @@
 //! On real overlay mounts; these tests need root, as the program does.
 
+mod tree;
+
 use std::os::unix::fs::symlink;
+
+use manifests::Sha256;
 
 use super::*;
 use crate::criu::images::FilePlace;
@@ -90,7 +94,7 @@ impl Drop for Bundle {
 #[test]
 fn a_trial_shows_the_fix_and_going_back_shows_the_old_files_unchanged() {
     let bundle = Bundle::overlay();
-    let before = OverlayMounts.tree_digest(&bundle.path("upper")).unwrap();
+    let before = tree::tree(&bundle.path("upper")).unwrap();
     bundle.write("fix/lib.so", "new");
     let trial = bundle.trial(&bundle.fix(&[]), "t1");
 
@@ -106,7 +110,7 @@ fn a_trial_shows_the_fix_and_going_back_shows_the_old_files_unchanged() {
     assert_eq!(bundle.read("rootfs/lib.so").as_deref(), Some("old"));
     assert_eq!(bundle.read("rootfs/data").as_deref(), Some("one"));
     assert_eq!(bundle.read("rootfs/kept").as_deref(), Some("kept"));
-    assert_eq!(OverlayMounts.tree_digest(&bundle.path("upper")).unwrap(), before);
+    assert_eq!(tree::tree(&bundle.path("upper")).unwrap(), before);
 }
 
 #[test]
@@ -209,10 +213,10 @@ fn a_missing_layer_is_found_before_anything_is_unmounted() {
 #[test]
 fn a_tree_digest_sees_every_kind_of_change() {
     let bundle = Bundle::plain();
-    let tree = bundle.path("base");
+    let directory = bundle.path("base");
     bundle.write("base/a", "one");
-    symlink("a", tree.join("link")).unwrap();
-    let digest = || OverlayMounts.tree_digest(&tree).unwrap();
+    symlink("a", directory.join("link")).unwrap();
+    let digest = || tree::tree(&directory).unwrap();
     let mut seen = vec![digest()];
     assert_eq!(seen[0], digest());
     let mut changed = |what: &str, change: &dyn Fn()| {
@@ -222,16 +226,18 @@ fn a_tree_digest_sees_every_kind_of_change() {
         seen.push(now);
     };
     changed("content of the same size", &|| bundle.write("base/a", "two"));
-    changed("mode", &|| fs::set_permissions(tree.join("a"), fs::Permissions::from_mode(0o4755)).unwrap());
-    changed("owner", &|| std::os::unix::fs::chown(tree.join("a"), Some(7), None).unwrap());
-    changed("an attribute", &|| xattr::set(tree.join("a"), "user.x", b"1").unwrap());
-    changed("a new name", &|| fs::hard_link(tree.join("a"), tree.join("b")).unwrap());
-    changed("a link's target", &|| {
-        fs::remove_file(tree.join("link")).unwrap();
-        symlink("b", tree.join("link")).unwrap();
+    changed("mode", &|| {
+        fs::set_permissions(directory.join("a"), fs::Permissions::from_mode(0o4755)).unwrap()
     });
-    changed("an empty directory", &|| fs::create_dir(tree.join("d")).unwrap());
-    changed("opaqueness", &|| xattr::set(tree.join("d"), "trusted.overlay.opaque", b"y").unwrap());
+    changed("owner", &|| std::os::unix::fs::chown(directory.join("a"), Some(7), None).unwrap());
+    changed("an attribute", &|| xattr::set(directory.join("a"), "user.x", b"1").unwrap());
+    changed("a new name", &|| fs::hard_link(directory.join("a"), directory.join("b")).unwrap());
+    changed("a link's target", &|| {
+        fs::remove_file(directory.join("link")).unwrap();
+        symlink("b", directory.join("link")).unwrap();
+    });
+    changed("an empty directory", &|| fs::create_dir(directory.join("d")).unwrap());
+    changed("opaqueness", &|| xattr::set(directory.join("d"), "trusted.overlay.opaque", b"y").unwrap());
 }
 
 #[test]

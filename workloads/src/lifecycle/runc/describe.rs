@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::lifecycle::error::RuntimeError;
 use crate::model::{
-    CgroupDriver, Container, ContainerId, ContainerStatus, Listing, NetworkPlace, Pid, Unreadable,
+    CgroupDriver, Container, ContainerStatus, Listing, NetworkPlace, Pid, RuntimeName, Unreadable, WorkloadId,
 };
 use crate::processes::procfs;
 
@@ -99,13 +99,13 @@ pub(crate) fn container(json: &[u8], root: &Path) -> Result<Container, RuntimeEr
 }
 
 fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
-    let id: ContainerId = state.id.parse()?;
+    let id = WorkloadId::new(RuntimeName::DEFAULT, state.id.parse()?);
     let init = (state.pid != 0 && state.status != ContainerStatus::Stopped).then_some(Pid(state.pid));
     let network = match read_json::<Config>(&state.bundle.join("config.json"), &id) {
         Ok(config) => network(&config),
         Err(error) => NetworkPlace::Unknown(error.with_causes()),
     };
-    let saved: Option<Saved> = read_json(&root.join(id.as_str()).join("state.json"), &id).ok();
+    let saved: Option<Saved> = read_json(&root.join(id.id.as_str()).join("state.json"), &id).ok();
     let systemd = saved.and_then(|saved| saved.config.cgroups).is_some_and(|cgroups| cgroups.systemd);
     let cgroup_driver = if systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
     Ok(Container {
@@ -121,7 +121,7 @@ fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
     })
 }
 
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, id: &ContainerId) -> Result<T, RuntimeError> {
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, id: &WorkloadId) -> Result<T, RuntimeError> {
     let bytes = fs::read(path).map_err(|source| RuntimeError::Bundle { path: path.to_owned(), source })?;
     serde_json::from_slice(&bytes).map_err(|source| RuntimeError::Answer {
         about: format!("container {id}, {}", path.display()),
@@ -185,7 +185,7 @@ mod tests {
                 "rootfs":"{bundle}/rootfs","created":"2026-01-01T00:00:00Z","annotations":{{"tier":"web"}},"owner":""}}"#
         );
         let found = container(json.as_bytes(), Path::new("/nonexistent")).unwrap();
-        assert_eq!(found.id.as_str(), "web-1");
+        assert_eq!(found.id.to_string(), "web-1");
         assert_eq!((found.status, found.init), (ContainerStatus::Stopped, None));
         assert_eq!(found.annotations["tier"], "web");
         assert_eq!(found.network, NetworkPlace::Own);
@@ -209,7 +209,7 @@ mod tests {
         ];
         let json = format!("[{}]", entries.join(","));
         let listing = containers(json.as_bytes(), Path::new("/nonexistent")).unwrap();
-        let ids: Vec<&str> = listing.containers.iter().map(|found| found.id.as_str()).collect();
+        let ids: Vec<String> = listing.containers.iter().map(|found| found.id.to_string()).collect();
         assert_eq!(ids, ["gone", "web"]);
         let told: Vec<String> = listing.unreadable.iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 3, "{told:?}");

@@ -1,12 +1,10 @@
--- Layout 1 of journal.sqlite. Two programs may make it at once: the second finds it made.
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS transactions (
+CREATE TABLE transactions (
     id     TEXT PRIMARY KEY,
     origin TEXT NOT NULL,             -- JSON: what began it
     plan   TEXT NOT NULL,             -- JSON: the closed list of steps
     began  TEXT NOT NULL              -- RFC 3339
 );
-CREATE TABLE IF NOT EXISTS events (
+CREATE TABLE events (
     tx      TEXT NOT NULL REFERENCES transactions (id),
     seq     INTEGER NOT NULL,
     at      TEXT NOT NULL,            -- RFC 3339
@@ -15,34 +13,32 @@ CREATE TABLE IF NOT EXISTS events (
     PRIMARY KEY (tx, seq)
 ) WITHOUT ROWID;
 -- What this host should have, now and after its next boot.
-CREATE TABLE IF NOT EXISTS baseline_livepatches (
+CREATE TABLE baseline_livepatches (
     module  TEXT PRIMARY KEY,
     value   TEXT NOT NULL,            -- JSON: Livepatch
     tx      TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS baseline_rootfs (
+CREATE TABLE baseline_rootfs (
     container TEXT PRIMARY KEY,
     value     TEXT NOT NULL,          -- JSON: Rootfs
     tx        TEXT NOT NULL
 );
 -- One row for each livepatch load, until the host has survived it.
-CREATE TABLE IF NOT EXISTS crash_guards (
+CREATE TABLE crash_guards (
     digest TEXT PRIMARY KEY,
     value  TEXT NOT NULL              -- JSON: the guard's record
 );
-CREATE TABLE IF NOT EXISTS quarantine (
+CREATE TABLE quarantine (
     digest TEXT PRIMARY KEY,
     value  TEXT NOT NULL              -- JSON: which module, why, since when
 );
 -- Trust floors.
-CREATE TABLE IF NOT EXISTS version_floors (
+CREATE TABLE version_floors (
     name     TEXT PRIMARY KEY,
     version  INTEGER NOT NULL,
     manifest TEXT NOT NULL            -- SHA-256 of the signed bytes
 );
-CREATE TABLE IF NOT EXISTS clock_floor (
+CREATE TABLE clock_floor (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     at   TEXT NOT NULL                -- RFC 3339, whole seconds of UTC
 );
-PRAGMA user_version = 1;
-COMMIT;

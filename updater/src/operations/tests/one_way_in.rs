@@ -1,0 +1,118 @@
+//! Nothing is believed before the host is held, and whoever has to wait gets a turn.
+
+use std::io::Read;
+
+use manifests::Payload;
+use system::clock::Uninterrupted;
+
+use super::bench::{Bench, MANIFEST, Undisturbed, livepatch_only};
+use super::*;
+use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::state::payloads::{PayloadDirectory, PayloadSource};
+
+fn version(number: u32) -> String {
+    livepatch_only(MANIFEST).replace("version: 3", &format!("version: {number}"))
+}
+
+#[test]
+fn an_older_version_that_was_delayed_does_not_get_through() {
+    let bench = Bench::new();
+    let (older, newer) = (bench.sign(&version(3)), bench.sign(&version(4)));
+    let payloads = PayloadDirectory(bench.payloads());
+    let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: &Undisturbed };
+    // The program of the older version is started first, and gets to the lock last.
+    let slow = bench.engine();
+    let apply = |engine: &Engine, manifest| {
+        let request = Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed };
+        engine.apply(&request, &listeners, &|_, _| {})
+    };
+    assert!(matches!(apply(&bench.engine(), &newer), Ok(Applied::Transaction { .. })));
+    let refused = apply(&slow, &older).unwrap_err();
+    assert!(matches!(refused, EngineError::Trust(_)), "{refused}");
+    assert_eq!(crate::cli::failures::engine(refused).exit().code(), 4);
+}
+
+/// A source during whose reading another command collects.
+struct Collecting<'a>(&'a Bench);
+
+impl PayloadSource for Collecting<'_> {
+    fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError> {
+        self.0.engine().collect().unwrap();
+        PayloadDirectory(self.0.payloads()).open(payload)
+    }
+}
+
+#[test]
+fn a_plan_keeps_its_payloads_while_another_command_collects() {
+    let bench = Bench::new();
+    let manifest = bench.sign(MANIFEST);
+    let payloads = Collecting(&bench);
+    let request = Request { manifest: &manifest, payloads: &payloads, quarantine: Quarantine::Heed };
+    bench.engine().plan(&request).unwrap();
+    let payloads = || std::fs::read_dir(bench.store.path().join("payloads")).unwrap().count();
+    assert_eq!(payloads(), 2, "both");
+    bench.engine().collect().unwrap();
+    assert_eq!(payloads(), 0, "nobody needs them any more");
+}
+
+#[test]
+fn the_resume_of_a_boot_waits_for_its_turn_and_an_operators_is_told_who_holds_the_host() {
+    let bench = Bench::new();
+    bench.apply(&version(3)).unwrap();
+    bench.reboot();
+    let held = bench.hold("collect");
+    let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: &Undisturbed };
+    let busy = bench.engine().resume(Turn::Now, &listeners).unwrap_err();
+    assert!(busy.to_string().ends_with("collect"), "{busy}");
+    let heard = Mutex::new(Vec::new());
+    let told = |holder: &str| heard.lock().unwrap().push(holder.to_owned());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            bench.engine().resume(Turn::Wait { interrupt: &Uninterrupted, told: &told }, &listeners)
+        });
+        while heard.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        drop(held);
+        assert_eq!(waiting.join().unwrap().unwrap().baseline.len(), 1);
+    });
+    assert!(heard.lock().unwrap()[0].ends_with("collect"));
+}
+
+#[test]
+fn a_look_at_the_host_does_not_refuse_whoever_changes_it() {
+    let bench = Bench::new();
+    bench.apply(&version(3)).unwrap();
+    let Looked::Free(look) = HostLock::look(bench.store.path()).unwrap() else { panic!("nobody holds it") };
+    std::thread::scope(|scope| {
+        let applying = scope.spawn(|| bench.apply(&MANIFEST.replace("version: 3", "version: 4")));
+        std::thread::yield_now();
+        drop(look);
+        applying.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_journal_of_a_newer_program_is_refused_with_what_to_do() {
+    let bench = Bench::new();
+    bench.apply(&version(3)).unwrap();
+    let journal = rusqlite::Connection::open(bench.store.path().join("journal.sqlite")).unwrap();
+    journal.pragma_update(None, "user_version", 1000).unwrap();
+    let refused = bench.try_engine().map(drop).unwrap_err();
+    let failure = crate::cli::failures::engine(refused);
+    assert_eq!(failure.exit().code(), 3);
+    let words = failure.for_person();
+    assert!(words.contains("layout 1000") && words.contains("install the newer update again"), "{words}");
+}
+
+#[test]
+fn a_host_without_livepatch_shows_everything_else() {
+    let bench = Bench::new();
+    bench.apply(MANIFEST).unwrap();
+    bench.rollback().unwrap();
+    bench.machine.take_livepatch_away();
+    let status = bench.engine().status().unwrap();
+    assert!(status.no_livepatch.is_some() && status.is_sound(), "{status:?}");
+    assert_eq!(status.rootfs.len(), 1);
+    assert_eq!(bench.engine().journal().all().unwrap().len(), 2);
+}

@@ -3,51 +3,61 @@
 //! Bytes in, values out: nothing here opens a file, reads a clock or knows a host.
 //!
 //! - [`schema`]: the manifest itself; [`Manifest::parse`]
-//! - [`names`], [`text`], [`digest`], [`duration`], [`time`]: its words, each checked once, by type
+//! - [`selection`]: which of its components a host's kernel takes
+//! - [`names`], [`text`], [`digest`], [`duration`], [`time`], [`package`]: its words, each checked once, by type
 //! - `scalar`: how serde reads those words
 //! - [`yaml`]: the strict reading of YAML
 //! - [`error`]: why a document is not a manifest
+//! - [`document`]: the kinds of signed documents, each with its payload type and size
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
 //! - [`policy`], `matching`: roles, thresholds, and keys that stand for one role only
-//! - [`verify`]: the one way to a [`Verified`] manifest
+//! - [`verify`]: the one way to a [`Verified`] document
 //! - [`bounded`]: reading that stops at a size
 
 #![forbid(unsafe_code)]
 
 pub mod bounded;
 pub mod digest;
+pub mod document;
 pub mod duration;
 pub mod envelope;
 pub mod error;
 pub mod key;
 mod matching;
 pub mod names;
+pub mod package;
 pub mod policy;
 mod scalar;
 pub mod schema;
+pub mod selection;
 pub mod text;
 pub mod time;
 pub mod verify;
 pub mod yaml;
 
 pub use digest::{BuildId, Sha256};
+pub use document::{Document, DocumentKind};
 pub use duration::Span;
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::ManifestError;
 pub use key::{KeyId, PublicKey, PublicKeyFile, SecretKey};
 pub use names::{
-    ContainerId, CveId, FileName, KernelRelease, KeyName, LabelName, ManifestName, ModuleName, NameError,
-    ObjectName, RoleName, SymbolName,
+    ContainerId, CveId, Distribution, FileName, KernelRelease, KernelSeries, KeyName, LabelName,
+    ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName,
 };
+pub use package::{KernelPackage, PackageVersion};
 pub use policy::{Policy, PolicyError};
 pub use schema::layer::{
-    ContainerSelector, FileIdentity, Label, LayerComponent, LayerFormat, Order, OrderBy, ReplacedFile,
-    WithoutCheckpoint,
+    ContainerSelector, FailureScope, FileIdentity, Label, LayerComponent, LayerFormat, Order, OrderBy,
+    ReplacedFile, WithoutCheckpoint,
 };
-pub use schema::livepatch::{LivepatchComponent, PatchedFunction, PatchedObject, Replace, Transition};
+pub use schema::livepatch::{
+    FixedIn, LivepatchComponent, PatchedFunction, PatchedObject, Replace, StuckAction, StuckRule, Transition,
+};
 pub use schema::payload::Payload;
 pub use schema::probe::{Check, HttpUrl, Probe};
 pub use schema::{Arch, Component, Manifest, OnFailure, Rollback, Severity, Targets};
+pub use selection::{ComponentFit, HostKernel, KernelOutcome, KernelSelection};
 pub use text::{Argument, ContainerPath, LabelValue, Summary};
 pub use time::UtcTime;
 pub use verify::{Examination, TrustFloor, Verified, VerifyAt, VerifyError};

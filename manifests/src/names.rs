@@ -58,6 +58,39 @@ word! {
 }
 
 word! {
+    /// A series of kernel releases by its first numbers: `6.1` has `6.1.0-50-amd64` and `6.1.176`, not `6.12.1`.
+    KernelSeries,
+    what: "kernel series",
+    rule: "two or three numbers with '.' between them, such as 6.1",
+    schema: { "pattern": r"^[0-9]{1,4}(\.[0-9]{1,4}){1,2}$" },
+    check: |s| {
+        let numbers = s.split('.').filter(|n| (1..=4).contains(&n.len()) && n.bytes().all(|c| c.is_ascii_digit()));
+        let parts = s.split('.').count();
+        (2..=3).contains(&parts) && numbers.count() == parts
+    }
+}
+
+impl KernelSeries {
+    /// Whether `release` is of this series.
+    pub fn has(&self, release: &KernelRelease) -> bool {
+        let rest = release.as_str().strip_prefix(self.as_str());
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+    }
+}
+
+word! {
+    /// A distribution by its `ID` in os-release(5), such as `debian`.
+    Distribution,
+    what: "distribution",
+    rule: "1 to 32 characters of a-z, 0-9, '.', '_', '-', starting with a letter",
+    schema: { "pattern": r"^[a-z][a-z0-9._-]{0,31}$" },
+    check: |s| {
+        sized(s, 32, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-'))
+            && first(s, |c| c.is_ascii_lowercase())
+    }
+}
+
+word! {
     /// A module name as the kernel shows it, with underscores.
     /// At most 55 bytes: the kernel's `MODULE_NAME_LEN` is `64 - sizeof(unsigned long)` with the NUL.
     ModuleName,
@@ -188,6 +221,17 @@ mod tests {
         assert!("livepatch-cmdline".parse::<ModuleName>().is_err());
         assert!("a".repeat(55).parse::<ModuleName>().is_ok());
         assert!("a".repeat(56).parse::<ModuleName>().is_err());
+    }
+
+    #[test]
+    fn a_series_has_the_releases_that_go_on_from_its_numbers() {
+        let series: KernelSeries = "6.1".parse().unwrap();
+        let has = |release: &str| series.has(&release.parse().unwrap());
+        assert!(has("6.1.0-50-amd64") && has("6.1.176") && has("6.1") && has("6.1-rc8") && has("6.1+"));
+        assert!(!has("6.12.1") && !has("6.10") && !has("5.6.1") && !has("16.1"));
+        for bad in ["6", "6.", "6.1.", "6.1.0.1", "6.x", ".1", "6.12345", "6.1-rc1", ""] {
+            assert!(bad.parse::<KernelSeries>().is_err(), "{bad:?} was taken");
+        }
     }
 
     #[test]

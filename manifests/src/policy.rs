@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::document::DocumentKind;
 use crate::key::{KeyId, PublicKey};
 use crate::matching::{self, Seats};
 use crate::names::{KeyName, RoleName};
@@ -157,7 +158,7 @@ pub enum PolicyError {
 
 impl Policy {
     /// The most bytes that a policy may have.
-    pub const MAX_BYTES: usize = 256 << 10;
+    pub const MAX_BYTES: usize = DocumentKind::Policy.max_bytes();
     /// The most keys and roles.
     const MAX_KEYS: usize = 256;
     const MAX_ROLES: usize = 32;
@@ -214,8 +215,9 @@ impl Policy {
                 });
             }
         }
+        let all: Vec<&Role> = self.roles.iter().collect();
         let needed = self.roles.iter().map(|role| role.threshold as usize).sum();
-        let reachable = self.seat(|_| true).iter().map(Vec::len).sum();
+        let reachable = self.seat(&all, |_| true).iter().map(Vec::len).sum();
         if reachable < needed { Err(PolicyError::TooFewKeys { needed, reachable }) } else { Ok(()) }
     }
 
@@ -237,7 +239,8 @@ impl Policy {
     /// The roles that cannot be filled at `now`, if every key still in force signs, and how many
     /// signatures each lacks then. Not empty means that no manifest can be authentic.
     pub fn lacking_at(&self, now: UtcTime) -> Vec<(&Role, u32)> {
-        let seated = self.seat(|key| key.counts_at(now));
+        let all: Vec<&Role> = self.roles.iter().collect();
+        let seated = self.seat(&all, |key| key.counts_at(now));
         let lacking = |(role, seated): (_, &Vec<usize>)| {
             let role: &Role = role;
             let missing = role.threshold.saturating_sub(seated.len() as u32);
@@ -250,11 +253,16 @@ impl Policy {
         self.keys.iter().position(|key| key.name == *name)
     }
 
+    /// The sets of roles of which one must sign a document of this kind. None: nobody can.
+    pub(crate) fn alternatives(&self, kind: DocumentKind) -> impl Iterator<Item = Vec<&Role>> {
+        // Schema 1 knows manifests only, and all of its roles must sign.
+        (kind == DocumentKind::Manifest).then(|| self.roles.iter().collect()).into_iter()
+    }
+
     /// Puts the keys that `present` accepts into the roles' seats, each key into one seat at most,
     /// so that as many seats as possible are taken. One list of key indices per role.
-    pub(crate) fn seat(&self, present: impl Fn(&PolicyKey) -> bool) -> Vec<Vec<usize>> {
-        let roles: Vec<Seats> = self
-            .roles
+    pub(crate) fn seat(&self, roles: &[&Role], present: impl Fn(&PolicyKey) -> bool) -> Vec<Vec<usize>> {
+        let roles: Vec<Seats> = roles
             .iter()
             .map(|role| Seats {
                 count: role.threshold as usize,

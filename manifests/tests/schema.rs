@@ -50,10 +50,11 @@ fn every_field_of_an_example_is_in_the_schema_and_in_the_reference() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let reference = fs::read_to_string(folder.join("../docs/manifest.md")).unwrap();
     let schema = json::manifest().to_string();
-    let example = fs::read(folder.join("examples/greet.yaml")).unwrap();
-    let example = serde_json::to_value(Manifest::parse(&example).unwrap()).unwrap();
     let mut fields = Vec::new();
-    keys(&example, &mut fields);
+    for example in ["greet", "many-kernels"] {
+        let example = fs::read(folder.join(format!("examples/{example}.yaml"))).unwrap();
+        keys(&serde_json::to_value(Manifest::parse(&example).unwrap()).unwrap(), &mut fields);
+    }
     assert!(fields.len() > 40, "{fields:?}");
     for field in fields {
         assert!(schema.contains(&format!("\"{field}\":")), "{field} is not in the schema");

@@ -4,45 +4,25 @@
 
 mod cli;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use system::exit::{Program, guard};
 
-use cli::exit::{Exit, Failure};
-use manifests::text::shown;
+const PATCH_TOOLS: Program = Program {
+    name: "patch-tools",
+    state_after_a_bug: "nothing was installed or loaded",
+    next_after_a_bug: "please report the bug with the lines above",
+};
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let json = arguments.json();
-    // The panic hook has already printed where; the caller's script needs the code for "bug".
-    let outcome = catch_unwind(AssertUnwindSafe(|| cli::run(arguments)));
-    match outcome {
-        Ok(Ok(exit)) => exit.into(),
-        Ok(Err(failure)) => {
-            report(&failure);
-            // Who reads JSON gets one object in any case; the lines above are for the log.
-            if json && let Err(failure) = cli::print_json_failure(&failure) {
-                report(&failure);
-            }
-            failure.exit.into()
+    match guard(&PATCH_TOOLS, || cli::run(arguments)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report(json);
+            failure.exit().into()
         }
-        Err(_) => {
-            eprintln!("error: this is a bug in patch-tools; nothing was installed or loaded");
-            Exit::Bug.into()
-        }
-    }
-}
-
-/// Prints the failure, its causes in order, and what to do next.
-fn report(failure: &Failure) {
-    eprintln!("error: {}", shown(&failure.error.to_string()));
-    let mut cause = failure.error.source();
-    while let Some(error) = cause {
-        eprintln!("  because: {}", shown(&error.to_string()));
-        cause = error.source();
-    }
-    if let Some(hint) = &failure.hint {
-        eprintln!("hint: {hint}");
     }
 }

@@ -165,7 +165,8 @@ fn symbols_of_the_wrong_object_are_refused_with_a_hint() {
     assert_eq!(
         stderr(&output),
         "error: expected symbols of ext4 among those given, but there are none\n\
-         hint: give the symbols of that object with a further --symbols\n"
+         state:    nothing was changed\n\
+         next:     give the symbols of that object with a further --symbols\n"
     );
 }
 

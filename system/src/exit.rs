@@ -2,11 +2,12 @@
 //!
 //! [`Exit::code`] is the only table of codes. A [`Failure`] says what went wrong with its causes,
 //! what was expected, what was found, what state the host is in now, and what to do next; it is
-//! rendered once, by `main`, for a person or as JSON. Subcommands never print errors themselves.
+//! rendered once, by `main`, for a person and as JSON. Subcommands never print errors themselves.
 
 use std::any::Any;
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -102,13 +103,21 @@ struct Details {
     found: Option<String>,
     state: State,
     next: Option<String>,
+    details: serde_json::Value,
 }
 
 impl Failure {
     /// A failure that left the host as it was; [`Failure::state`] says otherwise.
     pub fn new(exit: Exit, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let state = State::Untouched;
-        Self(Box::new(Details { exit, error: error.into(), expected: None, found: None, state, next: None }))
+        Self(Box::new(Details {
+            exit,
+            error: error.into(),
+            expected: None,
+            found: None,
+            state: State::Untouched,
+            next: None,
+            details: serde_json::Value::Null,
+        }))
     }
 
     /// What should have been the case, and what was.
@@ -130,16 +139,22 @@ impl Failure {
         self
     }
 
+    /// More about it, for a program that can act on it; shown in JSON only.
+    pub fn details(mut self, details: &impl serde::Serialize) -> Self {
+        self.0.details = serde_json::to_value(details).unwrap_or_default();
+        self
+    }
+
     /// The failure of a panic caught by [`guard`].
-    fn panicked(payload: &(dyn Any + Send)) -> Self {
+    fn panicked(payload: &(dyn Any + Send), program: &Program) -> Self {
         let words = payload
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "unknown panic".to_owned());
-        Self::new(Exit::Bug, format!("this is a bug in update: {words}"))
-            .state(State::Named("unknown; the journal holds every step that was begun".to_owned()))
-            .next("update status, then update resume; please report the bug with the lines above")
+        Self::new(Exit::Bug, format!("this is a bug in {}: {words}", program.name))
+            .state(State::Named(program.state_after_a_bug.to_owned()))
+            .next(program.next_after_a_bug)
     }
 
     /// How the process ends.
@@ -154,8 +169,7 @@ impl Failure {
 
     /// The causes below the error, outermost first.
     fn causes(&self) -> impl Iterator<Item = String> {
-        std::iter::successors(self.0.error.source(), |error: &&(dyn Error + 'static)| (*error).source())
-            .map(ToString::to_string)
+        crate::error::causes(&*self.0.error).map(ToString::to_string)
     }
 
     /// For a person: the error, its causes, then what to know and do. Errors may quote input, so
@@ -189,8 +203,20 @@ impl Failure {
             "found": self.0.found,
             "state": self.0.state.to_string(),
             "next": self.0.next,
+            "details": self.0.details,
         });
         format!("{object}\n")
+    }
+}
+
+impl Failure {
+    /// Says it: in words on stderr, and with `json` also as one object on stdout, where its reader looks.
+    pub fn report(&self, json: bool) {
+        // Nobody is left to tell if these are closed.
+        let _ = std::io::stderr().write_all(self.for_person().as_bytes());
+        if json {
+            let _ = std::io::stdout().write_all(self.for_program().as_bytes());
+        }
     }
 }
 
@@ -200,10 +226,21 @@ impl fmt::Debug for Failure {
     }
 }
 
+/// What a program says of itself when it meets a bug of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    /// Its name.
+    pub name: &'static str,
+    /// The state that the host may be in.
+    pub state_after_a_bug: &'static str,
+    /// What to do.
+    pub next_after_a_bug: &'static str,
+}
+
 /// Runs a command and turns a panic into a [`Failure`]; the panic hook has already printed where.
-pub fn guard<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub fn guard<T>(program: &Program, run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     // The closure's values are dropped by the unwinding and not looked at again.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| Err(Failure::panicked(&*payload)))
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| Err(Failure::panicked(&*payload, program)))
 }
 
 #[cfg(test)]
@@ -238,8 +275,10 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_a_bug() {
-        let failure = guard::<()>(|| panic!("told you")).unwrap_err();
+        let program = Program { name: "update", state_after_a_bug: "unknown", next_after_a_bug: "look" };
+        let failure = guard::<()>(&program, || panic!("told you")).unwrap_err();
         assert_eq!(failure.exit().code(), 70);
-        assert!(failure.for_person().contains("told you"));
+        let words = failure.for_person();
+        assert!(words.contains("bug in update: told you") && words.contains("unknown"), "{words}");
     }
 }

@@ -1,10 +1,10 @@
 //! `update`: see [`updater::cli`].
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use system::exit::{Exit, guard};
+use system::exit::{Exit, Program, guard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -14,16 +14,20 @@ use updater::cli::Cli;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log();
-    match guard(|| cli.run()) {
+    match guard(&UPDATE, || cli.run()) {
         Ok(()) => Exit::Done.into(),
         Err(failure) => {
-            let text = if cli.json() { failure.for_program() } else { failure.for_person() };
-            // Nobody is left to tell if stderr is closed.
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            failure.report(cli.json());
             failure.exit().into()
         }
     }
 }
+
+const UPDATE: Program = Program {
+    name: "update",
+    state_after_a_bug: "unknown; the journal holds every step that was begun",
+    next_after_a_bug: "update status, then update resume; please report the bug with the lines above",
+};
 
 /// Logs go to the journal under systemd, else to stderr; `UPDATE_LOG` sets what, like `debug` or
 /// `updater::operations=trace` (default: warnings).

@@ -65,7 +65,7 @@ fn whoever_is_not_root_is_refused_by_every_command_that_touches_the_host_and_tol
 #[test]
 fn a_program_that_is_not_root_reads_the_same_as_json() {
     let output = Place::new().run(&["status", "--json"]);
-    let failure: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    let failure: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(failure["exit"], 3);
     assert_eq!(failure["expected"], "effective user 0");
     assert_eq!(failure["state"], "nothing was changed");

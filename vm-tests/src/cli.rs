@@ -2,16 +2,20 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::demo::{self, Afterwards};
+use crate::exam::{self, Seed, Share};
 use crate::lab::Lab;
+use crate::lab::cache::Cache;
+use crate::lab::host::program;
 use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::lab::machine::Machine;
+use crate::lab::needs;
 use crate::lab::spec::MachineSpec;
 use crate::prove::{self, Beginning};
 use crate::scene::{SECRET, Scene};
@@ -51,12 +55,26 @@ enum Action {
     },
     /// Make real fixes of a later kernel version into livepatches, load each and unload it
     ProveFixes(ProveArgs),
-    /// Run all tests of the workspace
+    /// Run all tests of the workspace, and a share of the exam
     Test {
+        /// Decides which share of the exam; by default it changes three times a day
+        #[arg(long)]
+        seed: Option<u64>,
         /// Arguments for the test runner
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Go through all that is too much for every run of the tests
+    Exam {
+        /// Only this subject
+        #[arg(long, value_name = "SUBJECT")]
+        only: Vec<String>,
+        /// Print what it consists of, and why, as Markdown
+        #[arg(long)]
+        list: bool,
+    },
+    /// Install what the lab needs on this machine, and nothing else
+    Needs,
     /// Install what the lab needs and build its images, without starting a machine
     Prepare(Size),
     /// Start a named machine in the background
@@ -204,7 +222,7 @@ pub fn run() -> Result<u8> {
             let lab = Lab::open()?;
             let stage = Stage::set(&lab)?;
             for direction in only.map_or_else(|| cuts::Direction::ALL.to_vec(), |only| vec![only]) {
-                let count = cuts::run(&lab, &stage, direction, cuts::Stride(every.get()))?;
+                let count = cuts::run(&lab, &stage, direction, Share::one_of_every(every))?;
                 println!("{direction:?}: {count} cuts, each ended all old or all new");
             }
             Ok(0)
@@ -216,7 +234,19 @@ pub fn run() -> Result<u8> {
             Ok(0)
         }
         Action::ProveFixes(args) => prove_fixes(args),
-        Action::Test { arguments } => suite::run(&arguments),
+        Action::Test { seed, arguments } => {
+            let seed = seed.map_or_else(Seed::of_this_run, |number| Ok(Seed(number)))?;
+            suite::run(seed, &arguments)
+        }
+        Action::Exam { list: true, .. } => {
+            print!("{}", exam::page());
+            Ok(0)
+        }
+        Action::Exam { only, list: false } => exam::run(&only),
+        Action::Needs => {
+            needs::require(&Cache::open()?, &needs::of_this_user())?;
+            Ok(0)
+        }
         Action::Prepare(size) => {
             Lab::open()?.ready(&size.spec())?;
             Ok(0)
@@ -247,7 +277,7 @@ pub fn run() -> Result<u8> {
         }
         Action::Shell { name } => {
             let line = running(&name)?.ssh();
-            let status = Command::new(&line[0]).args(&line[1..]).status().context("ssh")?;
+            let status = program(&line[0]).args(&line[1..]).status().context("ssh")?;
             Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
         }
         Action::Console { name } => {
@@ -292,6 +322,7 @@ fn prove_fixes(args: ProveArgs) -> Result<u8> {
         later: args.later,
         limit: args.limit,
         only: args.only,
+        share: Share::ALL,
         program: args.program,
         report: args.report,
         jobs: args.jobs,

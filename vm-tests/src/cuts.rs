@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
+use crate::exam::Share;
 use crate::fixtures::livepatch::Livepatch;
 use crate::lab::Lab;
 use crate::lab::machine::Machine;
@@ -19,9 +20,6 @@ use crate::publisher::Draft;
 use crate::scene::{self, SECRET, web};
 use crate::stage::Stage;
 use crate::stepped::{Place, Stepped};
-
-/// So many machines keep two processors busy: a boot is mostly one thread.
-const AT_ONCE: usize = 2;
 
 /// What the hits on the container before the transaction leave in its log, which must survive everything.
 const LOG: &str = "hit 1\nhit 2\n";
@@ -69,10 +67,6 @@ impl fmt::Display for State {
     }
 }
 
-/// Every how many boundaries the power is cut; 1 is all of them.
-#[derive(Debug, Clone, Copy)]
-pub struct Stride(pub usize);
-
 /// One cut: where, and the disk that it left.
 #[derive(Debug)]
 struct Cut {
@@ -90,22 +84,21 @@ enum Memory {
     Checkpointed,
 }
 
-/// Cuts the power of a transaction and judges each host that comes up; returns the number of cuts.
+/// Cuts the power at a share of the boundaries of a transaction and judges each host that comes up; returns the number of cuts.
 ///
 /// # Errors
 /// If any host came up as anything but all old or all new; every such cut is named.
-pub fn run(lab: &Lab, stage: &Stage, direction: Direction, Stride(stride): Stride) -> Result<usize> {
+pub fn run(lab: &Lab, stage: &Stage, direction: Direction, share: Share) -> Result<usize> {
     let dir = tempfile::tempdir_in(lab.cache().machines())?;
     let mut machine = stage.open(lab)?.machine;
     let command = prepare(stage, &machine, direction)?;
-    let mut cuts = collect(&mut machine, &command, dir.path(), stride)?;
+    let mut cuts = collect(&mut machine, &command, dir.path(), share)?;
     machine.discard()?;
-    ensure!(cuts.len() * stride >= 20, "only {} boundaries were met", cuts.len() * stride);
     cuts.reverse();
     let (count, queue, failures) = (cuts.len(), Mutex::new(cuts), Mutex::new(Vec::new()));
     let next = || queue.lock().ok().and_then(|mut queue| queue.pop());
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..lab.machines_at_once() {
             scope.spawn(|| {
                 while let Some(cut) = next() {
                     let verdict = judge(lab, &cut, direction);
@@ -143,8 +136,8 @@ fn prepare(stage: &Stage, machine: &Machine, direction: Direction) -> Result<Str
     })
 }
 
-/// Runs the command, and keeps the disk of every `stride`th boundary.
-fn collect(machine: &mut Machine, command: &str, dir: &Path, stride: usize) -> Result<Vec<Cut>> {
+/// Runs the command, and keeps the disks of the boundaries that `share` takes.
+fn collect(machine: &mut Machine, command: &str, dir: &Path, share: Share) -> Result<Vec<Cut>> {
     machine.sh("sync")?;
     let run = Stepped::start(machine, command)?;
     let mut cuts = Vec::new();
@@ -153,7 +146,7 @@ fn collect(machine: &mut Machine, command: &str, dir: &Path, stride: usize) -> R
         let boundary = Boundary::parse(&line)?;
         checkpoint.hear(&boundary);
         if boundary.is_a_state_of_its_own() {
-            if seen % stride == 0 {
+            if share.takes(seen) {
                 let disk = dir.join(format!("{seen}.qcow2"));
                 machine.disk_as_if_killed(&disk)?;
                 cuts.push(Cut { boundary: line, disk, memory: checkpoint.memory });
@@ -163,7 +156,7 @@ fn collect(machine: &mut Machine, command: &str, dir: &Path, stride: usize) -> R
         run.go_on(machine)?;
     }
     ensure!(checkpoint.step.is_some(), "`{command}` made no checkpoint:\n{}", run.said(machine)?);
-    ensure!(seen > 0, "`{command}` met no boundary:\n{}", run.said(machine)?);
+    ensure!(seen >= 20, "`{command}` met only {seen} boundaries:\n{}", run.said(machine)?);
     Ok(cuts)
 }
 
@@ -221,7 +214,8 @@ impl Checkpoint {
 
 /// Boots the disk and says what came up.
 fn judge(lab: &Lab, cut: &Cut, direction: Direction) -> Result<String> {
-    let machine = lab.boot_disk(&cut.disk, &scene::spec())?;
+    // A boot is mostly one thread, and a second processor costs an emulator a fifth more.
+    let machine = lab.boot_disk(&cut.disk, &scene::spec().cpus(1))?;
     let resumed = machine.command(["update", "resume", "--json"]).output()?;
     ensure!(resumed.status == 0, "update resume: {}{}", resumed.text(), resumed.complaint());
     // A second resume could hide what the one at boot left to an operator.

@@ -12,6 +12,8 @@
 //! | [`demo`] | one host taken through the whole story |
 //! | [`cuts`] | the power fails at every step boundary |
 //! | [`prove`] | real fixes as livepatches: built, loaded, used, unloaded |
+//! | [`exam`] | what is too much for every run of the tests, and a rotating share of it that is not |
+//! | [`newcomer`] | a machine on which the lab has never run |
 //! | [`bench`] | what `update` costs beside the commands by hand |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
@@ -59,8 +61,10 @@ pub mod bench;
 pub mod cli;
 pub mod cuts;
 pub mod demo;
+pub mod exam;
 pub mod fixtures;
 pub mod lab;
+pub mod newcomer;
 pub mod product;
 pub mod prove;
 pub mod publisher;

@@ -7,17 +7,26 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
+use crate::lab::cache::Recipe;
 use crate::lab::control::Guest;
-use crate::lab::host::{Step, program, run};
+use crate::lab::host::{self, Step, program, run};
 
 /// Version of the C library in the guest: 2.36, of Debian 12.
-const GUEST_GLIBC_MINOR: u32 = 36;
+pub(crate) const GUEST_GLIBC_MINOR: u32 = 36;
+/// What the workspace is built with for tests.
+pub(crate) const TEST_FEATURES: &str = "updater/power-cuts";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Makes the copied files take effect in a guest.
+const INSTALL: &str = "set -e; systemctl daemon-reload
+    for preset in /usr/lib/systemd/system-preset/*-update.preset; do
+        sed -n 's/^enable //p' $preset | xargs systemctl --quiet enable --now
+    done; sync";
 
 /// What the programs are built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +54,11 @@ impl Product {
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
         let step = Step::begin("building update and patch-tools");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = host::cargo();
         cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
         cargo.args(["-p", "updater", "-p", "patch-tools"]).current_dir(workspace()?);
         match build {
-            Build::Tests => cargo.args(["--features", "updater/power-cuts"]),
+            Build::Tests => cargo.args(["--features", TEST_FEATURES]),
             Build::Release => cargo.arg("--release"),
         };
         if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
@@ -67,6 +76,21 @@ impl Product {
         Ok(built)
     }
 
+    /// What [`Self::install`] brings to a machine.
+    pub(crate) fn recipe(&self) -> Result<Recipe> {
+        let mut recipe = Recipe::of(["product-1", INSTALL]);
+        for program in [&self.update, &self.patch_tools] {
+            // Cargo writes a program when it changes, and only then.
+            let file = fs::metadata(program)?;
+            recipe.add(format!("{} {} {:?}", program.display(), file.len(), file.modified()?));
+        }
+        for (from, below) in files_under(&workspace()?.join("dist"))? {
+            recipe.add(below);
+            recipe.add(fs::read(from)?);
+        }
+        Ok(recipe)
+    }
+
     /// Installs the programs and what is under `dist/`, and enables the units that the preset names.
     pub fn install(&self, guest: &Guest) -> Result<()> {
         let small = tempfile::tempdir()?;
@@ -79,10 +103,7 @@ impl Product {
         for (from, below) in files_under(&dist)? {
             guest.push(&from, &format!("/{below}"))?;
         }
-        guest.sh("set -e; systemctl daemon-reload
-            for preset in /usr/lib/systemd/system-preset/*-update.preset; do
-                sed -n 's/^enable //p' $preset | xargs systemctl --quiet enable --now
-            done; sync")?;
+        guest.sh(INSTALL)?;
         Ok(())
     }
 }
@@ -106,7 +127,7 @@ fn executable(messages: &str, name: &str) -> Result<PathBuf> {
 }
 
 /// y of this host's glibc 2.y.
-fn glibc_minor() -> Result<u32> {
+pub(crate) fn glibc_minor() -> Result<u32> {
     let text = String::from_utf8(run(program("getconf").arg("GNU_LIBC_VERSION"))?)?;
     text.trim()
         .strip_prefix("glibc 2.")

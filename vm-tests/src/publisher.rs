@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::fixtures::greet::{LIBRARY, Library, digest_and_size};
 use crate::fixtures::livepatch::Livepatch;
 use crate::lab::control::Guest;
-use crate::lab::host::{program, run};
+use crate::lab::host::{built, program, run};
 use crate::product::Product;
 use crate::scene::Props;
 
@@ -227,7 +227,7 @@ pub fn place(guest: &Guest, dir: &str, files: &[(PathBuf, String)], envelope: &[
 }
 
 fn tool(path: &Path) -> Command {
-    program(&path.display().to_string())
+    built(path)
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str> {

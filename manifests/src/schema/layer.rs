@@ -37,6 +37,15 @@ pub struct LayerComponent {
     #[serde(default)]
     #[schemars(default)]
     pub without_checkpoint: WithoutCheckpoint,
+    /// Containers that must not be checkpointed, since their memory is nothing for a disk: they count as
+    /// containers that cannot be. Each entry selects by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub never_checkpoint: Vec<ContainerSelector>,
+    /// What goes back when a container fails.
+    #[serde(default, skip_serializing_if = "FailureScope::is_default")]
+    #[schemars(default)]
+    pub on_failure: FailureScope,
     /// The order of the containers. Absent: by id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Order>,
@@ -70,6 +79,9 @@ pub struct ReplacedFile {
     /// What it is known by: exactly one of `build_id` and `sha256`.
     #[serde(flatten)]
     pub identity: FileIdentity,
+    /// Its size in bytes, beside `sha256` only: a file of another size need not be read to be told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
 }
 
 /// What a file is known by, wherever it lies.
@@ -88,6 +100,7 @@ struct RawReplacedFile {
     path: ContainerPath,
     build_id: Option<BuildId>,
     sha256: Option<Sha256>,
+    size: Option<u64>,
 }
 
 impl<'de> Deserialize<'de> for ReplacedFile {
@@ -103,7 +116,12 @@ impl<'de> Deserialize<'de> for ReplacedFile {
                 return Err(de::Error::custom("a replaced file needs `build_id` or `sha256`: found both"));
             }
         };
-        Ok(Self { path: raw.path, identity })
+        if raw.size.is_some() && matches!(identity, FileIdentity::BuildId(_)) {
+            return Err(de::Error::custom(
+                "a replaced file's `size` belongs to `sha256`: found it beside `build_id`, which files of any size can have",
+            ));
+        }
+        Ok(Self { path: raw.path, identity, size: raw.size })
     }
 }
 
@@ -142,6 +160,23 @@ pub enum WithoutCheckpoint {
     Skip,
     /// Restart it all the same; going back is then a restart, too, and memory is lost.
     Restart,
+}
+
+/// What goes back when a container of a component fails: its restart, its probes, its checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureScope {
+    /// This container alone: the rest of the manifest goes on, and the outcome names it.
+    #[default]
+    Workload,
+    /// The whole manifest.
+    All,
+}
+
+impl FailureScope {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The order in which containers are updated.

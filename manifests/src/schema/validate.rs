@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::layer::{FileIdentity, LayerComponent};
-use super::livepatch::{LivepatchComponent, Replace};
+use super::layer::{ContainerSelector, FileIdentity, LayerComponent};
+use super::livepatch::{FixedIn, LivepatchComponent, Replace};
 use super::payload::Payload;
 use super::probe::{Check, Probe};
 use super::{Arch, Component, Manifest};
 use crate::duration::Span;
-use crate::names::{FileName, KernelRelease, ModuleName, ObjectName, SymbolName};
+use crate::names::{Distribution, FileName, KernelRelease, KernelSeries, ModuleName, ObjectName, SymbolName};
 use crate::text::Argument;
 use crate::time::UtcTime;
 
@@ -26,6 +26,9 @@ const MAX_VERSION: u64 = (1 << 53) - 1;
 /// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers stream.
 const MAX_LIVEPATCH_BYTES: u64 = 64 << 20;
 const MAX_LAYER_BYTES: u64 = 16 << 30;
+
+/// Largest file that `replaces` can give a size for: the largest that Linux has (`MAX_LFS_FILESIZE`).
+const MAX_FILE_BYTES: u64 = i64::MAX as u64;
 
 /// A manifest that contradicts itself or a limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,11 +93,36 @@ pub enum RuleError {
         /// The entry.
         entry: String,
     },
-    /// Two components are the same module.
-    #[error("components: expected each module once, found {module} twice")]
+    /// Two components are the same module for one kernel.
+    #[error("components: expected each module once for a kernel, found {module} twice")]
     DuplicateModule {
         /// The module.
         module: ModuleName,
+    },
+    /// Two entries say when one kernel was fixed.
+    #[error("{field}: expected one entry for a kernel, found {distribution} {first} and {second}")]
+    FixedTwice {
+        /// The list.
+        field: String,
+        /// The distribution of both.
+        distribution: Distribution,
+        /// The series of the one.
+        first: KernelSeries,
+        /// The series of the other.
+        second: KernelSeries,
+    },
+    /// A component says when a series was fixed, and another for a kernel of that series does not: a fixed
+    /// kernel could lack the other's fix.
+    #[error(
+        "components: expected fixed_in of {module} to have {distribution} {series}, as that of another, found nothing"
+    )]
+    FixedUnsaid {
+        /// The module of the component without the entry.
+        module: ModuleName,
+        /// The distribution.
+        distribution: Distribution,
+        /// The series.
+        series: KernelSeries,
     },
     /// Two components name one payload file and mean different bytes.
     #[error("components: expected one digest and size for {file}, found two")]
@@ -119,7 +147,7 @@ pub enum RuleError {
         arch: Arch,
     },
     /// A livepatch that replaces all others follows another one, which it would undo.
-    #[error("components: expected `replace: all` on the first livepatch only, found it on {module}")]
+    #[error("components: expected `replace: all` on a kernel's first livepatch only, found it on {module}")]
     ReplaceNotFirst {
         /// The later livepatch module.
         module: ModuleName,
@@ -133,7 +161,7 @@ pub enum RuleError {
         function: SymbolName,
     },
     /// A selector that selects by nothing.
-    #[error("{field}: expected ids or labels (leave `containers` out for every container), found neither")]
+    #[error("{field}: expected ids or labels, found neither")]
     EmptySelector {
         /// The field.
         field: String,
@@ -200,7 +228,7 @@ fn lifetime(issued: UtcTime, expires: UtcTime) -> Result<(), RuleError> {
 fn components(manifest: &Manifest) -> Result<(), RuleError> {
     count("components", manifest.components.len(), 1, 64)?;
     let mut files: BTreeMap<&FileName, &Payload> = BTreeMap::new();
-    let mut modules: BTreeSet<&ModuleName> = BTreeSet::new();
+    let mut livepatches: Vec<&LivepatchComponent> = Vec::new();
     for (index, component) in manifest.components.iter().enumerate() {
         let field = format!("components[{index}]");
         let payload = component.payload();
@@ -209,15 +237,69 @@ fn components(manifest: &Manifest) -> Result<(), RuleError> {
         }
         match component {
             Component::Livepatch(livepatch) => {
-                if livepatch.replace == Replace::All && !modules.is_empty() {
-                    return Err(RuleError::ReplaceNotFirst { module: livepatch.module.clone() });
-                }
-                if !modules.insert(&livepatch.module) {
-                    return Err(RuleError::DuplicateModule { module: livepatch.module.clone() });
-                }
+                beside_others(livepatch, &livepatches)?;
+                livepatches.push(livepatch);
                 self::livepatch(&field, livepatch, manifest)?;
             }
             Component::Layer(layer) => self::layer(&field, layer)?,
+        }
+    }
+    fixed_alike(&livepatches)
+}
+
+/// Rules between a livepatch and those before it that one kernel could take together.
+fn beside_others(livepatch: &LivepatchComponent, others: &[&LivepatchComponent]) -> Result<(), RuleError> {
+    let together = |other: &&&LivepatchComponent| {
+        let builds = (&livepatch.kernel_build_id, &other.kernel_build_id);
+        other.kernel == livepatch.kernel && !matches!(builds, (Some(one), Some(two)) if one != two)
+    };
+    let module = || livepatch.module.clone();
+    if others.iter().filter(together).any(|other| other.module == livepatch.module) {
+        return Err(RuleError::DuplicateModule { module: module() });
+    }
+    match livepatch.replace == Replace::All && others.iter().any(|other| together(&other)) {
+        true => Err(RuleError::ReplaceNotFirst { module: module() }),
+        false => Ok(()),
+    }
+}
+
+/// What one component says of a series, all components for kernels of that series say.
+fn fixed_alike(livepatches: &[&LivepatchComponent]) -> Result<(), RuleError> {
+    for FixedIn { distribution, series, .. } in livepatches.iter().flat_map(|livepatch| &livepatch.fixed_in) {
+        let silent = |livepatch: &&&LivepatchComponent| {
+            let mut own = livepatch.fixed_in.iter();
+            series.has(&livepatch.kernel)
+                && !own
+                    .any(|fixed| fixed.distribution == *distribution && fixed.series.has(&livepatch.kernel))
+        };
+        if let Some(livepatch) = livepatches.iter().find(silent) {
+            return Err(RuleError::FixedUnsaid {
+                module: livepatch.module.clone(),
+                distribution: distribution.clone(),
+                series: series.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// No kernel may be of the series of two entries.
+fn fixed_in(field: &str, entries: &[FixedIn]) -> Result<(), RuleError> {
+    count(field, entries.len(), 0, 64)?;
+    for (index, second) in entries.iter().enumerate() {
+        let overlaps = |first: &&FixedIn| {
+            let (a, b) = (first.series.as_str(), second.series.as_str());
+            let within =
+                |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('.'));
+            first.distribution == second.distribution && (within(a, b) || within(b, a))
+        };
+        if let Some(first) = entries[..index].iter().find(overlaps) {
+            return Err(RuleError::FixedTwice {
+                field: field.to_owned(),
+                distribution: first.distribution.clone(),
+                first: first.series.clone(),
+                second: second.series.clone(),
+            });
         }
     }
     Ok(())
@@ -234,6 +316,11 @@ fn livepatch(field: &str, livepatch: &LivepatchComponent, manifest: &Manifest) -
     }
     let deadline = livepatch.transition.deadline;
     duration(&format!("{field}.transition.deadline"), deadline, Span::from_secs(1), Span::from_secs(3600))?;
+    count(&format!("{field}.transition.stuck"), livepatch.transition.stuck.len(), 0, 16)?;
+    for (index, rule) in livepatch.transition.stuck.iter().enumerate() {
+        selector(&format!("{field}.transition.stuck[{index}].containers"), &rule.containers)?;
+    }
+    fixed_in(&format!("{field}.fixed_in"), &livepatch.fixed_in)?;
 
     count(&format!("{field}.patches"), livepatch.patches.len(), 1, 64)?;
     let objects: Vec<_> = livepatch.patches.iter().map(|patch| &patch.object).collect();
@@ -271,20 +358,33 @@ fn layer(field: &str, layer: &LayerComponent) -> Result<(), RuleError> {
             return Err(RuleError::Duplicate { field: format!("{field}.replaces"), entry });
         }
     }
-    if let Some(selector) = &layer.containers {
-        let field = format!("{field}.containers");
-        if selector.ids.is_empty() && selector.labels.is_empty() {
-            return Err(RuleError::EmptySelector { field });
+    for (index, file) in layer.replaces.iter().enumerate() {
+        if let Some(size) = file.size {
+            number(&format!("{field}.replaces[{index}].size"), size, 1, MAX_FILE_BYTES)?;
         }
-        count(&format!("{field}.ids"), selector.ids.len(), 0, 256)?;
-        distinct(&format!("{field}.ids"), &selector.ids)?;
-        count(&format!("{field}.labels"), selector.labels.len(), 0, 64)?;
-        // A container has one value per label: two entries of one name could never both match.
-        let names: Vec<_> = selector.labels.iter().map(|label| &label.name).collect();
-        distinct(&format!("{field}.labels"), &names)?;
+    }
+    if let Some(containers) = &layer.containers {
+        selector(&format!("{field}.containers"), containers)?;
+    }
+    count(&format!("{field}.never_checkpoint"), layer.never_checkpoint.len(), 0, 16)?;
+    for (index, containers) in layer.never_checkpoint.iter().enumerate() {
+        selector(&format!("{field}.never_checkpoint[{index}]"), containers)?;
     }
     number(&format!("{field}.concurrency"), layer.concurrency.into(), 1, 64)?;
     probes(&format!("{field}.probes"), &layer.probes, Where::Container)
+}
+
+/// A selector selects by something; leaving it out, where that may be, is how to select everything.
+fn selector(field: &str, selector: &ContainerSelector) -> Result<(), RuleError> {
+    if selector.ids.is_empty() && selector.labels.is_empty() {
+        return Err(RuleError::EmptySelector { field: field.to_owned() });
+    }
+    count(&format!("{field}.ids"), selector.ids.len(), 0, 256)?;
+    distinct(&format!("{field}.ids"), &selector.ids)?;
+    count(&format!("{field}.labels"), selector.labels.len(), 0, 64)?;
+    // A container has one value per label: two entries of one name could never both match.
+    let names: Vec<_> = selector.labels.iter().map(|label| &label.name).collect();
+    distinct(&format!("{field}.labels"), &names)
 }
 
 /// Where a probe's command runs.

@@ -170,6 +170,7 @@ impl<'g> Analysis<'g> {
             Ok(shipped) => shipped?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
+        ground.kernel.made_by(&ground.tree.compiler)?;
         clock.ended(Phase::Compile);
 
         clock.progress.step("matching the originals with the shipped code");

@@ -3,6 +3,8 @@
 //! ```text
 //! <cache>/debs/NAME_VERSION_ARCH.deb     packages as downloaded; also used by the VM lab
 //! <cache>/digests/NAME                   the digest of a package, so that it is not hashed again
+//! <cache>/suites/SUITE/                  apt's lists and configuration for one Debian release; see `apt`
+//! <cache>/roots/COMPILER-DIGEST/         an unpacked compiler with all that it needs; see `root`
 //! <cache>/images/DIGEST/                 an unpacked image package: boot/ and lib/modules/
 //! <cache>/kernels/DIGEST/                the kernel of an image, decompressed
 //! <cache>/headers/DIGEST/                an unpacked headers package
@@ -17,6 +19,8 @@ use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use system::durable;
 
 /// The file that says that an entry is complete.
 const MARKER: &str = ".complete";
@@ -70,6 +74,16 @@ impl Cache {
         std::path::absolute(&root).map(Self::at).map_err(CacheError::io("find", &root))
     }
 
+    /// The directory itself.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where apt's configuration for a suite is. Not an entry: what is there changes.
+    pub(crate) fn apt(&self, suite: &str) -> PathBuf {
+        self.root.join("suites").join(suite)
+    }
+
     /// Where packages are.
     pub fn packages(&self) -> PathBuf {
         self.root.join("debs")
@@ -103,8 +117,10 @@ impl Cache {
         }
         fs::create_dir_all(&entry).map_err(CacheError::io("make", &entry))?;
         make(&entry)?;
+        // The marker must not survive a power cut that its content does not.
+        durable::sync_file_system(&entry).map_err(CacheError::io("sync", &entry))?;
         let marker = entry.join(MARKER);
-        File::create(&marker).map_err(CacheError::io("write", &marker))?;
+        durable::replace(&marker, b"").map_err(CacheError::io("write", &marker))?;
         Ok(entry)
     }
 }

@@ -17,6 +17,7 @@ use super::cache::CacheError;
 use super::files;
 use super::kbuild::UnitCommand;
 use super::overlay::Overlay;
+use super::padding;
 use super::patch::SourcePath;
 use super::process::{ProcessError, Program};
 use super::tree::Tree;
@@ -118,7 +119,8 @@ impl<'a> Source<'a> {
             Some(_) => word.replace(&pristine, &root),
             None => word.clone(),
         });
-        let compiler = Program::new(words.next().unwrap_or_default()).args(words).args(detail.added_flags());
+        let compiler = self.tree.tools().program(words.next().unwrap_or_default());
+        let compiler = compiler.args(words).args(detail.added_flags());
         let compiler = compiler.directory(self.tree.output());
         // Last, so that no header of the kernel is found here first.
         Ok(match self.overlay {
@@ -134,7 +136,7 @@ impl<'a> Source<'a> {
         if let Some((objtool, arguments)) = unit.objtool.split_first() {
             // Named relative to the output directory, which only the shell's lookup would know.
             let objtool = self.tree.output().join(objtool);
-            let objtool = Program::new(objtool).args(arguments).arg(object);
+            let objtool = self.tree.tools().program(objtool).args(arguments).arg(object);
             objtool.directory(self.tree.output()).run().map_err(failed)?;
         }
         Ok(())
@@ -164,7 +166,10 @@ impl<'a> Source<'a> {
         // The file's name becomes a symbol of the object.
         let object = directory.path().join("unit.o");
         self.compile_to(unit, detail, &object)?;
-        let content = fs::read(&object).map_err(CacheError::io("read", &object))?;
+        let mut content = fs::read(&object).map_err(CacheError::io("read", &object))?;
+        if unit.compile.iter().any(|word| word == "-mrecord-mcount") {
+            padding::leave_out_list(&mut content);
+        }
         if let Some(kept) = kept {
             if let Some(parent) = kept.parent() {
                 fs::create_dir_all(parent).map_err(CacheError::io("make", parent))?;
@@ -197,7 +202,10 @@ impl<'a> Source<'a> {
             return Ok(parse_crcs(&text));
         }
         let text = self.preprocess(unit, &["-D__GENKSYMS__"])?;
-        let crcs = Program::new(self.tree.output().join("scripts/genksyms/genksyms"))
+        let crcs = self
+            .tree
+            .tools()
+            .program(self.tree.output().join("scripts/genksyms/genksyms"))
             .args(["-r", "/dev/null"])
             .directory(work)
             .input(text)

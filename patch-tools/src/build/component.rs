@@ -69,6 +69,8 @@ impl Fragment {
                 size: described.content.len() as u64,
             },
             kernel: described.kernel.clone(),
+            kernel_build_id: None,
+            fixed_in: Vec::new(),
             patches: patches.collect::<Result<_, NameError>>()?,
             replace: described.plan.replace,
             transition: Transition::default(),

@@ -180,14 +180,11 @@ fn write(data: impl Read, mut target: impl FnMut(&Path) -> Option<PathBuf>) -> i
     for entry in archive.entries()? {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
-        if !(kind.is_file() || kind.is_symlink()) {
+        if !(kind.is_file() || kind.is_symlink() || kind.is_hard_link()) {
             continue;
         }
         let name = entry.path()?.into_owned();
-        let name = name.strip_prefix("./").unwrap_or(&name);
-        if !name.components().all(|component| matches!(component, Component::Normal(_))) {
-            return Err(invalid(format!("the package holds a file named {}", name.display())));
-        }
+        let name = below(&name)?;
         if !links.is_empty() && name.ancestors().skip(1).any(|parent| links.contains(parent)) {
             return Err(invalid(format!("{} lies below a symbolic link of the package", name.display())));
         }
@@ -202,12 +199,26 @@ fn write(data: impl Read, mut target: impl FnMut(&Path) -> Option<PathBuf>) -> i
             let link = entry.link_name()?.ok_or_else(|| invalid("a symbolic link without a target"))?;
             std::os::unix::fs::symlink(&link, &path)?;
             links.insert(name.to_owned());
+        } else if kind.is_hard_link() {
+            let first = entry.link_name()?.ok_or_else(|| invalid("a hard link without a target"))?;
+            let first = target(below(&first)?)
+                .ok_or_else(|| invalid(format!("{} is a link to a file that is left out", name.display())))?;
+            fs::hard_link(&first, &path)?;
         } else {
             let mut file = new_file(&path, entry.header().mode()?)?;
             io::copy(&mut entry, &mut file)?;
         }
     }
     Ok(())
+}
+
+/// A name in an archive, which must not lead out of the directory.
+fn below(name: &Path) -> io::Result<&Path> {
+    let below = name.strip_prefix("./").unwrap_or(name);
+    match below.components().all(|component| matches!(component, Component::Normal(_))) {
+        true => Ok(below),
+        false => Err(invalid(format!("the package holds a file named {}", name.display()))),
+    }
 }
 
 /// A new file, executable if the archive says so (scripts of the kernel's build), never through a link.

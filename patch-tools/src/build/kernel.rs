@@ -7,13 +7,16 @@ use std::thread;
 
 use manifests::{KernelRelease, Sha256};
 
+use super::apt::Apt;
 use super::cache::{Cache, CacheError};
 use super::deb::{self, UnpackError};
+use super::debian::{Release, UnknownKernel};
 use super::digest::{self, DigestError};
 use super::kbuild::Owner;
 use super::packages::{KernelPackages, Package, PackageError};
 use super::progress::Progress;
-use super::tree::{SourceOrigin, TreeError, TreeInputs};
+use super::root::{BuildRoot, RootError, Tools};
+use super::tree::{Compiler, SourceOrigin, TreeError, TreeInputs};
 use crate::check::{ObjectsError, read_module};
 use crate::image::{Config, ImageError, KernelImage, decompress};
 use crate::module::ObjectName;
@@ -38,14 +41,35 @@ pub struct KernelFiles {
     pub image: PathBuf,
     /// The directory with the modules, such as `/lib/modules/RELEASE`.
     pub modules: Option<PathBuf>,
+    /// The compiler's command, if it has another name here than in the configuration.
+    pub compiler: Option<String>,
+    /// A directory with the system that the compiler and all other programs are taken from; this machine's own if
+    /// not given.
+    pub root: Option<PathBuf>,
 }
 
 /// Why a kernel's parts are not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
+    /// The kernel is none of a Debian release.
+    #[error(transparent)]
+    Release(#[from] UnknownKernel),
     /// The packages could not be found or fetched.
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// There is no build root.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The image says that another compiler made it.
+    #[error("{} was made by another compiler than the configuration's and the one here, which is `{compiler}`: {banner}", path.display())]
+    OtherCompiler {
+        /// The image.
+        path: PathBuf,
+        /// The compiler here.
+        compiler: String,
+        /// What the image says of itself.
+        banner: String,
+    },
     /// A package could not be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -148,29 +172,55 @@ impl Kernel {
         let packages = KernelPackages::obtain(cache, release, progress)?;
         let source = SourceOrigin::Package(packages.source.path.clone());
         // The first time: the source takes longest, and decompressing it keeps one processor busy.
-        let (image, headers) = thread::scope(|scope| {
+        let (reference, config, root, image, modules) = thread::scope(|scope| {
             let unpacking = scope.spawn(|| source.obtain(cache, progress));
-            let image = unpacked(cache, "images", &packages.image, progress);
-            let headers = unpacked(cache, "headers", &packages.headers, progress);
+            let rest = || {
+                let headers = unpacked(cache, "headers", &packages.headers, progress)?;
+                let headers = headers.join(format!("usr/src/linux-headers-{release}"));
+                let config = read_config(&headers.join(".config"))?;
+                let root = build_root(cache, release, &config, progress)?;
+                let image = unpacked(cache, "images", &packages.image, progress)?;
+                let modules =
+                    packages.modules.as_ref().map(|package| unpacked(cache, "images", package, progress));
+                Ok::<_, KernelError>((headers, config, root, image, modules.transpose()?))
+            };
+            let rest = rest();
             match unpacking.join() {
                 Ok(unpacked) => unpacked.map(drop).map_err(Box::new)?,
                 Err(panic) => std::panic::resume_unwind(panic),
             }
-            Ok::<_, KernelError>((image?, headers?))
+            rest
         })?;
-        let path = image.join(format!("boot/vmlinuz-{release}"));
-        let reference = headers.join(format!("usr/src/linux-headers-{release}"));
-        // The one in /boot lacks the settings about keys, by which `.config` would change again.
-        let config = reference.join(".config");
-        let materials = [&packages.source, &packages.headers, &packages.image].map(Package::material);
+        let modules = modules.unwrap_or_else(|| image.clone()).join("lib/modules").join(release.as_str());
+        let in_boot = image.join(format!("boot/vmlinuz-{release}"));
+        let path = match in_boot.is_file() {
+            true => in_boot,
+            false => image.join(format!("lib/modules/{release}/vmlinuz")),
+        };
+        let made_by = [
+            Some(&packages.source),
+            Some(&packages.headers),
+            Some(&packages.image),
+            packages.modules.as_ref(),
+        ];
+        let materials = made_by.into_iter().flatten().map(Package::material).chain(root.materials());
         Ok(Self {
-            config: read_config(&config)?,
-            tree: TreeInputs { release: release.clone(), source, config, reference: Some(reference.clone()) },
-            materials: materials.into(),
+            config,
+            materials: materials.collect(),
+            tree: TreeInputs {
+                release: release.clone(),
+                source,
+                // The one in /boot lacks the settings about keys, by which `.config` would change again.
+                config: reference.join(".config"),
+                reference: Some(reference.clone()),
+                compiler: None,
+                tools: Tools::within(&root)?,
+                root: Some(root.directory().to_owned()),
+            },
             image: OnceLock::new(),
             image_file: ImageFile { cache: cache.clone(), path, digest: packages.image.sha256 },
             symvers: Some(reference.join("Module.symvers")),
-            modules: Some(image.join("lib/modules").join(release.as_str())),
+            modules: Some(modules),
         })
     }
 
@@ -182,6 +232,11 @@ impl Kernel {
             path: files.image.clone(),
             found: image.release().to_owned(),
         })?;
+        let root = match &files.root {
+            Some(root) => Some(BuildRoot::at(cache, absolute(root)?)),
+            None => None,
+        };
+        let tools = root.as_ref().map_or_else(|| Ok(Tools::of_this_machine()), Tools::within)?;
         let material = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             Ok::<_, KernelError>(Material { uri: format!("file:{name}"), sha256: digest::of_file(path)? })
@@ -194,6 +249,9 @@ impl Kernel {
                 source: SourceOrigin::Directory(absolute(&files.source)?),
                 config: absolute(&files.config)?,
                 reference: None,
+                compiler: files.compiler.clone(),
+                tools,
+                root: root.map(|root| root.directory().to_owned()),
             },
             image: image.into(),
             image_file,
@@ -216,6 +274,19 @@ impl Kernel {
             });
         }
         Ok(self.image.get_or_init(|| image))
+    }
+
+    /// Fails if the image says that another compiler made it.
+    pub(super) fn made_by(&self, compiler: &Compiler) -> Result<(), KernelError> {
+        let banner = self.image()?.banner();
+        match compiler.made(banner) {
+            true => Ok(()),
+            false => Err(KernelError::OtherCompiler {
+                path: self.image_file.path.clone(),
+                compiler: compiler.version.clone(),
+                banner: banner.trim().to_owned(),
+            }),
+        }
     }
 
     /// The text of `Module.symvers`, which tells what modules export.
@@ -248,12 +319,44 @@ impl Kernel {
 
 impl Package {
     fn material(&self) -> Material {
-        let file = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let arch = file.rsplit('_').next().and_then(|end| end.strip_suffix(".deb")).unwrap_or("any");
-        // https://github.com/package-url/purl-spec, type `deb`
-        let uri = format!("pkg:deb/debian/{}@{}?arch={arch}", self.name, self.version);
-        Material { uri, sha256: self.sha256 }
+        Material::of_package(&self.path.file_name().unwrap_or_default().to_string_lossy(), self.sha256)
     }
+}
+
+impl Material {
+    /// A package by the name of its file, `NAME_VERSION_ARCH.deb`.
+    fn of_package(file: &str, sha256: Sha256) -> Self {
+        let mut parts = file.trim_end_matches(".deb").split('_');
+        let mut part = || parts.next().unwrap_or("any");
+        let (name, version, arch) = (part(), part(), part());
+        // https://github.com/package-url/purl-spec, type `deb`
+        Self { uri: format!("pkg:deb/debian/{name}@{version}?arch={arch}"), sha256 }
+    }
+}
+
+impl BuildRoot {
+    /// The packages whose programs decide what code comes out.
+    fn materials(&self) -> impl Iterator<Item = Material> {
+        let decide = |file: &str| ["gcc-", "cpp-", "binutils"].iter().any(|start| file.starts_with(start));
+        let packages = self.packages.iter().filter(move |package| decide(&package.file));
+        packages.map(|package| Material::of_package(&package.file, package.sha256))
+    }
+}
+
+/// The compiler that built a kernel, from the packages of the kernel's own release.
+fn build_root(
+    cache: &Cache,
+    release: &KernelRelease,
+    config: &Config,
+    progress: &dyn Progress,
+) -> Result<BuildRoot, KernelError> {
+    let command = Compiler::command(config, release).map_err(Box::new)?;
+    // `x86_64-linux-gnu-gcc-14` is of the package gcc-14.
+    let package =
+        command.rsplit_once("-gcc-").map_or(command.clone(), |(_, version)| format!("gcc-{version}"));
+    let apt = Apt::of(cache, Release::of_kernel(release)?, progress);
+    let version = config.get("CONFIG_CC_VERSION_TEXT").unwrap_or_default();
+    Ok(BuildRoot::of_release(cache, &apt, &package, version, progress)?)
 }
 
 impl Owner {

@@ -6,7 +6,8 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | find packages, unpack them | [`packages`], `deb`, [`kernel`] |
+//! | find packages, unpack them | [`packages`], [`apt`], `debian`, `deb`, [`kernel`] |
+//! | put the compiler in place | [`root`] |
 //! | prepare the kernel's tree, once | [`tree`], [`cache`] |
 //! | read the patch, apply it beside the tree | [`patch`], `overlay` |
 //! | find the affected units | [`units`], [`kbuild`] |
@@ -22,10 +23,12 @@
 
 pub mod abi;
 mod analysis;
+pub mod apt;
 pub mod cache;
 pub mod compile;
 pub mod component;
 mod deb;
+mod debian;
 pub mod digest;
 pub mod error;
 pub mod failure;
@@ -39,6 +42,7 @@ pub mod lint;
 mod objects;
 mod overlay;
 pub mod packages;
+mod padding;
 pub mod patch;
 mod pipeline;
 pub mod process;
@@ -46,6 +50,7 @@ pub mod progress;
 pub mod provenance;
 pub mod report;
 mod request;
+pub mod root;
 pub mod runpre;
 pub mod tree;
 pub mod units;

@@ -1,9 +1,10 @@
 //! Finds the distribution's packages of a kernel: image, headers and source, of one version.
 //!
 //! A package that is already in the cache is taken from there, so that a build needs no network the second
-//! time; else `apt-get download` fetches it, and apt checks it against the archive's signature. Nothing is
-//! installed and no root is needed. The kernel's headers bring the configuration it was really built with
-//! (the one in `/boot` lacks a few settings), the source package must have the image's version.
+//! time; else apt fetches it from the suites of the kernel's own Debian release (see `apt`), and checks it against the
+//! archive's signature. Nothing is installed and no root is needed. The kernel's headers bring the configuration
+//! it was really built with (the one in `/boot` lacks a few settings), the source package must have the image's
+//! version.
 
 use std::fmt;
 use std::fs;
@@ -11,19 +12,25 @@ use std::path::{Path, PathBuf};
 
 use manifests::{KernelRelease, Sha256};
 
+use super::apt::{Apt, AptError};
 use super::cache::{Cache, CacheError};
+use super::debian::{Release, UnknownKernel};
 use super::digest::{self, DigestError};
-use super::process::{ProcessError, Program};
 use super::progress::Progress;
 
 /// Why the packages of a kernel are not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
+    /// The kernel is none of a Debian release.
+    #[error(transparent)]
+    Release(#[from] UnknownKernel),
     /// No such kernel in the cache and none that apt knows.
-    #[error("no package {name} in {} and none that apt knows", cache.display())]
+    #[error("no package {name} in {} and none in the suites of {suite}", cache.display())]
     Unknown {
         /// The package.
         name: String,
+        /// The release's suite.
+        suite: &'static str,
         /// Where packages are cached.
         cache: PathBuf,
     },
@@ -48,13 +55,8 @@ pub enum PackageError {
         version: String,
     },
     /// apt failed.
-    #[error("cannot fetch {name}")]
-    Fetch {
-        /// The package.
-        name: String,
-        /// What apt said.
-        source: ProcessError,
-    },
+    #[error(transparent)]
+    Apt(#[from] AptError),
     /// A file in the cache cannot be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -82,11 +84,13 @@ impl fmt::Display for Package {
     }
 }
 
-/// The three packages that a build for a kernel needs, all of one version.
+/// The packages that a build for a kernel needs, all of one version.
 #[derive(Debug, Clone)]
 pub struct KernelPackages {
-    /// The kernel and its modules.
+    /// The kernel, up to 6.18 with its modules.
     pub image: Package,
+    /// The modules, where they have a package of their own.
+    pub modules: Option<Package>,
     /// The configuration, the generated headers and the symbols' CRCs.
     pub headers: Package,
     /// The source, with the distribution's patches applied.
@@ -100,16 +104,19 @@ impl KernelPackages {
         release: &KernelRelease,
         progress: &dyn Progress,
     ) -> Result<Self, PackageError> {
-        let store = Store { cache, directory: cache.packages(), progress };
-        // The signed and the unsigned package hold the same code.
-        let signed = format!("linux-image-{release}");
-        let unsigned = format!("linux-image-{release}-unsigned");
-        let image = match store.cached(&signed, None).or_else(|| store.cached(&unsigned, None)) {
+        let origin = Release::of_kernel(release)?;
+        let apt = Apt::of(cache, origin, progress);
+        let store = Store { cache, directory: cache.packages(), apt, suite: origin.suite, progress };
+        // The signed and the unsigned package hold the same code. Where `linux-binary` is, `linux-image` is empty.
+        let names = [
+            format!("linux-binary-{release}"),
+            format!("linux-binary-unsigned-{release}"),
+            format!("linux-image-{release}"),
+            format!("linux-image-{release}-unsigned"),
+        ];
+        let image = match names.iter().find_map(|name| store.cached(name, None)) {
             Some(found) => store.package(found)?,
-            None => match store.download(&signed, None) {
-                Err(PackageError::Unknown { .. }) => store.download(&unsigned, None)?,
-                other => other?,
-            },
+            None => store.download_first(&names)?,
         };
         let series = series(&image.version).ok_or_else(|| PackageError::Version {
             name: image.name.clone(),
@@ -121,7 +128,11 @@ impl KernelPackages {
         };
         let headers = of_version(format!("linux-headers-{release}"))?;
         let source = of_version(format!("linux-source-{series}"))?;
-        Ok(Self { image, headers, source })
+        let modules = match image.name.starts_with("linux-binary-") {
+            true => Some(of_version(format!("linux-modules-{release}"))?),
+            false => None,
+        };
+        Ok(Self { image, modules, headers, source })
     }
 }
 
@@ -136,6 +147,8 @@ fn series(version: &str) -> Option<String> {
 struct Store<'a> {
     cache: &'a Cache,
     directory: PathBuf,
+    apt: Apt<'a>,
+    suite: &'static str,
     progress: &'a dyn Progress,
 }
 
@@ -162,8 +175,20 @@ impl Store<'_> {
         Ok(Package { name, version, path, sha256 })
     }
 
+    /// The first of several packages that there is.
+    fn download_first(&self, names: &[String]) -> Result<Package, PackageError> {
+        let mut missing = self.unknown(names.last().map_or("", String::as_str));
+        for name in names {
+            match self.download(name, None) {
+                Err(error @ PackageError::Unknown { .. }) => missing = error,
+                other => return other,
+            }
+        }
+        Err(missing)
+    }
+
     fn download(&self, name: &str, version: Option<&str>) -> Result<Package, PackageError> {
-        let known = self.known_versions(name)?;
+        let known = self.apt.versions(name)?;
         let version = match version {
             None => known.first().cloned().ok_or_else(|| self.unknown(name))?,
             Some(version) if known.iter().any(|known| known == version) => version.to_owned(),
@@ -180,12 +205,7 @@ impl Store<'_> {
             .prefix(".partial-")
             .tempdir_in(&self.directory)
             .map_err(CacheError::io("make a directory in", &self.directory))?;
-        Program::new("apt-get")
-            .args(["download", "-q", "-o", "APT::Sandbox::User="])
-            .arg(format!("{name}={version}"))
-            .directory(partial.path())
-            .run()
-            .map_err(|source| PackageError::Fetch { name: name.to_owned(), source })?;
+        self.apt.download(name, &version, partial.path())?;
         self.adopt(partial.path()).map_err(CacheError::io("move the download into", &self.directory))?;
         let found = self.cached(name, Some(&version)).ok_or_else(|| self.unknown(name))?;
         self.package(found)
@@ -200,29 +220,7 @@ impl Store<'_> {
     }
 
     fn unknown(&self, name: &str) -> PackageError {
-        PackageError::Unknown { name: name.to_owned(), cache: self.directory.clone() }
-    }
-
-    /// The versions that apt could fetch, its preferred order first.
-    fn known_versions(&self, name: &str) -> Result<Vec<String>, PackageError> {
-        let listed = Program::new("apt-cache")
-            .args(["madison", name])
-            .run()
-            .map_err(|source| PackageError::Fetch { name: name.to_owned(), source })?;
-        // `linux-source-6.1 | 6.1.176-1 | http://… Packages`
-        let mut versions = Vec::new();
-        for line in String::from_utf8_lossy(&listed).lines() {
-            let mut columns = line.split('|').map(str::trim);
-            if let (Some(package), Some(version), Some(from)) =
-                (columns.next(), columns.next(), columns.next())
-                && package == name
-                && from.ends_with("Packages")
-                && !versions.iter().any(|known| known == version)
-            {
-                versions.push(version.to_owned());
-            }
-        }
-        Ok(versions)
+        PackageError::Unknown { name: name.to_owned(), suite: self.suite, cache: self.directory.clone() }
     }
 }
 
@@ -256,8 +254,11 @@ mod tests {
         {
             fs::write(cache.packages().join(file), "").unwrap();
         }
+        let progress = &super::super::progress::Quiet;
+        let bookworm = Release::of_kernel(&"6.1.0-50-amd64".parse().unwrap()).unwrap();
+        let apt = Apt::of(&cache, bookworm, progress);
         let store =
-            Store { cache: &cache, directory: cache.packages(), progress: &super::super::progress::Quiet };
+            Store { cache: &cache, directory: cache.packages(), apt, suite: bookworm.suite, progress };
         assert_eq!(store.cached("p", None).unwrap().1, "6.1.10-1");
         assert_eq!(store.cached("p", Some("6.1.9-1")).unwrap().1, "6.1.9-1");
         assert_eq!(store.cached("p", Some("7")), None);

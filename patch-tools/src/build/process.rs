@@ -2,13 +2,21 @@
 //!
 //! Invariants: a program is started without a shell, with a cleaned environment (fixed locale and time
 //! zone, so that messages and outputs do not depend on who builds), and a failure carries the command and
-//! the end of its error output. This is the one place of the crate that starts programs.
+//! the end of its error output. This is the one place of the crate that starts programs, but for the one that holds a
+//! build root's namespaces (`root`).
+//!
+//! Not `system::command`, which serves root on a host: there a program is found in a fixed path and not in the
+//! user's, has a deadline, and does not hear a Ctrl-C. A compiler has to be the user's, may take as long as it needs,
+//! and ends with whoever waits for it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::thread;
+
+use super::root::{Entered, PATH};
 
 /// Lines of error output that a failure keeps; compilers print the cause first and repeat it, linkers last.
 const KEPT_LINES: usize = 30;
@@ -72,6 +80,7 @@ pub(crate) struct Program {
     directory: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     input: Option<Vec<u8>>,
+    root: Option<Arc<Entered>>,
 }
 
 impl Program {
@@ -83,7 +92,14 @@ impl Program {
             directory: None,
             environment: Vec::new(),
             input: None,
+            root: None,
         }
+    }
+
+    /// Runs it in a build root instead of this machine's own system.
+    pub(super) fn within(mut self, root: Arc<Entered>) -> Self {
+        self.root = Some(root);
+        self
     }
 
     /// Adds an argument.
@@ -132,13 +148,26 @@ impl Program {
     /// Runs it to its end, whatever its status, and returns the shortened command line and what came out.
     pub(crate) fn output(self) -> Result<(String, Output), ProcessError> {
         let shown = self.shown();
-        let mut command = Command::new(&self.name);
-        command.args(&self.arguments).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut words = match &self.root {
+            Some(root) => root.entrance(self.directory.as_deref().unwrap_or(Path::new("/"))),
+            None => Vec::new(),
+        };
+        words.push(self.name.clone());
+        let mut words = words.into_iter().chain(self.arguments);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
-        for kept in ["PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy"] {
+        let kept: &[&str] = match self.root {
+            Some(_) => &["TMPDIR"],
+            None => &["PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy"],
+        };
+        for kept in kept {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
             }
+        }
+        if self.root.is_some() {
+            command.env("PATH", PATH);
         }
         command.envs([("LC_ALL", "C"), ("TZ", "UTC")]).envs(self.environment);
         if let Some(directory) = &self.directory {

@@ -14,10 +14,10 @@ use patch_tools::build::{BuildError, Built, PatchInput, Request, build};
 use patch_tools::diff::Verdict;
 use serde::Serialize;
 
-use super::exit::{Exit, Failure};
 use super::output;
 use super::output::style::{BOLD, DIM, GREEN, RESET};
 use super::progress::Lines;
+use system::exit::{Exit, Failure};
 
 /// Build a livepatch module from a source diff
 ///
@@ -69,6 +69,12 @@ pub(crate) struct KernelArgs {
     /// Directory with that kernel's modules
     #[arg(long, value_name = "DIR", requires = "source")]
     modules: Option<PathBuf>,
+    /// Compiler that built the kernel, if it has another name here than in the configuration
+    #[arg(long, value_name = "COMMAND", requires = "source")]
+    compiler: Option<String>,
+    /// Directory with the system whose compiler and tools are used, such as an exported container image
+    #[arg(long, value_name = "DIR", requires = "source")]
+    build_root: Option<PathBuf>,
 }
 
 /// How much to do at once.
@@ -111,7 +117,7 @@ struct FileFailure {
 impl FileFailure {
     fn of(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
         let path = path.to_owned();
-        move |source| Failure::new(Exit::Failed, Self { action, path, source })
+        move |source| Failure::new(Exit::FailedRestored, Self { action, path, source })
     }
 }
 
@@ -140,6 +146,8 @@ impl KernelArgs {
                 config: config.clone(),
                 image: image.clone(),
                 modules: self.modules.clone(),
+                compiler: self.compiler.clone(),
+                root: self.build_root.clone(),
             }),
             (Some(release), ..) => KernelChoice::Packages(release.clone()),
             _ => unreachable!("the command line has a release, or source with configuration and image"),
@@ -172,7 +180,7 @@ pub(crate) fn request(
 
 /// Where prepared kernels are kept.
 pub(crate) fn user_cache() -> Result<Cache, Failure> {
-    Cache::of_user().map_err(|error| Failure::new(Exit::Failed, error))
+    Cache::of_user().map_err(|error| Failure::new(Exit::FailedRestored, error))
 }
 
 /// Reads patch files.
@@ -204,13 +212,13 @@ pub(crate) fn failure(error: BuildError) -> Failure {
     };
     let exit = match &error {
         BuildError::Unreadable(_) | BuildError::OtherFunctions { .. } => Exit::Bug,
-        BuildError::Cache(_) => Exit::Failed,
+        BuildError::Cache(_) => Exit::FailedRestored,
         _ => Exit::Refused,
     };
     let details = FailureReport::of(&error);
     let failure = Failure::new(exit, error).details(&details);
     match hint {
-        Some(hint) => failure.hint(hint),
+        Some(hint) => failure.next(hint),
         None => failure,
     }
 }

@@ -8,9 +8,9 @@ use patch_tools::image::{Config, KernelImage};
 use patch_tools::module::{Layout, Module};
 use serde::Serialize;
 
-use super::exit::{Exit, Failure};
 use super::output::style::{BOLD, DIM, GREEN, RED, RESET, YELLOW};
 use super::{file, output};
+use system::exit::{Exit, Failure};
 
 /// Check whether a module would load into a kernel and patch what it says
 ///
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
             let module = file::module(&args.module, &data, &Layout::default())?;
             let facts = KernelFacts::gather(&args.root, &module).map_err(|error| {
                 let hint = "kallsyms and most facts need root; --image checks without";
-                Failure::new(Exit::Refused, error).hint(hint)
+                Failure::new(Exit::Refused, error).next(hint)
             })?;
             (module, facts)
         }

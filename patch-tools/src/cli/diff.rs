@@ -8,10 +8,10 @@ use patch_tools::diff::symbols::SymbolsError;
 use patch_tools::diff::{self, Diff, DiffError, Options, SymbolTable, Verdict};
 use patch_tools::module::ObjectName;
 
-use super::exit::{Exit, Failure};
 use super::file::FileError;
 use super::output::style::{BOLD, DIM, GREEN, RED, RESET, YELLOW};
 use super::{file, output};
+use system::exit::{Exit, Failure};
 
 /// Compare an original and a patched object file, and extract what a livepatch needs
 ///
@@ -73,13 +73,14 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         };
         let failure = Failure::new(Exit::Refused, error);
         match hint {
-            Some(hint) => failure.hint(hint),
+            Some(hint) => failure.next(hint),
             None => failure,
         }
     })?;
     if let (Some(path), Some(object)) = (&args.output, diff.object()) {
-        fs::write(path, object)
-            .map_err(|source| Failure::new(Exit::Failed, CannotWrite { path: path.clone(), source }))?;
+        fs::write(path, object).map_err(|source| {
+            Failure::new(Exit::FailedRestored, CannotWrite { path: path.clone(), source })
+        })?;
     }
     if args.json {
         output::print_json(&json(&diff, args))?;

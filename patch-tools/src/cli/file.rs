@@ -7,7 +7,7 @@ use patch_tools::elf::Malformed;
 use patch_tools::image::{ImageError, KernelImage};
 use patch_tools::module::{Layout, Module};
 
-use super::exit::{Exit, Failure};
+use system::exit::{Exit, Failure};
 
 /// A file that cannot be used for what it was given for.
 #[derive(Debug, thiserror::Error)]

@@ -9,9 +9,9 @@ use patch_tools::module::{
 };
 use serde::Serialize;
 
-use super::exit::{Exit, Failure};
 use super::output::style::{BOLD, DIM, RESET, YELLOW};
 use super::{file, output};
+use system::exit::{Exit, Failure};
 
 /// Show what a kernel module patches, needs and carries
 ///

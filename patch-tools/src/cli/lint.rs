@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use patch_tools::build::lint::{Check, LintReport, Risk, lint};
 
 use super::build::{EffortArgs, KernelArgs, failure, request, user_cache};
-use super::exit::{Exit, Failure};
 use super::output;
 use super::output::style::{BOLD, DIM, GREEN, RED, RESET, YELLOW};
 use super::progress::Lines;
+use system::exit::{Exit, Failure};
 
 /// Show a reviewer what to look at before a fix goes to running kernels
 ///

@@ -7,8 +7,7 @@
 mod build;
 mod check;
 mod diff;
-pub(crate) mod exit;
-mod file;
+pub(crate) mod file;
 mod inspect;
 mod lint;
 mod output;
@@ -18,7 +17,7 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 
-use exit::{Exit, Failure};
+use system::exit::{Exit, Failure};
 
 /// Look into, check, compare, build and sign kernel livepatch modules
 #[derive(Debug, Parser)]
@@ -52,11 +51,6 @@ impl Arguments {
             Command::Lint(args) => args.json,
         }
     }
-}
-
-/// Prints a failure as the one JSON object that a program gets instead of a result.
-pub(crate) fn print_json_failure(failure: &Failure) -> Result<(), Failure> {
-    output::print_json(&failure.to_json())
 }
 
 /// Runs the chosen subcommand.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::exit::{Exit, Failure};
+use system::exit::{Exit, Failure};
 
 /// Escape sequences for text on a terminal; removed where standard output is none.
 pub(crate) mod style {
@@ -20,7 +20,9 @@ pub(crate) mod style {
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = anstream::AutoStream::auto(io::stdout()).lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Failed, error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::FailedRestored, error))
+        }
         _ => Ok(()),
     }
 }

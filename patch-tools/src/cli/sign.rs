@@ -3,7 +3,7 @@
 //! What is signed are the file's bytes as they are. The manifest is parsed first, so that nobody
 //! vouches for something that no host can read; signatures that are there are kept as they are.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,10 @@ use manifests::envelope::{AlreadySigned, MANIFEST_TYPE};
 use manifests::key::KeyError;
 use manifests::{Envelope, EnvelopeError, KeyId, Manifest, ManifestError, SecretKey};
 use serde_json::json;
+use system::durable::Unnamed;
 
-use super::exit::{Exit, Failure};
 use super::output;
+use system::exit::{Exit, Failure};
 
 /// The largest private key file; PKCS#8 PEM of Ed25519 has 119 bytes.
 const MAX_KEY_BYTES: usize = 4096;
@@ -82,7 +83,7 @@ impl From<SignError> for Failure {
         };
         let failure = Failure::new(Exit::Refused, error);
         match hint {
-            Some(hint) => failure.hint(hint),
+            Some(hint) => failure.next(hint),
             None => failure,
         }
     }
@@ -175,23 +176,18 @@ enum Overwrite {
 /// Writes the whole file or nothing.
 fn write<'a>(path: &'a Path, text: &str, overwrite: Overwrite) -> Result<&'a Path, SignError> {
     let error = |source| SignError::Write { path: path.to_owned(), source };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".signing-")
-        .permissions(fs::Permissions::from_mode(0o644))
-        .tempfile_in(directory)
-        .map_err(error)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(error)?;
-    let persisted = match overwrite {
-        Overwrite::Never => file.persist_noclobber(path),
-        Overwrite::Same => file.persist(path),
+    let mut file = Unnamed::with_mode(path, 0o644).map_err(error)?;
+    file.write_all(text.as_bytes()).map_err(error)?;
+    let named = match overwrite {
+        Overwrite::Never => file.create(),
+        Overwrite::Same => file.replace(),
     };
-    match persisted {
-        Ok(_) => Ok(path),
-        Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => {
+    match named {
+        Ok(()) => Ok(path),
+        Err(failed) if failed.kind() == io::ErrorKind::AlreadyExists => {
             Err(SignError::Exists { path: path.to_owned() })
         }
-        Err(failed) => Err(error(failed.error)),
+        Err(failed) => Err(error(failed)),
     }
 }
 

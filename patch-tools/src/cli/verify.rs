@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use patch_tools::build::verify::{Verification, VerifyError, verify};
 
 use super::build::{EffortArgs, KernelArgs, failure, request, user_cache};
-use super::exit::{Exit, Failure};
 use super::output::style::{GREEN, RED, RESET};
 use super::progress::Lines;
 use super::{file, output};
+use system::exit::{Exit, Failure};
 
 /// Show that a module is exactly what a patch gives, or what differs
 ///

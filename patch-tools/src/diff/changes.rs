@@ -10,6 +10,7 @@ use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, STB_LOCAL, STT_FUNC, STT_
 
 use super::duplicated::{is_duplicated, starts_anew};
 use super::equality::{Difference, Equality};
+use super::ftrace::has_fentry;
 use super::inside;
 use super::layout::alignment_at;
 use super::lines::only_line_numbers;
@@ -17,7 +18,7 @@ use super::names::{cold_parent, is_marker, stem};
 use super::pairs::{Once, is_plain};
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{CallbackKind, Ignored, IgnoredReason};
-use super::sections::{Author, Class, Special, base, is_freed};
+use super::sections::{Author, Class, base, is_freed};
 use super::special::Entries;
 use super::state;
 use super::unit::{AtomId, Target, Unit};
@@ -524,25 +525,6 @@ impl Callers {
             return None;
         }
         self.direct.get(&function).map(Vec::as_slice)
-    }
-}
-
-/// Whether ftrace knows the function: it calls `__fentry__` first, or a table names its entry.
-pub(crate) fn has_fentry(unit: &Unit<'_>, atom: AtomId, entries: &Entries) -> bool {
-    let listed = |table| matches!(table, Special::McountLoc | Special::PatchableEntries);
-    fentry_call(unit, atom).is_some() || entries.of(atom).iter().any(|entry| listed(entry.table))
-}
-
-/// Offset of the `__fentry__` call's instruction in the atom's section.
-pub(crate) fn fentry_call(unit: &Unit<'_>, atom: AtomId) -> Option<u64> {
-    // `endbr64` (4 bytes) may come first.
-    let entry = unit.entry(atom);
-    let reference = unit.references_within(atom, entry..entry + 8).into_iter().next()?;
-    match reference.target {
-        Target::Undefined { name: "__fentry__", .. } if reference.branch => {
-            reference.reloc.offset.checked_sub(1)
-        }
-        _ => None,
     }
 }
 

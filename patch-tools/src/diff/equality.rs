@@ -111,8 +111,7 @@ impl<'u, 'd> Equality<'u, 'd> {
 
     fn same_entry(&self, orig: (&Entry, &Entries), patched: (&Entry, &Entries)) -> bool {
         let (from, to) = (orig.1.range(orig.0), patched.1.range(patched.0));
-        let sections = (orig.1.section(orig.0.table), patched.1.section(patched.0.table));
-        let (Some(left), Some(right)) = sections else { return false };
+        let (left, right) = (orig.0.section(), patched.0.section());
         let (mut a, mut b) = (
             slice(self.orig.section(left).data, &from).to_vec(),
             slice(self.patched.section(right).data, &to).to_vec(),

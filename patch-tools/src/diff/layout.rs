@@ -12,7 +12,8 @@ use object::elf::{
     R_X86_64_64, SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STB_LOCAL, STT_FILE, STT_FUNC, STT_NOTYPE, STT_SECTION,
 };
 
-use super::changes::{Sides, fentry_call};
+use super::changes::Sides;
+use super::ftrace::ftrace_site;
 use super::report::KlpRelocation;
 use super::resolve::Outside;
 use super::sections::Special;
@@ -216,23 +217,20 @@ impl<'d> Builder<'_, 'd> {
     /// Copies the selected entries of each table; returns where each one went.
     fn place_tables(&mut self) -> Vec<(AtomId, usize, usize, u64)> {
         let mut placed = Vec::new();
-        for table in Special::ALL {
+        for table in Special::ALL.into_iter().filter(|table| *table != Special::McountLoc) {
             let entries = self.sides.patched_entries;
-            let Some(section) = entries.section(table) else { continue };
-            if table == Special::McountLoc {
-                continue;
-            }
-            let size = entries.entry_size(table);
+            // However many sections the input has for it.
+            let mut output = None;
             for (&atom, selected) in &self.selection.atoms {
                 for (index, (entry, _)) in selected.entries.iter().enumerate() {
                     if entry.table != table {
                         continue;
                     }
                     let range = entries.range(entry);
-                    let data = self.sides.equality.patched.section(section).data;
+                    let data = self.sides.equality.patched.section(entry.section()).data;
                     let bytes = data.get(range.start as usize..range.end as usize).unwrap_or_default();
-                    let output = self.output(section);
-                    let offset = self.append(output, bytes, size, 1);
+                    let output = *output.get_or_insert_with(|| self.output(entry.section()));
+                    let offset = self.append(output, bytes, entries.entry_size(entry), 1);
                     placed.push((atom, index, output, offset));
                 }
             }
@@ -343,7 +341,7 @@ impl<'d> Builder<'_, 'd> {
         index
     }
 
-    /// The functions' entries for ftrace, made anew: each call of `__fentry__` has one.
+    /// The functions' entries for ftrace, made anew: each place where ftrace may put a call has one.
     fn add_entry_records(&mut self) {
         let unit = self.sides.equality.patched;
         let records: Vec<(usize, i64)> = self
@@ -351,7 +349,8 @@ impl<'d> Builder<'_, 'd> {
             .atoms
             .keys()
             .filter_map(|&atom| {
-                let call = fentry_call(unit, atom).filter(|_| unit.is_function(atom))?;
+                let entries = self.sides.patched_entries;
+                let call = ftrace_site(unit, atom, entries).filter(|_| unit.is_function(atom))?;
                 let symbol = *self.atom_symbols.get(&atom)?;
                 Some((symbol, call as i64 - unit.entry(atom) as i64))
             })

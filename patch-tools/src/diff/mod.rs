@@ -9,7 +9,7 @@
 //! 2. `special`: attribute the entries of `__bug_table`, `.altinstructions` and so on to functions
 //! 3. `pairs`: find each atom's counterpart; `duplicated` tells what has none on purpose
 //! 4. `changes`: compare counterparts (`equality`), disregard line numbers (`lines`), judge what differs, what
-//!    would be lost (`state`), and what would lead into the old code (`inside`)
+//!    would be lost (`state`), whether ftrace can redirect it (`ftrace`), and what would lead into the old code (`inside`)
 //! 5. `select`: collect what the changed functions need; `resolve` decides who resolves the rest, using
 //!    [`symbols`]
 //! 6. `layout`: lay out the object that carries the selection
@@ -31,6 +31,7 @@ mod changes;
 mod duplicated;
 mod equality;
 mod explain;
+mod ftrace;
 mod inside;
 mod layout;
 mod lines;

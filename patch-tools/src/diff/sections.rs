@@ -71,11 +71,12 @@ pub(crate) enum Special {
     PatchableEntries,
     IbtSeal,
     CfiSites,
+    CfiTraps,
 }
 
 impl Special {
     /// All of them, `OrcUnwindIp` before `OrcUnwind` because it decides for both.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::BugTable,
         Self::ExTable,
         Self::JumpTable,
@@ -93,6 +94,7 @@ impl Special {
         Self::PatchableEntries,
         Self::IbtSeal,
         Self::CfiSites,
+        Self::CfiTraps,
     ];
 
     /// Its section.
@@ -115,18 +117,21 @@ impl Special {
             Self::PatchableEntries => "__patchable_function_entries",
             Self::IbtSeal => ".ibt_endbr_seal",
             Self::CfiSites => ".cfi_sites",
+            Self::CfiTraps => ".kcfi_traps",
         }
     }
 
-    /// Entry sizes that occur, from Linux 5.10 to 6.19; which one it is shows in the relocations.
+    /// Entry sizes that occur, from Linux 4.4 to 7.3; which one it is shows in the relocations.
     ///
     /// `.altinstructions` has 12 bytes in 6.1, 13 before 5.19 and 14 from 6.3 on; `__bug_table` has 8
-    /// without file names; `.orc_unwind` has no relocations, and always 6 bytes.
+    /// without file names and 16 with a format (7.0); `__jump_table` had three absolute addresses before 4.19;
+    /// `.orc_unwind` has no relocations, and always 6 bytes.
     pub(crate) fn entry_sizes(self) -> &'static [u64] {
         match self {
             Self::BugTable => &[12, 8, 16],
             Self::ExTable => &[12, 8],
-            Self::JumpTable | Self::ParaInstructions => &[16],
+            Self::JumpTable => &[16, 24],
+            Self::ParaInstructions => &[16],
             Self::AltInstructions => &[12, 14, 13],
             Self::StaticCallSites | Self::PrintkIndex | Self::McountLoc | Self::PatchableEntries => &[8],
             Self::OrcUnwind => &[6],
@@ -136,8 +141,14 @@ impl Special {
             | Self::ReturnSites
             | Self::OrcUnwindIp
             | Self::IbtSeal
-            | Self::CfiSites => &[4],
+            | Self::CfiSites
+            | Self::CfiTraps => &[4],
         }
+    }
+
+    /// Whether entries begin with the address of the code that they are about.
+    pub(crate) fn is_of_code(self) -> bool {
+        self != Self::PrintkIndex
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use object::elf::{SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STT_SECTION};
+use object::elf::{R_X86_64_NONE, SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STT_SECTION};
 
 use super::changes::{Changes, Sides};
 use super::duplicated::is_duplicated;
@@ -137,8 +137,9 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
             self.refuse(Subject::Symbol(unit.label(atom)), Refusal::UnnamedCode);
         }
         let mut selected = Selected::default();
-        for reference in unit.references(atom) {
-            if let Some(linked) = self.link(atom, &reference, Context::Contents) {
+        // A relocation of type NONE marks a place, such as a call that a tool has made a no-op.
+        for reference in unit.references(atom).iter().filter(|one| one.reloc.kind != R_X86_64_NONE) {
+            if let Some(linked) = self.link(atom, reference, Context::Contents) {
                 self.refuse_late_replacement(atom, &linked);
                 selected.links.push(linked);
             }
@@ -177,8 +178,8 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
     fn entry(&mut self, owner: AtomId, entry: &Entry) -> Option<Vec<Linked>> {
         let unit = self.unit();
         let entries = self.sides.patched_entries;
-        let section = entries.section(entry.table)?;
-        let relocations: Vec<Reloc> = unit.relocations(section).within(entries.range(entry)).collect();
+        let relocations: Vec<Reloc> =
+            unit.relocations(entry.section()).within(entries.range(entry)).collect();
         let mut links = Vec::with_capacity(relocations.len());
         let nothing = entries.replaces_with_nothing(unit, entry);
         for (field, reloc) in relocations.into_iter().enumerate() {

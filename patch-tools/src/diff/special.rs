@@ -1,19 +1,23 @@
 //! Tables with an entry for each place that needs attention, grouped by the function that holds the place.
 //!
 //! The size of an entry differs between kernel versions (`.altinstructions` has had 12, 13 and 14 bytes), so
-//! it is not taken on trust: of the sizes that occur, the one counts with which every entry starts with a
-//! relocation. A table for which none fits is refused.
+//! it is not taken on trust: of the sizes that occur, the one counts with which every entry begins with the
+//! address of code and has the same fields as the first. A table for which none fits is refused.
+//!
+//! A table can be in several sections: compilers make one for each function's section.
 
 use std::collections::HashMap;
 
 use super::refusal::{Refusal, Refused, Subject};
 use super::sections::{Class, Special};
 use super::unit::{AtomId, Bias, Target, Unit};
+use crate::elf::Place;
 
 /// One entry of a table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     owner: AtomId,
+    section: u32,
     start: u32,
     /// Which table.
     pub(crate) table: Special,
@@ -23,18 +27,25 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Entries {
     entries: Vec<Entry>,
-    shapes: HashMap<Special, Shape>,
+    /// By section.
+    shapes: HashMap<usize, Shape>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Shape {
+    table: Special,
     section: usize,
     entry_size: u64,
     section_size: u64,
 }
 
 impl Entry {
-    /// Offset of its first byte in the table.
+    /// The section that it stands in.
+    pub(crate) fn section(&self) -> usize {
+        self.section as usize
+    }
+
+    /// Offset of its first byte in its section.
     pub(crate) fn start(&self) -> u64 {
         u64::from(self.start)
     }
@@ -46,20 +57,22 @@ impl Entries {
         let mut found = Self::default();
         let mut replaced: HashMap<AtomId, AtomId> = HashMap::new();
         for table in order() {
-            match found.shape(unit, table) {
-                Ok(None) => continue,
-                Ok(Some(shape)) => {
-                    found.shapes.insert(table, shape);
-                }
-                Err(detail) => {
-                    let subject = Subject::Section(table.section().to_owned());
-                    refused.push(Refused { subject, reason: Refusal::SpecialSection { detail } });
-                    continue;
+            let sections = unit.sections_of(Class::Special(table)).filter(|section| section.size > 0);
+            let sections: Vec<usize> = sections.map(|section| section.index).collect();
+            for section in sections {
+                match found.shape(unit, table, section) {
+                    Ok(shape) => {
+                        found.shapes.insert(section, shape);
+                        found.collect(unit, shape, &mut replaced);
+                    }
+                    Err(detail) => {
+                        let subject = Subject::Section(table.section().to_owned());
+                        refused.push(Refused { subject, reason: Refusal::SpecialSection { detail } });
+                    }
                 }
             }
-            found.collect(unit, table, &mut replaced);
         }
-        found.entries.sort_by_key(|entry| (entry.owner, entry.table, entry.start));
+        found.entries.sort_by_key(|entry| (entry.owner, entry.table, entry.section, entry.start));
         found.entries.shrink_to_fit();
         found
     }
@@ -71,20 +84,15 @@ impl Entries {
         &self.entries[first..first + count]
     }
 
-    /// The section of a table, if the unit has it.
-    pub(crate) fn section(&self, table: Special) -> Option<usize> {
-        self.shapes.get(&table).map(|shape| shape.section)
-    }
-
-    /// Size of the table's entries.
-    pub(crate) fn entry_size(&self, table: Special) -> u64 {
-        self.shapes.get(&table).map_or(0, |shape| shape.entry_size)
+    /// Size of an entry, padding included.
+    pub(crate) fn entry_size(&self, entry: &Entry) -> u64 {
+        self.shapes.get(&entry.section()).map_or(0, |shape| shape.entry_size)
     }
 
     /// Offsets of an entry's bytes in its section.
     pub(crate) fn range(&self, entry: &Entry) -> std::ops::Range<u64> {
         let start = entry.start();
-        let end = self.shapes.get(&entry.table).map_or(start, |shape| {
+        let end = self.shapes.get(&entry.section()).map_or(start, |shape| {
             // The last paravirt entry has no padding behind it in some versions.
             (start + shape.entry_size).min(shape.section_size)
         });
@@ -94,50 +102,45 @@ impl Entries {
     /// Whether an entry of `.altinstructions` replaces with nothing. Its second field then refers to where the
     /// replacement would be: to the start of another function's, or behind the last one.
     pub(crate) fn replaces_with_nothing(&self, unit: &Unit<'_>, entry: &Entry) -> bool {
-        let shape = self.shapes.get(&entry.table).filter(|_| entry.table == Special::AltInstructions);
+        let shape = self.shapes.get(&entry.section()).filter(|shape| shape.table == Special::AltInstructions);
         shape.is_some_and(|shape| replacement_length(unit, *shape, entry.start()) == Some(0))
     }
 
-    fn shape(&self, unit: &Unit<'_>, table: Special) -> Result<Option<Shape>, String> {
-        let mut sections = unit.sections_of(Class::Special(table)).filter(|section| section.size > 0);
-        let Some(section) = sections.next() else { return Ok(None) };
-        if sections.next().is_some() {
-            return Err("the section stands twice".to_owned());
-        }
+    fn shape(&self, unit: &Unit<'_>, table: Special, section: usize) -> Result<Shape, String> {
+        let section = unit.section(section);
         let size = section.size;
         if size > u64::from(u32::MAX) || section.data.len() as u64 != size {
             return Err(format!("{size:#x} bytes, of which {:#x} are in the file", section.data.len()));
         }
-        let shape = |entry_size| Shape { section: section.index, entry_size, section_size: size };
+        let shape = |entry_size| Shape { table, section: section.index, entry_size, section_size: size };
         if table == Special::OrcUnwind {
             let (entry_size, count) = (6, size / 6);
-            let places = self.shapes.get(&Special::OrcUnwindIp).map(|ip| ip.section_size / ip.entry_size);
-            return if size % entry_size == 0 && places == Some(count) {
-                Ok(Some(shape(entry_size)))
+            let mut places = self.shapes.values().filter(|shape| shape.table == Special::OrcUnwindIp);
+            let places = places.next().map(|ip| ip.section_size / ip.entry_size);
+            return if size.is_multiple_of(entry_size) && places == Some(count) {
+                Ok(shape(entry_size))
             } else {
                 Err(format!("{size} bytes for {places:?} places"))
             };
         }
         let relocations = unit.relocations(section.index);
+        let fields: Vec<Field> = (0..relocations.len())
+            .map(|index| {
+                let reloc = relocations.get(index);
+                let to_code = match unit.symbol(reloc.symbol).place {
+                    Place::Section(target) => unit.section(target).is_executable(),
+                    _ => false,
+                };
+                Field { offset: reloc.offset, kind: reloc.kind, to_code }
+            })
+            .collect();
         let fits = |entry_size: u64| {
-            let rest = size % entry_size;
-            let short = table == Special::ParaInstructions && rest >= 12;
-            if rest != 0 && !short {
-                return false;
-            }
-            let mut next = 0;
-            for index in 0..relocations.len() {
-                let offset = relocations.get(index).offset;
-                if offset == next {
-                    next += entry_size;
-                } else if offset > next {
-                    return false;
-                }
-            }
-            next >= size
+            let short = table == Special::ParaInstructions && size % entry_size >= 12;
+            (size.is_multiple_of(entry_size) || short)
+                && are_entries(&fields, size, entry_size, table.is_of_code())
         };
         match table.entry_sizes().iter().copied().find(|&entry_size| fits(entry_size)) {
-            Some(entry_size) => Ok(Some(shape(entry_size))),
+            Some(entry_size) => Ok(shape(entry_size)),
             None => Err(format!(
                 "{size} bytes with {} relocations are not entries of {:?} bytes",
                 relocations.len(),
@@ -146,10 +149,10 @@ impl Entries {
         }
     }
 
-    fn collect(&mut self, unit: &Unit<'_>, table: Special, replaced: &mut HashMap<AtomId, AtomId>) {
-        let Some(shape) = self.shapes.get(&table).copied() else { return };
+    fn collect(&mut self, unit: &Unit<'_>, shape: Shape, replaced: &mut HashMap<AtomId, AtomId>) {
+        let table = shape.table;
         if table == Special::OrcUnwind {
-            return self.collect_orc();
+            return self.collect_orc(shape.section);
         }
         let functions = (table == Special::PrintkIndex).then(|| functions_by_name(unit));
         let relocations = unit.relocations(shape.section);
@@ -172,23 +175,49 @@ impl Entries {
                 {
                     replaced.insert(atom, owner);
                 }
-                self.entries.push(Entry { owner, start: start as u32, table });
+                self.entries.push(Entry { owner, section: shape.section as u32, start: start as u32, table });
             }
             start += shape.entry_size;
         }
     }
 
     /// Each entry of `.orc_unwind` has the owner of the entry of the same number in `.orc_unwind_ip`.
-    fn collect_orc(&mut self) {
+    fn collect_orc(&mut self, section: usize) {
         let places = self.entries.len();
         for index in 0..places {
             let place = self.entries[index];
             if place.table == Special::OrcUnwindIp {
-                let start = place.start / 4 * 6;
-                self.entries.push(Entry { owner: place.owner, start, table: Special::OrcUnwind });
+                let (section, start) = (section as u32, place.start / 4 * 6);
+                self.entries.push(Entry { owner: place.owner, section, start, table: Special::OrcUnwind });
             }
         }
     }
+}
+
+/// A field of a table that a relocation fills in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Field {
+    offset: u64,
+    kind: u32,
+    to_code: bool,
+}
+
+/// Whether a table consists of entries of this size: each has the fields that the first one has, and the first
+/// field, if it is to be the address of code, is one.
+fn are_entries(fields: &[Field], size: u64, entry_size: u64, of_code: bool) -> bool {
+    let entry = |start: u64| {
+        let end = start + entry_size;
+        let first = fields.partition_point(|field| field.offset < start);
+        let last = fields.partition_point(|field| field.offset < end);
+        fields[first..last].iter().map(move |field| (field.offset - start, field.kind))
+    };
+    let begins = |start: u64| {
+        let at = fields.partition_point(|field| field.offset < start);
+        fields.get(at).is_some_and(|field| field.offset == start && (field.to_code || !of_code))
+    };
+    (0..size.div_ceil(entry_size))
+        .map(|index| index * entry_size)
+        .all(|start| begins(start) && entry(start).eq(entry(0)))
 }
 
 /// The length of the replacement in an entry of `.altinstructions`: its last byte, except in entries of 13

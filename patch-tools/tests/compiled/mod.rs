@@ -2,33 +2,12 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::path::Path;
-use std::process::Command;
+pub(crate) mod behaviour;
+pub(crate) mod compilers;
 
-/// The options of a stock x86-64 kernel that shape its objects, and those that the differ needs.
-const OPTIONS: &[&str] = &[
-    "-c",
-    "-O2",
-    "-g0",
-    "-ffreestanding",
-    "-fno-pic",
-    "-fno-pie",
-    "-fno-common",
-    "-fno-strict-aliasing",
-    "-fshort-wchar",
-    "-fno-stack-protector",
-    "-fno-asynchronous-unwind-tables",
-    "-fcf-protection=none",
-    "-mcmodel=kernel",
-    "-mno-red-zone",
-    "-mno-sse",
-    "-pg",
-    "-mfentry",
-    "-mrecord-mcount",
-    "-ffunction-sections",
-    "-fdata-sections",
-    "-w",
-];
+use std::path::{Path, PathBuf};
+
+use compilers::{Compiler, Records};
 
 /// A directory of `tests/diff`.
 pub(crate) struct Case {
@@ -40,31 +19,36 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn load(name: &str) -> Self {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diff").join(name);
+        Self::compiled_by(name, &Compiler::reference(), Records::Calls)
+    }
+
+    pub(crate) fn compiled_by(name: &str, compiler: &Compiler, records: Records) -> Self {
+        let directory = sources().join(name);
         let read = |file: &str| std::fs::read_to_string(directory.join(file));
+        let compiled = |file| compile_by(&read(file).expect(name), &[], compiler, records);
         Self {
-            orig: compile(&read("orig.c").expect(name), &[]),
-            patched: compile(&read("patched.c").expect(name), &[]),
+            orig: compiled("orig.c"),
+            patched: compiled("patched.c"),
             expected: read("expect.json").expect(name),
             symbols: read("symbols.txt").ok().map(String::into_bytes),
         }
     }
 }
 
+/// The directory with the cases.
+pub(crate) fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diff")
+}
+
 /// Compiles a source; every one has the same name, since names of files end up in objects.
 pub(crate) fn compile(source: &str, options: &[&str]) -> Vec<u8> {
-    let headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diff");
+    compile_by(source, options, &Compiler::reference(), Records::Calls)
+}
+
+/// The same by a compiler of choice.
+pub(crate) fn compile_by(source: &str, options: &[&str], compiler: &Compiler, records: Records) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("unit.c"), source).unwrap();
-    let output = Command::new("gcc")
-        .args(OPTIONS)
-        .args(options)
-        .arg("-I")
-        .arg(headers)
-        .args(["-o", "unit.o", "unit.c"])
-        .current_dir(directory.path())
-        .output()
-        .expect("gcc is needed to compile the cases");
-    assert!(output.status.success(), "{}\n{source}", String::from_utf8_lossy(&output.stderr));
+    compiler.compile(directory.path(), options, records);
     std::fs::read(directory.path().join("unit.o")).unwrap()
 }

@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
 use system::exit::Failure;
 
 use crate::cli::progress::{Progress, line, object};
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
 use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::reports::Changed;
 use crate::operations::{EngineError, Listeners};
-use crate::plan::Plan;
 use crate::state::payloads::PayloadDirectory;
 
 /// Apply a signed manifest to this host
@@ -79,40 +78,28 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let request = args.manifest.request(&payloads, quarantine);
     let applied =
         engine.apply(&request, &listeners, &|id, plan| progress.begun(id, plan)).map_err(failures::engine)?;
-    match applied {
-        Applied::Nothing(plan) => {
-            super::plan::print(&plan, global);
-            if global.json {
-                object(&nothing(&plan));
-            }
-            Ok(())
-        }
-        Applied::Transaction { origin, plan, driven } => {
-            let stored = engine
-                .journal()
-                .transaction(driven.id.as_str())
-                .map_err(EngineError::from)
-                .map_err(failures::engine)?;
-            failures::driven(&driven, &stored)?;
-            if global.json {
-                let skipped: Vec<_> = plan.skipped().collect();
-                object(&json!({ "result": "committed", "transaction": driven.id, "skipped": skipped }));
-            } else {
-                line(&format!("done: {origin} is in force; update rollback undoes it"));
-                for id in plan.skipped() {
-                    line(&format!("but container {id} was skipped, and goes on running what it replaces"));
-                }
-            }
-            Ok(())
-        }
+    if let Applied::Transaction { driven, .. } = &applied {
+        let stored = engine
+            .journal()
+            .transaction(driven.id.as_str())
+            .map_err(EngineError::from)
+            .map_err(failures::engine)?;
+        failures::driven(driven, &stored)?;
     }
-}
-
-/// The result of an apply that began no transaction.
-fn nothing(plan: &Plan) -> serde_json::Value {
-    let skipped: Vec<_> = plan.skipped().collect();
-    let result = if skipped.is_empty() { "nothing-to-do" } else { "skipped" };
-    json!({ "result": result, "skipped": skipped })
+    match &applied {
+        Applied::Nothing(plan) => super::plan::print(plan, global),
+        Applied::Transaction { origin, plan, .. } if !global.json => {
+            line(&format!("done: {origin} is in force; update rollback undoes it"));
+            for id in plan.skipped() {
+                line(&format!("but container {id} was skipped, and goes on running what it replaces"));
+            }
+        }
+        Applied::Transaction { .. } => {}
+    }
+    if global.json {
+        object(&Changed::by_apply(&applied));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

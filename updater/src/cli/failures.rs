@@ -80,7 +80,9 @@ fn next_for(refusal: &VerifyError) -> &'static str {
         | VerifyError::OneKeyForTwoRoles { .. } => {
             "have the missing roles add their signatures: patch-tools sign MANIFEST --key KEY"
         }
-        VerifyError::UnknownSigners { .. } => "see with update policy check that this is the right policy",
+        VerifyError::UnknownSigners { .. } | VerifyError::NoRule { .. } => {
+            "see with update policy check that this is the right policy"
+        }
         VerifyError::KeyRevoked { .. } | VerifyError::KeyExpired { .. } => {
             "have it signed with a key that the policy still accepts"
         }
@@ -92,9 +94,9 @@ fn next_for(refusal: &VerifyError) -> &'static str {
             "ask for the latest version; update history shows what was applied"
         }
         VerifyError::VersionReused { .. } => "ask who issued it for one with a version of its own",
-        VerifyError::PayloadType { .. } | VerifyError::BadSignature { .. } | VerifyError::Manifest(_) => {
-            "do not use it; fetch it again from whoever signed it"
-        }
+        VerifyError::PayloadType { .. }
+        | VerifyError::BadSignature { .. }
+        | VerifyError::Malformed { .. } => "do not use it; fetch it again from whoever signed it",
     }
 }
 

@@ -1,11 +1,11 @@
 //! `update history`.
 
-use serde_json::json;
 use system::exit::Failure;
 
 use crate::cli::progress::{line, object, short};
 use crate::cli::{Global, failures};
 use crate::operations::EngineError;
+use crate::operations::reports::Entry;
 use crate::state::journal::Stored;
 use crate::transaction::state::Outcome;
 
@@ -21,14 +21,11 @@ pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {
         line("no transactions");
     }
     for stored in &all {
-        let until = stored.events.last().map_or(stored.began, |recorded| recorded.at);
+        let entry = Entry::of(stored);
         if global.json {
-            object(&json!({
-                "id": stored.id, "origin": stored.origin, "began": stored.began, "until": until,
-                "outcome": stored.outcome(),
-            }));
+            object(&entry);
         } else {
-            let took = short(until.duration_since(stored.began).unsigned_abs());
+            let took = short(entry.until.duration_since(entry.began).unsigned_abs());
             let began = stored.began.strftime("%Y-%m-%d %H:%M:%S");
             line(&format!("{}  {began}  {:>8}  {:<11}  {}", stored.id, took, ended(stored), stored.origin));
         }

@@ -4,14 +4,15 @@
 //! the three lines that a trust policy wants. Where private keys live afterwards is the operator's
 //! affair: hosts that apply manifests need none.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use manifests::bounded::{self, BoundedError};
 use manifests::{KeyName, NameError, PublicKeyFile, SecretKey};
 use serde_json::json;
+use system::durable::Unnamed;
 use system::exit::{Exit, Failure};
 
 use crate::cli::Global;
@@ -161,17 +162,14 @@ fn name_of(path: &Path) -> Result<KeyName, KeyFileError> {
 
 /// Writes a file that is not there yet, and its name, to the disk.
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyFileError> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(
-        |source| match source.kind() {
-            io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
-            _ => KeyFileError::Write { path: path.to_owned(), source },
-        },
-    )?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| File::open(directory)?.sync_all())
-        .map_err(|source| KeyFileError::Write { path: path.to_owned(), source })
+    let written = Unnamed::with_mode(path, mode).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.create()
+    });
+    written.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
+        _ => KeyFileError::Write { path: path.to_owned(), source },
+    })
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::fmt::{self, Write as _};
 
 use manifests::text::shown;
-use serde_json::json;
 use system::exit::Failure;
 
 use crate::cli::apply::Signed;
 use crate::cli::progress::{line, object};
 use crate::cli::{Global, failures};
 use crate::operations::apply::Quarantine;
+use crate::operations::reports::Planned;
 use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
 /// Show what `apply` would do here, and what each container will feel
@@ -40,7 +40,7 @@ pub(super) fn show(signed: &Signed, quarantine: Quarantine, global: &Global) -> 
 /// Show a plan: what is done, and what each container will feel.
 pub(super) fn print(plan: &Plan, global: &Global) {
     if global.json {
-        object(&json!({ "plan": plan }));
+        object(&Planned { plan });
     } else {
         line(render(plan).trim_end());
     }

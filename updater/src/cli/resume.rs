@@ -1,12 +1,12 @@
 //! `update resume`.
 
-use serde_json::json;
 use system::exit::{Exit, Failure, State};
 use system::lock::Turn;
 
 use crate::cli::progress::{Progress, line, object};
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
+use crate::operations::reports::{Changed, Marked, ResumeReport};
 use crate::operations::resume::{Became, Resumed};
 use crate::operations::{Engine, EngineError, Listeners};
 use crate::transaction::driver::Reached;
@@ -42,14 +42,14 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         let marked = if args.stopping { engine.mark_stopping() } else { engine.mark_survived() };
         let marked = marked.map_err(failures::engine)?;
         if global.json {
-            object(&json!({ "marked": marked }));
+            object(&Marked { marked });
         }
         return Ok(());
     }
     if args.collect {
         engine.collect().map_err(failures::engine)?;
         if global.json {
-            object(&json!({ "result": "collected" }));
+            object(&Changed::Collected);
         }
         return Ok(());
     }
@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     };
     let resumed = engine.resume(turn, &listeners).map_err(failures::engine)?;
     if global.json {
-        print_json(&resumed);
+        object(&ResumeReport::of(&resumed));
     } else {
         line(render(&resumed).trim_end());
     }
@@ -118,27 +118,6 @@ pub(super) const DISPLACED: &str = "stop the container, unmount what is on its r
 
 /// What to do about a livepatch in quarantine.
 pub(super) const QUARANTINED: &str = "look into the crash; update apply --retry-quarantined loads the livepatch once more, update rollback gives it up";
-
-fn print_json(resumed: &Resumed) {
-    let transactions: Vec<_> = resumed
-        .transactions
-        .iter()
-        .map(|driven| {
-            let (outcome, stuck) = match &driven.reached {
-                Reached::Ended(outcome) => (Some(*outcome), Vec::new()),
-                Reached::NeedsOperator(steps) => (None, steps.clone()),
-            };
-            json!({ "id": driven.id, "outcome": outcome, "stuck": stuck })
-        })
-        .collect();
-    object(&json!({
-        "result": if resumed.needs_operator() { "needs-operator" } else { "resumed" },
-        "thawed": resumed.thawed,
-        "transactions": transactions,
-        "quarantined": resumed.quarantined,
-        "baseline": resumed.baseline,
-    }));
-}
 
 /// For people: what was found, and what was done and why.
 fn render(resumed: &Resumed) -> String {

@@ -1,12 +1,12 @@
 //! `update rollback`.
 
-use serde_json::json;
 use system::exit::Failure;
 
 use crate::cli::progress::{Progress, line, object};
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
 use crate::operations::Listeners;
+use crate::operations::reports::Changed;
 use crate::operations::rollback::Back;
 
 /// Undo the last committed transaction, or the named one
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         .map_err(failures::engine)?;
     failures::driven(&driven, &stored)?;
     if global.json {
-        object(&json!({ "result": "rolled-back", "transaction": driven.id }));
+        object(&Changed::RolledBack { transaction: driven.id });
     } else {
         line(&format!("done: {}", stored.origin));
     }

@@ -169,21 +169,21 @@ fn words(why: &Why) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use workloads::model::KnownContainer;
     use workloads::model::Pid;
-    use workloads::model::{Comm, KnownContainer};
     use workloads::processes::Reason;
     use workloads::processes::scan::StaleFile;
 
     fn stale(pid: u32, comm: &[u8], cgroup: &str, why: Why) -> Stale {
         let files = vec![StaleFile { path: "/usr/lib/libgreet.so.1".into(), why }];
-        Stale { pid: Pid(pid), comm: Comm::new(comm), cgroup: Some(cgroup.into()), files }
+        Stale { pid: Pid(pid), comm: comm.into(), cgroup: Some(cgroup.into()), files }
     }
 
     #[test]
     fn processes_are_told_by_container_and_service() {
         let unreadable = |pid, file, errno| Unknown {
             pid: Pid(pid),
-            comm: Comm::new("odd"),
+            comm: "odd".into(),
             file,
             reason: Reason::Unreadable { errno },
         };

@@ -148,7 +148,7 @@ fn each_untrusted_manifest_is_refused_in_its_own_words() {
     };
     let remembers = |version, manifest| {
         let versions = [("greet".parse().unwrap(), AcceptedVersion { version, manifest })].into();
-        FloorSeen::Floor(TrustFloor { clock: None, versions })
+        FloorSeen::Floor(TrustFloor { versions, ..TrustFloor::default() })
     };
 
     tell("unsigned", Desk::signed(&[]));
@@ -182,7 +182,7 @@ fn each_untrusted_manifest_is_refused_in_its_own_words() {
     tell("from the future", Desk { now: "2026-10-31T23:00:00Z", ..Desk::signed(all) });
     let floor = FloorSeen::Floor(TrustFloor {
         clock: Some("2026-11-20T00:00:00Z".parse().unwrap()),
-        versions: [].into(),
+        ..TrustFloor::default()
     });
     tell("clock gone back", Desk { floor, ..Desk::signed(all) });
     tell(

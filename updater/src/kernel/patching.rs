@@ -63,7 +63,7 @@ pub enum EnableError {
         source: TransitionError,
     },
     /// The transition failed, and so did cleaning up: an operator is needed.
-    #[error("{module} did not become effective, and taking it off failed: {}", causes(during_undo))]
+    #[error("{module} did not become effective, and taking it off failed: {}", system::error::with_causes(&**during_undo))]
     Stranded {
         /// The module.
         module: ModuleName,
@@ -94,16 +94,6 @@ pub enum RemoveError {
         /// The kernel's reason.
         source: KernelError,
     },
-}
-
-fn causes(error: &RemoveError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Loads a module and follows its transition to the end.

@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
+use system::durable::UNFINISHED;
 use system::lock::{HostLock, Turn};
 use workloads::model::Topology;
 
@@ -19,7 +20,6 @@ use crate::operations::{Engine, EngineError};
 use crate::plan::{Action, Undo};
 use crate::state::baseline::Baseline;
 use crate::state::journal::Stored;
-use crate::state::payloads::INCOMING;
 use crate::transaction::state::Outcome;
 
 /// No copy of a payload takes this long.
@@ -91,7 +91,7 @@ impl Engine {
         for entry in fs::read_dir(payloads).into_iter().flatten().flatten() {
             let written = entry.metadata().and_then(|found| found.modified()).ok();
             let age = written.and_then(|at| Timestamp::try_from(at).ok()).map(|at| now.duration_since(at));
-            let unfinished = entry.file_name().to_string_lossy().starts_with(INCOMING);
+            let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
             if unfinished && age.is_some_and(|age| age > LONG_AGO) {
                 remove(&entry.path());
             }

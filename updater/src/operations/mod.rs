@@ -7,6 +7,7 @@
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
+//! - [`reports`]: what they came to, as a program reads it
 //! - [`collect`]: remove what nobody needs any more
 //!
 //! An [`Engine`] owns a [`Host`] and the journal. Operations that change the host hold the host lock.
@@ -14,6 +15,7 @@
 pub mod apply;
 pub mod collect;
 pub mod host;
+pub mod reports;
 pub mod resume;
 pub mod rollback;
 pub mod standing;

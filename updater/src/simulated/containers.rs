@@ -194,9 +194,7 @@ impl FakeContainers {
 
     /// A process of one container cannot be read.
     pub(crate) fn hide(&self, id: &str, unknown: Unknown) {
-        let mut state = self.lock();
-        let one = state.containers.values_mut().find(|one| one.described.id.id.as_str() == id);
-        one.unwrap().unknown.push(unknown);
+        self.lock().containers.get_mut(&id.parse::<WorkloadId>().unwrap()).unwrap().unknown.push(unknown);
     }
 
     /// The containers whose mapped files were asked for.

@@ -108,7 +108,7 @@ fn query_floor(db: &Connection) -> rusqlite::Result<TrustFloor> {
             Ok((parsed(row.get(0)?, 0)?, seen))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(TrustFloor { clock, versions })
+    Ok(TrustFloor { clock, versions, ..TrustFloor::default() })
 }
 
 fn parsed<T>(text: String, column: usize) -> rusqlite::Result<T>

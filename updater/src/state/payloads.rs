@@ -6,18 +6,17 @@
 //!
 //! It does not know what a payload is for.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use manifests::{Payload, Sha256};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::Digest;
-
-/// How the name of a copy under way begins.
-pub(crate) const INCOMING: &str = ".incoming-";
+use system::durable;
+use system::durable::Unnamed;
 
 /// Large enough that hashing, not system calls, sets the pace.
 const CHUNK: usize = 256 * 1024;
@@ -142,12 +141,10 @@ impl Payloads {
             return Ok(());
         }
         self.make_directory()?;
+        let path = self.path(&payload.sha256);
         let name = payload.file.to_string();
         let mut source = from.open(payload)?;
-        let mut copy = tempfile::Builder::new()
-            .prefix(INCOMING)
-            .tempfile_in(&self.directory)
-            .map_err(StoreError::io("make a file in", &self.directory))?;
+        let mut copy = Unnamed::beside(&path).map_err(StoreError::io("make a file in", &self.directory))?;
         // One byte more than expected is enough to know that it is too long.
         let mut limited = (&mut source).take(payload.size.saturating_add(1));
         let (found, size) = hash_while(&mut limited, |chunk| copy.write_all(chunk))
@@ -158,10 +155,7 @@ impl Payloads {
         if found != payload.sha256 {
             return Err(StoreError::Changed { name, expected: payload.sha256, found });
         }
-        copy.as_file().sync_all().map_err(StoreError::io("sync", copy.path()))?;
-        let path = self.path(&payload.sha256);
-        copy.persist(&path).map_err(|error| StoreError::io("rename to", &path)(error.error))?;
-        sync_directory(&self.directory)
+        copy.replace().map_err(StoreError::io("write", &path))
     }
 
     /// Keep what is there and what is added from being collected by another command, for as long as the result
@@ -198,12 +192,7 @@ impl Payloads {
     }
 
     fn make_directory(&self) -> Result<(), StoreError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(StoreError::io("make", &self.directory))?;
-        self.directory.parent().map_or(Ok(()), sync_directory)
+        durable::make_directory(&self.directory).map_err(StoreError::io("make", &self.directory))
     }
 
     /// Open a payload, hash it, and return the very descriptor that was hashed, at its start.
@@ -261,13 +250,10 @@ pub fn hash_while(
     }
 }
 
-/// Make a rename in this directory survive a power cut.
-pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
-    File::open(directory).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", directory))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn from(directory: &tempfile::TempDir) -> PayloadDirectory {

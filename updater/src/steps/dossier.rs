@@ -3,12 +3,13 @@
 //! `before.json`, `after.json` and `return.json` in the checkpoint's directory, synced. The undo reads these and
 //! not the step's receipt, so that it works when the power fails between the dump and the journal.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use system::boot::BootId;
+use system::durable;
 use workloads::criu::images::Connection;
 use workloads::files::rootfs::FileRecord;
 use workloads::limits::knobs::CgroupRecord;
@@ -165,9 +166,11 @@ impl Dossier {
     /// [`DossierError::Io`], for example when the disk is full.
     pub fn sync(&self) -> Result<(), DossierError> {
         let path = self.dir.root();
-        File::open(path)
-            .and_then(|file| nix::unistd::syncfs(file).map_err(io::Error::from))
-            .map_err(|source| DossierError::Io { doing: "sync", path: path.to_owned(), source })
+        durable::sync_file_system(path).map_err(|source| DossierError::Io {
+            doing: "sync",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Remove the directory and all images.
@@ -193,12 +196,7 @@ impl Dossier {
         fs::create_dir_all(self.dir.root()).map_err(io("make the directory of"))?;
         let bytes = serde_json::to_vec_pretty(value)
             .map_err(|source| DossierError::Damaged { path: path.clone(), source })?;
-        let mut file = tempfile::NamedTempFile::new_in(self.dir.root()).map_err(io("make"))?;
-        file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(io("write"))?;
-        file.persist(&path).map_err(|error| io("rename")(error.error))?;
-        File::open(self.dir.root())
-            .and_then(|directory| directory.sync_all())
-            .map_err(io("sync the directory of"))
+        durable::replace(&path, &bytes).map_err(io("write"))
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DossierError> {

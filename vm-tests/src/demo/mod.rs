@@ -12,6 +12,7 @@ use self::narrator::Narrator;
 use crate::fixtures::client::Client;
 use crate::fixtures::livepatch::Livepatch;
 use crate::lab::Lab;
+use crate::lab::steps;
 use crate::publisher::Draft;
 use crate::scene::{SECRET, Scene};
 use crate::stage::Stage;
@@ -39,6 +40,7 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// If anything that was shown is not as it should be.
 pub fn run(afterwards: Afterwards) -> Result<()> {
+    let before = steps::since_start().unwrap_or_default();
     let lab = Lab::open()?;
     let stage = Stage::set(&lab)?;
     let begun = Instant::now();
@@ -48,7 +50,8 @@ pub fn run(afterwards: Afterwards) -> Result<()> {
     };
     let result = Story::begin(&stage, &scene).and_then(|story| story.tell());
     if result.is_ok() {
-        println!("\nThe demo took {:.0} s.", begun.elapsed().as_secs_f64());
+        let before = ("compiling the lab", before);
+        println!("\nWhere the time went:\n{}", steps::split(before, ("the demo itself", begun.elapsed())));
     }
     if afterwards == Afterwards::Keep {
         println!("\nThe machine goes on running. Log in: {}", scene.machine.ssh().join(" "));

@@ -1,7 +1,7 @@
-//! What the lab needs on the machine that it runs on, and how that gets there.
+//! Starts programs on the machine that the lab runs on: those that [`super::needs`] declares, by name, and those
+//! that this workspace has built, by path.
 //!
-//! As root missing packages are installed with `apt-get`; anyone else is told the exact command.
-//! Nothing here knows what the tools are used for.
+//! Nothing here knows what the programs are used for.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
@@ -11,43 +11,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// A program, or a file that shows that a package is there, and the Debian package that has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Need {
-    /// A program's name, or an absolute path.
-    pub probe: &'static str,
-    /// The package to install when the probe fails.
-    pub package: &'static str,
-}
+use super::cache::Cache;
+pub use super::install::refresh_lists as refresh_apt_lists;
+use super::needs::is_declared;
+pub use super::needs::{NEEDS, NEEDS_WITHOUT_ROOT, Need};
+pub use super::steps::Step;
+use super::steps::fetched;
 
-const fn need(probe: &'static str, package: &'static str) -> Need {
-    Need { probe, package }
-}
-
-/// What building images and fixtures and running machines takes. `gcc-12` is the compiler of Debian 12's
-/// kernels, and the kernel's own build tools need `libelf1`.
-pub const NEEDS: &[Need] = &[
-    need("qemu-system-x86_64", "qemu-system-x86"),
-    need("qemu-img", "qemu-utils"),
-    need("mmdebstrap", "mmdebstrap"),
-    need("mke2fs", "e2fsprogs"),
-    need("depmod", "kmod"),
-    need("setpriv", "util-linux"),
-    need("ssh-keygen", "openssh-client"),
-    need("gcc", "gcc"),
-    need("/usr/lib/x86_64-linux-gnu/libc.a", "libc6-dev"),
-    need("gcc-12", "gcc-12"),
-    need("/usr/lib/x86_64-linux-gnu/libelf.so.1", "libelf1"),
-    need("make", "make"),
-    need("zstd", "zstd"),
-    need("strip", "binutils"),
-    need("busybox", "busybox-static"),
-];
-
-/// What building the root image takes besides, when not root.
-pub const NEEDS_WITHOUT_ROOT: &[Need] = &[need("fakeroot", "fakeroot"), need("newuidmap", "uidmap")];
-
-/// Finds a program in `PATH` and in the directories that only root's `PATH` has.
+/// Finds a program in `PATH`, in the directories that only root's `PATH` has, and among those that the lab has
+/// unpacked beside what is installed.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     if name.starts_with('/') {
         return Some(PathBuf::from(name)).filter(|path| path.exists());
@@ -55,61 +27,39 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from))
+        .chain(Cache::default_tools())
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
 }
 
-/// A command for a program that [`require`] has made sure of. It and its children find root's programs.
+/// A command for a declared program. It and its children find root's programs.
+///
+/// # Panics
+/// If the program is not declared: a machine on which it is missing would fail half-way, where nobody looks.
 pub fn program(name: &str) -> Command {
+    assert!(
+        is_declared(name),
+        "the lab starts `{name}`, which lab/needs.rs does not declare: add it there with its Debian package"
+    );
     let mut command = Command::new(find_program(name).unwrap_or_else(|| PathBuf::from(name)));
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/usr/bin:/sbin:/bin"));
     command
 }
 
+/// A command for a program that was built or made here.
+pub fn built(path: &Path) -> Command {
+    Command::new(path)
+}
+
+/// The Cargo that runs us, else that in `PATH`.
+pub fn cargo() -> Command {
+    std::env::var_os("CARGO").map_or_else(|| program("cargo"), |cargo| built(Path::new(&cargo)))
+}
+
 /// True when this process may install packages.
 pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
-}
-
-/// Installs whichever of `needs` are missing.
-///
-/// # Errors
-/// When packages are missing and this is not root, or apt cannot install them.
-pub fn require(needs: &[Need]) -> Result<()> {
-    let mut missing: Vec<&str> =
-        needs.iter().filter(|need| find_program(need.probe).is_none()).map(|need| need.package).collect();
-    missing.dedup();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let install = format!("apt-get install --yes --no-install-recommends {}", missing.join(" "));
-    if !is_root() {
-        bail!("the lab needs packages that are not installed; run: sudo {install}");
-    }
-    refresh_apt_lists()?;
-    let step = Step::begin(&format!("installing {}", missing.join(" ")));
-    run(program("sh").arg("-c").arg(&install).env("DEBIAN_FRONTEND", "noninteractive"))?;
-    step.end();
-    Ok(())
-}
-
-/// Fetches the package lists if this machine has none.
-pub fn refresh_apt_lists() -> Result<()> {
-    let lists = Path::new("/var/lib/apt/lists");
-    let have = std::fs::read_dir(lists)
-        .map(|entries| entries.flatten().any(|e| e.file_name().to_string_lossy().contains("_Packages")))
-        .unwrap_or(false);
-    if have {
-        return Ok(());
-    }
-    if !is_root() {
-        bail!("this machine has no package lists; run: sudo apt-get update");
-    }
-    let step = Step::begin("fetching package lists");
-    run(program("apt-get").arg("update"))?;
-    step.end();
-    Ok(())
 }
 
 /// Runs a command to its end, quietly, and returns its stdout.
@@ -118,8 +68,12 @@ pub fn refresh_apt_lists() -> Result<()> {
 /// When it cannot be started or fails; the message has the command and the end of its stderr.
 pub fn run(command: &mut Command) -> Result<Vec<u8>> {
     let shown = show(command);
+    let begun = Instant::now();
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("`{shown}` could not be started"))?;
+    if is_download(command) {
+        fetched(begun.elapsed());
+    }
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let mut lines: Vec<&str> = stderr.lines().rev().take(15).collect();
@@ -127,6 +81,13 @@ pub fn run(command: &mut Command) -> Result<Vec<u8>> {
         bail!("`{shown}` failed ({}):\n{}", output.status, lines.join("\n"));
     }
     Ok(output.stdout)
+}
+
+/// True for a command that only waits for package servers.
+fn is_download(command: &Command) -> bool {
+    let is_apt = Path::new(command.get_program()).file_name().is_some_and(|name| name == "apt-get");
+    is_apt
+        && command.get_args().any(|arg| ["update", "download", "--download-only"].iter().any(|a| arg == *a))
 }
 
 fn show(command: &Command) -> String {
@@ -137,22 +98,26 @@ fn show(command: &Command) -> String {
     line
 }
 
-/// A step that takes long enough to be announced: says what begins and how long it took, on stderr.
-#[derive(Debug)]
-pub struct Step {
-    what: String,
-    begun: Instant,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Step {
-    /// Announces `what`.
-    pub fn begin(what: &str) -> Self {
-        eprintln!("lab: {what} ...");
-        Self { what: what.to_owned(), begun: Instant::now() }
+    #[test]
+    fn a_program_that_is_not_declared_is_not_started() {
+        let refused = std::panic::catch_unwind(|| program("cowsay")).unwrap_err();
+        let said = refused.downcast_ref::<String>().expect("a message");
+        assert!(said.contains("`cowsay`") && said.contains("needs.rs"), "{said}");
     }
 
-    /// Reports the time taken.
-    pub fn end(self) {
-        eprintln!("lab: {} took {:.1} s", self.what, self.begun.elapsed().as_secs_f64());
+    #[test]
+    fn the_error_of_a_command_has_its_last_words() {
+        let error = run(program("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
+        assert!(error.to_string().contains("why"), "{error}");
+    }
+
+    #[test]
+    fn only_waiting_for_servers_counts_as_download() {
+        assert!(is_download(program("apt-get").args(["download", "linux-image-amd64"])));
+        assert!(!is_download(program("apt-get").args(["install", "qemu-utils"])));
     }
 }

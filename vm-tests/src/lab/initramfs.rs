@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -12,7 +12,10 @@ use anyhow::{Context, Result, anyhow};
 /// Modules that must be loaded before the root disk and the control ports exist. What they depend on
 /// is read from `modules.dep`.
 const EARLY_MODULES: &[&str] =
-    &["virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_console", "virtio_net", "virtio-rng"];
+    &["virtio_pci", "virtio_blk", "ext4", "virtio_console", "virtio_net", "virtio-rng"];
+
+/// What ext4 asks the kernel's crypto interface for, up to 6.13; later it is a library that ext4 depends on.
+const CHECKSUM: &str = "crc32c_generic";
 
 /// Writes an initramfs for the modules in `modules` (the directory with `modules.dep`) to `target`.
 pub fn write(init: &Path, modules: &Path, target: &Path) -> Result<()> {
@@ -23,17 +26,32 @@ pub fn write(init: &Path, modules: &Path, target: &Path) -> Result<()> {
     archive.add("dev/console", 0o020_600, &[], (5, 1))?;
     archive.add("init", 0o100_755, &fs::read(init)?, (0, 0))?;
     let mut list = String::new();
-    for path in in_load_order(&fs::read_to_string(modules.join("modules.dep"))?)? {
+    let list_of = |name: &str| fs::read_to_string(modules.join(name));
+    for path in in_load_order(&list_of("modules.dep")?, &list_of("modules.builtin")?)? {
         let name = path.rsplit('/').next().unwrap_or(&path);
-        archive.add(name, 0o100_644, &fs::read(modules.join(&path))?, (0, 0))?;
+        let name = name.trim_end_matches(".xz");
+        archive.add(name, 0o100_644, &plain_module(&modules.join(&path))?, (0, 0))?;
         list.push_str(&format!("/{name}\n"));
     }
     archive.add("modules.list", 0o100_644, list.as_bytes(), (0, 0))?;
     fs::write(target, archive.finish()?).with_context(|| format!("writing {}", target.display()))
 }
 
-/// Paths of the early modules, each after all that it depends on.
-fn in_load_order(modules_dep: &str) -> Result<Vec<String>> {
+/// A module's content; newer kernels ship it compressed, which not every kernel can load.
+fn plain_module(path: &Path) -> Result<Vec<u8>> {
+    let content = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    if path.extension().is_none_or(|end| end != "xz") {
+        return Ok(content);
+    }
+    let mut plain = Vec::new();
+    liblzma::read::XzDecoder::new(&content[..])
+        .read_to_end(&mut plain)
+        .with_context(|| format!("decompressing {}", path.display()))?;
+    Ok(plain)
+}
+
+/// Paths of the early modules that are not part of the kernel itself, each after all that it depends on.
+fn in_load_order(modules_dep: &str, builtin: &str) -> Result<Vec<String>> {
     let stem = |path: &str| {
         let file = path.rsplit('/').next().unwrap_or(path);
         file.split('.').next().unwrap_or(file).replace('-', "_")
@@ -43,11 +61,16 @@ fn in_load_order(modules_dep: &str) -> Result<Vec<String>> {
         .filter_map(|line| line.split_once(':'))
         .map(|(path, needs)| (stem(path), (path, needs.split_whitespace().collect())))
         .collect();
+    let is_builtin = |wanted: &str| builtin.lines().any(|path| stem(path) == wanted);
     let mut order: Vec<String> = Vec::new();
-    for wanted in EARLY_MODULES {
-        let (path, needs) = table
-            .get(&wanted.replace('-', "_"))
-            .ok_or_else(|| anyhow!("the kernel package has no module {wanted}"))?;
+    let checksum = Some(&CHECKSUM).filter(|name| table.contains_key(**name));
+    for wanted in checksum.into_iter().chain(EARLY_MODULES) {
+        let wanted = wanted.replace('-', "_");
+        if is_builtin(&wanted) {
+            continue;
+        }
+        let (path, needs) =
+            table.get(&wanted).ok_or_else(|| anyhow!("the kernel package has no module {wanted}"))?;
         // modules.dep lists what is needed in reverse order of loading.
         for next in needs.iter().rev().chain([path]) {
             if !order.iter().any(|have| have == next) {
@@ -117,9 +140,10 @@ mod tests {
             kernel/drivers/virtio/virtio_ring.ko: kernel/drivers/virtio/virtio.ko\n\
             kernel/drivers/virtio/virtio_pci.ko: kernel/drivers/virtio/virtio_ring.ko kernel/drivers/virtio/virtio.ko\n\
             a/virtio_blk.ko:\na/crc32c_generic.ko:\na/ext4.ko:\na/virtio_console.ko:\na/virtio_net.ko:\na/virtio-rng.ko:\n";
-        let order = in_load_order(dep).unwrap();
+        let order = in_load_order(dep, "").unwrap();
+        assert_eq!(order[0], "a/crc32c_generic.ko");
         assert_eq!(
-            order[..3],
+            order[1..4],
             ["virtio.ko", "virtio_ring.ko", "virtio_pci.ko"].map(|m| format!("kernel/drivers/virtio/{m}"))
         );
         assert_eq!(order.len(), 9);
@@ -127,8 +151,10 @@ mod tests {
 
     #[test]
     fn a_missing_module_is_named() {
-        let error = in_load_order("a/ext4.ko:\n").unwrap_err();
+        let error = in_load_order("a/ext4.ko:\n", "").unwrap_err();
         assert!(error.to_string().contains("virtio_pci"), "{error}");
+        let error = in_load_order("a/ext4.ko:\n", "kernel/a/virtio_pci.ko\n").unwrap_err();
+        assert!(error.to_string().contains("virtio_blk"), "what is built in is not missed: {error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Stock Debian kernels: fetched as packages, unpacked, and made bootable without being installed.
+//! Stock Debian kernels of any suite: fetched as packages, unpacked, and made bootable without being installed.
 //!
 //! The image is booted unpacked (the ELF inside `vmlinuz`, through QEMU's PVH entry): it is the same
 //! kernel, and emulated XZ decompression would cost seconds at every boot. The modules become a disk of
@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::apt::Apt;
 use super::cache::{Cache, Recipe};
-use super::host::{self, Step, program, run};
+use super::host::{Step, program, run};
 use super::initramfs;
 
 /// The kernel that the demo and the tests use unless they name another.
 pub const DEFAULT_RELEASE: &str = "6.1.0-50-amd64";
 
 const INIT_SOURCE: &str = include_str!("../../guest/init.c");
-const FORMAT: &str = "kernel-1";
+const FORMAT: &str = "kernel-2";
 
 /// A kernel's files in the cache.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ impl Kernel {
     /// Fetches and prepares the kernel package of `release`, or finds it in the cache.
     pub fn prepare(cache: &Cache, release: &str) -> Result<Self> {
         let recipe = Recipe::of([FORMAT, release, INIT_SOURCE]);
-        let dir = cache.entry(&format!("kernel-{release}"), &recipe, |dir| build(dir, release))?;
+        let dir = cache.entry(&format!("kernel-{release}"), &recipe, |dir| build(cache, dir, release))?;
         Ok(Self { release: release.to_owned(), dir })
     }
 
@@ -68,22 +69,36 @@ impl Kernel {
 
     /// Fetches the headers of this kernel, so that `make -C <this> M=DIR modules` works.
     pub fn headers(&self, cache: &Cache) -> Result<PathBuf> {
-        let recipe = Recipe::of(["headers-2", &self.release]);
-        let dir = cache
-            .entry(&format!("headers-{}", self.release), &recipe, |dir| build_headers(dir, &self.release))?;
+        let recipe = Recipe::of(["headers-3", &self.release]);
+        let dir = cache.entry(&format!("headers-{}", self.release), &recipe, |dir| {
+            build_headers(cache, dir, &self.release)
+        })?;
         let tree = dir.join(format!("usr/src/linux-headers-{}", self.release));
         Ok(tree)
     }
 }
 
-fn build(dir: &Path, release: &str) -> Result<()> {
+fn build(cache: &Cache, dir: &Path, release: &str) -> Result<()> {
     let step = Step::begin(&format!("preparing kernel {release}"));
     let unpacked = dir.join("package");
-    fetch_and_unpack(&[&format!("linux-image-{release}")], &unpacked)?;
-    fs::rename(unpacked.join(format!("boot/vmlinuz-{release}")), dir.join("vmlinuz"))?;
-    fs::rename(unpacked.join(format!("boot/config-{release}")), dir.join("config"))?;
+    let apt = Apt::open(cache)?;
+    apt.unpack(&image_packages(&apt, release)?, &unpacked)?;
+    // The part of the merged /usr that older packages do not name.
+    let beneath = unpacked.join("usr/lib/modules").join(release);
+    let modules = unpacked.join("lib/modules").join(release);
+    if beneath.is_dir() {
+        fs::create_dir_all(unpacked.join("lib/modules"))?;
+        fs::rename(&beneath, &modules)?;
+    }
+    for name in ["vmlinuz", "config"] {
+        let in_boot = unpacked.join(format!("boot/{name}-{release}"));
+        let beside_modules = modules.join(name);
+        let found = if in_boot.is_file() { in_boot } else { beside_modules };
+        fs::rename(&found, dir.join(name))
+            .with_context(|| format!("the packages of {release} have no {name}"))?;
+    }
     run(program("depmod").arg("-b").arg(&unpacked).arg(release))?;
-    fs::rename(unpacked.join(format!("lib/modules/{release}")), dir.join("modules"))?;
+    fs::rename(&modules, dir.join("modules"))?;
     fs::remove_dir_all(&unpacked)?;
 
     fs::write(dir.join("vmlinux"), unpack_image(&fs::read(dir.join("vmlinuz"))?)?)?;
@@ -99,39 +114,37 @@ fn build(dir: &Path, release: &str) -> Result<()> {
     Ok(())
 }
 
-fn common_headers(release: &str) -> Result<String> {
-    let abi = release
-        .strip_suffix("-amd64")
-        .ok_or_else(|| anyhow!("{release} is not the release of a Debian amd64 kernel"))?;
-    Ok(format!("linux-headers-{abi}-common"))
+/// The packages that hold image, configuration and modules: one up to 6.12; from 7.0 on three, of which
+/// `linux-image` is none.
+fn image_packages(apt: &Apt, release: &str) -> Result<Vec<String>> {
+    let binary = format!("linux-binary-{release}");
+    if !apt.versions(&binary)?.is_empty() {
+        return Ok(vec![binary, format!("linux-base-{release}"), format!("linux-modules-{release}")]);
+    }
+    Ok(vec![format!("linux-image-{release}")])
 }
 
-fn build_headers(dir: &Path, release: &str) -> Result<()> {
+/// The version of the package that holds a kernel's image, like `6.12.107-1`.
+pub fn image_version(apt: &Apt, release: &str) -> Result<String> {
+    let package = image_packages(apt, release)?.swap_remove(0);
+    let versions = apt.versions(&package)?;
+    versions.into_iter().next().with_context(|| format!("no suite has a package {package}"))
+}
+
+fn build_headers(cache: &Cache, dir: &Path, release: &str) -> Result<()> {
     let step = Step::begin(&format!("fetching headers of {release}"));
-    let common = common_headers(release)?;
-    let abi: Vec<&str> = release.splitn(3, '.').collect();
-    let kbuild = format!("linux-kbuild-{}.{}", abi[0], abi[1]);
-    fetch_and_unpack(&[&format!("linux-headers-{release}"), &common, &kbuild], dir)?;
+    let apt = Apt::open(cache)?;
+    let headers = format!("linux-headers-{release}");
+    let mut packages = apt.dependencies(&headers)?;
+    packages.retain(|name| name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-"));
+    let common = packages.iter().find(|name| name.ends_with("-common")).cloned();
+    let common = common.with_context(|| format!("{headers} depends on no package of common headers"))?;
+    packages.push(headers);
+    apt.unpack(&packages, dir)?;
     // As packaged it names /usr/src, where nothing is installed.
     let makefile = format!("include $(dir $(lastword $(MAKEFILE_LIST)))../{common}/Makefile\n");
     fs::write(dir.join(format!("usr/src/linux-headers-{release}/Makefile")), makefile)?;
     step.end();
-    Ok(())
-}
-
-/// Downloads packages with apt and unpacks them into `target`, without installing them.
-fn fetch_and_unpack(packages: &[&str], target: &Path) -> Result<()> {
-    host::refresh_apt_lists()?;
-    let debs = tempfile::tempdir_in(target.parent().unwrap_or(target))?;
-    run(program("apt-get")
-        .args(["-o", "APT::Sandbox::User=root", "download"])
-        .args(packages)
-        .current_dir(debs.path()))
-    .context("apt has no such package for this machine; the lab needs Debian 12's package sources")?;
-    fs::create_dir_all(target)?;
-    for deb in fs::read_dir(debs.path())? {
-        run(program("dpkg-deb").arg("-x").arg(deb?.path()).arg(target))?;
-    }
     Ok(())
 }
 
@@ -163,11 +176,19 @@ fn unpack_image(bzimage: &[u8]) -> Result<Vec<u8>> {
         bzimage.get(start..start + length)
     });
     let payload = payload.ok_or_else(|| anyhow!("the kernel image is shorter than its header says"))?;
-    if !payload.starts_with(b"\xfd7zXZ\0") {
-        bail!("the kernel image is not compressed with XZ as Debian's are");
-    }
     let mut elf = Vec::new();
-    liblzma::read::XzDecoder::new(payload).read_to_end(&mut elf)?;
+    match payload {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            liblzma::read::XzDecoder::new(payload).read_to_end(&mut elf)?;
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            // One frame, behind which the build puts four bytes of size; its window has 128 MiB.
+            let mut frame = zstd::Decoder::with_buffer(payload)?.single_frame();
+            frame.window_log_max(27)?;
+            frame.read_to_end(&mut elf)?;
+        }
+        _ => bail!("the kernel image is compressed neither with XZ nor with zstd, as Debian's are"),
+    }
     ensure!(elf.starts_with(b"\x7fELF"), "the kernel image does not hold an ELF file");
     Ok(elf)
 }

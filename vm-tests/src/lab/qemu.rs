@@ -99,8 +99,9 @@ impl Process {
 
 /// True when `pid` is a QEMU: a number from a file may belong to someone else by now.
 fn is_qemu(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
-        && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    // Not its name: one that runs from a tree of its own has the loader's. A zombie has no command line.
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| String::from_utf8_lossy(&line).split('\0').any(|word| word.contains("qemu-system")))
 }
 
 /// A started QEMU and the host port that leads to the guest's ssh.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::carry::Carry;
 use super::patches::{Draft, Growth};
 use super::rules::{Refusal, Right};
 use super::selection::Candidate;
@@ -142,6 +143,17 @@ struct Details {
 }
 
 impl Builder<'_> {
+    /// Decides on the source whether a livepatch can carry a fix, then builds it.
+    pub(super) fn judged_attempt(&self, candidate: &Candidate) -> Result<(Carry, Attempt)> {
+        // Old files have names in Latin-1.
+        let read = |path| Ok::<_, anyhow::Error>(String::from_utf8_lossy(&fs::read(path)?).into_owned());
+        let carry = Carry::of(
+            &read(self.sources.earlier(&candidate.path))?,
+            &read(self.sources.later(&candidate.path))?,
+        );
+        Ok((carry, self.attempt(candidate)?))
+    }
+
     /// Builds a fix, with headers if it needs them.
     pub(super) fn attempt(&self, candidate: &Candidate) -> Result<Attempt> {
         let begun = Instant::now();

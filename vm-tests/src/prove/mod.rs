@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `sources` | the two packaged sources, reduced to what differs |
 //! | `selection` | which files, in which order |
+//! | `carry` | which fixes a livepatch can carry, told by the source alone |
 //! | `patches` | a patch for one file, with hunks of headers where it needs them |
 //! | `building` | `patch-tools build`, and what came of it |
 //! | `rules` | which refusals are right |
@@ -15,6 +16,7 @@
 //! cache.
 
 mod building;
+mod carry;
 mod patches;
 mod report;
 mod rules;
@@ -32,13 +34,16 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 
 use building::{Attempt, Builder};
+use carry::Carry;
 use report::Row;
 pub use report::{Counts, Report};
 use selection::{Candidate, candidates};
 use sources::Sources;
 use trial::Bench;
 
-use crate::lab::Lab;
+use crate::exam::Share;
+use crate::lab::apt::Apt;
+use crate::lab::{Lab, kernel};
 use crate::product::{Build, Product};
 
 /// What to prove.
@@ -52,6 +57,8 @@ pub struct Options {
     pub limit: usize,
     /// Only these files.
     pub only: Vec<String>,
+    /// Which of the files that are left.
+    pub share: Share,
     /// `patch-tools`; built from this workspace if not given.
     pub program: Option<PathBuf>,
     /// The report: this file as Markdown, and beside it as JSON.
@@ -81,17 +88,22 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         None => Product::build(Build::Release)?.patch_tools,
     };
     let package = sources::source_package(&options.kernel)?;
-    let old = sources::versions(&format!("linux-image-{}", options.kernel))?.swap_remove(0);
+    let apt = Apt::open(lab.cache())?;
+    let old = kernel::image_version(&apt, &options.kernel)?;
     let new = match &options.later {
         Some(version) => version.clone(),
-        None => sources::versions(&package)?.swap_remove(0),
+        None => {
+            apt.versions(&package)?.into_iter().next().with_context(|| format!("no suite has {package}"))?
+        }
     };
-    let sources = Sources::prepare(lab.cache(), &package, &old, &new)?;
+    let sources = Sources::prepare(lab.cache(), &apt, &package, &old, &new)?;
     let mut chosen = candidates(&sources.differing);
     if !options.only.is_empty() {
         chosen.retain(|candidate| options.only.contains(&candidate.path));
         ensure!(!chosen.is_empty(), "none of the files differs between {old} and {new} and is ours to see");
     }
+    let mut number = 0..;
+    chosen.retain(|_| number.next().is_some_and(|number| options.share.takes(number)));
     eprintln!("{} files differ between {old} and {new} and are ours to see", chosen.len());
     let work = tempfile::tempdir()?;
     let builder =
@@ -120,7 +132,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
     let queue = Mutex::new(VecDeque::from(chosen));
     let counted = AtomicUsize::new(done);
     thread::scope(|scope| -> Result<()> {
-        let (sender, built) = mpsc::channel::<(Candidate, Result<Attempt>)>();
+        let (sender, built) = mpsc::channel::<(Candidate, Result<(Carry, Attempt)>)>();
         let (builder, limit, queue, counted) = (&builder, options.limit, &queue, &counted);
         for _ in 0..options.jobs {
             let sender = sender.clone();
@@ -129,9 +141,13 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
                 while counted.load(Ordering::Relaxed) < limit
                     && let Some(candidate) = next()
                 {
-                    let attempt = builder.attempt(&candidate);
-                    if let Ok(attempt) = &attempt {
-                        eprintln!("build {}: {}", candidate.path, attempt.outcome.words());
+                    let attempt = builder.judged_attempt(&candidate);
+                    if let Ok((carry, attempt)) = &attempt {
+                        eprintln!(
+                            "build {} (livepatch {carry}): {}",
+                            candidate.path,
+                            attempt.outcome.words()
+                        );
                         counted.fetch_add(usize::from(attempt.outcome.counts()), Ordering::Relaxed);
                     }
                     // The other side goes away when it fails.
@@ -147,8 +163,14 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         while more {
             match built.recv() {
                 Ok((candidate, attempt)) => {
-                    let build = attempt.with_context(|| format!("building {}", candidate.path))?;
-                    waiting.push(Row { path: candidate.path, area: candidate.area, build, trial: None });
+                    let (carry, build) = attempt.with_context(|| format!("building {}", candidate.path))?;
+                    waiting.push(Row {
+                        path: candidate.path,
+                        area: candidate.area,
+                        carry,
+                        build,
+                        trial: None,
+                    });
                 }
                 Err(mpsc::RecvError) => more = false,
             }

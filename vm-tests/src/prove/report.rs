@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::building::{Attempt, Module, Outcome};
+use super::carry::{Carry, RULE};
 use super::rules::Right;
 use super::selection::Area;
 use super::trial::Trial;
@@ -15,6 +16,8 @@ use super::trial::Trial;
 pub(super) struct Row {
     pub(super) path: String,
     pub(super) area: Area,
+    /// What the source says, before anything is built.
+    pub(super) carry: Carry,
     pub(super) build: Attempt,
     /// Absent if there was nothing to load.
     pub(super) trial: Option<Trial>,
@@ -223,12 +226,44 @@ impl Report {
             total.unchanged,
             self.summary(),
         );
+        text.push_str(&self.by_rule());
         text.push_str(&self.times());
         text.push_str("\n## Files\n\n| file | seconds | outcome |\n|---|---|---|\n");
         for row in &self.rows {
             let seconds = format!("{:.1}", row.build.seconds);
             let _ = writeln!(text, "| {} | {seconds} | {} |", row.path, row.words());
         }
+        text
+    }
+
+    /// What came of the fixes that a livepatch can carry by the rule on the source, and where the program and the
+    /// rule differ.
+    fn by_rule(&self) -> String {
+        let counting = || self.rows.iter().filter(|row| row.build.outcome.counts());
+        let came_through = |row: &&Row| matches!(row.end(), End::Proven | End::LoadedOnly);
+        let can = || counting().filter(|row| row.carry == Carry::Can && row.end() != End::Unchanged);
+        let (through, all) = (can().filter(came_through).count(), can().count());
+        let mut text = format!(
+            "\n## By the rule on the source\n\n{RULE}\n\n**{through} of {all} fixes that a livepatch can carry by this \
+             rule came through ({:.1} %).**\n",
+            100.0 * through as f64 / all.max(1) as f64
+        );
+        let mut list = |title: &str, rows: Vec<&Row>| {
+            let _ = writeln!(text, "\n{title}: {}.\n", rows.len());
+            for row in rows {
+                let _ = writeln!(text, "- {} (livepatch {}): {}", row.path, row.carry, row.words());
+            }
+        };
+        list(
+            "Can be carried by the rule, and did not come through",
+            can().filter(|row| !came_through(row)).collect(),
+        );
+        let cannot = counting().filter(|row| matches!(row.carry, Carry::Cannot(_)));
+        list(
+            "Cannot be carried by the rule, and came through",
+            cannot.clone().filter(came_through).collect(),
+        );
+        list("Cannot be carried by the rule, and did not", cannot.filter(|row| !came_through(row)).collect());
         text
     }
 

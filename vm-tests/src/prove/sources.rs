@@ -13,8 +13,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::lab::apt::Apt;
 use crate::lab::cache::{Cache, Recipe};
-use crate::lab::host::{self, Step, program, run};
+use crate::lab::host::{Step, program};
 
 /// Changes whenever the same packages would give another entry.
 const FORMAT: &str = "fix-sources-1";
@@ -25,22 +26,6 @@ const REGISTERS: &str = "drivers/gpu/drm/amd/include/";
 /// Whether a C file may be looked at: the SHA-256 of its path, like `fs/namei.c`, begins with an even digit.
 pub(super) fn is_ours(path: &str) -> bool {
     Sha256::digest(path.as_bytes())[0] >> 4 & 1 == 0
-}
-
-/// The versions of a package that apt knows, its preferred first.
-pub(super) fn versions(package: &str) -> Result<Vec<String>> {
-    host::refresh_apt_lists()?;
-    let listed = run(program("apt-cache").args(["madison", package]))?;
-    let mut versions: Vec<String> = Vec::new();
-    for line in String::from_utf8_lossy(&listed).lines() {
-        if let Some(version) = line.split('|').map(str::trim).nth(1)
-            && !versions.iter().any(|known| known == version)
-        {
-            versions.push(version.to_owned());
-        }
-    }
-    ensure!(!versions.is_empty(), "apt knows no package {package}");
-    Ok(versions)
 }
 
 /// `linux-source-6.1` of `6.1.0-50-amd64`.
@@ -62,11 +47,11 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Fetches and compares both versions of a source package, or finds the result in the cache.
-    pub(super) fn prepare(cache: &Cache, package: &str, old: &str, new: &str) -> Result<Self> {
+    pub(super) fn prepare(cache: &Cache, apt: &Apt, package: &str, old: &str, new: &str) -> Result<Self> {
         let recipe = Recipe::of([FORMAT, package, old, new]);
         let dir = cache.entry("fix-sources", &recipe, |dir| {
             for (name, version) in [("old", old), ("new", new)] {
-                fetch(dir, &dir.join(name), package, version)?;
+                fetch(apt, dir, &dir.join(name), package, version)?;
             }
             let step = Step::begin("comparing the sources");
             let differing = compare(dir)?;
@@ -99,13 +84,10 @@ fn is_wanted(path: &str) -> bool {
     here && !path.starts_with(REGISTERS) && (path.ends_with(".h") || path.ends_with(".c") && is_ours(path))
 }
 
-fn fetch(work: &Path, target: &Path, package: &str, version: &str) -> Result<()> {
+fn fetch(apt: &Apt, work: &Path, target: &Path, package: &str, version: &str) -> Result<()> {
     let step = Step::begin(&format!("fetching and unpacking {package} {version}"));
     let debs = tempfile::tempdir_in(work)?;
-    run(program("apt-get")
-        .args(["-o", "APT::Sandbox::User=root", "download"])
-        .arg(format!("{package}={version}"))
-        .current_dir(debs.path()))?;
+    apt.download(&[format!("{package}={version}")], debs.path())?;
     let deb = fs::read_dir(debs.path())?.next().context("apt-get download left no file")??.path();
     let mut unpacker = program("dpkg-deb").arg("--fsys-tarfile").arg(&deb).stdout(Stdio::piped()).spawn()?;
     let files = unpacker.stdout.take().context("the output of dpkg-deb")?;

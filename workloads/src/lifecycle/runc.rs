@@ -17,7 +17,7 @@
 
 mod describe;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use system::clock::Interrupt;
 use system::command::{CommandError, HeldLock, Invocation, WhenLate};
+use system::durable;
 
 use crate::criu::images::{CheckpointContent, CheckpointedProcess, dump_stats, last_errors};
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
@@ -462,24 +463,15 @@ fn read_complete(id: &WorkloadId, dir: &CheckpointDir) -> Result<Option<Complete
 
 fn write_complete(dir: &CheckpointDir, complete: &Complete) -> Result<(), RuntimeError> {
     let path = complete_path(dir);
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir.root())?;
-        serde_json::to_writer(&mut file, complete)?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        File::open(dir.root())?.sync_all()
-    };
-    write().map_err(|source| RuntimeError::Prepare { path: path.clone(), source })
+    let written = serde_json::to_vec(complete).map_err(io::Error::from);
+    written
+        .and_then(|json| durable::replace(&path, &json))
+        .map_err(|source| RuntimeError::Prepare { path, source })
 }
 
 fn forget_complete(dir: &CheckpointDir) -> Result<(), RuntimeError> {
     let path = complete_path(dir);
-    match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RuntimeError::Prepare { path, source })
-        }
-        _ => Ok(()),
-    }
+    durable::forget(&path).map_err(|source| RuntimeError::Prepare { path, source })
 }
 
 /// An empty directory that only root can enter: images hold the memory of processes.
@@ -493,9 +485,8 @@ fn fresh_directory(path: &Path) -> Result<(), RuntimeError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
 }
 
-/// All images at once: one flush instead of one per file.
+/// All images at once.
 fn sync_file_system(directory: &Path) -> Result<(), RuntimeError> {
-    let failed = |source| RuntimeError::Prepare { path: directory.to_owned(), source };
-    let opened = File::open(directory).map_err(failed)?;
-    nix::unistd::syncfs(&opened).map_err(|error| failed(error.into()))
+    durable::sync_file_system(directory)
+        .map_err(|source| RuntimeError::Prepare { path: directory.to_owned(), source })
 }

@@ -5,18 +5,16 @@ pub mod comm;
 pub mod container;
 pub mod obstacle;
 pub mod probe_site;
-pub mod seen_path;
 pub mod topology;
 pub mod workload_id;
 
 pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners};
-pub use comm::Comm;
+pub use comm::{Comm, SeenPath};
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
     NetworkPlace, Pid, Restored, Unreadable,
 };
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
 pub use probe_site::ProbeSite;
-pub use seen_path::SeenPath;
 pub use topology::{FreshUpper, Overlay, Topology, TopologyError};
 pub use workload_id::{RuntimeName, WorkloadId, WorkloadIdError};

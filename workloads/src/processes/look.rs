@@ -75,6 +75,9 @@ impl Seen {
     }
 }
 
+/// A file under a name below a root.
+type Place = (FileId, RootId, Vec<u8>);
+
 /// See the module.
 pub(crate) struct Look {
     questions: Questions,
@@ -83,12 +86,9 @@ pub(crate) struct Look {
     silent: HashSet<Vec<u8>>,
     tops: HashMap<RootId, Arc<Root>>,
     identities: HashMap<FileId, Result<Vec<FileIdentity>, Reason>>,
-    outdated: HashMap<Named, Result<Option<Why>, Reason>>,
+    outdated: HashMap<Place, Result<Option<Why>, Reason>>,
     maps: Vec<u8>,
 }
-
-/// A file, and the name that it is mapped under, from which root.
-type Named = (FileId, RootId, Vec<u8>);
 
 /// The process's mappings changed while they were read.
 struct Vanished;

@@ -80,7 +80,7 @@ pub fn describe(pid: Pid) -> Option<Process> {
 
 /// What a process calls itself.
 pub fn comm(pid: Pid) -> Option<Comm> {
-    fs::read(format!("/proc/{pid}/comm")).ok().map(|content| Comm::from_proc(&content))
+    fs::read(format!("/proc/{pid}/comm")).ok().map(|content| Comm::from_file(&content))
 }
 
 /// A text of the kernel's, of which only the kernel's own words are looked at: a name that is no text must not

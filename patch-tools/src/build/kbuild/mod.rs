@@ -15,14 +15,15 @@ use std::path::{Path, PathBuf};
 use super::cache::{CacheError, Lock};
 use super::patch::SourcePath;
 use super::process::{ProcessError, Program};
+use super::root::Tools;
 
-const ENVIRONMENT_MK: &str = include_str!("environment.mk");
+const TOP_MK: &str = include_str!("top.mk");
 const UNIT_MK: &str = include_str!("unit.mk");
 const UNITS_MK: &str = include_str!("units.mk");
 
 /// The makefiles by the name under which they are put into a prepared tree.
 pub(super) const MAKEFILES: [(&str, &str); 3] =
-    [("environment.mk", ENVIRONMENT_MK), ("unit.mk", UNIT_MK), ("units.mk", UNITS_MK)];
+    [("top.mk", TOP_MK), ("unit.mk", UNIT_MK), ("units.mk", UNITS_MK)];
 
 /// A question that kbuild could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,8 @@ pub(super) struct UnitCommand {
     pub(super) owner: Owner,
     /// The compiler and its arguments, without input, output and dependency file.
     pub(super) compile: Vec<String>,
-    /// objtool and its arguments, without the object; empty where kbuild runs none.
+    /// objtool and its arguments, without the object; empty where the unit is not for it. As for one object among
+    /// others, even where the distribution ran it on what was linked: see [`OF_LINKED_OBJECTS`].
     pub(super) objtool: Vec<String>,
 }
 
@@ -174,15 +176,28 @@ pub(super) struct Kbuild {
     pub(super) output: PathBuf,
     /// Where our makefiles are.
     pub(super) makefiles: PathBuf,
-    /// What `environment.mk` wrote.
+    /// What `top.mk` wrote.
     pub(super) environment: Vec<(String, String)>,
+    /// Where make is.
+    pub(super) tools: Tools,
 }
 
 impl Kbuild {
     /// The variables of a dumped environment, without those that belong to the make that dumped it.
     pub(super) fn read_environment(dump: &[u8]) -> Vec<(String, String)> {
-        const OF_THAT_MAKE: [&str; 8] =
-            ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ENVIRONMENT", "_", "PWD", "SHLVL"];
+        const OF_THAT_MAKE: [&str; 11] = [
+            "MAKEFILES",
+            "MAKEFLAGS",
+            "MFLAGS",
+            "MAKELEVEL",
+            "MAKEOVERRIDES",
+            "ENVIRONMENT",
+            "_",
+            "PWD",
+            "OLDPWD",
+            "SHLVL",
+            "TMPDIR",
+        ];
         dump.split(|byte| *byte == 0)
             .filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='))
             .filter(|(name, _)| !OF_THAT_MAKE.contains(name))
@@ -191,7 +206,9 @@ impl Kbuild {
     }
 
     fn make(&self, makefile: &str, directory: &str) -> Program {
-        let mut make = Program::new("make")
+        let mut make = self
+            .tools
+            .program("make")
             .args(["-r", "-R", "-s", "-f"])
             .arg(self.makefiles.join(makefile))
             .arg(format!("--include-dir={}", self.source.display()))
@@ -229,7 +246,7 @@ impl Kbuild {
         source: &SourcePath,
         target: &Target,
     ) -> Result<Option<UnitCommand>, KbuildError> {
-        let answer = self.answer(source, target)?;
+        let answer = self.answer(source, target, &[])?;
         let file = self.source.join(source);
         match Answer::of(&answer).is_about(&file) {
             true => self.understood(&answer, source, &file, target).map(Some),
@@ -237,29 +254,38 @@ impl Kbuild {
         }
     }
 
-    /// Asks how a module's C file outside of the tree would be compiled: `NAME.c` in `directory`, which has
+    /// Asks how a C file that is not in the source would be compiled: `NAME.c` in a directory of the output, which has
     /// a makefile for it.
-    pub(super) fn external_command(
+    pub(super) fn command_in_output(
         &self,
-        directory: &Path,
+        directory: &str,
         name: &SourcePath,
     ) -> Result<UnitCommand, KbuildError> {
-        let object = directory.join(name).with_extension("o").to_string_lossy().into_owned();
-        let target = Target { directory: directory.to_string_lossy().into_owned(), object };
-        self.ask(name, &directory.join(name), &target)
+        let target =
+            Target { directory: directory.to_owned(), object: format!("{directory}/{}.o", name.stem()) };
+        let file = self.output.join(directory).join(name);
+        let source = self.output.join(directory);
+        let answer = self.answer(name, &target, &[format!("src={}", source.display())])?;
+        // Some versions look for it relative to the output directory.
+        let relative = format!("@source {directory}/{name}\n");
+        let answer = answer.replace(&relative, &format!("@source {}\n", file.display()));
+        let answer = answer.replace(&format!(" {directory}/{name}"), &format!(" {}", file.display()));
+        self.understood(&answer, name, &file, &target)
     }
 
     fn ask(&self, source: &SourcePath, file: &Path, target: &Target) -> Result<UnitCommand, KbuildError> {
-        let answer = self.answer(source, target)?;
+        let answer = self.answer(source, target, &[])?;
         self.understood(&answer, source, file, target)
     }
 
-    fn answer(&self, source: &SourcePath, target: &Target) -> Result<String, KbuildError> {
+    fn answer(
+        &self,
+        source: &SourcePath,
+        target: &Target,
+        variables: &[String],
+    ) -> Result<String, KbuildError> {
         // What units of one directory need first is made by the first question; two at once would make it twice.
-        let place = match target.directory.starts_with('/') {
-            true => "elsewhere".to_owned(),
-            false => target.directory.replace('/', "-"),
-        };
+        let place = target.directory.replace('/', "-");
         let _lock = Lock::wait(&self.makefiles.with_file_name("asking").join(format!("{place}.lock")))?;
         let mut make = self.make("unit.mk", &target.directory);
         for product in OF_THE_KERNEL {
@@ -267,6 +293,7 @@ impl Kbuild {
         }
         let answer = make
             .arg(format!("UNIT={}", target.object))
+            .args(variables)
             .arg("ask")
             .run()
             .map_err(|error| KbuildError::Make { about: source.to_string(), source: error })?;
@@ -296,12 +323,23 @@ struct Answer<'a> {
     input: &'a str,
     module: &'a str,
     compile: &'a str,
+    /// objtool's command where kbuild leaves it for later.
+    delayed: &'a str,
 }
+
+/// Arguments of objtool that are for whole modules and kernels. `--ibt` would note functions as never called through
+/// a pointer because this one object has none; without it they keep their landing pads, which is always right.
+const OF_LINKED_OBJECTS: [&str; 2] = ["--link", "--ibt"];
 
 impl<'a> Answer<'a> {
     fn of(text: &'a str) -> Self {
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        Self { input: field("@source "), module: field("@module ").trim(), compile: field("@compile ") }
+        Self {
+            input: field("@source "),
+            module: field("@module ").trim(),
+            compile: field("@compile "),
+            delayed: field("@objtool "),
+        }
     }
 
     fn is_about(&self, file: &Path) -> bool {
@@ -310,11 +348,15 @@ impl<'a> Answer<'a> {
 
     fn command(&self, source: &SourcePath, file: &Path, target: &Target) -> Option<UnitCommand> {
         let mut commands = words::commands(self.compile)?.into_iter();
-        let (compiler, objtool) = (commands.next()?, commands.next().unwrap_or_default());
+        let (compiler, mut objtool) = (commands.next()?, commands.next().unwrap_or_default());
         // One more command would be a step that we do not know (for example a linker for LTO objects).
         if commands.next().is_some() || !(objtool.is_empty() || objtool[0].ends_with("objtool")) {
             return None;
         }
+        if objtool.is_empty() {
+            objtool = words::commands(self.delayed)?.into_iter().next().unwrap_or_default();
+        }
+        objtool.retain(|word| !OF_LINKED_OBJECTS.contains(&word.as_str()));
         let mut compile = Vec::new();
         let mut words = compiler.into_iter();
         let mut output = None;

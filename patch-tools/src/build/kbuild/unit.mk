@@ -3,7 +3,10 @@
 # subdirectory's Makefile, even where this one builds it (drivers/gpu/drm/bridge/panel.o).
 include $(srctree)/scripts/Makefile.build
 
-print-command = $(info @unit $@)$(info @source $<)$(info @module $(modname))$(info @compile $(cmd_$(1)))@:
+# Where objtool only runs on what is linked (because of IBT, or for livepatches), it is not part of the command.
+print-delayed = $(info @objtool $(if $(delay-objtool),$(if $(is-standard-object),$(objtool) $(objtool-args) $@)))
+
+print-command = $(info @unit $@)$(info @source $<)$(info @module $(modname))$(info @compile $(cmd_$(1)))$(print-delayed)@:
 
 define rule_cc_o_c
 	$(call print-command,cc_o_c)

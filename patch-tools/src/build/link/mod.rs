@@ -20,7 +20,7 @@ use manifests::{ModuleName, Replace};
 pub(super) use template::{MAKEFILE as TEMPLATE_MAKEFILE, SOURCE as TEMPLATE_SOURCE};
 
 use super::cache::CacheError;
-use super::process::{ProcessError, Program};
+use super::process::ProcessError;
 use super::tree::{Tree, TreeError};
 use crate::diff::Replacement;
 use crate::elf::{Elf, Malformed, Place};
@@ -133,7 +133,9 @@ impl Link<'_> {
         for (index, object) in self.objects.iter().enumerate() {
             add(format!("unit-{index}.o"), object)?;
         }
-        Program::new("ld")
+        self.tree
+            .tools()
+            .program("ld")
             .args(["-r", "-m", "elf_x86_64", "-z", "noexecstack", "--build-id=sha1", "-T"])
             .arg(self.tree.output().join("scripts/module.lds"))
             .args(["-o", "linked.o"])

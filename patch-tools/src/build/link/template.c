@@ -9,6 +9,10 @@
 #include <linux/module.h>
 #include <linux/stddef.h>
 #include <linux/vermagic.h>
+#if defined(CONFIG_UNWINDER_ORC) && __has_include(<asm/orc_header.h>)
+#include <asm/orc_header.h>
+ORC_HEADER;
+#endif
 
 /* Defined in the object that patch-tools writes for each patch. */
 extern struct klp_patch livepatch_tables;
@@ -29,7 +33,8 @@ module_exit(livepatch_exit);
 MODULE_LICENSE("GPL");
 MODULE_INFO(livepatch, "Y");
 MODULE_INFO(vermagic, VERMAGIC_STRING);
-#ifdef CONFIG_RETPOLINE
+/* The second is the first from 6.9 on. */
+#if defined(CONFIG_RETPOLINE) || defined(CONFIG_MITIGATION_RETPOLINE)
 MODULE_INFO(retpoline, "Y");
 #endif
 

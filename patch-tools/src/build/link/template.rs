@@ -3,6 +3,7 @@
 use manifests::ModuleName;
 
 use super::LinkError;
+use crate::build::padding;
 use crate::elf::{Elf, Section};
 
 /// The C file.
@@ -105,6 +106,7 @@ impl Template {
             return Err(LinkError::LongName { name: name.clone(), limit: self.layout.module_name_size - 1 });
         }
         let mut object = self.object.clone();
+        padding::forget_order(&mut object);
         object[place..place + name.as_str().len()].copy_from_slice(name.as_str().as_bytes());
         Ok(object)
     }

@@ -38,10 +38,11 @@ use super::digest::DigestError;
 use super::kbuild::{Kbuild, KbuildError, UnitMap};
 use super::process::ProcessError;
 use super::progress::Progress;
+use super::root::Tools;
 use crate::image::Config;
 
 /// Changes whenever preparing the same inputs would give another tree.
-const RECIPE: u32 = 3;
+const RECIPE: u32 = 4;
 
 /// Why a tree could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +156,12 @@ pub struct TreeInputs {
     pub config: PathBuf,
     /// The distribution's headers (`/usr/src/linux-headers-RELEASE` of the package), to compare with.
     pub reference: Option<PathBuf>,
+    /// The compiler's command, if it is not the one in the configuration.
+    pub compiler: Option<String>,
+    /// Where compiler, linker and all other programs are.
+    pub(super) tools: Tools,
+    /// The build root, if they are in one.
+    pub(super) root: Option<PathBuf>,
 }
 
 /// What a tree was made from, for the provenance record.
@@ -170,6 +177,8 @@ pub struct TreeRecord {
     pub config: Sha256,
     /// The compiler's own description.
     pub compiler: String,
+    /// The build root: programs of the kernel's build that were compiled in one run in no other.
+    pub root: Option<PathBuf>,
 }
 
 /// A prepared tree.
@@ -200,7 +209,7 @@ impl Tree {
                 return Err(TreeError::NoLivepatch { setting });
             }
         }
-        let compiler = Compiler::of(&config, &inputs.release)?;
+        let compiler = Compiler::of(&config, inputs)?;
         let (source, digest) = inputs.source.obtain(cache, progress)?;
         let record = TreeRecord {
             recipe: RECIPE,
@@ -208,6 +217,7 @@ impl Tree {
             source: digest,
             config: Sha256::of(text.as_bytes()),
             compiler: compiler.version.clone(),
+            root: inputs.root.clone(),
         };
         let key = Sha256::of(format!("{record:?}").as_bytes()).to_string();
         let root = cache.entry("trees", &key[..16], |root| {
@@ -222,10 +232,16 @@ impl Tree {
             }
             .run(progress)
         })?;
-        Self::open(root, source, config, compiler)
+        Self::open(root, source, config, compiler, inputs.tools.clone())
     }
 
-    fn open(root: PathBuf, source: PathBuf, config: Config, compiler: Compiler) -> Result<Self, TreeError> {
+    fn open(
+        root: PathBuf,
+        source: PathBuf,
+        config: Config,
+        compiler: Compiler,
+        tools: Tools,
+    ) -> Result<Self, TreeError> {
         let read = |name: &str| {
             let path = root.join(name);
             fs::read(&path).map_err(CacheError::io("read", &path))
@@ -237,6 +253,7 @@ impl Tree {
             output: root.join("output"),
             makefiles: root.join("makefiles"),
             environment: Kbuild::read_environment(&read("environment")?),
+            tools,
         };
         Ok(Self { record, config, compiler, kbuild, root })
     }
@@ -244,6 +261,11 @@ impl Tree {
     /// The kernel's source.
     pub fn source(&self) -> &Path {
         &self.kbuild.source
+    }
+
+    /// Where the programs are that this tree was made with.
+    pub(super) fn tools(&self) -> &Tools {
+        &self.kbuild.tools
     }
 
     /// The prepared output directory, in which compile commands run.

@@ -8,6 +8,7 @@ use crate::build::cache::CacheError;
 use crate::build::kbuild::{Kbuild, MAKEFILES};
 use crate::build::process::Program;
 use crate::build::progress::Progress;
+use crate::build::root::Tools;
 use crate::image::Config;
 
 /// Generated headers that say what the compiler made of source and configuration: structure offsets, sizes of
@@ -44,7 +45,7 @@ impl Preparation<'_> {
         let Self { root, source, inputs, config, compiler, jobs, .. } = self;
         // Better told now than in the middle of kbuild's output.
         for tool in ["make", "flex", "bison", "bc", "perl", "ld"] {
-            Program::new(tool).arg("--version").run().map_err(|source| TreeError::Process {
+            inputs.tools.program(tool).arg("--version").run().map_err(|source| TreeError::Process {
                 doing: "find the tools that preparing a kernel tree needs",
                 source,
             })?;
@@ -61,7 +62,9 @@ impl Preparation<'_> {
         write(output.join(".config"), wanted.as_bytes())?;
 
         let settings = settings(root, config, compiler, self.record)?;
-        let make = Make { source, output: &output, settings, jobs };
+        let addition = makefiles.join("top.mk");
+        let make =
+            Make { source, output: &output, addition: &addition, settings, jobs, tools: &inputs.tools };
         progress.step("configuring the kernel tree");
         make.run("configure the kernel tree", &["olddefconfig"])?;
         let made = output.join(".config");
@@ -76,7 +79,7 @@ impl Preparation<'_> {
             compare(&output, reference)?;
         }
         let environment = root.join("environment");
-        make.write_environment(&makefiles.join("environment.mk"), &environment)?;
+        make.write_environment(&environment)?;
         progress.step("listing the units that the configuration builds");
         let dumped = fs::read(&environment).map_err(CacheError::io("read", &environment))?;
         let kbuild = Kbuild {
@@ -84,6 +87,7 @@ impl Preparation<'_> {
             output,
             makefiles,
             environment: Kbuild::read_environment(&dumped),
+            tools: inputs.tools.clone(),
         };
         write(root.join("units"), kbuild.list_units(jobs)?.as_bytes())?;
         let record = serde_json::to_vec_pretty(self.record)
@@ -132,38 +136,37 @@ fn settings(
 struct Make<'a> {
     source: &'a Path,
     output: &'a Path,
+    /// A makefile that every make reads first.
+    addition: &'a Path,
     settings: Vec<String>,
     jobs: usize,
+    tools: &'a Tools,
 }
 
 impl Make<'_> {
     fn run(&self, doing: &'static str, targets: &[&str]) -> Result<(), TreeError> {
-        Program::new("make")
-            .arg("-s")
+        self.program()
             .arg(format!("-j{}", self.jobs))
-            .arg(format!("O={}", self.output.display()))
-            .args(&self.settings)
             .args(targets)
-            .directory(self.source)
             .run()
             .map(drop)
             .map_err(|source| TreeError::Process { doing, source })
     }
 
-    /// Runs the top Makefile as it runs itself in the output directory, with one target more.
-    fn write_environment(&self, makefile: &Path, to: &Path) -> Result<(), TreeError> {
-        Program::new("make")
+    fn program(&self) -> Program {
+        self.tools
+            .program("make")
+            .variable("MAKEFILES", self.addition)
             .arg("-s")
-            .arg("-f")
-            .arg(makefile)
-            .arg(format!("--include-dir={}", self.source.display()))
-            .arg("sub_make_done=1")
-            .arg(format!("abs_srctree={}", self.source.display()))
-            .arg(format!("abs_objtree={}", self.output.display()))
-            .arg(format!("ENVIRONMENT={}", to.display()))
+            .arg(format!("O={}", self.output.display()))
             .args(&self.settings)
+            .directory(self.source)
+    }
+
+    fn write_environment(&self, to: &Path) -> Result<(), TreeError> {
+        self.program()
+            .arg(format!("ENVIRONMENT={}", to.display()))
             .arg("write-environment")
-            .directory(self.output)
             .run()
             .map(drop)
             .map_err(|source| TreeError::Process {

@@ -129,13 +129,16 @@ impl SourceOrigin {
 
 /// What compiling for x86-64 can need: not the documentation and not the other architectures.
 fn is_needed(name: &Path) -> bool {
-    // Kconfig reads all of its files, whatever the architecture.
-    let is_kconfig =
-        name.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("Kconfig"));
+    // Kconfig reads all of its files, whatever the architecture, and Makefiles include each other (fs/hostfs one of
+    // arch/um).
+    let is_of_every_build = name
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with("Kconfig") || name.starts_with("Makefile"));
     let mut parts = name.iter().filter_map(|part| part.to_str());
     match (parts.next(), parts.next()) {
-        (Some("Documentation" | "LICENSES"), _) => is_kconfig,
-        (Some("arch"), Some(arch)) => is_kconfig || arch == "x86",
+        (Some("Documentation" | "LICENSES"), _) => is_of_every_build,
+        (Some("arch"), Some(arch)) => is_of_every_build || arch == "x86",
         (Some(_), _) => true,
         (None, _) => false,
     }
@@ -197,6 +200,7 @@ mod tests {
             "arch/Kconfig",
             "arch/x86/Kconfig",
             "arch/arm/crypto/Kconfig",
+            "arch/um/scripts/Makefile.rules",
             "fs/namei.c",
         ] {
             assert!(is_needed(Path::new(needed)), "{needed}");

@@ -1,7 +1,6 @@
 //! Compiles the part of a module that all livepatches of a kernel share; see `link`.
 
 use std::fs;
-use std::path::Path;
 
 use manifests::Sha256;
 
@@ -13,6 +12,8 @@ use crate::build::patch::SourcePath;
 use crate::build::process::Program;
 
 const FILE: &str = "template.c";
+/// Where it is in the output directory.
+const DIRECTORY: &str = "livepatch";
 
 impl Tree {
     /// The compiled template, made when it is needed the first time.
@@ -22,21 +23,23 @@ impl Tree {
         if let Ok(object) = fs::read(&kept) {
             return Ok(object);
         }
-        let work =
-            tempfile::tempdir_in(&self.root).map_err(CacheError::io("make a directory in", &self.root))?;
-        let object = self.compile_template(work.path())?;
+        let object = self.compile_template()?;
         files::replace(&kept, &object).map_err(CacheError::io("write", &kept))?;
         Ok(object)
     }
 
-    fn compile_template(&self, directory: &Path) -> Result<Vec<u8>, TreeError> {
+    fn compile_template(&self) -> Result<Vec<u8>, TreeError> {
+        let directory = self.output().join(DIRECTORY);
+        fs::create_dir_all(&directory).map_err(CacheError::io("make", &directory))?;
         for (name, text) in [("Makefile", TEMPLATE_MAKEFILE), (FILE, TEMPLATE_SOURCE)] {
             let path = directory.join(name);
-            fs::write(&path, text).map_err(CacheError::io("write", &path))?;
+            files::replace(&path, text.as_bytes()).map_err(CacheError::io("write", &path))?;
         }
         let Some(name) = SourcePath::new(FILE) else { unreachable!("a plain file name") };
-        let command = self.kbuild.external_command(directory, &name)?;
-        let object = directory.join("template.o");
+        let command = self.kbuild.command_in_output(DIRECTORY, &name)?;
+        let work =
+            tempfile::tempdir_in(&self.root).map_err(CacheError::io("make a directory in", &self.root))?;
+        let object = work.path().join("template.o");
         let run = |program: Program| {
             let doing = "compile the part that all livepatches of this kernel share";
             program
@@ -46,13 +49,15 @@ impl Tree {
                 .map_err(|source| TreeError::Process { doing, source })
         };
         let mut words = command.compile.into_iter();
-        run(Program::new(words.next().unwrap_or_default())
+        run(self
+            .tools()
+            .program(words.next().unwrap_or_default())
             .args(words)
             .args(["-g0", "-c", "-o"])
             .arg(&object)
             .arg(directory.join(FILE)))?;
         if let Some((objtool, arguments)) = command.objtool.split_first() {
-            run(Program::new(self.output().join(objtool)).args(arguments).arg(&object))?;
+            run(self.tools().program(self.output().join(objtool)).args(arguments).arg(&object))?;
         }
         Ok(fs::read(&object).map_err(CacheError::io("read", &object))?)
     }

@@ -1,6 +1,6 @@
 //! Containers with processes that cannot be read, or want to be looked at wrongly.
 
-use workloads::model::{Comm, Pid};
+use workloads::model::{Pid, WorkloadId};
 use workloads::processes::{Reason, Unknown};
 
 use super::*;
@@ -8,7 +8,7 @@ use super::*;
 /// A write lease on a mapped file, or memory that nobody else may read.
 fn unknown() -> Unknown {
     let file = Some("/srv/leased\nerror: forged".into());
-    Unknown { pid: Pid(77), comm: Comm::new("tenant"), file, reason: Reason::Unreadable { errno: 11 } }
+    Unknown { pid: Pid(77), comm: "tenant".into(), file, reason: Reason::Unreadable { errno: 11 } }
 }
 
 fn planned(plan: &crate::plan::Plan) -> Vec<&str> {
@@ -24,8 +24,7 @@ fn what_no_selector_takes_is_not_looked_at_and_hinders_nobody() {
     let plan = bench.plan(&selected).unwrap();
     assert_eq!(planned(&plan), ["web"]);
     assert_eq!(plan.notes, <[String; 0]>::default());
-    let looked_at: Vec<String> = bench.containers.looked_at().iter().map(|one| one.id.to_string()).collect();
-    assert_eq!(looked_at, ["web"]);
+    assert_eq!(bench.containers.looked_at(), ["web".parse::<WorkloadId>().unwrap()]);
 }
 
 #[test]

@@ -8,10 +8,10 @@
 //! - `layers/` is root's alone (0700): set-user-ID files of layers are out of reach on the host.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use manifests::Sha256;
@@ -19,13 +19,12 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, fchmod, fstatat, mkdirat};
 use nix::unistd::syncfs;
+use system::durable;
+use system::durable::UNFINISHED;
 
 use crate::files::layer::Layer;
 use crate::files::layer::error::{FileKind, LayerError};
 use crate::files::layer::tree::kind_of;
-
-/// A layer that is not complete.
-const INCOMING: &str = ".incoming-";
 
 /// What is known about each layer. Not beside the tree in one directory with it, since `layers/<sha256>` itself
 /// is the overlay's lower directory.
@@ -65,7 +64,7 @@ impl Home {
     /// Removes what a crash left behind, and records of layers that are no more.
     pub(super) fn remove_leftovers(&self) -> Result<(), LayerError> {
         let records = self.path.join(RECORDS);
-        let is_incoming = |name: &OsStr| name.as_encoded_bytes().starts_with(INCOMING.as_bytes());
+        let is_incoming = |name: &OsStr| name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
         for name in names(&self.path)?.iter().filter(|name| is_incoming(name)) {
             remove(&self.path.join(name))?;
         }
@@ -78,17 +77,10 @@ impl Home {
 
     /// Keeps what is known about a layer. Its root is not kept: it follows from the digest.
     pub(super) fn write_record(&self, digest: &Sha256, layer: &Layer) -> Result<(), LayerError> {
-        let (directory, path) = (self.path.join(RECORDS), record(&self.path, digest));
+        let path = record(&self.path, digest);
         let json =
             serde_json::to_vec(layer).map_err(|source| LayerError::Record { path: path.clone(), source })?;
-        let written =
-            tempfile::Builder::new().prefix(INCOMING).tempfile_in(&directory).and_then(|mut file| {
-                file.write_all(&json)?;
-                file.as_file().sync_all()?;
-                file.persist(&path).map_err(|error| error.error)?;
-                File::open(&directory)?.sync_all()
-            });
-        written.map_err(store_error("write", &path))
+        durable::replace(&path, &json).map_err(store_error("write", &path))
     }
 
     /// Whether a layer is there; if so, it is complete, and stays after a power cut.
@@ -109,7 +101,7 @@ impl Home {
 
     /// A new directory for a layer.
     pub(super) fn incoming(&self, layer: &Sha256) -> Result<Incoming<'_>, LayerError> {
-        let name = format!("{INCOMING}{layer}");
+        let name = format!("{UNFINISHED}{layer}");
         mkdirat(&*self.directory, name.as_str(), Mode::S_IRWXU)
             .map_err(|errno| store_error("make", &self.path.join(&name))(errno.into()))?;
         Ok(Incoming { home: self, layer: *layer, name, published: false })
@@ -189,17 +181,7 @@ fn remove(path: &Path) -> Result<(), LayerError> {
 
 /// Makes a directory, durably, and what is missing above it.
 fn make_directory(path: &Path) -> Result<(), LayerError> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(store_error("make", path))?;
-    match path.parent() {
-        Some(above) => {
-            File::open(above).and_then(|above| above.sync_all()).map_err(store_error("sync", above))
-        }
-        None => Ok(()),
-    }
+    durable::make_directory(path).map_err(store_error("make", path))
 }
 
 fn store_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> LayerError {

@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -21,7 +22,8 @@ use crate::model::{
 };
 use crate::processes::procfs;
 
-/// The part of `runc list` and `runc state` that is used (OCI runtime specification, "State").
+/// The part of `runc list` and `runc state` that is used. More than the "State" of the OCI runtime specification:
+/// runc adds the root file system, and knows containers that are paused.
 #[derive(Debug, Deserialize)]
 struct State {
     id: String,
@@ -33,7 +35,8 @@ struct State {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-/// The part of a bundle's `config.json` that is used.
+/// The part of a bundle's `config.json` that is used. Not a whole `oci_spec::runtime::Spec`: one capability or
+/// system call action that is newer than the crate would make the whole bundle unreadable.
 #[derive(Debug, Deserialize)]
 struct Config {
     linux: Option<Linux>,
@@ -42,17 +45,10 @@ struct Config {
 #[derive(Debug, Deserialize)]
 struct Linux {
     #[serde(default)]
-    namespaces: Vec<Namespace>,
+    namespaces: Vec<LinuxNamespace>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Namespace {
-    #[serde(rename = "type")]
-    kind: String,
-    path: Option<PathBuf>,
-}
-
-/// The part of runc's `state.json` that is used.
+/// The part of runc's `state.json` that is used; the format is runc's own.
 #[derive(Debug, Deserialize)]
 struct Saved {
     config: SavedConfig,
@@ -131,10 +127,11 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, id: &WorkloadId) -> Resu
 
 fn network(config: &Config) -> NetworkPlace {
     let namespaces = config.linux.as_ref().map(|linux| linux.namespaces.as_slice()).unwrap_or_default();
-    let Some(namespace) = namespaces.iter().find(|namespace| namespace.kind == "network") else {
+    let network = |namespace: &&LinuxNamespace| namespace.typ() == LinuxNamespaceType::Network;
+    let Some(namespace) = namespaces.iter().find(network) else {
         return NetworkPlace::Host;
     };
-    match namespace.path.as_deref().filter(|path| !path.as_os_str().is_empty()) {
+    match namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
         None => NetworkPlace::Own,
         Some(path) if is_hosts(path) => NetworkPlace::Host,
         Some(path) => NetworkPlace::Path(path.to_owned()),

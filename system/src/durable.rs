@@ -1,0 +1,162 @@
+//! Files that are there whole or not at all, also after a power cut: the only place that writes, syncs and renames.
+//!
+//! Invariants:
+//! - What has its name has its content: the bytes are synced before the rename, the directory after it.
+//! - What a crash leaves behind has a name that begins with [`UNFINISHED`], and belongs to nobody who is alive for
+//!   longer than the writing takes.
+//!
+//! What this does not do: locking. Two writers of one name leave the content of one of them.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// How the names of files begin that are not complete yet.
+pub const UNFINISHED: &str = ".incoming-";
+
+/// A file that has not got its name yet. Dropped without it, it is removed.
+#[derive(Debug)]
+pub struct Unnamed {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Unnamed {
+    /// A new, empty file beside `path`, for root's (or the caller's) eyes only.
+    pub fn beside(path: &Path) -> io::Result<Self> {
+        Self::with_mode(path, 0o600)
+    }
+
+    /// The same with these permissions, less the process's umask.
+    pub fn with_mode(path: &Path, mode: u32) -> io::Result<Self> {
+        let file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(directory_of(path))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Gives it its name, in place of what has that name.
+    pub fn replace(self) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        self.file.persist(&self.path).map_err(|error| error.error)?;
+        sync_directory(directory_of(&self.path))
+    }
+
+    /// Gives it its name, which nothing may have.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`]; what is there stays as it is.
+    pub fn create(self) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        self.file.persist_noclobber(&self.path).map_err(|error| error.error)?;
+        sync_directory(directory_of(&self.path))
+    }
+}
+
+impl Write for Unnamed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Writes a file of mode 0600, in place of what has its name.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = Unnamed::beside(path)?;
+    file.write_all(content)?;
+    file.replace()
+}
+
+/// Makes a directory that is its owner's alone, and what is missing above it; there already is success.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    sync_directory(directory_of(path))
+}
+
+/// Makes the names in a directory survive a power cut.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Everything on the file system of `path`, at once: one flush instead of one for each file. It reports writes that
+/// failed (since Linux 5.8).
+pub fn sync_file_system(path: &Path) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(File::open(path)?)?)
+}
+
+/// Removes a file whose name says something, durably; not there is success.
+pub fn forget(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_directory(directory_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        fs::read_dir(directory).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_replaced_file_has_the_new_content_and_is_its_owners_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record");
+        replace(&path, b"old").unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(directory.path()), ["record"]);
+    }
+
+    #[test]
+    fn what_never_got_its_name_leaves_the_old_content_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record");
+        replace(&path, b"old").unwrap();
+        let mut half = Unnamed::beside(&path).unwrap();
+        half.write_all(b"ne").unwrap();
+        assert!(names(directory.path()).iter().any(|name| name.starts_with(UNFINISHED)));
+        drop(half);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(directory.path()), ["record"]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_not_taken_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record");
+        replace(&path, b"old").unwrap();
+        let mut other = Unnamed::beside(&path).unwrap();
+        other.write_all(b"new").unwrap();
+        assert_eq!(other.create().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn forgetting_what_is_not_there_is_success() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record");
+        replace(&path, b"old").unwrap();
+        forget(&path).unwrap();
+        forget(&path).unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Turns a directory with a bare Debian into a newcomer's machine and runs a script in it. Called in mount and process
+# namespaces of its own, with the directory and the script; BINDS names directories of this host, one a line, that
+# are seen there under the same names, RUST the directory of Rust's programs.
+set -eu
+root=$1 script=$2
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+printf '%s\n' "$BINDS" | while IFS= read -r dir; do
+	mkdir -p "$root$dir"
+	mount --bind "$dir" "$root$dir"
+done
+# It has this host's network, so it needs this host's ways to names and servers.
+for file in /etc/resolv.conf /etc/hosts; do
+	[ ! -f "$file" ] || cat "$file" >"$root$file"
+done
+mkdir -p "$root/var/cache/apt/archives/partial"
+mount --bind "$ARCHIVES" "$root/var/cache/apt/archives"
+exec chroot "$root" /usr/bin/env -i \
+	HOME=/root LANG=C.UTF-8 PATH="$RUST:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+	CARGO_HOME="$CARGO_HOME" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$CARGO_TARGET_DIR" CARGO_TERM_COLOR=never \
+	sh -c "cd '$WORKSPACE' && $script"

@@ -1,0 +1,92 @@
+//! The subjects: what is examined, and why not all of it by every run of the tests.
+
+use anyhow::{Result, ensure};
+
+use super::{Share, Subject, some_of};
+use crate::cuts::{self, Direction};
+use crate::lab::Lab;
+use crate::lab::kernel::DEFAULT_RELEASE;
+use crate::newcomer::stories;
+use crate::product::{Build, Product};
+use crate::prove::{self, Beginning};
+use crate::stage::Stage;
+
+const A_BOOT_EACH: &str = "each needs a boot of its own, and there are several hundred";
+
+/// Everything that is examined.
+pub const SUBJECTS: &[Subject] = &[
+    Subject {
+        name: "power-cuts-forward",
+        units: "every state of a transaction that commits, at which the power is cut",
+        reason: A_BOOT_EACH,
+        examine: |lab, share| power_cuts(lab, Direction::Forward, share),
+    },
+    Subject {
+        name: "power-cuts-backward",
+        units: "every state of a transaction whose probe fails",
+        reason: A_BOOT_EACH,
+        examine: |lab, share| power_cuts(lab, Direction::Backward, share),
+    },
+    Subject {
+        name: "power-cuts-rollback",
+        units: "every state of `update rollback`",
+        reason: A_BOOT_EACH,
+        examine: |lab, share| power_cuts(lab, Direction::Rollback, share),
+    },
+    Subject {
+        name: "real-fixes",
+        units: "every fix between two versions of Debian 12's kernel that is in files of this machine's kind",
+        reason: "each is compiled, loaded, used and unloaded; all of them take half an hour",
+        examine: real_fixes,
+    },
+    Subject {
+        name: "newcomers",
+        units: "a bare Debian 12 with another version of `qemu-utils`; with another version of `qemu-system-x86`; \
+            from the clone to the end of the demo; with all tests that need no virtual machine",
+        reason: "installing, compiling and making images takes minutes each time",
+        examine: newcomers,
+    },
+];
+
+fn power_cuts(lab: &Lab, direction: Direction, share: Share) -> Result<String> {
+    let count = cuts::run(lab, &Stage::set(lab)?, direction, share)?;
+    Ok(format!("{count} cuts, each ended all old or all new"))
+}
+
+fn real_fixes(lab: &Lab, share: Share) -> Result<String> {
+    let dir = tempfile::tempdir()?;
+    let options = prove::Options {
+        kernel: DEFAULT_RELEASE.to_owned(),
+        // A fixed version, so that a number is the same fix on every day.
+        later: Some("6.1.192-2".to_owned()),
+        limit: usize::MAX,
+        only: Vec::new(),
+        share,
+        // As the tests are built: a release would be built for this alone.
+        program: Some(Product::build(Build::Tests)?.patch_tools),
+        report: dir.path().join("report.md"),
+        jobs: 2,
+        beginning: Beginning::Anew,
+    };
+    let report = prove::run(lab, &options)?;
+    let total = report.total();
+    let text = std::fs::read_to_string(&options.report)?;
+    ensure!(total.failed + total.overcautious == 0, "{}\n{text}", report.summary());
+    Ok(report.summary())
+}
+
+fn newcomers(lab: &Lab, share: Share) -> Result<String> {
+    let cache = lab.cache();
+    let begin = || if share == Share::ALL { stories::Compiled::Anew } else { stories::Compiled::Already };
+    // Spread over the seeds; two in one would be too much for a run of the tests.
+    some_of(
+        &[
+            ("qemu-utils of another version", &|| stories::foreign(cache, "qemu-utils")),
+            ("qemu-system-x86 of another version", &|| stories::foreign(cache, "qemu-system-x86")),
+            ("from the clone to the end of the demo", &|| stories::demo(cache, begin())),
+            ("the tests that need no virtual machine", &|| stories::tests(cache)),
+        ],
+        4,
+        share,
+    )
+}

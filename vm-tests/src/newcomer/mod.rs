@@ -1,0 +1,183 @@
+//! A newcomer's machine: a bare Debian 12 with Rust and gcc and nothing else, on which the lab has never run.
+//!
+//! It is a directory that is entered with `chroot`, in namespaces of its own: files and packages are its own;
+//! kernel, network, Rust's toolchain, the fetched crates and this workspace are this host's. Its packages
+//! come from the servers that mmdebstrap knows, fetched in the way that this host's apt is told to.
+//!
+//! It needs root. Nothing of this host's files is changed but for the lab's cache and Cargo's target directory.
+
+pub mod stories;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::lab::cache::{Cache, Recipe};
+use crate::lab::host::{self, Step, built, program, run};
+use crate::product::{self, GUEST_GLIBC_MINOR, workspace};
+
+const SUITE: &str = "bookworm";
+/// Beside apt and what every Debian has.
+const PACKAGES: &[&str] = &["ca-certificates", "gcc", "libc6-dev"];
+const ENTER: &str = include_str!("../../guest/newcomer.sh");
+
+/// The machine; it vanishes when dropped.
+#[derive(Debug)]
+pub struct Newcomer {
+    root: TempDir,
+    archives: PathBuf,
+    target: Target,
+    _turn: File,
+}
+
+/// Where Cargo puts what it builds there.
+#[derive(Debug)]
+pub enum Target {
+    /// The directory that this workspace's own builds use, so that what is built already is not built again.
+    Shared(PathBuf),
+    /// One that was empty at first, on this host.
+    Fresh(TempDir),
+}
+
+impl Target {
+    /// The shared directory, unless what this host builds would not start on Debian 12.
+    ///
+    /// # Errors
+    /// If this host's C library cannot be told.
+    pub fn shared(cache: &Cache) -> Result<Self> {
+        let dir = if product::glibc_minor()? > GUEST_GLIBC_MINOR {
+            cache.directory("newcomer-target")?
+        } else {
+            match std::env::var_os("CARGO_TARGET_DIR") {
+                Some(dir) => workspace()?.join(dir),
+                None => workspace()?.join("target"),
+            }
+        };
+        Ok(Self::Shared(dir))
+    }
+
+    /// An empty directory.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn fresh(cache: &Cache) -> Result<Self> {
+        Ok(Self::Fresh(tempfile::tempdir_in(cache.machines())?))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Shared(dir) => dir,
+            Self::Fresh(dir) => dir.path(),
+        }
+    }
+}
+
+impl Newcomer {
+    /// Makes the machine, from an image in the cache. Waits while another one exists.
+    ///
+    /// # Errors
+    /// When this is not root, or the image cannot be made.
+    pub fn arrive(cache: &Cache, target: Target) -> Result<Self> {
+        ensure!(host::is_root(), "a newcomer's machine can be made by root only; run this as root");
+        let turn = File::create(cache.lock_file("newcomer-turn"))?;
+        turn.lock().context("waiting for another newcomer to leave")?;
+        let image = cache.entry("newcomer", &Recipe::of(PACKAGES.iter().chain([&SUITE])), bootstrap)?;
+        let root = tempfile::Builder::new().prefix("newcomer-").tempdir_in(cache.machines())?;
+        run(program("tar")
+            .arg("-xpf")
+            .arg(image.join("root.tar"))
+            .arg("--numeric-owner")
+            .arg("-C")
+            .arg(root.path()))?;
+        fs::write(root.path().join("etc/apt/apt.conf.d/99host"), ways_to_servers()?)?;
+        // It will not live long enough to need its files on a disk.
+        fs::write(root.path().join("etc/dpkg/dpkg.cfg.d/99newcomer"), "force-unsafe-io\n")?;
+        Ok(Self { root, archives: cache.directory("newcomer-archives")?, target, _turn: turn })
+    }
+
+    /// Runs a script in the workspace there, and returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails; the message has the end of its stderr.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        let out = run(&mut self.command(script)?)?;
+        Ok(String::from_utf8_lossy(&out).trim_end().to_owned())
+    }
+
+    /// Runs a script in the workspace there, while what it prints passes through.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn watch(&self, script: &str) -> Result<()> {
+        let status = self.command(script)?.stdin(Stdio::null()).status().context("starting unshare")?;
+        ensure!(status.success(), "`{script}` failed on the newcomer's machine ({status})");
+        Ok(())
+    }
+
+    /// Name and version of each package that is installed there.
+    ///
+    /// # Errors
+    /// When dpkg cannot tell.
+    pub fn packages(&self) -> Result<Vec<(String, String)>> {
+        let list = self.sh("dpkg-query -W -f '${binary:Package} ${Version} ${db:Status-Status}\\n'")?;
+        let fields = list.lines().filter_map(|line| line.strip_suffix(" installed")?.split_once(' '));
+        Ok(fields.map(|(name, version)| (name.to_owned(), version.to_owned())).collect())
+    }
+
+    fn command(&self, script: &str) -> Result<Command> {
+        let rust = rust()?;
+        let cargo_home = std::env::var_os("CARGO_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
+            .context("neither CARGO_HOME nor HOME is set")?;
+        let workspace = workspace()?;
+        let mut binds = vec![workspace.clone(), rust.clone()];
+        // A target directory outside of the workspace, and Cargo's settings and crates without its programs.
+        binds.extend(Some(self.target.path().to_owned()).filter(|dir| !dir.starts_with(&workspace)));
+        binds.extend(
+            ["registry", "git"].map(|dir| cargo_home.join(dir)).into_iter().filter(|dir| dir.is_dir()),
+        );
+        fs::create_dir_all(self.target.path())?;
+        let binds: Vec<String> = binds.iter().map(|dir| dir.display().to_string()).collect();
+        let mut command = program("unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "newcomer"]);
+        command.arg(self.root.path()).arg(script);
+        command.env("BINDS", binds.join("\n")).env("RUST", rust.join("bin"));
+        command.env("ARCHIVES", &self.archives).env("WORKSPACE", &workspace);
+        command.env("CARGO_HOME", &cargo_home).env("CARGO_TARGET_DIR", self.target.path());
+        Ok(command)
+    }
+}
+
+fn bootstrap(dir: &Path) -> Result<()> {
+    let step = Step::begin("making a newcomer's Debian");
+    run(program("mmdebstrap")
+        .args(["--quiet", "--variant=apt", "--format=tar", "--aptopt=Apt::Install-Recommends \"false\""])
+        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(SUITE)
+        .arg(dir.join("root.tar")))?;
+    step.end();
+    Ok(())
+}
+
+/// The toolchain that this workspace is built with.
+fn rust() -> Result<PathBuf> {
+    let compiler = std::env::var_os("RUSTC").map_or_else(|| program("rustc"), |path| built(Path::new(&path)));
+    let mut compiler = compiler;
+    let root = run(compiler.args(["--print", "sysroot"]).current_dir(workspace()?))?;
+    Ok(PathBuf::from(String::from_utf8(root)?.trim()))
+}
+
+/// This host's settings of how apt reaches servers (proxies, time limits), without those of what it fetches.
+fn ways_to_servers() -> Result<String> {
+    let all = run(program("apt-config").arg("dump"))?;
+    let ours = ["Acquire::http", "Acquire::https", "Acquire::Retries"];
+    let all = String::from_utf8_lossy(&all).into_owned();
+    let lines = all.lines().filter(|line| {
+        ours.iter().any(|option| line.strip_prefix(option).is_some_and(|rest| rest.starts_with([':', ' '])))
+    });
+    Ok(lines.map(|line| format!("{line}\n")).collect())
+}

@@ -1,0 +1,38 @@
+//! This run's share of the exam: one unit of every ten of each subject. `vm-tests exam` takes all of them.
+
+use anyhow::{Result, ensure};
+use vm_tests::exam::{SUBJECTS, sample};
+
+#[test]
+fn a_power_cut_on_the_way_to_the_commit_leaves_all_old_or_all_new() -> Result<()> {
+    sample("power-cuts-forward")
+}
+
+#[test]
+fn a_power_cut_on_the_way_back_from_a_failed_probe_leaves_all_old() -> Result<()> {
+    sample("power-cuts-backward")
+}
+
+#[test]
+fn a_power_cut_during_a_rollback_leaves_all_of_either_state() -> Result<()> {
+    sample("power-cuts-rollback")
+}
+
+#[test]
+fn real_fixes_are_built_loaded_used_and_unloaded_or_rightly_refused() -> Result<()> {
+    sample("real-fixes")
+}
+
+#[test]
+fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
+    sample("newcomers")
+}
+
+#[test]
+fn every_subject_has_its_share_here() -> Result<()> {
+    for subject in SUBJECTS {
+        let call = format!("sample(\"{}\")", subject.name);
+        ensure!(include_str!("exam.rs").contains(&call), "nothing samples {}", subject.name);
+    }
+    Ok(())
+}

@@ -166,10 +166,11 @@ pub enum WithoutCheckpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FailureScope {
-    /// This container alone: the rest of the manifest goes on, and the outcome names it.
-    #[default]
+    /// This container alone: the rest of the manifest goes on, and the outcome names it. Hosts do not offer this
+    /// yet, and refuse it.
     Workload,
     /// The whole manifest.
+    #[default]
     All,
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
+use manifests::{
+    Component, ContainerSelector, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace,
+};
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
 use workloads::model::{Container, ContainerStatus, NetworkPlace, Topology, Unreadable, WorkloadId};
@@ -51,6 +53,7 @@ impl Engine {
         Ok(HostFacts {
             arch: self.host.arch.clone(),
             kernel: self.host.kernel.clone(),
+            groups: self.config.groups.clone(),
             now: self.host.clock.now(),
             livepatches,
             containers,
@@ -189,6 +192,12 @@ impl Engine {
             };
             let by = by.into_iter().filter(|(layer, by)| !by.files.is_empty() || !is_fixed(layer));
             facts.affected = by.map(|(_, by)| by).collect();
+            let forbids = |layer: &LayerComponent| {
+                layer.never_checkpoint.iter().any(|selector| is_selected(selector, &facts.container))
+            };
+            if layers.iter().any(|(_, layer)| forbids(layer)) {
+                facts.obstacles.push("the manifest forbids a checkpoint of its memory".to_owned());
+            }
             if !facts.affected.is_empty() {
                 found.push(facts);
             }
@@ -253,7 +262,10 @@ fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Opt
 
 /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
 fn selects(layer: &LayerComponent, container: &Container) -> bool {
-    let Some(selector) = &layer.containers else { return true };
+    layer.containers.as_ref().is_none_or(|selector| is_selected(selector, container))
+}
+
+fn is_selected(selector: &ContainerSelector, container: &Container) -> bool {
     let named = selector.ids.is_empty() || selector.ids.contains(&container.id.id);
     named
         && selector.labels.iter().all(|label| {

@@ -100,6 +100,10 @@ impl<'a> Draft<'a> {
         if !targets.kernels.is_empty() && !targets.kernels.contains(&self.facts.kernel) {
             self.miss("this host's kernel", join(&targets.kernels), self.facts.kernel.to_string());
         }
+        // No host has been told its groups yet.
+        if !targets.has_group(&[]) {
+            self.miss("this host's groups", join(&targets.groups), "none");
+        }
     }
 
     fn livepatch(&mut self, component: &LivepatchComponent, known: &LivepatchFacts) {
@@ -269,10 +273,15 @@ impl<'a> Draft<'a> {
     }
 
     fn feels(&mut self, known: &ContainerFacts, by: &[&LayerComponent]) -> Feels {
-        if known.obstacles.is_empty() {
+        let mut obstacles: Vec<String> = known.obstacles.clone();
+        let label = |name: &str| known.container.annotations.get(name).map(String::as_str);
+        let mut never = by.iter().flat_map(|layer| &layer.never_checkpoint);
+        if never.any(|selector| selector.selects(known.container.id.as_str(), label)) {
+            obstacles.push("the manifest forbids to write its memory down".to_owned());
+        }
+        if obstacles.is_empty() {
             return Feels::RestartWithCheckpoint;
         }
-        let obstacles: Vec<String> = known.obstacles.clone();
         let any = |wanted| by.iter().any(|layer| layer.without_checkpoint == wanted);
         if any(WithoutCheckpoint::Fail) {
             let subject = format!("container {}", known.container.id);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use manifests::{
-    Component, ContainerSelector, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace,
+    Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace,
 };
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
@@ -192,12 +192,6 @@ impl Engine {
             };
             let by = by.into_iter().filter(|(layer, by)| !by.files.is_empty() || !is_fixed(layer));
             facts.affected = by.map(|(_, by)| by).collect();
-            let forbids = |layer: &LayerComponent| {
-                layer.never_checkpoint.iter().any(|selector| is_selected(selector, &facts.container))
-            };
-            if layers.iter().any(|(_, layer)| forbids(layer)) {
-                facts.obstacles.push("the manifest forbids a checkpoint of its memory".to_owned());
-            }
             if !facts.affected.is_empty() {
                 found.push(facts);
             }
@@ -262,13 +256,7 @@ fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Opt
 
 /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
 fn selects(layer: &LayerComponent, container: &Container) -> bool {
-    layer.containers.as_ref().is_none_or(|selector| is_selected(selector, container))
-}
-
-fn is_selected(selector: &ContainerSelector, container: &Container) -> bool {
-    let named = selector.ids.is_empty() || selector.ids.contains(&container.id.id);
-    named
-        && selector.labels.iter().all(|label| {
-            container.annotations.get(label.name.as_str()).is_some_and(|value| value == label.value.as_str())
-        })
+    let label = |name: &str| container.annotations.get(name).map(String::as_str);
+    let named = layer.containers.as_ref();
+    named.is_none_or(|selector| selector.selects(container.id.id.as_str(), label))
 }

@@ -339,10 +339,15 @@ impl<'a> Draft<'a> {
     }
 
     fn feels(&mut self, known: &ContainerFacts, by: &[&LayerComponent]) -> Feels {
-        if known.obstacles.is_empty() {
+        let mut obstacles: Vec<String> = known.obstacles.clone();
+        let label = |name: &str| known.container.annotations.get(name).map(String::as_str);
+        let mut never = by.iter().flat_map(|layer| &layer.never_checkpoint);
+        if never.any(|selector| selector.selects(known.container.id.id.as_str(), label)) {
+            obstacles.push("the manifest forbids to write its memory down".to_owned());
+        }
+        if obstacles.is_empty() {
             return Feels::RestartWithCheckpoint;
         }
-        let obstacles: Vec<String> = known.obstacles.clone();
         let any = |wanted| by.iter().any(|layer| layer.without_checkpoint == wanted);
         if any(WithoutCheckpoint::Fail) {
             let subject = format!("container {}", known.container.id);

@@ -209,6 +209,21 @@ fn a_container_that_cannot_be_checkpointed_does_what_the_manifest_says() {
 }
 
 #[test]
+fn a_container_whose_memory_must_not_be_written_down_counts_as_one_that_cannot_be_checkpointed() {
+    let facts = facts(vec![container("web", Some("secret")), container("other", Some("open"))]);
+    let never = |way: &str| {
+        let selector = "never_checkpoint: [{labels: [{name: tier, value: secret}]}]";
+        changed("without_checkpoint: fail", &format!("without_checkpoint: {way}\n    {selector}"))
+    };
+    assert!(refused(&never("fail"), &facts).contains("the manifest forbids to write its memory down"));
+    let plan = plan(&never("restart"), &facts, "tx").unwrap();
+    for planned in &plan.containers {
+        let forbidden = matches!(planned.feels, Feels::RestartWithoutCheckpoint { .. });
+        assert_eq!(forbidden, planned.container.id.id.as_str() == "web");
+    }
+}
+
+#[test]
 fn a_host_of_another_kernel_or_architecture_is_refused_with_both_reasons() {
     let mut facts = facts(Vec::new());
     facts.kernel = kernel("6.1.0-49-amd64");

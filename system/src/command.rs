@@ -3,8 +3,8 @@
 //! Invariants:
 //! - Programs are found in a fixed search path, never in the caller's `PATH`, and run with a fixed
 //!   environment.
-//! - Output goes to memory files, not pipes: a detached grandchild that keeps the descriptor open
-//!   cannot make the caller wait, and a full disk cannot lose the message.
+//! - Output goes to memory files, and there is a bound to what is kept of it ([`crate::capture`]). Who needs all
+//!   of it is told when there was more ([`CommandError::TooMuch`]).
 //! - A program that changes a container can be made to hold the host's lock ([`HeldLock`]) for as
 //!   long as it runs, so that nothing else starts when this process dies first.
 //! - A signal to this process's group, such as a Ctrl-C, does not reach the programs.
@@ -16,8 +16,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,15 +25,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::capture::{Capture, Said};
 use crate::clock::{Interrupt, Uninterrupted};
 use crate::durable;
 use crate::process::ProcessIdentity;
 
 /// Where programs are looked for, in this order.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// How much of a program's stderr an error carries. A screenful; the whole is in the program's log.
-const TAIL: usize = 2000;
 
 /// How often a running child is looked at: short against every command here (CRIU needs hundreds of
 /// milliseconds), long against the cost of a `wait4`.
@@ -68,6 +66,14 @@ pub enum CommandError {
         status: ExitStatus,
         /// The end of its stderr.
         stderr_tail: String,
+    },
+    /// It said more than can be taken in.
+    #[error("`{line}` wrote {bytes} bytes, more than are read of any program")]
+    TooMuch {
+        /// The command line.
+        line: String,
+        /// How many.
+        bytes: u64,
     },
     /// It did not end in time and was killed.
     #[error("`{line}` was killed: it did not end within {limit:?}{}", said(.stderr_tail))]
@@ -159,8 +165,7 @@ enum Streams {
 pub struct Finished {
     /// Its exit status.
     pub status: ExitStatus,
-    /// What it wrote to stdout.
-    pub stdout: Vec<u8>,
+    stdout: Said,
     /// The end of what it wrote to stderr.
     pub stderr_tail: String,
     line: String,
@@ -168,11 +173,17 @@ pub struct Finished {
 
 impl Finished {
     /// The output of a program that said yes.
+    ///
+    /// # Errors
+    /// [`CommandError::Failed`] if it said no, [`CommandError::TooMuch`] if it said more than is kept.
     pub fn success(self) -> Result<Vec<u8>, CommandError> {
-        if self.status.success() {
-            Ok(self.stdout)
-        } else {
-            Err(CommandError::Failed { line: self.line, status: self.status, stderr_tail: self.stderr_tail })
+        if !self.status.success() {
+            let Self { line, status, stderr_tail, .. } = self;
+            return Err(CommandError::Failed { line, status, stderr_tail });
+        }
+        match self.stdout {
+            Said::Whole(bytes) => Ok(bytes),
+            Said::TooMuch { bytes } => Err(CommandError::TooMuch { line: self.line, bytes }),
         }
     }
 }
@@ -281,14 +292,13 @@ impl<'a> Invocation<'a> {
         let path = find(&name).ok_or(CommandError::Missing { program: name.clone() })?;
         let failed = |source| CommandError::Run { program: name.clone(), source };
         let line = self.line();
-        let (mut stdout, mut stderr) =
-            (memory_file("stdout").map_err(failed)?, memory_file("stderr").map_err(failed)?);
+        let stdout = Capture::new("stdout").map_err(failed)?;
+        let stderr = Capture::new("stderr").map_err(failed)?;
 
         let mut command = Command::new(path);
         if self.streams == Streams::Log {
             // The file has no name; the child opens it through this process.
-            let log = format!("/proc/{}/fd/{}", std::process::id(), stderr.as_raw_fd());
-            command.args(["--log", &log, "--log-format", "json"]);
+            command.args(["--log", &stderr.path(), "--log-format", "json"]);
         }
         // In a process group of its own, so that a Ctrl-C at the terminal is ours to answer and does
         // not end a dump half-way.
@@ -308,9 +318,9 @@ impl<'a> Invocation<'a> {
         }
         match self.streams {
             Streams::Log => command.stdout(Stdio::null()).stderr(Stdio::null()),
-            Streams::Captured => command
-                .stdout(stdout.try_clone().map_err(failed)?)
-                .stderr(stderr.try_clone().map_err(failed)?),
+            Streams::Captured => {
+                command.stdout(stdout.writer().map_err(failed)?).stderr(stderr.writer().map_err(failed)?)
+            }
         };
         let lock = self.lock.map(HeldLock::inheritable).transpose().map_err(failed)?;
         let mut child = command.spawn().map_err(failed)?;
@@ -325,7 +335,9 @@ impl<'a> Invocation<'a> {
             return Err(failed(error));
         }
 
-        let waited = wait(&mut child, &identity, self.limit, self.late, interrupt).map_err(failed)?;
+        let captures = [&stdout, &stderr];
+        let waited =
+            wait(&mut child, &identity, self.limit, self.late, interrupt, captures).map_err(failed)?;
         let status = match waited {
             Waited::Ended(status) => status,
             Waited::Late if self.late == WhenLate::Leave => {
@@ -333,22 +345,23 @@ impl<'a> Invocation<'a> {
             }
             Waited::Late => {
                 kill_group(&mut child, &identity).map_err(failed)?;
+                captures.iter().for_each(|capture| capture.close());
                 self.forget_record().map_err(failed)?;
-                let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
+                let stderr_tail = words(&stderr, self.streams).map_err(failed)?;
                 return Err(CommandError::Killed { line, limit: self.limit, stderr_tail });
             }
             Waited::Interrupted => {
                 kill_group(&mut child, &identity).map_err(failed)?;
+                captures.iter().for_each(|capture| capture.close());
                 self.forget_record().map_err(failed)?;
                 return Err(CommandError::Interrupted { line });
             }
         };
         self.forget_record().map_err(failed)?;
-        let mut output = Vec::new();
-        stdout.seek(SeekFrom::Start(0)).map_err(failed)?;
-        stdout.read_to_end(&mut output).map_err(failed)?;
-        let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
-        Ok(Finished { status, stdout: output, stderr_tail, line })
+        captures.iter().for_each(|capture| capture.close());
+        let stdout = stdout.whole().map_err(failed)?;
+        let stderr_tail = words(&stderr, self.streams).map_err(failed)?;
+        Ok(Finished { status, stdout, stderr_tail, line })
     }
 
     fn forget_record(&self) -> std::io::Result<()> {
@@ -390,6 +403,7 @@ fn wait(
     limit: Duration,
     late: WhenLate,
     interrupt: &dyn Interrupt,
+    captures: [&Capture; 2],
 ) -> std::io::Result<Waited> {
     let deadline = Instant::now() + limit;
     loop {
@@ -398,6 +412,7 @@ fn wait(
         {
             return Ok(Waited::Ended(status));
         }
+        captures.iter().try_for_each(|capture| capture.discard())?;
         if Instant::now() >= deadline {
             return Ok(Waited::Late);
         }
@@ -413,8 +428,8 @@ fn memory_file(name: &str) -> std::io::Result<File> {
 }
 
 /// The end of what a program said, wherever it said it.
-fn words(file: &mut File, streams: Streams) -> std::io::Result<String> {
-    let text = tail(file)?;
+fn words(capture: &Capture, streams: Streams) -> std::io::Result<String> {
+    let text = capture.tail()?;
     Ok(match streams {
         Streams::Captured => text,
         Streams::Log => log_messages(&text),
@@ -439,21 +454,10 @@ fn log_messages(log: &str) -> String {
     messages.join("\n")
 }
 
-/// The end of a program's messages, on one line per message, whole lines only.
-fn tail(file: &mut File) -> std::io::Result<String> {
-    let length = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL as u64)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL as u64).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let whole =
-        if length > TAIL as u64 { text.split_once('\n').map_or(&*text, |(_, rest)| rest) } else { &text };
-    Ok(whole.trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::TAIL;
 
     fn shell(script: &str) -> Invocation<'static> {
         Invocation::new("sh").args(["-c", script])
@@ -473,6 +477,26 @@ mod tests {
             shell("i=0; while [ $i -lt 1000 ]; do echo line-$i >&2; i=$((i+1)); done").run().unwrap();
         assert!(finished.stderr_tail.len() <= TAIL);
         assert!(finished.stderr_tail.starts_with("line-") && finished.stderr_tail.ends_with("line-999"));
+    }
+
+    #[test]
+    fn a_program_that_never_stops_talking_does_not_fill_the_memory() {
+        let flood = |limit| shell("exec yes").limit(Duration::from_millis(limit), WhenLate::Kill).run();
+        let before = memory();
+        assert!(matches!(flood(500), Err(CommandError::Killed { .. })));
+        let error = shell("yes 'one more line' | head -c 200000000").output().unwrap_err();
+        assert!(matches!(error, CommandError::TooMuch { bytes: 200_000_000, .. }), "{error}");
+        let finished = shell("yes 'one more line' | head -c 200000000 >&2; echo last >&2").run().unwrap();
+        assert!(finished.stderr_tail.ends_with("line\nlast") || finished.stderr_tail.ends_with("last"));
+        // 700 MB were said, and some GB by `yes` alone.
+        assert!(memory() < before + (256 << 20), "{} from {before}", memory());
+    }
+
+    /// The largest this process has been, in bytes.
+    fn memory() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     #[test]

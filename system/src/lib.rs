@@ -11,6 +11,7 @@
 //! | [`error`] | an error with its causes |
 
 pub mod boot;
+mod capture;
 pub mod clock;
 pub mod command;
 pub mod durable;

@@ -15,7 +15,7 @@ use manifests::text::shown;
 use serde::{Deserialize, Serialize};
 
 /// The name of a task, at most 15 bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct Comm(Vec<u8>);
 

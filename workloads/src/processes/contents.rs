@@ -9,16 +9,13 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use manifests::{BuildId, FileIdentity, Sha256};
-use nix::unistd::{Whence, lseek};
-use sha2::Digest as _;
 
 use crate::files::buildid;
-use crate::processes::foreign::Handle;
+use crate::files::foreign::Handle;
+use crate::files::hashing;
 use crate::processes::unknown::Reason;
 use crate::processes::watchdog::Pulse;
 
@@ -116,7 +113,7 @@ impl Sought {
         pulse: &Pulse,
     ) -> Result<Sha256, Reason> {
         let begun = Instant::now();
-        let digest = digest(file, size, || {
+        let digest = hashing::digest(file, 0..size, || {
             pulse.beat();
             if pulse.is_stopped() {
                 return Err(Reason::Stopped);
@@ -140,74 +137,9 @@ impl Default for Allowance {
     }
 }
 
-/// What is read at once.
-const CHUNK: usize = 1 << 18;
-
-/// The digest of the first `size` bytes; `go_on` is asked between two chunks.
-fn digest(file: &File, size: u64, go_on: impl Fn() -> Result<(), Reason>) -> Result<Sha256, Reason> {
-    let mut hash = sha2::Sha256::new();
-    let mut buffer = vec![0; CHUNK];
-    let zeros = vec![0; CHUNK];
-    let mut at = 0;
-    let mut data_until = 0;
-    while at < size {
-        go_on()?;
-        let chunk = |until: u64| usize::try_from(until.min(size) - at).unwrap_or(CHUNK).min(CHUNK);
-        if at >= data_until {
-            let data_from = seek(file, at, Whence::SeekData)?.unwrap_or(size);
-            if data_from > at {
-                let length = chunk(data_from);
-                hash.update(&zeros[..length]);
-                at += length as u64;
-                continue;
-            }
-            data_until = seek(file, at, Whence::SeekHole)?.unwrap_or(size);
-        }
-        let length = chunk(data_until.max(at + 1));
-        match file.read_at(&mut buffer[..length], at)? {
-            // It has become shorter.
-            0 => break,
-            count => {
-                hash.update(&buffer[..count]);
-                at += count as u64;
-            }
-        }
-    }
-    Ok(Sha256::from_bytes(hash.finalize().into()))
-}
-
-/// Where data or a hole begins at or after `at`; `None` if there is none any more. On a file system that does
-/// not tell, all is data.
-fn seek(file: &File, at: u64, what: Whence) -> io::Result<Option<u64>> {
-    let Ok(from) = i64::try_from(at) else { return Ok(None) };
-    match lseek(file, from, what) {
-        Ok(found) => Ok(u64::try_from(found).ok()),
-        Err(nix::Error::ENXIO) => Ok(None),
-        Err(nix::Error::EINVAL) if what as i32 == nix::libc::SEEK_DATA => Ok(Some(at)),
-        Err(nix::Error::EINVAL) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
-
-    #[test]
-    fn holes_count_as_the_zeros_that_they_are() {
-        let mut sparse = tempfile::tempfile().unwrap();
-        let mut whole = vec![0; 5 << 20];
-        for (at, words) in [(0, &b"begin"[..]), (1 << 20, b"middle"), (3 << 20, b"end")] {
-            sparse.write_all_at(words, at as u64).unwrap();
-            whole[at..at + words.len()].copy_from_slice(words);
-        }
-        sparse.set_len(whole.len() as u64).unwrap();
-        sparse.flush().unwrap();
-        assert_eq!(digest(&sparse, whole.len() as u64, || Ok(())).unwrap(), Sha256::of(&whole));
-        assert_eq!(digest(&sparse, 7, || Ok(())).unwrap(), Sha256::of(&whole[..7]));
-    }
 
     #[test]
     fn only_files_that_can_be_the_one_sought_are_hashed() {
@@ -219,17 +151,5 @@ mod tests {
         assert_eq!(unsized_too.is_worth_hashing(LARGEST), Ok(true));
         assert_eq!(unsized_too.is_worth_hashing(8 << 40), Err(Reason::TooLarge { size: 8 << 40 }));
         assert_eq!(Sought::new(&[]).is_worth_hashing(7), Ok(false));
-    }
-
-    #[test]
-    fn hashing_ends_when_it_is_asked_to() {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(8 << 40).unwrap();
-        let chunks = std::cell::Cell::new(0);
-        let result = digest(&file, 8 << 40, || {
-            chunks.set(chunks.get() + 1);
-            if chunks.get() > 3 { Err(Reason::Stopped) } else { Ok(()) }
-        });
-        assert_eq!((result, chunks.get()), (Err(Reason::Stopped), 4));
     }
 }

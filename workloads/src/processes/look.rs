@@ -17,9 +17,9 @@ use manifests::{BuildId, FileIdentity};
 use serde::Serialize;
 
 use crate::files::buildid;
+use crate::files::foreign::{self, FileId, Found, Handle, Root, RootId};
 use crate::model::{Pid, SeenPath};
 use crate::processes::contents::{Allowance, Sought};
-use crate::processes::foreign::{self, FileId, Found, Handle, Root, RootId};
 use crate::processes::mapping::{self, DELETED, Executable, Mapping};
 use crate::processes::unknown::Reason;
 use crate::processes::watchdog::{Pulse, Subject};

@@ -1,11 +1,10 @@
 //! Processes as the kernel shows them: what they have mapped, and whose files those are.
 //!
-//! Processes may want to be looked at wrongly, or not at all, so:
+//! Processes may want to be looked at wrongly, or not at all, so (with `files::foreign`, the only way to their files):
 //!
 //! | part | what it sees to |
 //! |---|---|
-//! | `foreign` | the only way to a file of a process: it does nothing to it, and does not leave the process's root |
-//! | `mapping`, [`procfs`] | the kernel's texts, as bytes |
+//! //! | `mapping`, [`procfs`] | the kernel's texts, as bytes |
 //! | `contents` | what a file is known by, read within bounds |
 //! | [`unknown`] | what could not be told: counted, shown, and treated as affected |
 //! | [`watchdog`] | what gives no answer is left behind |
@@ -14,7 +13,6 @@
 
 pub mod affected;
 pub(crate) mod contents;
-pub(crate) mod foreign;
 pub(crate) mod look;
 pub(crate) mod mapping;
 pub mod observe;

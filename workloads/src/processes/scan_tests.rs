@@ -175,7 +175,8 @@ fn one_process_that_cannot_be_read_is_counted_and_named_and_all_others_are_told(
     let (_directory, path, file) = specimens::file(b"leased");
     let _mapped = specimens::Mapped::shared(&file);
     specimens::lease(&file);
-    let scan = scan(&[sleep_by_digest()], Onlooker::NOBODY).unwrap();
+    let build_id = buildid::read(&File::open("/bin/sleep").unwrap()).unwrap().unwrap();
+    let scan = scan(&[FileIdentity::BuildId(build_id).into()], Onlooker::NOBODY).unwrap();
     let unknown = scan.unknown.iter().find(|unknown| unknown.pid == Pid(std::process::id())).unwrap();
     assert_eq!(unknown.file, Some(SeenPath::from(&*path)));
     assert_eq!(unknown.reason, Reason::Unreadable { errno: nix::libc::EWOULDBLOCK });

@@ -28,8 +28,7 @@ pub(crate) fn look(process: &Process, init: Pid, found: &mut Vec<Obstacle>) {
     for (tid, status) in threads(process.pid) {
         let tracer = status_field(&status, "TracerPid").unwrap_or("0");
         if tracer != "0" {
-            let by =
-                tracer.parse().ok().and_then(|tracer| procfs::comm(Pid(tracer))).unwrap_or_else(|| "".into());
+            let by = tracer.parse().ok().and_then(|tracer| procfs::comm(Pid(tracer))).unwrap_or_default();
             let tracer = format!("traced by {by} (pid {tracer})");
             found.push(of(process, ObstacleKind::Traced, format!("thread {tid}"), tracer));
         }

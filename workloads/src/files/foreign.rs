@@ -12,7 +12,7 @@
 //! waiting. Who holds a lease on it is not waited for (`EWOULDBLOCK`).
 //!
 //! Everything here may still not come back: a file system may be served by a process. Callers that look at
-//! processes of others do so from a thread that can be left behind ([`super::watchdog`]).
+//! processes of others do so from a thread that can be left behind ([`crate::processes::watchdog`]).
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -194,4 +194,83 @@ pub(crate) fn top_of<T>(
 fn identity(directory: &OwnedFd) -> io::Result<(u64, u64)> {
     let stat = fstat(directory)?;
     Ok((stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::{SFlag, makedev, mknod};
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    fn content(found: Found) -> Option<String> {
+        let Found::File(handle) = found else { return None };
+        let mut content = String::new();
+        handle.read().unwrap().read_to_string(&mut content).unwrap();
+        Some(content)
+    }
+
+    #[test]
+    fn a_named_file_is_looked_up_in_the_root_that_its_name_begins_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(directory.path().join("secret"), "of the host").unwrap();
+        fs::write(root.join("etc/file"), "of the container").unwrap();
+        for (link, to) in [
+            ("absolute", "/etc/file"),
+            ("up", "../../../../etc/file"),
+            ("etc/beside", "file"),
+            ("loop", "loop"),
+        ] {
+            symlink(to, root.join(link)).unwrap();
+        }
+        symlink(directory.path().join("secret"), root.join("out")).unwrap();
+        symlink("/proc/self/root/etc/passwd", root.join("magic")).unwrap();
+        fs::create_dir(root.join("proc")).unwrap();
+        let at = File::open(&root).unwrap();
+        for inside in ["/etc/file", "absolute", "up", "etc/beside"] {
+            assert_eq!(
+                content(named(&at, Path::new(inside)).unwrap()).unwrap(),
+                "of the container",
+                "{inside}"
+            );
+        }
+        for outside in ["out", "magic", "../secret", "/secret", "etc/file/below"] {
+            assert!(matches!(named(&at, Path::new(outside)).unwrap(), Found::Nothing), "{outside}");
+        }
+        assert!(named(&at, Path::new("loop")).is_err());
+        // The kernel's own links lead anywhere.
+        let everything = File::open("/").unwrap();
+        assert!(named(&everything, Path::new("/proc/self/exe")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_neither_opened_nor_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        mkfifo(&directory.path().join("fifo"), mode).unwrap();
+        // A device that does not exist: an open would fail.
+        mknod(&directory.path().join("device"), SFlag::S_IFCHR, mode, makedev(511, 511)).unwrap();
+        std::os::unix::net::UnixListener::bind(directory.path().join("socket")).unwrap();
+        let at = File::open(directory.path()).unwrap();
+        for name in ["fifo", "device", "socket", "."] {
+            assert!(matches!(named(&at, Path::new(name)).unwrap(), Found::NoFile), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_looked_at_is_what_is_read_whatever_lies_under_its_name_by_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().join("name");
+        fs::write(&name, "looked at").unwrap();
+        let Found::File(handle) = named(File::open("/").unwrap(), &name).unwrap() else { panic!() };
+        fs::remove_file(&name).unwrap();
+        mkfifo(&name, Mode::S_IRUSR).unwrap();
+        assert_eq!(content(Found::File(handle)).unwrap(), "looked at");
+    }
 }

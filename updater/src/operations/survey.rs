@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{
-    Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace,
-};
+use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
 use workloads::model::{Container, ContainerStatus, NetworkPlace, Topology, Unreadable, WorkloadId};

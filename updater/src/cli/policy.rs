@@ -26,6 +26,18 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Check(Check),
+    ResetClock(ResetClock),
+}
+
+/// Forget the latest time that an accepted document proves, which a signer's wrong clock may have set
+///
+/// Versions and revocations stay. Who did it and why is kept in the journal.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  update policy reset-clock --reason 'the build host was a year ahead'")]
+struct ResetClock {
+    /// Why, for whoever reads the journal later
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
 }
 
 /// Check that a trust policy is valid and that its roles can be filled today
@@ -40,7 +52,30 @@ struct Check {
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
-    let Command::Check(args) = &args.command;
+    match &args.command {
+        Command::Check(args) => check(args, global),
+        Command::ResetClock(args) => reset_clock(args, global),
+    }
+}
+
+/// What was forgotten.
+#[derive(Debug, Serialize)]
+struct Forgotten {
+    forgotten: Option<UtcTime>,
+}
+
+fn reset_clock(args: &ResetClock, global: &Global) -> Result<(), Failure> {
+    let engine = global.engine()?;
+    let forgotten = engine.reset_clock(&args.reason).map_err(failures::engine)?;
+    match (global.json, forgotten) {
+        (true, forgotten) => object(&Forgotten { forgotten }),
+        (false, Some(was)) => line(&format!("forgotten: documents of up to {was} had been accepted")),
+        (false, None) => line("there was nothing to forget"),
+    }
+    Ok(())
+}
+
+fn check(args: &Check, global: &Global) -> Result<(), Failure> {
     let path = match &args.policy {
         Some(path) => path.clone(),
         None => global.settings()?.policy,

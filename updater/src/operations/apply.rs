@@ -5,15 +5,15 @@
 
 use std::path::Path;
 
-use manifests::{Manifest, Verified};
+use manifests::{Manifest, UtcTime, Verified};
 use system::lock::Turn;
 use workloads::processes::Onlooker;
 
-use crate::operations::trust::authenticate;
+use crate::operations::trust::{authenticate_by, read_policy};
 use crate::operations::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
 use crate::plan::Plan;
 use crate::plan::planner;
-use crate::state::floors::{raise_floor, read_floor};
+use crate::state::floors::{raise_floor, reset_clock, see_policy};
 use crate::state::journal::{Origin, TransactionId};
 use crate::state::payloads::PayloadSource;
 
@@ -96,8 +96,20 @@ impl Engine {
     }
 
     fn authenticate(&self, manifest: &Path) -> Result<Verified<Manifest>, EngineError> {
-        let floor = read_floor(&self.journal())?;
-        Ok(authenticate(manifest, &self.config.policy, &floor, self.host.clock.now())?)
+        let now = self.host.clock.now();
+        let policy = read_policy(&self.config.policy)?;
+        let floor = see_policy(&mut self.journal(), &policy, now)?;
+        Ok(authenticate_by(manifest, &policy, &floor, now)?)
+    }
+
+    /// Forget the time that accepted documents prove, as somebody who holds the host.
+    ///
+    /// # Errors
+    /// [`EngineError::Lock`], [`EngineError::Journal`].
+    pub fn reset_clock(&self, why: &str) -> Result<Option<UtcTime>, EngineError> {
+        let _held = self.lock("policy reset-clock", Turn::Now)?;
+        let who = format!("uid {}", nix::unistd::getuid());
+        Ok(reset_clock(&mut self.journal(), self.host.clock.now(), &who, why)?)
     }
 
     pub(super) fn begin(

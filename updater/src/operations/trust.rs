@@ -132,6 +132,21 @@ pub fn authenticate(
     now: Timestamp,
 ) -> Result<Verified<Manifest>, TrustError> {
     let policy = read_policy(policy)?;
+    let mut floor = floor.clone();
+    floor.see(&policy, now);
+    authenticate_by(manifest, &policy, &floor, now)
+}
+
+/// As [`authenticate`], by a policy that was read, and by floors that have seen it.
+///
+/// # Errors
+/// [`TrustError`]; nothing was changed.
+pub fn authenticate_by(
+    manifest: &Path,
+    policy: &Policy,
+    floor: &TrustFloor,
+    now: Timestamp,
+) -> Result<Verified<Manifest>, TrustError> {
     let envelope = read_envelope(manifest)?;
     policy
         .verify(&envelope, VerifyAt { now, floor })

@@ -244,6 +244,11 @@ impl FakeMachine {
         self.lock().without_livepatch = true;
     }
 
+    /// The wall clock is set to what it was at first.
+    pub(crate) fn set_wall_clock_back(&self) {
+        self.lock().stepped = Duration::ZERO;
+    }
+
     pub(crate) fn step_wall_clock(&self, by: Duration) {
         self.lock().stepped += by;
     }

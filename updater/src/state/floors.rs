@@ -1,16 +1,20 @@
-//! Trust floors: the versions that this host has acted upon, and how far its clock was.
+//! Trust floors: the versions that this host has acted upon, the time of which there is evidence, and what it has seen
+//! revoked.
 //!
-//! They only rise. Whoever begins a transaction raises them, under the host's lock and before the first step.
+//! They only rise, but for the time, which an operator can have forgotten. Whoever begins a transaction raises them, under the host's lock and before the first step.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+use manifests::revocation::Revoked;
 use manifests::verify::AcceptedVersion;
-use manifests::{Manifest, TrustFloor, Verified};
+use manifests::{Manifest, Policy, TrustFloor, UtcTime, Verified};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
 
-use crate::state::journal::{Journal, JournalError};
+use crate::state::journal::{Journal, JournalError, encode};
 
 /// Why the floors cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +74,22 @@ pub fn read_floor(journal: &Journal) -> Result<TrustFloor, JournalError> {
     journal.read("read the trust floors", query_floor)
 }
 
+/// The floors, with what `policy` revokes by now; that is remembered for good, as one synced write where it is new.
+///
+/// # Errors
+/// [`JournalError::Sqlite`]; the floors are then what they were.
+pub fn see_policy(
+    journal: &mut Journal,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<TrustFloor, JournalError> {
+    let mut floor = read_floor(journal)?;
+    if floor.see(policy, now) {
+        journal.write("remember what is revoked", |write| keep(write, &floor))?;
+    }
+    Ok(floor)
+}
+
 /// Remembers that this host acts upon `accepted`, as one synced write.
 ///
 /// # Errors
@@ -78,20 +98,68 @@ pub fn raise_floor(journal: &mut Journal, accepted: &Verified<Manifest>) -> Resu
     journal.write("raise the trust floors", |write| {
         let mut floor = query_floor(write)?;
         floor.raise(accepted);
-        for (name, seen) in &floor.versions {
-            write.execute(
-                "INSERT OR REPLACE INTO version_floors (name, version, manifest) VALUES (?1, ?2, ?3)",
-                params![name.as_str(), seen.version as i64, seen.manifest.to_string()],
-            )?;
-        }
-        if let Some(clock) = floor.clock {
-            write.execute(
-                "INSERT OR REPLACE INTO clock_floor (only, at) VALUES (1, ?1)",
-                params![clock.to_string()],
-            )?;
-        }
-        Ok(())
+        keep(write, &floor)
     })
+}
+
+/// Forgets the evidence of time, for an operator who knows that a signer's clock was ahead; who did and why is kept.
+/// Versions and revocations stay. Gives what the evidence was.
+///
+/// # Errors
+/// [`JournalError::Sqlite`]; the floors are then what they were.
+pub fn reset_clock(
+    journal: &mut Journal,
+    now: Timestamp,
+    who: &str,
+    why: &str,
+) -> Result<Option<UtcTime>, JournalError> {
+    journal.write("forget the evidence of time", |write| {
+        let mut floor = query_floor(write)?;
+        let was = floor.reset_clock();
+        let said = was.map_or_else(|| "none".to_owned(), |was| was.to_string());
+        write.execute(
+            "INSERT INTO audit (at, who, what) VALUES (?1, ?2, ?3)",
+            params![now.to_string(), who, format!("evidence of time forgotten, which was {said}: {why}")],
+        )?;
+        keep(write, &floor)?;
+        Ok(was)
+    })
+}
+
+/// What operators made this host forget, oldest first: when, who, what.
+///
+/// # Errors
+/// [`JournalError::Sqlite`].
+pub fn audit(journal: &Journal) -> Result<Vec<(String, String, String)>, JournalError> {
+    journal.read("read what operators did", |db| {
+        db.prepare("SELECT at, who, what FROM audit ORDER BY seq")?
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect()
+    })
+}
+
+/// The part of the floors that is no row of its own.
+#[derive(Default, Serialize, Deserialize)]
+struct Memory {
+    policy: Option<AcceptedVersion>,
+    revoked: Revoked,
+}
+
+fn keep(write: &Connection, floor: &TrustFloor) -> rusqlite::Result<()> {
+    for (name, seen) in &floor.versions {
+        write.execute(
+            "INSERT OR REPLACE INTO version_floors (name, version, manifest) VALUES (?1, ?2, ?3)",
+            params![name.as_str(), seen.version as i64, seen.manifest.to_string()],
+        )?;
+    }
+    write.execute("DELETE FROM clock_floor", [])?;
+    if let Some(clock) = floor.clock {
+        write.execute("INSERT INTO clock_floor (only, at) VALUES (1, ?1)", params![clock.to_string()])?;
+    }
+    let memory = Memory { policy: floor.policy, revoked: floor.revoked.clone() };
+    let value = encode(&memory);
+    write.execute("INSERT OR REPLACE INTO trust_memory (only, value) VALUES (1, ?1)", params![value])?;
+    Ok(())
 }
 
 fn query_floor(db: &Connection) -> rusqlite::Result<TrustFloor> {
@@ -108,7 +176,23 @@ fn query_floor(db: &Connection) -> rusqlite::Result<TrustFloor> {
             Ok((parsed(row.get(0)?, 0)?, seen))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(TrustFloor { clock, versions, ..TrustFloor::default() })
+    let Memory { policy, revoked } = memory(db)?;
+    Ok(TrustFloor { clock, versions, policy, revoked })
+}
+
+fn memory(db: &Connection) -> rusqlite::Result<Memory> {
+    // Whoever only looks may find the layout of an older program.
+    let known = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'trust_memory'";
+    if db.query_row(known, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(Memory::default());
+    }
+    let value: Option<String> =
+        db.query_row("SELECT value FROM trust_memory", [], |row| row.get(0)).optional()?;
+    value.map_or(Ok(Memory::default()), |value| {
+        serde_json::from_str(&value).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+        })
+    })
 }
 
 fn parsed<T>(text: String, column: usize) -> rusqlite::Result<T>

@@ -69,6 +69,8 @@ pub(crate) struct Bench {
     watched: Arc<AtomicBool>,
     /// How many manifests were signed.
     signed: AtomicUsize,
+    /// Since when the policy says that the key is revoked.
+    revoked: Mutex<Option<&'static str>>,
 }
 
 impl Bench {
@@ -88,6 +90,7 @@ impl Bench {
             kernel: Mutex::new(KERNEL),
             watched: Arc::default(),
             signed: AtomicUsize::new(0),
+            revoked: Mutex::default(),
         };
         bench.write("one-function.ko", &module("one-function"));
         bench.write("fix.tar", &[0; 1024]);
@@ -183,8 +186,9 @@ impl Bench {
             .replace("VULNERABLE", &vulnerable.to_string());
         let key = SecretKey::from_seed([1; 32]);
         let public = key.public();
+        let revoked = self.revoked.lock().unwrap().map(|at| format!(", revoked: {at}")).unwrap_or_default();
         let policy = format!(
-            "schema: 1\nkeys: [{{name: forge, id: {}, public: {public}}}]\n\
+            "schema: 1\nkeys: [{{name: forge, id: {}, public: {public}{revoked}}}]\n\
              roles: [{{name: build, keys: [forge], threshold: 1}}]\n",
             public.id()
         );
@@ -194,6 +198,11 @@ impl Bench {
         let file = format!("{}.manifest.json", self.signed.fetch_add(1, Ordering::SeqCst));
         self.write(&file, envelope.to_json().as_bytes());
         self.payloads().join(file)
+    }
+
+    /// From the next signature on the policy says that the key is revoked since then.
+    pub(crate) fn revoke_key(&self, since: &'static str) {
+        *self.revoked.lock().unwrap() = Some(since);
     }
 
     pub(crate) fn plan(&self, text: &str) -> Result<Plan, EngineError> {

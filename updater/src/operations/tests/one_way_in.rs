@@ -116,3 +116,38 @@ fn a_host_without_livepatch_shows_everything_else() {
     assert_eq!(status.rootfs.len(), 1);
     assert_eq!(bench.engine().journal().all().unwrap().len(), 2);
 }
+
+#[test]
+fn a_key_that_was_seen_revoked_stays_so_when_the_clock_is_set_back() {
+    let bench = Bench::new();
+    bench.apply(&version(3)).unwrap();
+    bench.revoke_key("2026-11-25T00:00:00Z");
+    let manifest = bench.sign(&version(4));
+    bench.plan_signed(&manifest).unwrap();
+    bench.machine.step_wall_clock(std::time::Duration::from_secs(10 * 24 * 3600));
+    assert!(matches!(bench.plan_signed(&manifest), Err(EngineError::Trust(_))), "revoked by now");
+    bench.machine.set_wall_clock_back();
+    let refused = bench.plan_signed(&manifest).unwrap_err();
+    assert!(
+        matches!(refused, EngineError::Trust(_)),
+        "the clock went back, the revocation did not: {refused}"
+    );
+}
+
+#[test]
+fn a_clock_that_was_ahead_locks_nobody_out_and_evidence_that_was_wrong_can_be_forgotten() {
+    let bench = Bench::new();
+    bench.machine.step_wall_clock(std::time::Duration::from_secs(5 * 24 * 3600));
+    bench.apply(&version(3)).unwrap();
+    bench.machine.set_wall_clock_back();
+    bench.plan_signed(&bench.sign(&version(4))).unwrap();
+    let forgotten = bench.engine().reset_clock("a signer was ahead").unwrap();
+    assert_eq!(
+        forgotten.unwrap().to_string(),
+        "2026-11-01T00:00:00Z",
+        "what was proven is when it was issued"
+    );
+    assert_eq!(bench.engine().reset_clock("again").unwrap(), None);
+    let audit = crate::state::floors::audit(&bench.engine().journal()).unwrap();
+    assert!(audit.len() == 2 && audit[0].2.contains("a signer was ahead"), "{audit:?}");
+}

@@ -7,7 +7,8 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// In the order in which they are made.
-const MIGRATIONS: &[&str] = &[include_str!("0001-transactions-baseline-guards-floors.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("0001-transactions-baseline-guards-floors.sql"), include_str!("0002-trust-memory.sql")];
 
 /// The layout that this program writes.
 pub(super) const LAYOUT: i64 = MIGRATIONS.len() as i64;

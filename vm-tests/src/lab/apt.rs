@@ -103,10 +103,19 @@ impl Apt {
         }
         fs::write(self.root.join("status"), "")?;
         fs::write(self.sources(), sources(&Mirrors::of_this_machine()?))?;
-        run(self.program("apt-get").arg("update"))?;
+        if let Err(error) = run(self.program("apt-get").arg("update")) {
+            // A suite that is not to be had (one that nobody signs any more, say) is missed by those alone who want it.
+            ensure!(self.has_lists()?, "{error:#}");
+            eprintln!("lab: not all package lists could be fetched: {error:#}");
+        }
         File::create(self.fetched())?;
         step.end();
         Ok(())
+    }
+
+    fn has_lists(&self) -> Result<bool> {
+        let lists = fs::read_dir(self.root.join("state/lists"))?;
+        Ok(lists.flatten().any(|list| list.file_name().to_string_lossy().contains("_Packages")))
     }
 
     fn is_stale(&self) -> bool {

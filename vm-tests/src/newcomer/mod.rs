@@ -22,7 +22,8 @@ use crate::product::{self, GUEST_GLIBC_MINOR, workspace};
 const SUITE: &str = "bookworm";
 /// Beside apt and what every Debian has.
 const PACKAGES: &[&str] = &["ca-certificates", "gcc", "libc6-dev"];
-const ENTER: &str = include_str!("../../guest/newcomer.sh");
+/// The script that enters it, in the workspace.
+const ENTER: &str = "vm-tests/guest/newcomer.sh";
 
 /// The machine; it vanishes when dropped.
 #[derive(Debug)]
@@ -156,7 +157,7 @@ impl Newcomer {
         fs::create_dir_all(self.target.path())?;
         let binds: Vec<String> = binds.iter().map(|dir| dir.display().to_string()).collect();
         let mut command = program("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER, "newcomer"]);
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh"]).arg(workspace.join(ENTER));
         command.arg(self.root.path()).arg(script);
         command.env("BINDS", binds.join("\n")).env("RUST", rust.join("bin"));
         command.env("ARCHIVES", &self.archives).env("WORKSPACE", &workspace);
@@ -184,10 +185,17 @@ fn rust() -> Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(root)?.trim()))
 }
 
-/// This host's settings of how apt reaches servers (proxies, time limits), without those of what it fetches.
+/// This host's settings of how apt reaches servers and when it believes them, without those of what it fetches.
 fn ways_to_servers() -> Result<String> {
     let all = run(program("apt-config").arg("dump"))?;
-    let ours = ["Acquire::http", "Acquire::https", "Acquire::Retries"];
+    let ours = [
+        "Acquire::http",
+        "Acquire::https",
+        "Acquire::Retries",
+        "Acquire::Check-Valid-Until",
+        "Acquire::Check-Date",
+        "Acquire::Max-FutureTime",
+    ];
     let all = String::from_utf8_lossy(&all).into_owned();
     let lines = all.lines().filter(|line| {
         ours.iter().any(|option| line.strip_prefix(option).is_some_and(|rest| rest.starts_with([':', ' '])))

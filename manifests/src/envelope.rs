@@ -18,13 +18,12 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Sha256;
+use crate::document::DocumentKind;
 use crate::key::{KeyId, SecretKey};
 use crate::names::NameError;
-use crate::schema::Manifest;
 
-/// The payload type of a manifest. It is signed along, so that a signature over something else is
-/// never one over a manifest.
-pub const MANIFEST_TYPE: &str = "application/vnd.update.manifest.v1+yaml";
+/// The payload type of a manifest.
+pub const MANIFEST_TYPE: &str = DocumentKind::Manifest.payload_type();
 
 /// Bytes of some type, and signatures over both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +65,7 @@ pub enum EnvelopeError {
         #[source]
         source: base64::DecodeError,
     },
-    /// The payload is larger than a manifest may be.
+    /// The payload is larger than a document of its kind may be.
     #[error("payload: expected at most {limit} bytes, found {found}")]
     PayloadTooLarge {
         /// The limit in bytes.
@@ -148,12 +147,17 @@ impl Envelope {
     /// The most signatures that an envelope may have.
     pub const MAX_SIGNATURES: usize = 64;
 
-    /// The most bytes that an envelope may have: the largest manifest in base64, and room for the rest.
-    pub const MAX_BYTES: usize = Manifest::MAX_BYTES.div_ceil(3) * 4 + 64 * 1024;
+    /// The most bytes that an envelope may have: the largest document in base64, and room for the rest.
+    pub const MAX_BYTES: usize = DocumentKind::MAX_BYTES.div_ceil(3) * 4 + 64 * 1024;
 
-    /// An unsigned envelope around a manifest's bytes. Whether they are a manifest is not asked.
+    /// An unsigned envelope around a document's bytes. Whether they are such a document is not asked.
+    pub fn new(kind: DocumentKind, bytes: Vec<u8>) -> Self {
+        Self { payload_type: kind.payload_type().to_owned(), payload: bytes, signatures: Vec::new() }
+    }
+
+    /// An unsigned envelope around a manifest's bytes.
     pub fn of_manifest(bytes: Vec<u8>) -> Self {
-        Self { payload_type: MANIFEST_TYPE.to_owned(), payload: bytes, signatures: Vec::new() }
+        Self::new(DocumentKind::Manifest, bytes)
     }
 
     /// Reads an envelope; checks no signature.
@@ -163,8 +167,10 @@ impl Envelope {
         }
         let Object(raw): Object<RawEnvelope> = serde_json::from_slice(bytes).map_err(EnvelopeError::Json)?;
         let payload = decode("payload", &raw.payload)?;
-        if payload.len() > Manifest::MAX_BYTES {
-            return Err(EnvelopeError::PayloadTooLarge { limit: Manifest::MAX_BYTES, found: payload.len() });
+        let kind = DocumentKind::of_payload_type(&raw.payload_type);
+        let limit = kind.map_or(DocumentKind::MAX_BYTES, DocumentKind::max_bytes);
+        if payload.len() > limit {
+            return Err(EnvelopeError::PayloadTooLarge { limit, found: payload.len() });
         }
         if raw.signatures.len() > Self::MAX_SIGNATURES {
             let found = raw.signatures.len();
@@ -229,6 +235,11 @@ impl Envelope {
         let mut text = serde_json::to_string_pretty(&json).expect("strings and lists always serialise");
         text.push('\n');
         text
+    }
+
+    /// What the payload claims to be; nothing if it is of no known kind.
+    pub fn kind(&self) -> Option<DocumentKind> {
+        DocumentKind::of_payload_type(&self.payload_type)
     }
 
     /// The type that the payload claims to be of.

@@ -3,19 +3,21 @@
 //! Invariants:
 //! - Programs are found in a fixed search path, never in the caller's `PATH`, and run with a fixed
 //!   environment.
-//! - Output goes to memory files, not pipes: a detached grandchild that keeps the descriptor open
-//!   cannot make the caller wait, and a full disk cannot lose the message.
+//! - Output goes to memory files, and there is a bound to what is kept of it ([`crate::capture`]). Who needs all
+//!   of it is told when there was more ([`CommandError::TooMuch`]).
 //! - A program that changes a container can be made to hold the host's lock ([`HeldLock`]) for as
 //!   long as it runs, so that nothing else starts when this process dies first.
 //! - A signal to this process's group, such as a Ctrl-C, does not reach the programs.
-//! - A program that must not be killed half-way ([`WhenLate::Leave`]) is left running and reported.
+//! - A program that must not be killed half-way ([`WhenLate::Leave`]) is left running and reported. Until then it is
+//!   known on disk ([`Invocation::known_at`]), so that whoever comes after this process can wait for it.
+//! - A program has ended when all of its process group has: what it started works on after a leader that dies.
 
 #![expect(clippy::disallowed_methods, reason = "programs are run here, and waited for in real time")]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,17 +25,20 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::capture::{Capture, Said};
 use crate::clock::{Interrupt, Uninterrupted};
+use crate::durable;
+use crate::process::ProcessIdentity;
 
 /// Where programs are looked for, in this order.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How much of a program's stderr an error carries. A screenful; the whole is in the program's log.
-const TAIL: usize = 2000;
-
 /// How often a running child is looked at: short against every command here (CRIU needs hundreds of
 /// milliseconds), long against the cost of a `wait4`.
 const POLL: Duration = Duration::from_millis(2);
+
+/// How long what was killed may take to be gone. A task in uninterruptible sleep takes longer.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why an external program did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,14 @@ pub enum CommandError {
         status: ExitStatus,
         /// The end of its stderr.
         stderr_tail: String,
+    },
+    /// It said more than can be taken in.
+    #[error("`{line}` wrote {bytes} bytes, more than are read of any program")]
+    TooMuch {
+        /// The command line.
+        line: String,
+        /// How many.
+        bytes: u64,
     },
     /// It did not end in time and was killed.
     #[error("`{line}` was killed: it did not end within {limit:?}{}", said(.stderr_tail))]
@@ -135,6 +148,7 @@ pub struct Invocation<'a> {
     lock: Option<&'a HeldLock>,
     environment: Vec<(&'static str, OsString)>,
     streams: Streams,
+    record: Option<PathBuf>,
 }
 
 /// Where what a program says goes.
@@ -151,8 +165,7 @@ enum Streams {
 pub struct Finished {
     /// Its exit status.
     pub status: ExitStatus,
-    /// What it wrote to stdout.
-    pub stdout: Vec<u8>,
+    stdout: Said,
     /// The end of what it wrote to stderr.
     pub stderr_tail: String,
     line: String,
@@ -160,11 +173,17 @@ pub struct Finished {
 
 impl Finished {
     /// The output of a program that said yes.
+    ///
+    /// # Errors
+    /// [`CommandError::Failed`] if it said no, [`CommandError::TooMuch`] if it said more than is kept.
     pub fn success(self) -> Result<Vec<u8>, CommandError> {
-        if self.status.success() {
-            Ok(self.stdout)
-        } else {
-            Err(CommandError::Failed { line: self.line, status: self.status, stderr_tail: self.stderr_tail })
+        if !self.status.success() {
+            let Self { line, status, stderr_tail, .. } = self;
+            return Err(CommandError::Failed { line, status, stderr_tail });
+        }
+        match self.stdout {
+            Said::Whole(bytes) => Ok(bytes),
+            Said::TooMuch { bytes } => Err(CommandError::TooMuch { line: self.line, bytes }),
         }
     }
 }
@@ -193,6 +212,7 @@ impl<'a> Invocation<'a> {
             lock: None,
             environment: Vec::new(),
             streams: Streams::Captured,
+            record: None,
         }
     }
 
@@ -223,6 +243,13 @@ impl<'a> Invocation<'a> {
     /// Keeps the host's lock for as long as it runs.
     pub fn holding(mut self, lock: Option<&'a HeldLock>) -> Self {
         self.lock = lock;
+        self
+    }
+
+    /// Writes down who it is ([`ProcessIdentity`], as JSON) in a file that is there for as long as it may run: it stays
+    /// when the program is left running, or when this process dies first.
+    pub fn known_at(mut self, record: impl Into<PathBuf>) -> Self {
+        self.record = Some(record.into());
         self
     }
 
@@ -265,14 +292,13 @@ impl<'a> Invocation<'a> {
         let path = find(&name).ok_or(CommandError::Missing { program: name.clone() })?;
         let failed = |source| CommandError::Run { program: name.clone(), source };
         let line = self.line();
-        let (mut stdout, mut stderr) =
-            (memory_file("stdout").map_err(failed)?, memory_file("stderr").map_err(failed)?);
+        let stdout = Capture::new("stdout").map_err(failed)?;
+        let stderr = Capture::new("stderr").map_err(failed)?;
 
         let mut command = Command::new(path);
         if self.streams == Streams::Log {
             // The file has no name; the child opens it through this process.
-            let log = format!("/proc/{}/fd/{}", std::process::id(), stderr.as_raw_fd());
-            command.args(["--log", &log, "--log-format", "json"]);
+            command.args(["--log", &stderr.path(), "--log-format", "json"]);
         }
         // In a process group of its own, so that a Ctrl-C at the terminal is ours to answer and does
         // not end a dump half-way.
@@ -292,35 +318,59 @@ impl<'a> Invocation<'a> {
         }
         match self.streams {
             Streams::Log => command.stdout(Stdio::null()).stderr(Stdio::null()),
-            Streams::Captured => command
-                .stdout(stdout.try_clone().map_err(failed)?)
-                .stderr(stderr.try_clone().map_err(failed)?),
+            Streams::Captured => {
+                command.stdout(stdout.writer().map_err(failed)?).stderr(stderr.writer().map_err(failed)?)
+            }
         };
         let lock = self.lock.map(HeldLock::inheritable).transpose().map_err(failed)?;
         let mut child = command.spawn().map_err(failed)?;
         drop(lock);
+        let identity =
+            ProcessIdentity::of(child.id()).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        if let Some(record) = &self.record
+            && let Err(error) = write_record(record, &identity)
+        {
+            // What nobody could wait for later does not begin.
+            kill_group(&mut child, &identity).map_err(failed)?;
+            return Err(failed(error));
+        }
 
-        let status = match wait(&mut child, self.limit, interrupt).map_err(failed)? {
+        let captures = [&stdout, &stderr];
+        let waited =
+            wait(&mut child, &identity, self.limit, self.late, interrupt, captures).map_err(failed)?;
+        let status = match waited {
             Waited::Ended(status) => status,
             Waited::Late if self.late == WhenLate::Leave => {
                 return Err(CommandError::StillRunning { line, pid: child.id(), limit: self.limit });
             }
             Waited::Late => {
-                kill_group(&mut child).map_err(failed)?;
-                let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
+                kill_group(&mut child, &identity).map_err(failed)?;
+                captures.iter().for_each(|capture| capture.close());
+                self.forget_record().map_err(failed)?;
+                let stderr_tail = words(&stderr, self.streams).map_err(failed)?;
                 return Err(CommandError::Killed { line, limit: self.limit, stderr_tail });
             }
             Waited::Interrupted => {
-                kill_group(&mut child).map_err(failed)?;
+                kill_group(&mut child, &identity).map_err(failed)?;
+                captures.iter().for_each(|capture| capture.close());
+                self.forget_record().map_err(failed)?;
                 return Err(CommandError::Interrupted { line });
             }
         };
-        let mut output = Vec::new();
-        stdout.seek(SeekFrom::Start(0)).map_err(failed)?;
-        stdout.read_to_end(&mut output).map_err(failed)?;
-        let stderr_tail = words(&mut stderr, self.streams).map_err(failed)?;
-        Ok(Finished { status, stdout: output, stderr_tail, line })
+        self.forget_record().map_err(failed)?;
+        captures.iter().for_each(|capture| capture.close());
+        let stdout = stdout.whole().map_err(failed)?;
+        let stderr_tail = words(&stderr, self.streams).map_err(failed)?;
+        Ok(Finished { status, stdout, stderr_tail, line })
     }
+
+    fn forget_record(&self) -> std::io::Result<()> {
+        self.record.as_deref().map_or(Ok(()), durable::forget)
+    }
+}
+
+fn write_record(record: &Path, identity: &ProcessIdentity) -> std::io::Result<()> {
+    durable::replace(record, &serde_json::to_vec(identity)?)
 }
 
 /// Why waiting for a program was over.
@@ -330,19 +380,39 @@ enum Waited {
     Interrupted,
 }
 
-/// Kills a child with what it has started: it leads its group, and is not reaped yet.
-fn kill_group(child: &mut Child) -> std::io::Result<()> {
+/// Kills a child with what it has started, and sees that all of it is gone: it leads its group, and is not reaped yet.
+fn kill_group(child: &mut Child, identity: &ProcessIdentity) -> std::io::Result<()> {
     let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
     nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL)?;
-    child.wait().map(drop)
+    child.wait()?;
+    let deadline = Instant::now() + KILL_PATIENCE;
+    while identity.group_lives()? {
+        if Instant::now() >= deadline {
+            let why = format!("process group {group} lives on after SIGKILL");
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
 }
 
-fn wait(child: &mut Child, limit: Duration, interrupt: &dyn Interrupt) -> std::io::Result<Waited> {
+/// Waits for a child; where it must not be disturbed half-way, for all that works on after it as well.
+fn wait(
+    child: &mut Child,
+    identity: &ProcessIdentity,
+    limit: Duration,
+    late: WhenLate,
+    interrupt: &dyn Interrupt,
+    captures: [&Capture; 2],
+) -> std::io::Result<Waited> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = child.try_wait()?
+            && (late == WhenLate::Kill || !identity.group_lives()?)
+        {
             return Ok(Waited::Ended(status));
         }
+        captures.iter().try_for_each(|capture| capture.discard())?;
         if Instant::now() >= deadline {
             return Ok(Waited::Late);
         }
@@ -358,8 +428,8 @@ fn memory_file(name: &str) -> std::io::Result<File> {
 }
 
 /// The end of what a program said, wherever it said it.
-fn words(file: &mut File, streams: Streams) -> std::io::Result<String> {
-    let text = tail(file)?;
+fn words(capture: &Capture, streams: Streams) -> std::io::Result<String> {
+    let text = capture.tail()?;
     Ok(match streams {
         Streams::Captured => text,
         Streams::Log => log_messages(&text),
@@ -384,21 +454,10 @@ fn log_messages(log: &str) -> String {
     messages.join("\n")
 }
 
-/// The end of a program's messages, on one line per message, whole lines only.
-fn tail(file: &mut File) -> std::io::Result<String> {
-    let length = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL as u64)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL as u64).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let whole =
-        if length > TAIL as u64 { text.split_once('\n').map_or(&*text, |(_, rest)| rest) } else { &text };
-    Ok(whole.trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::TAIL;
 
     fn shell(script: &str) -> Invocation<'static> {
         Invocation::new("sh").args(["-c", script])
@@ -418,6 +477,26 @@ mod tests {
             shell("i=0; while [ $i -lt 1000 ]; do echo line-$i >&2; i=$((i+1)); done").run().unwrap();
         assert!(finished.stderr_tail.len() <= TAIL);
         assert!(finished.stderr_tail.starts_with("line-") && finished.stderr_tail.ends_with("line-999"));
+    }
+
+    #[test]
+    fn a_program_that_never_stops_talking_does_not_fill_the_memory() {
+        let flood = |limit| shell("exec yes").limit(Duration::from_millis(limit), WhenLate::Kill).run();
+        let before = memory();
+        assert!(matches!(flood(500), Err(CommandError::Killed { .. })));
+        let error = shell("yes 'one more line' | head -c 200000000").output().unwrap_err();
+        assert!(matches!(error, CommandError::TooMuch { bytes: 200_000_000, .. }), "{error}");
+        let finished = shell("yes 'one more line' | head -c 200000000 >&2; echo last >&2").run().unwrap();
+        assert!(finished.stderr_tail.ends_with("line\nlast") || finished.stderr_tail.ends_with("last"));
+        // 700 MB were said, and some GB by `yes` alone.
+        assert!(memory() < before + (256 << 20), "{} from {before}", memory());
+    }
+
+    /// The largest this process has been, in bytes.
+    fn memory() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     #[test]
@@ -446,18 +525,9 @@ mod tests {
         let script = format!("sleep 60 & echo $! > {}; wait", pid_file.display());
         let error = shell(&script).limit(Duration::from_millis(300), WhenLate::Kill).output().unwrap_err();
         assert!(matches!(error, CommandError::Killed { .. }), "{error}");
-        let pid: i32 = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
-        // Dead, and perhaps not yet reaped by whoever adopted it.
-        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let gone = || state().is_empty() || state().contains(") Z ");
-        assert!(
-            (0..200).any(|_| gone() || {
-                std::thread::sleep(POLL);
-                false
-            }),
-            "{}",
-            state()
-        );
+        let pid = std::fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+        // Known to be dead when the error is told, though perhaps not yet reaped by whoever adopted it.
+        assert!(ProcessIdentity::of(pid).is_none_or(|left| !left.lives()));
     }
 
     #[test]
@@ -477,27 +547,37 @@ mod tests {
     }
 
     #[test]
-    fn a_child_keeps_the_lock_after_the_holder_lets_go() {
-        use nix::fcntl::{Flock, FlockArg};
+    fn a_program_that_may_not_be_disturbed_is_known_on_disk_until_all_of_it_has_ended() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("lock");
-        let open = || File::options().create(true).truncate(false).write(true).open(&path).unwrap();
-        let locked = Flock::lock(open(), FlockArg::LockExclusiveNonblock).unwrap();
-        let held = HeldLock::share(&*locked).unwrap();
-        let error = shell("exec sleep 60")
-            .holding(Some(&held))
-            .limit(Duration::from_millis(20), WhenLate::Leave)
+        let (record, fifo) = (directory.path().join("helper.json"), directory.path().join("fifo"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // The leader ends at once; what it has started works on until somebody opens the pipe.
+        let script = format!("cat {} & exit 3", fifo.display());
+        let run = shell(&script).limit(Duration::from_millis(50), WhenLate::Leave).known_at(&record);
+        let error = run.output().unwrap_err();
+        let CommandError::StillRunning { pid, .. } = error else { panic!("{error}") };
+        let known: ProcessIdentity = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+        assert_eq!(known.pid, pid);
+        assert!(known.group_lives().unwrap());
+        drop(File::options().write(true).open(&fifo).unwrap());
+        while known.group_lives().unwrap() {}
+
+        shell("exit 3")
+            .limit(Duration::from_secs(60), WhenLate::Leave)
+            .known_at(&record)
             .output()
             .unwrap_err();
-        let CommandError::StillRunning { pid, .. } = error else { panic!("{error}") };
-        // Closed without LOCK_UN, as by the death of the process.
-        drop(held);
-        let _ = std::mem::ManuallyDrop::new(locked);
-        let other = Flock::lock(open(), FlockArg::LockExclusiveNonblock);
-        assert!(other.is_err(), "the child still has it");
-        let pid = nix::unistd::Pid::from_raw(pid as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-        nix::sys::wait::waitpid(pid, None).unwrap();
+        assert!(!record.exists(), "it has ended");
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_made_known_does_not_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let trace = directory.path().join("trace");
+        let script = format!("sleep 60; echo > {}", trace.display());
+        let run = shell(&script).known_at(directory.path().join("no/such/directory/helper.json"));
+        assert!(matches!(run.output(), Err(CommandError::Run { .. })));
+        assert!(!trace.exists());
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! | [`command`] | run an external program, bounded |
 //! | [`clock`], [`boot`] | time, waits, and which boot this is |
 //! | [`durable`] | files that are there whole or not at all |
+//! | [`process`] | processes, known by more than their number |
 //! | [`lock`] | one transaction at a time per host |
 //! | [`exit`] | the one table of exit codes, the one shape of failure |
 //! | [`error`] | an error with its causes |
 
 pub mod boot;
+mod capture;
 pub mod clock;
 pub mod command;
 pub mod durable;
 pub mod error;
 pub mod exit;
 pub mod lock;
+pub mod process;

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::clock::{Clock, Interrupt};
+use crate::process::ProcessIdentity;
 
 /// Why the host could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +142,7 @@ impl HostLock {
     /// If the note cannot be written.
     pub fn say(&mut self, purpose: &str) -> io::Result<()> {
         let me = std::process::id();
-        let since = started(me).unwrap_or_default();
+        let since = ProcessIdentity::of(me).map(|me| me.started.to_string()).unwrap_or_default();
         // The start tells this process from a later one with the same number.
         let note = format!("pid {me}, {purpose}\n{since}\n");
         self.file.set_len(0)?;
@@ -199,21 +200,13 @@ fn described(note: &str) -> String {
     let Some(pid) = words.strip_prefix("pid ").and_then(|rest| rest.split(',').next()?.parse().ok()) else {
         return "somebody who has not yet said what for".to_owned();
     };
-    let alive = started(pid).is_some_and(|started| since.trim().is_empty() || since.trim() == started);
+    let alive = ProcessIdentity::of(pid)
+        .is_some_and(|now| since.trim().is_empty() || since.trim() == now.started.to_string());
     if alive {
         words.to_owned()
     } else {
         format!("{words}, which was killed; the dump or restore that it began still runs")
     }
-}
-
-/// When a process began, in clock ticks since boot: field 22 of `/proc/PID/stat` (proc_pid_stat(5)).
-fn started(pid: u32) -> Option<String> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in parentheses, and may have anything in it.
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
-    rest.split_whitespace().nth(19).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -341,7 +334,7 @@ mod tests {
     #[test]
     fn another_process_with_the_number_of_a_dead_holder_is_not_taken_for_it() {
         let note = |since: &str| format!("pid {}, apply demo v1\n{since}\n", std::process::id());
-        let mine = started(std::process::id()).unwrap();
+        let mine = ProcessIdentity::of(std::process::id()).unwrap().started.to_string();
         assert_eq!(described(&note(&mine)), format!("pid {}, apply demo v1", std::process::id()));
         assert!(described(&note("1")).contains("which was killed"));
         assert!(described("pid 4194305, apply demo v1\n1\n").contains("still runs"));

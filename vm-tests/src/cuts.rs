@@ -21,9 +21,6 @@ use crate::scene::{self, SECRET, web};
 use crate::stage::Stage;
 use crate::stepped::{Place, Stepped};
 
-/// So many machines keep two processors busy: a boot is mostly one thread.
-const AT_ONCE: usize = 2;
-
 /// What the hits on the container before the transaction leave in its log, which must survive everything.
 const LOG: &str = "hit 1\nhit 2\n";
 
@@ -101,7 +98,7 @@ pub fn run(lab: &Lab, stage: &Stage, direction: Direction, share: Share) -> Resu
     let (count, queue, failures) = (cuts.len(), Mutex::new(cuts), Mutex::new(Vec::new()));
     let next = || queue.lock().ok().and_then(|mut queue| queue.pop());
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..lab.machines_at_once() {
             scope.spawn(|| {
                 while let Some(cut) = next() {
                     let verdict = judge(lab, &cut, direction);
@@ -217,7 +214,8 @@ impl Checkpoint {
 
 /// Boots the disk and says what came up.
 fn judge(lab: &Lab, cut: &Cut, direction: Direction) -> Result<String> {
-    let machine = lab.boot_disk(&cut.disk, &scene::spec())?;
+    // A boot is mostly one thread, and a second processor costs an emulator a fifth more.
+    let machine = lab.boot_disk(&cut.disk, &scene::spec().cpus(1))?;
     let resumed = machine.command(["update", "resume", "--json"]).output()?;
     ensure!(resumed.status == 0, "update resume: {}{}", resumed.text(), resumed.complaint());
     // A second resume could hide what the one at boot left to an operator.

@@ -12,6 +12,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
+use crate::lab::cache::Recipe;
 use crate::lab::control::Guest;
 use crate::lab::host::{self, Step, program, run};
 
@@ -20,6 +21,12 @@ pub(crate) const GUEST_GLIBC_MINOR: u32 = 36;
 /// What the workspace is built with for tests.
 pub(crate) const TEST_FEATURES: &str = "updater/power-cuts";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Makes the copied files take effect in a guest.
+const INSTALL: &str = "set -e; systemctl daemon-reload
+    for preset in /usr/lib/systemd/system-preset/*-update.preset; do
+        sed -n 's/^enable //p' $preset | xargs systemctl --quiet enable --now
+    done; sync";
 
 /// What the programs are built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +76,21 @@ impl Product {
         Ok(built)
     }
 
+    /// What [`Self::install`] brings to a machine.
+    pub(crate) fn recipe(&self) -> Result<Recipe> {
+        let mut recipe = Recipe::of(["product-1", INSTALL]);
+        for program in [&self.update, &self.patch_tools] {
+            // Cargo writes a program when it changes, and only then.
+            let file = fs::metadata(program)?;
+            recipe.add(format!("{} {} {:?}", program.display(), file.len(), file.modified()?));
+        }
+        for (from, below) in files_under(&workspace()?.join("dist"))? {
+            recipe.add(below);
+            recipe.add(fs::read(from)?);
+        }
+        Ok(recipe)
+    }
+
     /// Installs the programs and what is under `dist/`, and enables the units that the preset names.
     pub fn install(&self, guest: &Guest) -> Result<()> {
         let small = tempfile::tempdir()?;
@@ -81,10 +103,7 @@ impl Product {
         for (from, below) in files_under(&dist)? {
             guest.push(&from, &format!("/{below}"))?;
         }
-        guest.sh("set -e; systemctl daemon-reload
-            for preset in /usr/lib/systemd/system-preset/*-update.preset; do
-                sed -n 's/^enable //p' $preset | xargs systemctl --quiet enable --now
-            done; sync")?;
+        guest.sh(INSTALL)?;
         Ok(())
     }
 }

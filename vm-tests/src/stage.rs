@@ -1,12 +1,13 @@
 //! A host that is managed: the [scene](crate::scene) with `update` installed as a package would do it, a trust
 //! policy, and releases signed by the real programs.
 //!
-//! Making one builds the programs of this workspace; the machine goes on from the scene's snapshot.
+//! Making one builds the programs of this workspace; the machine goes on from a snapshot in which they are installed.
 
 use anyhow::Result;
 
 use crate::fixtures::containers::Container;
 use crate::lab::Lab;
+use crate::lab::host::Step;
 use crate::lab::machine::{Machine, Snapshot};
 use crate::product::{Build, Product};
 use crate::publisher::{Draft, Publisher};
@@ -20,7 +21,7 @@ pub struct Stage {
     /// Keys and programs to sign with.
     pub publisher: Publisher,
     product: Product,
-    bare: Snapshot,
+    managed: Snapshot,
 }
 
 impl Stage {
@@ -39,7 +40,13 @@ impl Stage {
     pub fn with(lab: &Lab, build: Build, containers: Vec<Container>) -> Result<Self> {
         let product = Product::build(build)?;
         let (props, bare) = Scene::prepare(lab, &scene::spec(), containers)?;
-        Ok(Self { props, publisher: Publisher::new(&product)?, product, bare })
+        let managed = lab.snapshot_from("managed", &bare, product.recipe()?, |machine| {
+            let step = Step::begin("installing update in a machine for snapshots");
+            product.install(machine.guest())?;
+            step.end();
+            Ok(())
+        })?;
+        Ok(Self { props, publisher: Publisher::new(&product)?, product, managed })
     }
 
     /// A machine of its own for each call.
@@ -47,7 +54,7 @@ impl Stage {
     /// # Errors
     /// If the machine does not come up.
     pub fn open(&self, lab: &Lab) -> Result<Scene> {
-        self.dress(lab.restore(&self.bare)?)
+        self.dress(lab.restore(&self.managed)?)
     }
 
     /// As [`Self::open`], with a name and outliving this process.
@@ -55,7 +62,7 @@ impl Stage {
     /// # Errors
     /// Also if a machine has that name.
     pub fn keep(&self, lab: &Lab, name: &str) -> Result<Scene> {
-        self.dress(lab.keep(name, &self.bare)?)
+        self.dress(lab.keep(name, &self.managed)?)
     }
 
     /// Signs a draft and puts it with its payloads into a guest; returns the envelope's path there.
@@ -72,7 +79,6 @@ impl Stage {
     }
 
     fn dress(&self, machine: Machine) -> Result<Scene> {
-        self.product.install(machine.guest())?;
         self.publisher.install_policy(machine.guest())?;
         Ok(Scene { machine, props: self.props.clone() })
     }

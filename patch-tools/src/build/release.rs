@@ -98,6 +98,7 @@ pub fn manifest(heading: Heading, kernels: &[OfKernel]) -> Result<String, Releas
         targets: Targets {
             arch: vec![Arch::X86_64],
             kernels: built().map(|(kernel, _)| kernel.clone()).collect(),
+            groups: Vec::new(),
         },
         components,
         probes: Vec::new(),

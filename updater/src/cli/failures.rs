@@ -5,6 +5,7 @@ use system::command::CommandError;
 use system::exit::{Exit, Failure, State};
 use system::lock::LockError;
 use workloads::lifecycle::error::RuntimeError;
+use workloads::processes::LookError;
 
 use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
@@ -79,7 +80,9 @@ fn next_for(refusal: &VerifyError) -> &'static str {
         | VerifyError::OneKeyForTwoRoles { .. } => {
             "have the missing roles add their signatures: patch-tools sign MANIFEST --key KEY"
         }
-        VerifyError::UnknownSigners { .. } => "see with update policy check that this is the right policy",
+        VerifyError::UnknownSigners { .. } | VerifyError::NoRule { .. } => {
+            "see with update policy check that this is the right policy"
+        }
         VerifyError::KeyRevoked { .. } | VerifyError::KeyExpired { .. } => {
             "have it signed with a key that the policy still accepts"
         }
@@ -91,9 +94,13 @@ fn next_for(refusal: &VerifyError) -> &'static str {
             "ask for the latest version; update history shows what was applied"
         }
         VerifyError::VersionReused { .. } => "ask who issued it for one with a version of its own",
-        VerifyError::PayloadType { .. } | VerifyError::BadSignature { .. } | VerifyError::Manifest(_) => {
-            "do not use it; fetch it again from whoever signed it"
+        VerifyError::ScopeExceeded { .. } => "have it signed by roles that may vouch for all that is in it",
+        VerifyError::ManifestRevoked { .. } | VerifyError::PayloadRevoked { .. } => {
+            "ask for a later version without what was revoked"
         }
+        VerifyError::PayloadType { .. }
+        | VerifyError::BadSignature { .. }
+        | VerifyError::Malformed { .. } => "do not use it; fetch it again from whoever signed it",
     }
 }
 
@@ -171,6 +178,9 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             Failure::new(Exit::Refused, error)
                 .because("runc, whose containers the manifest may concern", "none")
                 .next("install runc and criu on this host")
+        }
+        EngineError::Processes(LookError::Stopped(_)) => {
+            Failure::new(Exit::FailedRestored, error).next("try again; nothing had begun")
         }
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
         EngineError::Module { .. } => Failure::new(Exit::Refused, error)

@@ -9,7 +9,7 @@ use serde::Serialize;
 use system::clock::{Clock as _, SystemClock};
 use system::exit::{Exit, Failure};
 
-use crate::cli::progress::{line, object};
+use crate::cli::output::{line, object};
 use crate::cli::{Global, failures};
 use crate::operations::trust;
 
@@ -100,7 +100,7 @@ impl<'a> Report<'a> {
     }
 
     fn print(&self) {
-        for Role { name, keys, threshold } in self.roles {
+        for Role { name, keys, threshold, .. } in self.roles {
             let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
             line(&format!("role {name:<18} {threshold} of {}", keys.join(", ")));
         }

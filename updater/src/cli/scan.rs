@@ -1,18 +1,18 @@
 //! `update scan`.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
-use manifests::text::shown;
-use manifests::{Component, FileIdentity};
+use manifests::Component;
 use serde::Serialize;
 use system::clock::{Clock as _, SystemClock};
 use system::exit::{Exit, Failure};
 use workloads::model::{CgroupOwner, Owners};
 use workloads::processes::scan::{Scan, Stale, Why, scan};
+use workloads::processes::watchdog::Progress;
+use workloads::processes::{LookError, Onlooker, Unknown, Wanted};
 
-use crate::cli::progress::{line, object};
+use crate::cli::output::{line, object, waited, waiting};
 use crate::cli::{Global, failures};
 use crate::config::Config;
 use crate::operations::host::{Known, known_containers};
@@ -38,7 +38,12 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         Some(manifest) => replaced_by(manifest, &settings)?,
         None => Vec::new(),
     };
-    let found = scan(&wanted).map_err(|error| Failure::new(Exit::Refused, error).next("mount /proc"))?;
+    let found = scan(&wanted, Onlooker { told: &tell, ..Onlooker::NOBODY });
+    waited();
+    let found = found.map_err(|error| match &error {
+        LookError::List(_) => Failure::new(Exit::Refused, error).next("mount /proc"),
+        _ => Failure::new(Exit::Refused, error).next("try again"),
+    })?;
     // Without root there is nothing to be asked of the runtime; names of groups tell most.
     let known = match nix::unistd::geteuid().is_root() {
         true => known_containers(&settings),
@@ -48,13 +53,19 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     if global.json {
         object(&report);
     } else {
-        line(report.render().trim_end());
+        report.lines().iter().for_each(|text| line(text));
     }
     Ok(())
 }
 
+/// How far a scan that takes long has come.
+fn tell(progress: &Progress) {
+    let file = progress.file.as_ref().map(|file| format!(", reading {file}")).unwrap_or_default();
+    waiting(&format!("{} of {} processes{file}", progress.done, progress.all));
+}
+
 /// The files that a manifest replaces, if the manifest is authentic here.
-fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<FileIdentity>, Failure> {
+fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<Wanted>, Failure> {
     let floor = match look_at_floor(&settings.store).map_err(|error| failures::trust(error.into()))? {
         FloorSeen::Floor(floor) => floor,
         FloorSeen::Unreadable => manifests::TrustFloor::default(),
@@ -65,7 +76,9 @@ fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<File
         Component::Layer(layer) => Some(layer),
         Component::Livepatch(_) => None,
     });
-    Ok(layers.flat_map(|layer| layer.replaces.iter().map(|file| file.identity.clone())).collect())
+    Ok(layers
+        .flat_map(|layer| layer.replaces.iter().map(|file| Wanted::from(file.identity.clone())))
+        .collect())
 }
 
 /// What was found, by whose it is.
@@ -73,6 +86,7 @@ fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<File
 struct Report {
     processes: usize,
     unreadable: usize,
+    unknown: Vec<Unknown>,
     groups: Vec<Group>,
     /// Containers of which the runtime's entry could not be read.
     unreadable_containers: Vec<String>,
@@ -89,7 +103,7 @@ impl Report {
         let owners = Owners::new(None, known.containers);
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
         for stale in scan.stale {
-            let cgroup = stale.cgroup.as_ref().and_then(|path| path.to_str()?.parse().ok());
+            let cgroup = stale.cgroup.as_ref().and_then(|path| path.as_path().to_str()?.parse().ok());
             let owner = cgroup.map_or(CgroupOwner::Unknown, |cgroup| owners.owner(&cgroup));
             let group = groups.entry(owner.to_string());
             group.or_insert_with(|| Group { owner, stale: Vec::new() }).stale.push(stale);
@@ -97,42 +111,37 @@ impl Report {
         Self {
             processes: scan.processes,
             unreadable: scan.unreadable,
+            unknown: scan.unknown,
             groups: groups.into_values().collect(),
             unreadable_containers: known.unreadable,
         }
     }
 
-    fn render(&self) -> String {
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = self.write(&mut text);
-        text
-    }
-
-    fn write(&self, text: &mut String) -> fmt::Result {
+    /// For a person.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         for group in &self.groups {
-            writeln!(text, "{}", group.owner)?;
+            lines.push(group.owner.to_string());
             for stale in &group.stale {
-                writeln!(text, "    {} (pid {})", shown(&stale.comm), stale.pid)?;
-                for file in &stale.files {
-                    writeln!(
-                        text,
-                        "        {}  {}",
-                        shown(&file.path.display().to_string()),
-                        words(&file.why)
-                    )?;
-                }
+                lines.push(format!("    {} (pid {})", stale.comm, stale.pid));
+                let files = stale.files.iter();
+                lines.extend(files.map(|file| format!("        {}  {}", file.path, words(&file.why))));
             }
         }
-        for why in &self.unreadable_containers {
-            writeln!(text, "note: {}", shown(why))?;
-        }
+        // To another user all processes are unknown, for one reason.
+        let forbidden = |unknown: &&Unknown| unknown.reason.is_forbidden();
+        lines.extend(
+            self.unknown.iter().filter(|one| !forbidden(one)).map(|unknown| format!("UNKNOWN {unknown}")),
+        );
+        lines.extend(self.unreadable_containers.iter().map(|why| format!("note: {why}")));
         let stale: usize = self.groups.iter().map(|group| group.stale.len()).sum();
-        write!(text, "{stale} of {} processes run outdated or vulnerable files", self.processes)?;
-        match self.unreadable {
-            0 => writeln!(text),
-            some => writeln!(text, "; {some} more could not be looked at"),
-        }
+        let more = match self.unreadable {
+            0 => String::new(),
+            some => format!("; {some} could not be looked at whole and may do so, too"),
+        };
+        let of = self.processes + self.unreadable;
+        lines.push(format!("{stale} of {of} processes run outdated or vulnerable files{more}"));
+        lines
     }
 }
 
@@ -149,28 +158,39 @@ mod tests {
     use super::*;
     use workloads::model::KnownContainer;
     use workloads::model::Pid;
+    use workloads::processes::Reason;
     use workloads::processes::scan::StaleFile;
 
-    fn stale(pid: u32, comm: &str, cgroup: &str, why: Why) -> Stale {
-        let files = vec![StaleFile { path: PathBuf::from("/usr/lib/libgreet.so.1"), why }];
-        Stale { pid: Pid(pid), comm: comm.to_owned(), cgroup: Some(PathBuf::from(cgroup)), files }
+    fn stale(pid: u32, comm: &[u8], cgroup: &str, why: Why) -> Stale {
+        let files = vec![StaleFile { path: "/usr/lib/libgreet.so.1".into(), why }];
+        Stale { pid: Pid(pid), comm: comm.into(), cgroup: Some(cgroup.into()), files }
     }
 
     #[test]
     fn processes_are_told_by_container_and_service() {
+        let unreadable = |pid, file, errno| Unknown {
+            pid: Pid(pid),
+            comm: "odd".into(),
+            file,
+            reason: Reason::Unreadable { errno },
+        };
         let scan = Scan {
             processes: 120,
             unreadable: 2,
+            unknown: vec![
+                unreadable(17, None, nix::libc::EACCES),
+                unreadable(18, Some("/mnt/gone\nerror: no".into()), nix::libc::ENOTCONN),
+            ],
             stale: vec![
-                stale(7, "cron", "/system.slice/cron.service", Why::Replaced { runs: None, on_disk: None }),
+                stale(7, b"cron", "/system.slice/cron.service", Why::Replaced { runs: None, on_disk: None }),
                 stale(
                     812,
-                    "greetd",
+                    b"greetd",
                     "/runc/web-1",
                     Why::AtFault { identity: crate::simulated::containers::vulnerable() },
                 ),
-                stale(813, "\u{1b}[31m", "/runc/web-1", Why::Deleted { runs: None }),
-                stale(900, "bash", "/user.slice/session-1.scope", Why::Deleted { runs: None }),
+                stale(813, b"\x1b[31m\xff", "/runc/web-1", Why::Deleted { runs: None }),
+                stale(900, b"bash", "/user.slice/session-1.scope", Why::Deleted { runs: None }),
             ],
         };
         let web = KnownContainer { id: "web-1".parse().unwrap(), cgroup: "/runc/web-1".parse().unwrap() };
@@ -179,6 +199,6 @@ mod tests {
             unreadable: vec!["container old cannot be read: could not read /c/old/config.json".to_owned()],
         };
         let report = Report::new(scan, known);
-        insta::assert_snapshot!(report.render());
+        insta::assert_snapshot!(report.lines().join("\n"));
     }
 }

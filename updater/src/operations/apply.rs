@@ -7,6 +7,7 @@ use std::path::Path;
 
 use manifests::{Manifest, Verified};
 use system::lock::Turn;
+use workloads::processes::Onlooker;
 
 use crate::operations::trust::authenticate;
 use crate::operations::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
@@ -62,7 +63,7 @@ impl Engine {
         // Another command may collect meanwhile, and the host is not held.
         let _in_use = self.payloads.in_use()?;
         let manifest = self.authenticate(request.manifest)?;
-        self.plan_as(&self.look()?, &self.new_id(), &manifest, request)
+        self.plan_as(&self.look()?, &self.new_id(), &manifest, request, Onlooker::NOBODY)
     }
 
     /// Plan and do it. `begun` hears the plan before the first step.
@@ -82,7 +83,8 @@ impl Engine {
         adapters.say(&origin)?;
         self.judge_crashes()?;
         let id = self.new_id();
-        let plan = self.plan_as(&adapters, &id, &manifest, request)?;
+        let onlooker = Onlooker { interrupt: listeners.boundaries, ..Onlooker::NOBODY };
+        let plan = self.plan_as(&adapters, &id, &manifest, request, onlooker)?;
         // Where there is nothing to do, too: an older version would be a step back from here.
         raise_floor(&mut self.journal(), &manifest)?;
         if plan.is_empty() {
@@ -125,11 +127,13 @@ impl Engine {
         id: &TransactionId,
         manifest: &Manifest,
         request: &Request<'_>,
+        onlooker: Onlooker<'_>,
     ) -> Result<Plan, EngineError> {
-        for payload in manifest.payloads() {
-            self.payloads.add(payload, request.payloads)?;
+        // A host takes what fits its kernel, and needs no other's payloads.
+        for index in manifest.for_kernel(&self.host.kernel).taken {
+            self.payloads.add(manifest.components[index].payload(), request.payloads)?;
         }
-        let facts = self.survey(adapters, manifest, request.quarantine)?;
+        let facts = self.survey(adapters, manifest, request.quarantine, onlooker)?;
         Ok(planner::plan(manifest, &facts, id.as_str())?)
     }
 }

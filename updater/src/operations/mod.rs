@@ -36,6 +36,7 @@ use system::lock::{HostLock, LockError, Turn};
 use workloads::files::rootfs::RootfsError;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::probes::ProbeError;
+use workloads::processes::LookError;
 
 use crate::config::Config;
 use crate::kernel::error::KernelError;
@@ -46,6 +47,8 @@ use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
 use crate::state::journal::{Journal, JournalError, Stored, TransactionId};
 use crate::state::payloads::{Payloads, StoreError};
+use crate::state::privacy;
+use crate::state::privacy::PrivacyError;
 use crate::steps::{Machine, Told};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
 use crate::transaction::state::StepIndex;
@@ -57,7 +60,7 @@ pub enum EngineError {
     #[error("this changes the host and needs root")]
     NotRoot,
     /// The store's directory cannot be made.
-    #[error("make the store {path}")]
+    #[error("make and close the store {path}")]
     Store {
         /// The directory.
         path: PathBuf,
@@ -118,6 +121,9 @@ pub enum EngineError {
     /// The containers cannot be asked.
     #[error("look at the containers")]
     Runtime(#[from] RuntimeError),
+    /// The processes of containers were not looked at to the end.
+    #[error("look at the processes of containers")]
+    Processes(#[from] LookError),
     /// A root file system cannot be looked at.
     #[error("look at the root file systems")]
     Rootfs(#[from] RootfsError),
@@ -156,6 +162,15 @@ pub enum EngineError {
         /// The text.
         found: String,
     },
+}
+
+impl From<PrivacyError> for EngineError {
+    fn from(error: PrivacyError) -> Self {
+        match error {
+            PrivacyError::Foreign { path, owner, mode } => Self::StoreUnsafe { path, owner, mode },
+            PrivacyError::Io { path, source } => Self::Store { path, source },
+        }
+    }
 }
 
 /// What a resume that stopped leaves half-way.
@@ -231,7 +246,9 @@ impl Engine {
         // runs this program.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         let host = Host::running(&config)?;
-        Self::with(config, host)
+        let engine = Self::with(config, host)?;
+        privacy::close(&engine.config.store)?;
+        Ok(engine)
     }
 
     /// The engine of this host, whose store is there.

@@ -91,7 +91,8 @@ impl Engine {
         for planned in
             done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. }))
         {
-            let affected = vec![AffectedBy { component: 0, files: planned.files.clone() }];
+            let affected =
+                vec![AffectedBy { component: 0, files: planned.files.clone(), unknown: Vec::new() }];
             let facts = match self.survey_container(adapters, &planned.container.id)? {
                 Some(facts) => Some(facts),
                 None => self.survey_stopped(&planned.container)?,

@@ -1,9 +1,12 @@
 //! The facts that the planner needs, read from the running host. Changes nothing.
 
+use std::collections::BTreeMap;
+
 use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
-use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Topology, Unreadable, WorkloadId};
+use workloads::processes::{Mapped, Onlooker, Wanted};
 
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
@@ -12,6 +15,7 @@ use crate::operations::{Adapters, Engine, EngineError};
 use crate::plan::facts::{
     AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
 };
+use crate::plan::planner::layer_directory;
 use crate::state::baseline::Baseline;
 
 impl Engine {
@@ -25,23 +29,29 @@ impl Engine {
         adapters: &Adapters,
         manifest: &Manifest,
         quarantine: Quarantine,
+        onlooker: Onlooker<'_>,
     ) -> Result<HostFacts, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
-        let mut livepatches = Vec::new();
+        let mut livepatches = BTreeMap::new();
         let mut layers = Vec::new();
-        for (index, component) in manifest.components.iter().enumerate() {
-            match component {
+        for index in manifest.for_kernel(&self.host.kernel).taken {
+            match &manifest.components[index] {
                 Component::Livepatch(livepatch) => {
-                    livepatches.push(self.survey_livepatch(adapters, livepatch, &baseline, quarantine)?)
+                    let facts = self.survey_livepatch(adapters, livepatch, &baseline, quarantine)?;
+                    livepatches.insert(index, facts);
                 }
                 Component::Layer(layer) => layers.push((index, layer)),
             }
         }
-        let (containers, unreadable) =
-            if layers.is_empty() { Default::default() } else { self.survey_containers(adapters, &layers)? };
+        let (containers, unreadable) = if layers.is_empty() {
+            Default::default()
+        } else {
+            self.survey_containers(adapters, &layers, onlooker)?
+        };
         Ok(HostFacts {
             arch: self.host.arch.clone(),
             kernel: self.host.kernel.clone(),
+            groups: self.config.groups.clone(),
             now: self.host.clock.now(),
             livepatches,
             containers,
@@ -141,31 +151,47 @@ impl Engine {
         &self,
         adapters: &Adapters,
         layers: &[(usize, &LayerComponent)],
+        onlooker: Onlooker<'_>,
     ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
         let listing = adapters.on.lifecycle.list()?;
-        let running: Vec<Container> =
-            listing.containers.into_iter().filter(|container| container.status.has_processes()).collect();
-        let identities: Vec<FileIdentity> = layers
-            .iter()
-            .flat_map(|(_, layer)| layer.replaces.iter().map(|file| file.identity.clone()))
+        // What no selector takes is not looked at: its processes are nobody's business here.
+        let concerned: Vec<Container> = listing
+            .containers
+            .into_iter()
+            .filter(|container| container.status.has_processes())
+            .filter(|container| layers.iter().any(|(_, layer)| selects(layer, container)))
             .collect();
-        let mapped = self.host.observer.mapped(&running, &identities)?;
+        let wanted: Vec<Wanted> = layers
+            .iter()
+            .flat_map(|(_, layer)| {
+                layer
+                    .replaces
+                    .iter()
+                    .map(|file| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) })
+            })
+            .collect();
+        let mapped = self.host.observer.mapped(&concerned, &wanted, onlooker)?;
         let mut found = Vec::new();
-        for (container, mapped) in running.into_iter().zip(mapped) {
-            let by: Vec<AffectedBy> = layers
-                .iter()
-                .filter(|(_, layer)| selects(layer, &container))
-                .filter_map(|(component, layer)| {
-                    let files: Vec<_> = mapped
-                        .iter()
-                        .filter(|mapped| layer.replaces.iter().any(|file| file.identity == mapped.identity))
-                        .map(|mapped| mapped.path.clone())
-                        .collect();
-                    (!files.is_empty()).then_some(AffectedBy { component: *component, files })
-                })
+        for (container, mapped) in concerned.into_iter().zip(mapped) {
+            let selecting = layers.iter().filter(|(_, layer)| selects(layer, &container));
+            let by: Vec<(&LayerComponent, AffectedBy)> = selecting
+                .filter_map(|(component, layer)| Some((*layer, affected_by(*component, layer, &mapped)?)))
                 .collect();
-            if !by.is_empty() {
-                found.push(ContainerFacts { affected: by, ..self.container_facts(container)? });
+            if by.is_empty() {
+                continue;
+            }
+            let mut facts = self.container_facts(container)?;
+            // What runs on the fix already is not restarted time and again because something cannot be told.
+            let is_fixed = |layer: &LayerComponent| match &facts.topology {
+                Topology::Overlay(overlay) => {
+                    overlay.lower.contains(&layer_directory(&self.config.store, &layer.payload.sha256))
+                }
+                _ => false,
+            };
+            let by = by.into_iter().filter(|(layer, by)| !by.files.is_empty() || !is_fixed(layer));
+            facts.affected = by.map(|(_, by)| by).collect();
+            if !facts.affected.is_empty() {
+                found.push(facts);
             }
         }
         Ok((found, listing.unreadable))
@@ -188,7 +214,8 @@ impl Engine {
             Err(error) if error.is_absence_of(&known.rootfs) => return Ok(None),
             topology => topology?,
         };
-        let container = Container { status: ContainerStatus::Stopped, init: None, ..known.clone() };
+        let container =
+            Container { status: ContainerStatus::Stopped, init: None, started: None, ..known.clone() };
         let (affected, obstacles, unmet) = Default::default();
         Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet }))
     }
@@ -216,12 +243,18 @@ impl Engine {
     }
 }
 
+/// How a layer affects a container, if it does. One of which something could not be told is taken to be affected.
+fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Option<AffectedBy> {
+    let is_at_fault = |identity: &FileIdentity| layer.replaces.iter().any(|file| file.identity == *identity);
+    let matches = mapped.matches.iter().filter(|found| is_at_fault(&found.identity));
+    let files: Vec<_> = matches.map(|found| found.path.to_text()).collect();
+    let unknown: Vec<String> = mapped.unknown.iter().map(ToString::to_string).collect();
+    (!files.is_empty() || !unknown.is_empty()).then_some(AffectedBy { component, files, unknown })
+}
+
 /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
 fn selects(layer: &LayerComponent, container: &Container) -> bool {
-    let Some(selector) = &layer.containers else { return true };
-    let named = selector.ids.is_empty() || selector.ids.contains(&container.id.id);
-    named
-        && selector.labels.iter().all(|label| {
-            container.annotations.get(label.name.as_str()).is_some_and(|value| value == label.value.as_str())
-        })
+    let label = |name: &str| container.annotations.get(name).map(String::as_str);
+    let named = layer.containers.as_ref();
+    named.is_none_or(|selector| selector.selects(container.id.id.as_str(), label))
 }

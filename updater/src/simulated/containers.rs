@@ -42,6 +42,14 @@ pub(crate) enum Trouble {
     DiskFull,
     /// CRIU refuses to restore.
     NoRestore,
+    /// A dump takes longer than anybody waits for at first, and then succeeds.
+    SlowDump,
+    /// So does a restore.
+    SlowRestore,
+    /// What is slow does not end at all.
+    Hangs,
+    /// What a dump wrote cannot be read, and the container is brought back at once.
+    UnreadableImages,
     /// The fixed version does not pass its probes.
     BadFix,
     /// The container ends as its pre-dump begins: after the plan was made.
@@ -50,6 +58,13 @@ pub(crate) enum Trouble {
     Undying,
     /// Somebody has a file open on the mounted root file system.
     BusyRootfs,
+}
+
+/// What goes on with a container though nobody waits for it any more.
+#[derive(Debug, Clone)]
+enum UnderWay {
+    Dump(CheckpointDir),
+    Restore(CheckpointDir),
 }
 
 /// What somebody else does to a container.
@@ -102,9 +117,12 @@ struct Fake {
     process: Option<Process>,
     mounted: Topology,
     obstacles: Vec<Obstacle>,
+    /// What cannot be told of its processes.
+    unknown: Vec<Unknown>,
     connections: BTreeMap<Connection, Peer>,
     /// CRIU's own lock is in place.
     locked: bool,
+    under_way: Option<UnderWay>,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +130,8 @@ struct State {
     containers: BTreeMap<WorkloadId, Fake>,
     holds: BTreeMap<String, Vec<Connection>>,
     layers: BTreeSet<Sha256>,
+    /// Containers whose mapped files were asked for.
+    looked_at: BTreeSet<WorkloadId>,
     unreadable: Vec<String>,
     trouble: BTreeSet<Trouble>,
     pids: u32,
@@ -156,6 +176,7 @@ impl FakeContainers {
             id: id.parse().unwrap(),
             status: ContainerStatus::Running,
             init: None,
+            started: None,
             bundle: at.clone(),
             rootfs: at.join("rootfs"),
             annotations: BTreeMap::new(),
@@ -172,8 +193,10 @@ impl FakeContainers {
                 process: Some(process),
                 mounted,
                 obstacles: Vec::new(),
+                unknown: Vec::new(),
                 connections: [(connection, Peer::Established)].into(),
                 locked: false,
+                under_way: None,
             },
         );
         drop(state);
@@ -185,6 +208,16 @@ impl FakeContainers {
         let obstacle = Obstacle { kind, process: None, place: place.to_owned(), found: "found".to_owned() };
         self.lock().containers.values_mut().for_each(|one| one.obstacles.push(obstacle.clone()));
         self
+    }
+
+    /// A process of one container cannot be read.
+    pub(crate) fn hide(&self, id: &str, unknown: Unknown) {
+        self.lock().containers.get_mut(&id.parse::<WorkloadId>().unwrap()).unwrap().unknown.push(unknown);
+    }
+
+    /// The containers whose mapped files were asked for.
+    pub(crate) fn looked_at(&self) -> Vec<WorkloadId> {
+        self.lock().looked_at.iter().cloned().collect()
     }
 
     pub(crate) fn make(&self, trouble: Trouble) {
@@ -241,7 +274,7 @@ impl FakeContainers {
         for one in state.containers.values_mut() {
             one.process = None;
             one.mounted = Topology::Plain;
-            one.locked = false;
+            (one.locked, one.under_way) = (false, None);
         }
     }
 
@@ -279,6 +312,26 @@ impl FakeContainers {
         }
         Ok(state)
     }
+
+    /// As [`Self::life`], after what is under way has ended.
+    fn settled_life(&self, id: &WorkloadId) -> Result<MutexGuard<'_, State>, RuntimeError> {
+        let mut state = self.life(id)?;
+        let hangs = state.trouble.contains(&Trouble::Hangs);
+        let Ok(one) = state.get(id) else { return Ok(state) };
+        match one.under_way.clone() {
+            Some(_) if hangs => return Err(still_running("dump or restore", id)),
+            Some(UnderWay::Dump(dir)) => one.dump(&dir),
+            Some(UnderWay::Restore(dir)) => drop(state.restore(id, &dir)?),
+            None => return Ok(state),
+        }
+        state.get(id)?.under_way = None;
+        state.exchange_packets();
+        Ok(state)
+    }
+}
+
+fn still_running(action: &'static str, id: &WorkloadId) -> RuntimeError {
+    RuntimeError::StillRunning { action, id: id.clone(), pid: 4711, waited: Duration::from_secs(900) }
 }
 
 fn no_runtime() -> CommandError {
@@ -310,6 +363,18 @@ impl State {
         self.containers.get_mut(id).ok_or_else(|| RuntimeError::Unknown { id: id.clone() })
     }
 
+    /// What a restore does in the end.
+    fn restore(&mut self, id: &WorkloadId, dir: &CheckpointDir) -> Result<Pid, RuntimeError> {
+        let image = image(id, dir)?;
+        let process = self.process(image.memory, image.version, true);
+        let one = self.get(id)?;
+        assert!(one.mounted.shows_the_same_as(&image.mounted), "{id} restored on {:?}", one.mounted);
+        assert!(one.process.is_none(), "{id} was started under a restore");
+        (one.process, one.locked) = (Some(process), true);
+        self.exchange_packets();
+        Ok(process.pid)
+    }
+
     /// Lets each peer notice what its next packet would tell it.
     fn exchange_packets(&mut self) {
         let held: Vec<Connection> = self.holds.values().flatten().copied().collect();
@@ -328,8 +393,23 @@ impl State {
 }
 
 impl Fake {
+    /// What a dump does in the end.
+    fn dump(&mut self, dir: &CheckpointDir) {
+        let Some(process) = self.process.take() else { return };
+        let image = Image {
+            memory: process.memory,
+            version: process.version,
+            connections: self.connections.keys().copied().collect(),
+            mounted: self.mounted.clone(),
+        };
+        fs::write(image_path(dir), serde_json::to_vec(&image).unwrap())
+            .unwrap_or_else(|error| panic!("{} was removed under a dump: {error}", dir.root().display()));
+        self.locked = true;
+    }
+
     fn seen(&self) -> Container {
-        Container { init: self.process.map(|process| process.pid), ..self.described.clone() }
+        let init = self.process.map(|process| process.pid);
+        Container { init, started: init.map(|pid| pid.0.into()), ..self.described.clone() }
     }
 }
 
@@ -363,7 +443,7 @@ impl Lifecycle for FakeContainers {
     }
 
     fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
-        let mut state = self.life(&container.id)?;
+        let mut state = self.settled_life(&container.id)?;
         let one = state.get(&container.id)?;
         if let Some(running) = one.process {
             return Ok(running.pid);
@@ -381,7 +461,7 @@ impl Lifecycle for FakeContainers {
     }
 
     fn stop(&self, id: &WorkloadId, _: Duration) -> Result<(), RuntimeError> {
-        let mut state = self.life(id)?;
+        let mut state = self.settled_life(id)?;
         let undying = state.trouble.contains(&Trouble::Undying);
         let one = state.get(id)?;
         if undying && one.process.is_some_and(|process| process.version == Version::Fixed) {
@@ -405,8 +485,12 @@ impl Lifecycle for FakeContainers {
 }
 
 impl Checkpointer for FakeContainers {
+    fn settled(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
+        self.settled_life(id).map(drop)
+    }
+
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
-        let mut state = self.life(id)?;
+        let mut state = self.settled_life(id)?;
         let full = state.trouble.contains(&Trouble::DiskFull);
         let one = state.get(id)?;
         if one.process.is_none() {
@@ -425,52 +509,59 @@ impl Checkpointer for FakeContainers {
         dir: &CheckpointDir,
         _: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
-        let mut state = self.life(id)?;
-        let full = state.trouble.contains(&Trouble::DiskFull);
+        let mut state = self.settled_life(id)?;
+        let trouble = state.trouble.clone();
         let one = state.get(id)?;
         let Some(process) = one.process else {
             return image(id, dir).map(|_| CheckpointStats::default());
         };
-        if full {
+        if trouble.contains(&Trouble::DiskFull) {
             one.locked = true;
             state.exchange_packets();
             return Err(criu("checkpoint", id, NO_SPACE, AfterFailure::StillRunning));
         }
-        let image = Image {
-            memory: process.memory,
-            version: process.version,
-            connections: one.connections.keys().copied().collect(),
-            mounted: one.mounted.clone(),
-        };
         fs::create_dir_all(dir.full()).unwrap();
-        fs::write(image_path(dir), serde_json::to_vec(&image).unwrap()).unwrap();
-        (one.process, one.locked) = (None, true);
+        if trouble.contains(&Trouble::SlowDump) {
+            (one.under_way, one.locked) = (Some(UnderWay::Dump(dir.clone())), true);
+            state.exchange_packets();
+            return Err(still_running("checkpoint", id));
+        }
+        one.dump(dir);
+        if trouble.contains(&Trouble::UnreadableImages) {
+            let again = state.process(process.memory, process.version, true);
+            state.get(id)?.process = Some(again);
+            let original = RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() };
+            let (id, original) = (id.clone(), Box::new(original));
+            return Err(RuntimeError::Unfinished { id, original, during_undo: None });
+        }
         state.exchange_packets();
         Ok(CheckpointStats { frozen: Duration::from_millis(120), ..CheckpointStats::default() })
     }
 
     fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
-        drop(self.life(id)?);
+        drop(self.settled_life(id)?);
         let image = image(id, dir)?;
         Ok(CheckpointContent { connections: image.connections, ..CheckpointContent::default() })
     }
 
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
         let id = &container.id;
-        let mut state = self.life(id)?;
-        let image = image(id, dir)?;
+        let mut state = self.settled_life(id)?;
+        image(id, dir)?;
         if state.trouble.contains(&Trouble::NoRestore) {
             return Err(criu("restore", id, "Can't fork for 7: File exists", AfterFailure::Gone));
         }
-        let process = state.process(image.memory, image.version, true);
+        let slow = state.trouble.contains(&Trouble::SlowRestore);
         let one = state.get(id)?;
         if let Some(running) = one.process {
             return Ok(Restored { init: running.pid, processes: 1 });
         }
-        assert!(one.mounted.shows_the_same_as(&image.mounted), "{id} restored on {:?}", one.mounted);
-        (one.process, one.locked) = (Some(process), true);
-        state.exchange_packets();
-        Ok(Restored { init: process.pid, processes: 1 })
+        if slow {
+            (one.under_way, one.locked) = (Some(UnderWay::Restore(dir.clone())), true);
+            return Err(still_running("restore", id));
+        }
+        let init = state.restore(id, dir)?;
+        Ok(Restored { init, processes: 1 })
     }
 }
 
@@ -502,6 +593,11 @@ impl RootfsMounts for FakeContainers {
         let found = state.containers.values_mut().find(|one| one.described.rootfs == rootfs);
         let one = found.ok_or_else(|| gone(rootfs))?;
         assert!(one.process.is_none(), "the files of {} were changed while it ran", one.described.id);
+        assert!(
+            one.under_way.is_none(),
+            "the files of {} were changed under a dump or restore",
+            one.described.id
+        );
         if busy && one.mounted != *to {
             return Err(RootfsError::Unmount { rootfs: rootfs.to_owned(), source: nix::Error::EBUSY });
         }
@@ -538,6 +634,11 @@ impl ConnectionHold for FakeContainers {
             let concerned = one.connections.keys().any(|known| connections.contains(known));
             // A dump that failed left a lock of which nobody has written down the connections.
             if one.locked && (concerned || connections.is_empty()) {
+                assert!(
+                    one.under_way.is_none(),
+                    "the lock of {} went under a dump or restore",
+                    one.described.id
+                );
                 (one.locked, removed) = (false, removed + 1);
             }
         }
@@ -610,18 +711,24 @@ impl Observer for FakeContainers {
     fn mapped(
         &self,
         containers: &[Container],
-        wanted: &[FileIdentity],
-    ) -> Result<Vec<Vec<Match>>, RuntimeError> {
-        let state = self.lock();
+        wanted: &[Wanted],
+        onlooker: Onlooker<'_>,
+    ) -> Result<Vec<Mapped>, LookError> {
+        if onlooker.interrupt.asked() {
+            return Err(Stopped.into());
+        }
+        let mut state = self.lock();
+        state.looked_at.extend(containers.iter().map(|container| container.id.clone()));
         let look = |container: &Container| {
-            let process = state.containers.get(&container.id).and_then(|one| one.process);
-            let old = process.filter(|process| process.version == Version::Old);
-            let found = old.filter(|_| wanted.contains(&vulnerable())).map(|process| Match {
+            let Some(one) = state.containers.get(&container.id) else { return Mapped::default() };
+            let old = one.process.filter(|process| process.version == Version::Old);
+            let is_wanted = wanted.iter().any(|wanted| wanted.identity == vulnerable());
+            let found = old.filter(|_| is_wanted).map(|process| Match {
                 identity: vulnerable(),
-                path: PathBuf::from("/usr/lib/libgreet.so.1"),
+                path: "/usr/lib/libgreet.so.1".into(),
                 processes: vec![process.pid],
             });
-            found.into_iter().collect()
+            Mapped { matches: found.into_iter().collect(), unknown: one.unknown.clone() }
         };
         Ok(containers.iter().map(look).collect())
     }

@@ -4,15 +4,18 @@
 //! holds a digest of the recipe it was built from, so a changed recipe builds anew; one process builds
 //! an entry while others wait for it.
 //!
-//! Old entries are not collected: deleting the directory is always safe while no machine runs.
+//! Old entries are not collected, but for kinds that change with every build ([`Cache::retire`]): deleting the
+//! directory is always safe while no machine runs.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
 
 const TOOLS: &str = "tools";
+const UNUSED: Duration = Duration::from_secs(24 * 3600);
 
 fn default_root() -> Option<PathBuf> {
     let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -78,6 +81,8 @@ impl Cache {
         let name = format!("{kind}-{}", recipe.digest());
         let ready = self.root.join(&name);
         if ready.is_dir() {
+            // Its age is the time since it was last asked for.
+            let _ = File::open(&ready).and_then(|dir| dir.set_modified(SystemTime::now()));
             return Ok(ready);
         }
         let lock = File::create(self.lock_file(&name))?;
@@ -89,6 +94,29 @@ impl Cache {
         build(building.path()).with_context(|| format!("building {kind} for the lab"))?;
         fs::rename(building.keep(), &ready)?;
         Ok(ready)
+    }
+
+    /// The entries of a kind that are there.
+    pub fn entries(&self, kind: &str) -> Result<Vec<PathBuf>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&format!("{kind}-")) {
+                entries.push(entry.path());
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Removes the entries of a kind that nobody has asked for in a day.
+    pub fn retire(&self, kind: &str) -> Result<()> {
+        for entry in self.entries(kind)? {
+            let age = fs::metadata(&entry)?.modified()?.elapsed().unwrap_or_default();
+            if age > UNUSED {
+                let _ = fs::remove_dir_all(entry);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -116,5 +144,27 @@ impl Recipe {
     /// The first 12 hex digits of the digest.
     pub fn digest(&self) -> String {
         hex::encode(&self.0.clone().finalize()[..6])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_has_asked_for_in_a_day_is_retired_and_other_kinds_are_not() -> Result<()> {
+        let root = tempfile::tempdir()?;
+        let cache = Cache { root: root.path().to_owned() };
+        let old = SystemTime::now() - 2 * UNUSED;
+        for name in ["kind-1", "kind-2", "other-1"] {
+            fs::create_dir(root.path().join(name))?;
+            File::open(root.path().join(name))?.set_modified(old)?;
+        }
+        File::open(root.path().join("kind-2"))?.set_modified(SystemTime::now())?;
+        cache.retire("kind")?;
+        let mut left: Vec<_> = fs::read_dir(root.path())?.flatten().map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["kind-2", "other-1"]);
+        Ok(())
     }
 }

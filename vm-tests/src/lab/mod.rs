@@ -11,6 +11,7 @@
 //! | [`kernel`] | kernel packages: image, modules, headers |
 //! | [`initramfs`] | the few files that a kernel needs to find its root |
 //! | [`image`] | the guest's Debian root |
+//! | [`turns`] | how many machines of tests run at once |
 //! | [`spec`] | what kind of machine is wanted |
 //! | [`qemu`], [`qmp`] | QEMU's command line, life and monitor |
 //! | [`control`] | run commands in a guest, copy files |
@@ -37,6 +38,7 @@ mod qmp;
 pub mod signal;
 pub mod spec;
 pub mod steps;
+pub mod turns;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -50,13 +52,14 @@ use self::kernel::Kernel;
 use self::machine::{Home, Machine, Record, Snapshot, layer};
 use self::qemu::{Begin, Lifetime};
 use self::spec::MachineSpec;
+use self::turns::Turn;
 
 /// Everything that machines are made of, ready for use.
 #[derive(Debug)]
 pub struct Lab {
     cache: Cache,
     image: Image,
-    _turn: Option<File>,
+    turn: Option<Turn>,
 }
 
 impl Lab {
@@ -65,19 +68,22 @@ impl Lab {
         let cache = Cache::open()?;
         needs::require(&cache, &needs::of_this_user())?;
         let image = Image::prepare(&cache)?;
-        let lab = Self { cache, image, _turn: None };
+        let lab = Self { cache, image, turn: None };
         lab.sweep()?;
         Ok(lab)
     }
 
-    /// Like [`Self::open`], but waits until no other test on this host uses a lab, however the tests are
-    /// run: two emulated machines on two cores take more than twice as long as one.
+    /// Like [`Self::open`], but waits until this host bears one more machine beside those of other tests, however the
+    /// tests are run.
     pub fn for_test() -> Result<Self> {
         let mut lab = Self::open()?;
-        let turn = File::create(lab.cache.lock_file("turn"))?;
-        turn.lock().context("waiting for other tests")?;
-        lab._turn = Some(turn);
+        lab.turn = Some(Turn::wait(&lab.cache)?);
         Ok(lab)
+    }
+
+    /// How many machines may run at once through this lab.
+    pub fn machines_at_once(&self) -> usize {
+        if self.turn.is_some() { 1 } else { turns::machines_at_once() }
     }
 
     /// The store of built things.
@@ -112,9 +118,14 @@ impl Lab {
         Machine::start(home, spec.clone(), kernel, key, Lifetime::Owned, Begin::Boot)
     }
 
-    /// Starts a machine that goes on where the snapshot was taken.
+    /// Starts a machine that goes on where the snapshot was taken. One that does not come up is started once more, on a
+    /// layer of its own: an emulated machine on a busy host may stall.
     pub fn restore(&self, snapshot: &Snapshot) -> Result<Machine> {
-        self.begin(self.new_home(None)?, snapshot.spec(), Lifetime::Owned, Some(snapshot))
+        let start = || self.begin(self.new_home(None)?, snapshot.spec(), Lifetime::Owned, Some(snapshot));
+        start().or_else(|error| {
+            eprintln!("lab: a machine did not go on from its snapshot and is started again: {error:#}");
+            start()
+        })
     }
 
     /// Like [`Self::ready`], but the machine has a name and outlives this process.
@@ -162,17 +173,24 @@ impl Lab {
         Snapshot::open(&dir)
     }
 
-    /// A snapshot of a machine that goes on from another snapshot, in a directory of the caller's below
-    /// [`Cache::machines`]. It needs `base` for as long as it is used.
-    pub fn snapshot_at(
+    /// A snapshot of a machine that goes on from another snapshot and is changed by `set_up`, for what differs with every
+    /// build: it is kept for as long as it is used every day.
+    pub fn snapshot_from(
         &self,
-        dir: &Path,
+        kind: &str,
         base: &Snapshot,
+        mut recipe: Recipe,
         set_up: impl FnOnce(&mut Machine) -> Result<()>,
     ) -> Result<Snapshot> {
-        let mut machine = self.restore(base)?;
-        set_up(&mut machine)?;
-        machine.snapshot_into(dir)
+        recipe.add(base.disk().as_os_str().as_encoded_bytes());
+        let kind = format!("snapshot-{kind}");
+        self.cache.retire(&kind)?;
+        let dir = self.cache.entry(&kind, &recipe, |dir| {
+            let mut machine = self.restore(base)?;
+            set_up(&mut machine)?;
+            machine.snapshot_into(dir).map(drop)
+        })?;
+        Snapshot::open(&dir)
     }
 
     /// A machine started by [`Self::up`], perhaps by another process.

@@ -1,6 +1,9 @@
 //! The files of a container: fix layers, and the directories that its root file system is made of.
 
 pub(crate) mod buildid;
+pub(crate) mod foreign;
+pub(crate) mod hashing;
+pub mod inventory;
 pub mod layer;
 pub(crate) mod mountinfo;
 pub mod rootfs;

@@ -9,10 +9,10 @@ pub mod topology;
 pub mod workload_id;
 
 pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners};
-pub use comm::Comm;
+pub use comm::{Comm, SeenPath};
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
-    NetworkPlace, Pid, Restored, Unreadable,
+    NetworkPlace, Pid, Restored, Run, Unreadable,
 };
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
 pub use probe_site::ProbeSite;

@@ -1,24 +1,19 @@
 //! Which containers run the files at fault: what their processes have *mapped*, not what lies on disk.
 //!
-//! One reading of `/proc/PID/maps` per process; each file is opened once, however many processes map
-//! it. It is opened through `/proc/PID/map_files`, which leads to the very file that is mapped, also
-//! when it was replaced or deleted since, or lies in another mount namespace.
-//!
-//! What vanishes while it is looked at does not count; what cannot be read for another reason is an
-//! error, because a file that cannot be judged must not pass as harmless.
+//! Trouble with one container is that container's: what could not be told of its processes is with it, and
+//! whoever decides treats it as affected.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use manifests::{FileIdentity, Sha256};
-use sha2::Digest;
+use manifests::FileIdentity;
 
-use crate::files::buildid;
-use crate::lifecycle::error::RuntimeError;
-use crate::model::{Container, Pid};
-use crate::processes::{mapping, procfs};
+use crate::model::{Container, Pid, SeenPath};
+use crate::processes::contents::{Allowance, Sought, Wanted};
+use crate::processes::look::{Look, Questions, Seen, Why};
+use crate::processes::procfs;
+use crate::processes::unknown::{Reason, Unknown};
+use crate::processes::watchdog::{self, LookError, Onlooker, PATIENCE, Pulse, Subject};
 
 /// A file at fault that a container has mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,127 +21,84 @@ pub struct Match {
     /// What it was known by.
     pub identity: FileIdentity,
     /// Where it is, as the container sees it.
-    pub path: PathBuf,
+    pub path: SeenPath,
     /// Who has mapped it.
     pub processes: Vec<Pid>,
 }
 
-/// A mapped file: device and inode, as `/proc/PID/maps` prints them.
-type FileKey = (Vec<u8>, u64);
+/// What was found of one container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mapped {
+    /// The files at fault.
+    pub matches: Vec<Match>,
+    /// What could not be told; the container may be affected by anything.
+    pub unknown: Vec<Unknown>,
+}
 
-/// A look at mapped files that remembers what it has read.
+/// For each container, the files among `wanted` that its processes have mapped.
 ///
-/// Keep it no longer than one survey: an inode number may be given to another file.
-#[derive(Debug, Default)]
-pub struct MappedFiles {
-    seen: HashMap<FileKey, Vec<FileIdentity>>,
-}
-
-impl MappedFiles {
-    /// The files among `wanted` that processes of a container have mapped.
-    pub fn matches(
-        &mut self,
-        container: &Container,
-        wanted: &[FileIdentity],
-    ) -> Result<Vec<Match>, RuntimeError> {
-        let wanted: BTreeSet<&FileIdentity> = wanted.iter().collect();
-        let mut found: BTreeMap<(FileIdentity, PathBuf), Vec<Pid>> = BTreeMap::new();
-        let pids = container.cgroup.as_deref().map(procfs::pids_in_cgroup).unwrap_or_default();
-        for pid in pids {
-            let failed = |source| RuntimeError::Maps { id: container.id.clone(), pid, source };
-            for key in self.of_process(pid, &wanted).map_err(failed)? {
-                found.entry(key).or_default().push(pid);
-            }
-        }
-        let matches = found.into_iter();
-        Ok(matches.map(|((identity, path), processes)| Match { identity, path, processes }).collect())
-    }
-
-    /// The files among `wanted` that one process has mapped, with their paths as it sees them; none
-    /// of a process that is gone.
-    pub(crate) fn of_process(
-        &mut self,
-        pid: Pid,
-        wanted: &BTreeSet<&FileIdentity>,
-    ) -> io::Result<BTreeSet<(FileIdentity, PathBuf)>> {
-        let mut of_process = BTreeSet::new();
-        let maps = mapping::read(pid)?;
-        for mapping in mapping::files(&maps) {
-            let key = (mapping.device.to_vec(), mapping.inode);
-            let identities = match self.seen.get(&key) {
-                Some(known) => known,
-                None => {
-                    let identities = identities(pid, mapping.range, wanted)?;
-                    self.seen.entry(key).or_insert(identities)
-                }
-            };
-            let here = identities.iter().filter(|identity| wanted.contains(identity));
-            of_process.extend(here.map(|identity| (identity.clone(), mapping.path())));
-        }
-        Ok(of_process)
-    }
-}
-
-/// What a mapped file is known by, as far as anybody wants to know.
-fn identities(
-    pid: Pid,
-    range: (u64, u64),
-    wanted: &BTreeSet<&FileIdentity>,
-) -> io::Result<Vec<FileIdentity>> {
-    let Some(file) = mapping::open(pid, range)? else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    if wanted.iter().any(|identity| matches!(identity, FileIdentity::BuildId(_))) {
-        found.extend(buildid::read(&file)?.map(FileIdentity::BuildId));
-    }
-    if wanted.iter().any(|identity| matches!(identity, FileIdentity::Sha256(_))) {
-        found.push(FileIdentity::Sha256(digest(&file)?));
+/// # Errors
+/// When somebody asked to stop, or no thread could be started. Whatever cannot be read is in the result.
+pub fn mapped(
+    containers: &[Container],
+    wanted: &[Wanted],
+    onlooker: Onlooker<'_>,
+) -> Result<Vec<Mapped>, LookError> {
+    let groups: Vec<Vec<Pid>> = containers
+        .iter()
+        .map(|container| container.cgroup.as_deref().map(procfs::pids_in_cgroup).unwrap_or_default())
+        .collect();
+    let mut found = look_at(&groups, wanted, onlooker)?;
+    for (found, container) in found.iter_mut().zip(containers) {
+        found.unknown.extend(lost(container));
     }
     Ok(found)
 }
 
-fn digest(mut file: &File) -> io::Result<Sha256> {
-    use std::io::Read;
-    let mut hash = sha2::Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Sha256::from_bytes(hash.finalize().into())),
-            count => hash.update(&buffer[..count]),
+/// The same for groups of processes.
+fn look_at(groups: &[Vec<Pid>], wanted: &[Wanted], onlooker: Onlooker<'_>) -> Result<Vec<Mapped>, LookError> {
+    let sought = Arc::new(Sought::new(wanted));
+    let members = groups.iter().enumerate();
+    let jobs: Vec<(usize, Pid)> =
+        members.flat_map(|(group, pids)| pids.iter().map(move |pid| (group, *pid))).collect();
+    let make = |silent: &[Subject]| {
+        let mut look = Look::new(Questions::AtFault, Arc::clone(&sought), silent);
+        let (mut of, mut allowance) = (0, Allowance::default());
+        move |&(group, pid): &(usize, Pid), pulse: &Pulse| {
+            if group != of {
+                (of, allowance) = (group, Allowance::default());
+            }
+            look.process(pid, &mut allowance, pulse)
         }
+    };
+    let no_answer = |_: &(usize, Pid), subject: Option<&Subject>| Seen::silent(subject);
+    let seen = watchdog::over(&jobs, onlooker, PATIENCE, make, no_answer)?;
+    let mut found = vec![Mapped::default(); groups.len()];
+    let mut files: Vec<BTreeMap<(FileIdentity, SeenPath), Vec<Pid>>> = vec![BTreeMap::new(); groups.len()];
+    for ((group, pid), seen) in jobs.into_iter().zip(seen) {
+        for (path, why) in seen.files {
+            if let Why::AtFault { identity } = why {
+                files[group].entry((identity, path)).or_default().push(pid);
+            }
+        }
+        found[group].unknown.extend(Unknown::of(pid, seen.unknown));
     }
+    for (found, files) in found.iter_mut().zip(files) {
+        found.matches.extend(files.into_iter().map(|((identity, path), processes)| Match {
+            identity,
+            path,
+            processes,
+        }));
+    }
+    Ok(found)
+}
+
+/// What is unknown of a container that has processes, and of which nobody knows where they are.
+fn lost(container: &Container) -> Vec<Unknown> {
+    let lost = container.init.filter(|_| container.cgroup.is_none());
+    lost.map_or_else(Vec::new, |pid| Unknown::of(pid, [(None, Reason::NoGroup)]))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    #[expect(clippy::disallowed_methods, reason = "a real process is looked at")]
-    fn a_deleted_library_is_known_by_the_bytes_that_are_mapped() {
-        // This test's own program, deleted while it runs.
-        let directory = tempfile::tempdir().unwrap();
-        let copy = directory.path().join("sleeper");
-        fs::copy("/bin/sleep", &copy).unwrap();
-        let mut child = std::process::Command::new(&copy).arg("60").spawn().unwrap();
-        let pid = Pid(child.id());
-        let by_build_id = buildid::read(&File::open(&copy).unwrap()).unwrap().unwrap();
-        let by_digest = Sha256::of(&fs::read(&copy).unwrap());
-        let wanted = [FileIdentity::BuildId(by_build_id), FileIdentity::Sha256(by_digest)];
-        let wanted: BTreeSet<&FileIdentity> = wanted.iter().collect();
-        fs::remove_file(&copy).unwrap();
-        fs::write(&copy, "something else").unwrap();
-        let mapped = || {
-            let maps = mapping::read(pid).unwrap();
-            let found = mapping::files(&maps).find(|mapping| mapping.path().ends_with("sleeper"));
-            found.map(|mapping| mapping.range)
-        };
-        // `spawn` returns before the new program is mapped.
-        let range = std::iter::repeat_with(mapped).flatten().next().unwrap();
-        let found = identities(pid, range, &wanted).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(found.iter().all(|one| wanted.contains(one)) && found.len() == 2, "{found:?}");
-    }
-}
+#[path = "affected_tests.rs"]
+mod tests;

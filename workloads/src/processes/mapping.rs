@@ -1,32 +1,33 @@
-//! Mapped files of a process: `/proc/PID/maps`, and the way to the very file that is mapped.
+//! `/proc/PID/maps`: which files a process has mapped.
 //!
-//! `/proc/PID/map_files` leads to the mapped file itself, also when it was replaced or deleted since,
-//! or lies in another mount namespace. What vanishes while it is looked at is as if it never was.
+//! The names are the kernel's view for *us*: they begin at our root, or at the top of another mount namespace
+//! (never at the root of a process that called `chroot`), end with ` (deleted)` if the name is gone, and have
+//! line feeds written as `\012`. What they say is a hint; the file itself is reached by [`super::foreign`].
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::io::{self, Read as _};
 
 use nix::libc;
 
 use crate::model::Pid;
 
-/// The kernel's remark on a file that has no name any more.
-const DELETED: &[u8] = b" (deleted)";
+/// The kernel's remark on a file that has no name any more; a name may end so, too.
+pub(crate) const DELETED: &[u8] = b" (deleted)";
 
-/// One line of `/proc/PID/maps` that maps a file.
+/// How the kernel writes a line feed; a name may hold these four characters, too.
+const LINE_FEED: &[u8] = b"\\012";
+
+/// A file that a process has mapped, once or more often.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mapping<'a> {
+    /// Where it is mapped; as code, if it is.
     pub(crate) range: (u64, u64),
-    /// Whether it is code.
+    /// Whether some of it is code.
     pub(crate) executable: Executable,
-    /// As the kernel prints it: `08:01`.
-    pub(crate) device: &'a [u8],
-    pub(crate) inode: u64,
-    name: &'a [u8],
+    /// Device, inode and name as the kernel prints them: the same for each mapping of one file by one process.
+    pub(crate) key: &'a [u8],
+    /// The name as the kernel prints it.
+    pub(crate) name: &'a [u8],
 }
 
 /// Whether a mapping may be executed.
@@ -37,40 +38,66 @@ pub(crate) enum Executable {
 }
 
 impl Mapping<'_> {
-    /// Where it is, as the process sees it; for a deleted file, where it was.
-    pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(OsStr::from_bytes(self.name.strip_suffix(DELETED).unwrap_or(self.name)))
+    /// The device as the kernel prints it: `08:01`.
+    pub(crate) fn device(&self) -> &[u8] {
+        self.key.split(|byte| *byte == b' ').next().unwrap_or_default()
     }
 
-    /// Whether the file has no name any more. (One whose name ends in the kernel's remark looks so.)
-    pub(crate) fn is_deleted(&self) -> bool {
-        self.name.ends_with(DELETED)
-    }
-}
-
-/// The mappings of a process as text; nothing of one that is gone.
-pub(crate) fn read(pid: Pid) -> io::Result<Vec<u8>> {
-    match fs::read(format!("/proc/{pid}/maps")) {
-        Err(error) if vanished(&error) => Ok(Vec::new()),
-        result => result,
+    /// Whether the printed name may stand for two names.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.name.windows(LINE_FEED.len()).any(|four| four == LINE_FEED)
     }
 }
 
-/// The mappings of files.
-pub(crate) fn files(maps: &[u8]) -> impl Iterator<Item = Mapping<'_>> {
-    maps.split(|byte| *byte == b'\n').filter_map(parse)
+/// Reads the mappings of a process into `maps`, and returns under which id they are found: a process whose first
+/// thread has ended shows none there, and goes on running in another. Nothing is read of a process that is gone,
+/// and of a kernel thread.
+pub(crate) fn read(pid: Pid, maps: &mut Vec<u8>) -> io::Result<Pid> {
+    read_one(pid, maps)?;
+    if maps.is_empty() {
+        let tasks = match fs::read_dir(format!("/proc/{pid}/task")) {
+            Err(error) if vanished(&error) => return Ok(pid),
+            tasks => tasks?,
+        };
+        let others = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok().map(Pid));
+        for other in others.filter(|other| *other != pid) {
+            read_one(other, maps)?;
+            if !maps.is_empty() {
+                return Ok(other);
+            }
+        }
+    }
+    Ok(pid)
 }
 
-/// The mapped file itself; `None` for what is no regular file, or vanished.
-pub(crate) fn open(pid: Pid, (start, end): (u64, u64)) -> io::Result<Option<File>> {
-    let path = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
-    let mut options = File::options();
-    // A mapped device must not do anything because it is looked at.
-    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    match fs::metadata(&path).and_then(|found| found.is_file().then(|| options.open(&path)).transpose()) {
-        Err(error) if vanished(&error) => Ok(None),
-        result => result,
+fn read_one(pid: Pid, maps: &mut Vec<u8>) -> io::Result<()> {
+    maps.clear();
+    match File::open(format!("/proc/{pid}/maps")).and_then(|mut file| file.read_to_end(maps)) {
+        Err(error) if vanished(&error) => {
+            maps.clear();
+            Ok(())
+        }
+        result => result.map(drop),
     }
+}
+
+/// The mapped files, each once.
+pub(crate) fn files(maps: &[u8]) -> Vec<Mapping<'_>> {
+    let mut files: Vec<Mapping<'_>> = Vec::new();
+    for line in maps.split(|byte| *byte == b'\n') {
+        let Some(mapping) = parse(line) else { continue };
+        // A file's mappings stand side by side, but for those that were made later.
+        match files.iter_mut().rev().find(|known| known.key == mapping.key) {
+            Some(known) if known.executable == Executable::No => {
+                if mapping.executable == Executable::Yes {
+                    *known = mapping;
+                }
+            }
+            Some(_) => {}
+            None => files.push(mapping),
+        }
+    }
+    files
 }
 
 pub(crate) fn vanished(error: &io::Error) -> bool {
@@ -79,15 +106,28 @@ pub(crate) fn vanished(error: &io::Error) -> bool {
 
 /// `start-end perms offset dev inode   path` (proc(5)); only those with a file and a path.
 fn parse(line: &[u8]) -> Option<Mapping<'_>> {
-    let mut fields = line.splitn(6, |byte| *byte == b' ');
-    let range = std::str::from_utf8(fields.next()?).ok()?;
-    let (start, end) = range.split_once('-')?;
-    let range = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+    // Most lines are of files, and the name is the last field.
+    line.iter().rposition(|byte| *byte == b'/')?;
+    let mut fields = line.splitn(4, |byte| *byte == b' ');
+    let range = fields.next()?;
+    let dash = range.iter().position(|byte| *byte == b'-')?;
+    let range = (hexadecimal(&range[..dash])?, hexadecimal(&range[dash + 1..])?);
     let executable = if fields.next()?.get(2) == Some(&b'x') { Executable::Yes } else { Executable::No };
-    let device = fields.nth(1)?;
-    let inode = std::str::from_utf8(fields.next()?).ok()?.parse().ok().filter(|inode| *inode != 0)?;
-    let name = fields.next()?.trim_ascii_start();
-    name.starts_with(b"/").then_some(Mapping { range, executable, device, inode, name })
+    let key = fields.nth(1)?;
+    let mut fields = key.splitn(3, |byte| *byte == b' ');
+    let inode = fields.nth(1)?;
+    if inode == b"0" || !inode.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let padded = fields.next()?;
+    let name = &padded[padded.iter().position(|byte| *byte != b' ')?..];
+    name.starts_with(b"/").then_some(Mapping { range, executable, key, name })
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u64> {
+    let digit = |digit: &u8| char::from(*digit).to_digit(16).map(u64::from);
+    let short = !digits.is_empty() && digits.len() <= 16;
+    short.then(|| digits.iter().try_fold(0, |value, one| Some(value << 4 | digit(one)?))).flatten()
 }
 
 #[cfg(test)]
@@ -99,16 +139,34 @@ mod tests {
         let line = b"7f1c2a000000-7f1c2a026000 r-xp 00000000 08:01 1234                       /usr/lib/a b.so (deleted)";
         let mapping = parse(line).unwrap();
         assert_eq!(mapping.range, (0x7f1c_2a00_0000, 0x7f1c_2a02_6000));
-        assert_eq!((mapping.device, mapping.inode), (&b"08:01"[..], 1234));
-        assert_eq!((mapping.executable, mapping.is_deleted()), (Executable::Yes, true));
-        assert_eq!(mapping.path(), PathBuf::from("/usr/lib/a b.so"));
+        assert_eq!((mapping.device(), mapping.executable), (&b"08:01"[..], Executable::Yes));
+        assert_eq!(mapping.name, b"/usr/lib/a b.so (deleted)");
         for other in [
             &b"7f1c2a000000-7f1c2a026000 rw-p 00000000 00:00 0 "[..],
             b"7ffd0e1f5000-7ffd0e216000 rw-p 00000000 00:00 0                          [stack]",
+            b"7ffd0e1f5000-7ffd0e216000 rw-s 00000000 00:0e 1234                       anon_inode:[io/uring]",
             b"",
-            b"nonsense",
+            b"/",
+            b"non/sense",
         ] {
             assert_eq!(parse(other), None);
         }
+    }
+
+    #[test]
+    fn a_file_counts_once_and_where_it_is_code() {
+        let maps = b"1000-2000 r--p 00000000 08:01 7    /a\n2000-3000 r-xp 00001000 08:01 7    /a\n\
+            3000-4000 r--p 00002000 08:01 7    /a\n4000-5000 r--p 00000000 08:01 8    /b\n";
+        let found: Vec<_> = files(maps).iter().map(|one| (one.name, one.range, one.executable)).collect();
+        let (a, b) = (&b"/a"[..], &b"/b"[..]);
+        assert_eq!(found, [(a, (0x2000, 0x3000), Executable::Yes), (b, (0x4000, 0x5000), Executable::No)]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_a_name_too() {
+        let line = b"1000-2000 r-xp 00000000 08:01 7    /\xff\\012 ";
+        let mapping = parse(line).unwrap();
+        assert_eq!(mapping.name, b"/\xff\\012 ");
+        assert!(mapping.is_ambiguous());
     }
 }

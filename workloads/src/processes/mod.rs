@@ -1,26 +1,47 @@
 //! Processes as the kernel shows them: what they have mapped, and whose files those are.
+//!
+//! Processes may want to be looked at wrongly, or not at all, so (with `files::foreign`, the only way to their files):
+//!
+//! | part | what it sees to |
+//! |---|---|
+//! //! | `mapping`, [`procfs`] | the kernel's texts, as bytes |
+//! | `contents` | what a file is known by, read within bounds |
+//! | [`unknown`] | what could not be told: counted, shown, and treated as affected |
+//! | [`watchdog`] | what gives no answer is left behind |
+//! | `look` | one look, over all of these |
+//! | [`affected`], [`scan`] | its two uses: containers that run files at fault, and the whole host |
 
 pub mod affected;
+pub(crate) mod contents;
+pub(crate) mod look;
 pub(crate) mod mapping;
 pub mod observe;
 pub mod procfs;
 pub mod scan;
+#[cfg(test)]
+mod specimens;
+pub mod unknown;
+pub mod watchdog;
 
-use manifests::FileIdentity;
-
-pub use self::affected::Match;
+pub use self::affected::{Mapped, Match};
+pub use self::contents::Wanted;
 pub use self::observe::Procfs;
-use crate::lifecycle::RuntimeError;
+pub use self::unknown::{Reason, Unknown};
+pub use self::watchdog::{LookError, Onlooker, Stopped};
 use crate::model::{Container, Obstacle};
 
 /// What can be seen of running containers without asking the runtime.
 pub trait Observer {
-    /// For each container, the files among `wanted` that its processes have mapped.
+    /// For each container, the files among `wanted` that its processes have mapped, and what could not be told.
+    ///
+    /// # Errors
+    /// [`LookError`]: when nothing could be looked at at all. Trouble with one container is with that container.
     fn mapped(
         &self,
         containers: &[Container],
-        wanted: &[FileIdentity],
-    ) -> Result<Vec<Vec<Match>>, RuntimeError>;
+        wanted: &[Wanted],
+        onlooker: Onlooker<'_>,
+    ) -> Result<Vec<Mapped>, LookError>;
 
     /// Everything that stands in the way of a checkpoint; empty if nothing does.
     fn obstacles(&self, container: &Container) -> Vec<Obstacle>;

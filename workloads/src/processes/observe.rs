@@ -1,13 +1,11 @@
 //! What can be seen of running containers from outside: [`Observer`] over `/proc`.
 
-use manifests::FileIdentity;
-
 use crate::criu::obstacles;
-use crate::lifecycle::error::RuntimeError;
-use crate::model::Container;
-use crate::model::Obstacle;
+use crate::model::{Container, Obstacle};
 use crate::processes::Observer;
-use crate::processes::affected::{MappedFiles, Match};
+use crate::processes::affected::{Mapped, mapped};
+use crate::processes::contents::Wanted;
+use crate::processes::watchdog::{LookError, Onlooker};
 
 /// The kernel's own account of processes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,10 +15,10 @@ impl Observer for Procfs {
     fn mapped(
         &self,
         containers: &[Container],
-        wanted: &[FileIdentity],
-    ) -> Result<Vec<Vec<Match>>, RuntimeError> {
-        let mut files = MappedFiles::default();
-        containers.iter().map(|container| files.matches(container, wanted)).collect()
+        wanted: &[Wanted],
+        onlooker: Onlooker<'_>,
+    ) -> Result<Vec<Mapped>, LookError> {
+        mapped(containers, wanted, onlooker)
     }
 
     fn obstacles(&self, container: &Container) -> Vec<Obstacle> {

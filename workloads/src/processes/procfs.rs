@@ -1,14 +1,19 @@
 //! The processes of a container, as `/proc` and the cgroup file system show them.
 //!
 //! Everything here races with the processes themselves: what vanished while it was read is left
-//! out, never an error.
+//! out, never an error. And it is bytes: names are what processes call themselves ([`Comm`]); where only the
+//! kernel's own words are looked at, [`words`] reads them whatever stands beside them.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 
-use crate::model::Pid;
+use crate::model::{Comm, Pid};
 
 /// Where cgroup v2 is mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -20,8 +25,8 @@ pub struct Process {
     pub pid: Pid,
     /// Its id in the innermost pid namespace it lives in.
     pub inner: u32,
-    /// Its command name, at most 15 bytes.
-    pub comm: String,
+    /// Its command name.
+    pub comm: Comm,
 }
 
 /// Host pids in a cgroup and all cgroups below it. Zombies are not among them.
@@ -29,14 +34,36 @@ pub fn pids_in_cgroup(cgroup: &Path) -> Vec<Pid> {
     let mut pids = Vec::new();
     let mut waiting = vec![Path::new(CGROUPS).join(cgroup.strip_prefix("/").unwrap_or(cgroup))];
     while let Some(directory) = waiting.pop() {
-        let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-        pids.extend(members.lines().filter_map(|line| line.parse().ok()).map(Pid));
+        pids.extend(members(&directory));
         let children = fs::read_dir(&directory).into_iter().flatten().flatten();
         waiting
             .extend(children.filter(|one| one.file_type().is_ok_and(|t| t.is_dir())).map(|one| one.path()));
     }
     pids.sort_unstable();
+    pids.dedup();
     pids
+}
+
+/// The processes in a group. One that has its threads in groups of their own shows them as such only
+/// (`cgroup.type`, `Documentation/admin-guide/cgroup-v2.rst`).
+fn members(directory: &Path) -> Vec<Pid> {
+    let numbers = |file: &str| -> io::Result<Vec<Pid>> {
+        let text = words(directory.join(file))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).map(Pid).collect())
+    };
+    match numbers("cgroup.procs") {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            let threads = numbers("cgroup.threads").unwrap_or_default();
+            threads.into_iter().filter_map(process_of).collect()
+        }
+        members => members.unwrap_or_default(),
+    }
+}
+
+/// The process that a thread belongs to.
+fn process_of(thread: Pid) -> Option<Pid> {
+    let status = words(format!("/proc/{thread}/status")).ok()?;
+    status_field(&status, "Tgid")?.parse().ok().map(Pid)
 }
 
 /// The living processes of a cgroup.
@@ -46,10 +73,20 @@ pub fn in_cgroup(cgroup: &Path) -> Vec<Process> {
 
 /// What a process is called, inside and outside.
 pub fn describe(pid: Pid) -> Option<Process> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = words(format!("/proc/{pid}/status")).ok()?;
     let inner = status_field(&status, "NSpid")?.split_whitespace().last()?.parse().ok()?;
-    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned();
-    Some(Process { pid, inner, comm })
+    Some(Process { pid, inner, comm: comm(pid)? })
+}
+
+/// What a process calls itself.
+pub fn comm(pid: Pid) -> Option<Comm> {
+    fs::read(format!("/proc/{pid}/comm")).ok().map(|content| Comm::from_file(&content))
+}
+
+/// A text of the kernel's, of which only the kernel's own words are looked at: a name that is no text must not
+/// hide them.
+pub(crate) fn words(path: impl AsRef<Path>) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 /// A field of `/proc/PID/status`.
@@ -59,8 +96,9 @@ pub(crate) fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 
 /// The cgroup v2 path of a process.
 pub fn cgroup_of(pid: Pid) -> Option<PathBuf> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(PathBuf::from)
+    let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+    Some(PathBuf::from(OsStr::from_bytes(path)))
 }
 
 /// Kills the session that a pid file names, if it still belongs to `cgroup`.
@@ -86,7 +124,7 @@ mod tests {
     fn this_process_describes_itself() {
         let own = describe(Pid(std::process::id())).unwrap();
         assert_eq!(own.pid, Pid(std::process::id()));
-        assert!(!own.comm.is_empty());
+        assert!(!own.comm.as_bytes().is_empty());
     }
 
     #[test]

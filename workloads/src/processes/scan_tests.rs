@@ -2,74 +2,48 @@
 
 #![expect(clippy::disallowed_methods, reason = "real processes are looked at")]
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::Command;
 
-use manifests::Sha256;
+use manifests::{FileIdentity, Sha256};
 
 use super::*;
+use crate::files::buildid;
+use crate::processes::specimens::{self, Running};
+use crate::processes::unknown::Reason;
 
-/// A copy of `sleep` that runs.
-struct Running {
-    child: Child,
-    program: PathBuf,
-    _directory: tempfile::TempDir,
+/// What is found about one process.
+fn seen(pid: Pid, wanted: &[Wanted]) -> Seen {
+    look_at(&[pid], wanted, Onlooker::NOBODY).unwrap().remove(0)
 }
 
-impl Running {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let program = directory.path().join("sleeper");
-        fs::copy("/bin/sleep", &program).unwrap();
-        let child = Command::new(&program).arg("60").spawn().unwrap();
-        let running = Self { child, program, _directory: directory };
-        // `spawn` returns before the new program is mapped.
-        while !mapping::files(&mapping::read(running.pid()).unwrap()).any(|one| one.path() == running.program)
-        {
-        }
-        running
-    }
-
-    fn pid(&self) -> Pid {
-        Pid(self.child.id())
-    }
-
-    /// What is found about this process.
-    fn found(&self, wanted: &[FileIdentity]) -> Vec<StaleFile> {
-        Look::default().process(self.pid(), &wanted.iter().collect()).unwrap().into_iter().collect()
-    }
-
-    /// Puts another file in its place, as package managers do.
-    fn replace(&self, with: &str) {
-        let new = self.program.with_extension("new");
-        fs::copy(with, &new).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(new, &self.program).unwrap();
-    }
+fn found(running: &Running, wanted: &[Wanted]) -> Vec<(SeenPath, Why)> {
+    let seen = seen(running.pid(), wanted);
+    assert_eq!(seen.unknown, [].into());
+    seen.files.into_iter().collect()
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn sleep_by_digest() -> Wanted {
+    FileIdentity::Sha256(Sha256::of(&fs::read("/bin/sleep").unwrap())).into()
 }
 
 #[test]
 fn a_program_that_is_what_its_path_says_is_not_stale() {
-    assert_eq!(Running::new().found(&[]), []);
+    assert_eq!(found(&Running::new(), &[]), []);
 }
 
 #[test]
 fn a_replaced_program_is_told_with_both_builds() {
     let running = Running::new();
     running.replace("/bin/cat");
-    let [StaleFile { path, why: Why::Replaced { runs: Some(runs), on_disk: Some(on_disk) } }] =
-        &running.found(&[])[..]
+    let [(path, Why::Replaced { runs: Some(runs), on_disk: Some(on_disk) })] = &found(&running, &[])[..]
     else {
-        panic!("{:?}", running.found(&[]))
+        panic!("{:?}", found(&running, &[]))
     };
-    assert_eq!(path, &running.program);
+    assert_eq!(path.as_path(), running.program);
     assert_ne!(runs, on_disk);
 }
 
@@ -77,36 +51,136 @@ fn a_replaced_program_is_told_with_both_builds() {
 fn the_same_build_installed_once_more_is_not_stale() {
     let running = Running::new();
     running.replace("/bin/sleep");
-    assert_eq!(running.found(&[]), []);
+    assert_eq!(found(&running, &[]), []);
 }
 
 #[test]
 fn a_deleted_program_is_told() {
     let running = Running::new();
     fs::remove_file(&running.program).unwrap();
-    assert!(matches!(&running.found(&[])[..], [StaleFile { why: Why::Deleted { .. }, .. }]));
+    assert!(matches!(&found(&running, &[])[..], [(_, Why::Deleted { .. })]));
+}
+
+#[test]
+fn what_is_under_the_path_now_is_not_waited_for_if_it_is_no_file() {
+    let running = Running::new();
+    fs::remove_file(&running.program).unwrap();
+    nix::unistd::mkfifo(&running.program, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(&found(&running, &[])[..], [(_, Why::Replaced { on_disk: None, .. })]));
 }
 
 #[test]
 fn a_file_at_fault_is_found_by_digest_and_build_id_whatever_its_path() {
     let running = Running::new();
     let build_id = buildid::read(&File::open("/bin/sleep").unwrap()).unwrap().unwrap();
-    for identity in
-        [FileIdentity::BuildId(build_id), FileIdentity::Sha256(Sha256::of(&fs::read("/bin/sleep").unwrap()))]
-    {
-        let found = running.found(std::slice::from_ref(&identity));
-        assert_eq!(found, [StaleFile { path: running.program.clone(), why: Why::AtFault { identity } }]);
+    for wanted in [FileIdentity::BuildId(build_id).into(), sleep_by_digest()] {
+        let identity = wanted.identity.clone();
+        let expected = [(SeenPath::from(&*running.program), Why::AtFault { identity })];
+        assert_eq!(found(&running, &[wanted]), expected);
     }
     let other = FileIdentity::Sha256(Sha256::of(b"another file"));
-    assert_eq!(running.found(&[other]), []);
+    assert_eq!(found(&running, &[other.into()]), []);
 }
 
 #[test]
-fn the_whole_host_is_looked_at_and_this_process_is_found() {
+fn a_size_that_is_given_is_that_of_the_file_sought() {
+    let running = Running::new();
+    let size = fs::metadata("/bin/sleep").unwrap().len();
+    let of_size = |size| Wanted { size: Some(size), ..sleep_by_digest() };
+    assert_eq!(found(&running, &[of_size(size)]).len(), 1);
+    assert_eq!(found(&running, &[of_size(size + 1)]), []);
+}
+
+#[test]
+fn names_are_bytes_and_none_of_them_is_taken_for_a_remark_of_the_kernel() {
+    for name in [
+        &b"new\nline"[..],
+        b"back\\slash",
+        b"back\\012slash",
+        b"gone (deleted)",
+        b" lead",
+        b"trail ",
+        b"lat\xefn",
+        "abcdefghijklmn\u{f6}".as_bytes(),
+    ] {
+        let running = Running::called(OsStr::from_bytes(name));
+        assert_eq!(found(&running, &[]), [], "{}", SeenPath::from(name));
+        let [(path, Why::AtFault { .. })] = &found(&running, &[sleep_by_digest()])[..] else {
+            panic!("{}", SeenPath::from(name))
+        };
+        assert_eq!(path.as_path(), running.program);
+        running.replace("/bin/cat");
+        let [(path, Why::Replaced { .. })] = &found(&running, &[])[..] else {
+            panic!("{}", SeenPath::from(name))
+        };
+        assert_eq!(path.as_path(), running.program);
+    }
+}
+
+#[test]
+fn a_process_is_listed_whatever_it_calls_itself() {
+    for name in
+        [&b"lat\xefn"[..], "abcdefghijklmn\u{f6}".as_bytes(), b"\x1b[31m\nx ", b"keeper of five tasks"]
+    {
+        let running = Running::called(OsStr::from_bytes(name));
+        running.replace("/bin/cat");
+        let scan = scan(&[], Onlooker::NOBODY).unwrap();
+        let found = scan.stale.iter().find(|stale| stale.pid == running.pid()).unwrap();
+        assert_eq!(found.comm.as_bytes(), &name[..name.len().min(15)]);
+    }
+}
+
+/// A directory with all that `sleep` needs, to be a root.
+fn jail() -> tempfile::TempDir {
+    let jail = tempfile::tempdir().unwrap();
+    let needed = Command::new("ldd").arg("/bin/sleep").output().unwrap();
+    let needed = String::from_utf8(needed.stdout).unwrap();
+    let libraries = needed.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain(["/bin/sleep"]) {
+        let copy = jail.path().join(file.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(file, copy).unwrap();
+    }
+    jail
+}
+
+/// Runs `sleep` of the jail, by this program.
+fn jailed(by: &str, jail: tempfile::TempDir) -> Running {
+    let mut words = by.split(' ');
+    let child = Command::new(words.next().unwrap())
+        .args(words)
+        .args([jail.path(), Path::new("/bin/sleep"), Path::new("600")])
+        .spawn()
+        .unwrap();
+    let program = jail.path().join("bin/sleep");
+    let running = Running::started(child, program, jail);
+    while fs::read(format!("/proc/{}/comm", running.pid())).unwrap() != b"sleep\n" {}
+    running
+}
+
+#[test]
+fn paths_of_a_process_in_another_root_begin_where_the_kernel_says() {
+    for by in ["chroot", "unshare --mount chroot"] {
+        let running = jailed(by, jail());
+        assert_eq!(found(&running, &[]), [], "{by}");
+        running.replace("/bin/cat");
+        assert!(matches!(&found(&running, &[])[..], [(_, Why::Replaced { .. })]), "{by}");
+    }
+}
+
+#[test]
+fn one_process_that_cannot_be_read_is_counted_and_named_and_all_others_are_told() {
     let running = Running::new();
     running.replace("/bin/cat");
-    let scan = scan(&[]).unwrap();
-    assert!(scan.processes >= 2);
-    let found = scan.stale.iter().find(|stale| stale.pid == running.pid()).unwrap();
-    assert_eq!(found.comm, "sleeper");
+    let (_directory, path, file) = specimens::file(b"leased");
+    let _mapped = specimens::Mapped::shared(&file);
+    specimens::lease(&file);
+    let build_id = buildid::read(&File::open("/bin/sleep").unwrap()).unwrap().unwrap();
+    let scan = scan(&[FileIdentity::BuildId(build_id).into()], Onlooker::NOBODY).unwrap();
+    let unknown = scan.unknown.iter().find(|unknown| unknown.pid == Pid(std::process::id())).unwrap();
+    assert_eq!(unknown.file, Some(SeenPath::from(&*path)));
+    assert_eq!(unknown.reason, Reason::Unreadable { errno: nix::libc::EWOULDBLOCK });
+    assert!(scan.unreadable >= 1);
+    let stale = scan.stale.iter().find(|stale| stale.pid == running.pid()).unwrap();
+    assert_eq!(stale.files.len(), 2, "{stale:?}");
 }

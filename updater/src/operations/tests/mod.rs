@@ -5,10 +5,12 @@
 pub(crate) mod bench;
 mod boots;
 mod crashes;
+mod hostile;
 mod one_way_in;
 mod refusals;
 mod replacing;
 mod rolling_back;
+mod slow_helpers;
 mod standings;
 mod ways_back;
 
@@ -112,7 +114,8 @@ fn a_kernel_that_patches_more_than_was_claimed_gets_the_livepatch_taken_off_agai
 fn a_signal_at_any_moment_before_the_commit_gives_the_old_state() {
     let machine = || FakeMachine::new().with_task("web", Leaves::WhenDisturbed);
     let mut turned = 0;
-    for nth in 0.. {
+    // The first question is the survey's, when nothing has begun.
+    for nth in 1.. {
         let bench = Bench::with(machine(), |containers| containers.with("web"));
         let driven = bench.apply_until(MANIFEST, &Signal::at(nth)).unwrap();
         let Reached::Ended(outcome) = driven.reached else { panic!("question {nth}: {driven:?}") };

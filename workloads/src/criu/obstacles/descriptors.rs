@@ -16,8 +16,8 @@ use crate::criu::obstacles::surroundings::Bundle;
 use crate::files::mountinfo;
 use crate::files::mountinfo::Mount;
 use crate::lifecycle::runc::GHOST_LIMIT;
-use crate::model::{Obstacle, ObstacleKind};
-use crate::processes::procfs::Process;
+use crate::model::{Obstacle, ObstacleKind, Pid};
+use crate::processes::procfs::{self, Process};
 
 /// `MQUEUE_MAGIC` of `ipc/mqueue.c`; not in the user-space headers.
 const MQUEUE: FsType = FsType(0x1980_0202);
@@ -121,7 +121,7 @@ fn descriptors(process: &Process) -> Vec<Open<'_>> {
         .filter_map(|entry| {
             let number = entry.file_name().to_string_lossy().into_owned();
             let link = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
-            let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", process.pid)).ok()?;
+            let info = procfs::words(format!("/proc/{}/fdinfo/{number}", process.pid)).ok()?;
             Some(Open { process, number, link, info })
         })
         .collect()
@@ -207,8 +207,8 @@ fn foreign_pipes(pipes: BTreeMap<u64, Pipe>, processes: &[Process], found: &mut 
                 continue;
             };
             if reported.insert(*obstacle.0) {
-                let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-                let outside = format!("its other end is held by {} (pid {pid})", comm.trim_end());
+                let comm = pid.parse().ok().and_then(|pid| procfs::comm(Pid(pid))).unwrap_or_default();
+                let outside = format!("its other end is held by {comm} (pid {pid})");
                 found.push(Obstacle { found: outside, ..obstacle.1.clone() });
             }
         }
@@ -304,7 +304,7 @@ fn device(metadata: &Metadata) -> Device {
 
 /// Mapped devices, and deleted files that are mapped but not open.
 fn mappings(process: &Process, found: &mut Vec<Obstacle>) {
-    let maps = fs::read_to_string(format!("/proc/{}/maps", process.pid)).unwrap_or_default();
+    let maps = procfs::words(format!("/proc/{}/maps", process.pid)).unwrap_or_default();
     let mut seen = BTreeSet::new();
     for line in maps.lines() {
         let mut fields = line.splitn(6, ' ');

@@ -84,7 +84,7 @@ fn persisting(processes: &[Process], init: Pid, view: &descriptors::View) -> Vec
 
 /// An obstacle that a process has.
 fn of(process: &Process, kind: ObstacleKind, place: impl Into<String>, found: impl Into<String>) -> Obstacle {
-    let owner = ObstacleProcess { pid: process.pid, comm: process.comm.clone() };
+    let owner = ObstacleProcess { pid: process.pid, comm: process.comm.to_string() };
     Obstacle { kind, process: Some(owner), place: place.into(), found: found.into() }
 }
 

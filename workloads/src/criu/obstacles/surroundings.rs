@@ -10,7 +10,7 @@ use system::command;
 use crate::files::mountinfo::Mount;
 use crate::model::{Container, NetworkPlace, Pid};
 use crate::model::{Obstacle, ObstacleKind, ObstacleProcess};
-use crate::processes::procfs::status_field;
+use crate::processes::procfs::{self, status_field};
 
 /// CRIU reads sockets through these, and cannot lock a network without iptables.
 const PROGRAMS: &[&str] = &["runc", "criu", "nft", "iptables-restore", "ip6tables-restore"];
@@ -188,12 +188,12 @@ fn interfaces(pid: Pid) -> Vec<String> {
 /// The parent of a detached container's first process is the host's init, or a user's systemd; any
 /// other waits for its end: a foreground `runc run`, a shim, conmon.
 fn supervisor(init: Pid) -> Option<Obstacle> {
-    let status = fs::read_to_string(format!("/proc/{init}/status")).ok()?;
+    let status = procfs::words(format!("/proc/{init}/status")).ok()?;
     let parent: u32 = status_field(&status, "PPid")?.parse().ok()?;
     if parent <= 1 {
         return None;
     }
-    let comm = fs::read_to_string(format!("/proc/{parent}/comm")).ok()?.trim_end().to_owned();
+    let comm = procfs::comm(Pid(parent))?.to_string();
     (comm != "systemd").then(|| Obstacle {
         kind: ObstacleKind::Supervised,
         process: Some(ObstacleProcess { pid: Pid(parent), comm: comm.clone() }),

@@ -5,7 +5,7 @@ use std::fs;
 use crate::criu::obstacles::of;
 use crate::model::Pid;
 use crate::model::{Obstacle, ObstacleKind};
-use crate::processes::procfs::{Process, status_field};
+use crate::processes::procfs::{self, Process, status_field};
 
 /// Namespaces and tracing of one process.
 pub(crate) fn look(process: &Process, init: Pid, found: &mut Vec<Obstacle>) {
@@ -28,8 +28,8 @@ pub(crate) fn look(process: &Process, init: Pid, found: &mut Vec<Obstacle>) {
     for (tid, status) in threads(process.pid) {
         let tracer = status_field(&status, "TracerPid").unwrap_or("0");
         if tracer != "0" {
-            let by = fs::read_to_string(format!("/proc/{tracer}/comm")).unwrap_or_default();
-            let tracer = format!("traced by {} (pid {tracer})", by.trim_end());
+            let by = tracer.parse().ok().and_then(|tracer| procfs::comm(Pid(tracer))).unwrap_or_default();
+            let tracer = format!("traced by {by} (pid {tracer})");
             found.push(of(process, ObstacleKind::Traced, format!("thread {tid}"), tracer));
         }
     }
@@ -59,7 +59,7 @@ fn namespace(pid: Pid, name: &str) -> Option<String> {
 fn threads(pid: Pid) -> Vec<(String, String)> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let status = |entry: fs::DirEntry| {
-        let status = fs::read_to_string(entry.path().join("status")).ok()?;
+        let status = procfs::words(entry.path().join("status")).ok()?;
         Some((entry.file_name().to_string_lossy().into_owned(), status))
     };
     entries.filter_map(status).collect()

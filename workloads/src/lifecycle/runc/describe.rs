@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use serde::Deserialize;
 use serde_json::Value;
+use system::process::ProcessIdentity;
 
 use crate::lifecycle::error::RuntimeError;
 use crate::model::{
@@ -107,6 +108,7 @@ fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
     Ok(Container {
         status: state.status,
         init,
+        started: init.and_then(|pid| ProcessIdentity::of(pid.0)).map(|found| found.started),
         rootfs: state.rootfs,
         annotations: state.annotations.unwrap_or_default(),
         cgroup: init.and_then(procfs::cgroup_of),

@@ -66,7 +66,7 @@ fn add_entry(hash: &mut sha2::Sha256, path: &Path, name: &OsStr) -> io::Result<(
         part(&value);
     }
     if kind.is_file() {
-        part(content(&File::open(path)?)?.as_bytes());
+        part(content(&File::open(path)?, found.len())?.as_bytes());
     }
     Ok(())
 }

@@ -1,0 +1,308 @@
+//! One look at mapped files, process by process.
+//!
+//! Each file is opened for reading once, however many processes map it, and each name is looked up once for
+//! each root that it begins at. Keep a look no longer than one survey: an inode may become another file.
+//!
+//! What vanishes while it is looked at does not count, unless the process that had mapped it lives on: then the
+//! process is looked at again, and is [unknown](Reason::Restless) if it does not keep still.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::mem;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use manifests::{BuildId, FileIdentity};
+use serde::Serialize;
+
+use crate::files::buildid;
+use crate::files::foreign::{self, FileId, Found, Handle, Root, RootId};
+use crate::model::{Pid, SeenPath};
+use crate::processes::contents::{Allowance, Sought};
+use crate::processes::mapping::{self, DELETED, Executable, Mapping};
+use crate::processes::unknown::Reason;
+use crate::processes::watchdog::{Pulse, Subject};
+
+/// How often a process is looked at whose mappings change meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// Why a process should not go on running a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "why")]
+pub enum Why {
+    /// Another file is under its path now.
+    Replaced {
+        /// The build that runs.
+        runs: Option<BuildId>,
+        /// The build on disk.
+        on_disk: Option<BuildId>,
+    },
+    /// Nothing is under its path any more.
+    Deleted {
+        /// The build that runs.
+        runs: Option<BuildId>,
+    },
+    /// It is one of those asked for.
+    AtFault {
+        /// What it is known by.
+        identity: FileIdentity,
+    },
+}
+
+/// What is asked about a mapped file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Questions {
+    /// Whether it is one of those sought.
+    AtFault,
+    /// That, and of code whether it is still what is under its path.
+    OutdatedToo,
+}
+
+/// What was found of one process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) files: BTreeSet<(SeenPath, Why)>,
+    /// What could not be told, and of which file; of the process itself if of none.
+    pub(crate) unknown: BTreeSet<(Option<SeenPath>, Reason)>,
+}
+
+impl Seen {
+    /// Of a process of which nothing was found, since `subject` gave no answer.
+    pub(crate) fn silent(subject: Option<&Subject>) -> Self {
+        let file = subject.map(|subject| subject.file.clone());
+        Self { unknown: [(file, Reason::NoAnswer)].into(), ..Self::default() }
+    }
+}
+
+/// A file under a name below a root.
+type Place = (FileId, RootId, Vec<u8>);
+
+/// See the module.
+pub(crate) struct Look {
+    questions: Questions,
+    sought: Arc<Sought>,
+    /// Devices whose file systems gave no answer.
+    silent: HashSet<Vec<u8>>,
+    tops: HashMap<RootId, Arc<Root>>,
+    identities: HashMap<FileId, Result<Vec<FileIdentity>, Reason>>,
+    outdated: HashMap<Place, Result<Option<Why>, Reason>>,
+    maps: Vec<u8>,
+}
+
+/// The process's mappings changed while they were read.
+struct Vanished;
+
+impl Look {
+    pub(crate) fn new(questions: Questions, sought: Arc<Sought>, silent: &[Subject]) -> Self {
+        Self {
+            questions,
+            sought,
+            silent: silent.iter().map(|subject| subject.device.clone()).collect(),
+            tops: HashMap::new(),
+            identities: HashMap::new(),
+            outdated: HashMap::new(),
+            maps: Vec::new(),
+        }
+    }
+
+    /// Looks at one process; of one that is gone nothing is found.
+    pub(crate) fn process(&mut self, pid: Pid, allowance: &mut Allowance, pulse: &Pulse) -> Seen {
+        for _ in 0..ATTEMPTS {
+            let mut maps = mem::take(&mut self.maps);
+            let seen = self.attempt(pid, &mut maps, allowance, pulse);
+            self.maps = maps;
+            match seen {
+                Ok(seen) => return seen,
+                Err(Vanished) => pulse.begins(None),
+            }
+        }
+        Seen { unknown: [(None, Reason::Restless)].into(), ..Seen::default() }
+    }
+
+    fn attempt(
+        &mut self,
+        pid: Pid,
+        maps: &mut Vec<u8>,
+        allowance: &mut Allowance,
+        pulse: &Pulse,
+    ) -> Result<Seen, Vanished> {
+        let mut seen = Seen::default();
+        let pid = match mapping::read(pid, maps) {
+            Ok(pid) => pid,
+            Err(error) => {
+                seen.unknown.insert((None, error.into()));
+                return Ok(seen);
+            }
+        };
+        let mut vanished = Ok(());
+        for mapping in mapping::files(maps) {
+            if self.sought.is_empty() && mapping.executable == Executable::No {
+                continue;
+            }
+            let subject = Subject { device: mapping.device().to_owned(), file: mapping.name.into() };
+            if self.silent.contains(mapping.device()) {
+                seen.unknown.insert((Some(subject.file), Reason::NoAnswer));
+                continue;
+            }
+            pulse.begins(Some(subject));
+            match foreign::mapped(pid, mapping.range) {
+                Ok(Found::File(handle)) => self.file(pid, &mapping, &handle, &mut seen, allowance, pulse),
+                Ok(Found::NoFile) => {}
+                Ok(Found::Nothing) => vanished = Err(Vanished),
+                Err(error) => {
+                    seen.unknown.insert((Some(mapping.name.into()), error.into()));
+                }
+            }
+        }
+        vanished.map(|()| seen)
+    }
+
+    fn file(
+        &mut self,
+        pid: Pid,
+        mapping: &Mapping<'_>,
+        handle: &Handle,
+        seen: &mut Seen,
+        allowance: &mut Allowance,
+        pulse: &Pulse,
+    ) {
+        let exact = mapping.is_ambiguous().then(|| foreign::mapped_name(pid, mapping.range).ok()).flatten();
+        let name = exact.as_ref().map_or(mapping.name, |exact| exact.as_bytes());
+        if self.questions == Questions::OutdatedToo && mapping.executable == Executable::Yes {
+            match self.outdated(pid, name, handle) {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    seen.files.insert((without_remark(name).into(), why));
+                }
+                Err(reason) => {
+                    seen.unknown.insert((Some(name.into()), reason));
+                }
+            }
+        }
+        match self.identities(handle, allowance, pulse) {
+            Ok(identities) => {
+                if !identities.is_empty() {
+                    let path = self.path(pid, name, handle);
+                    let faults = identities.into_iter().map(|identity| Why::AtFault { identity });
+                    seen.files.extend(faults.map(|why| (path.clone(), why)));
+                }
+            }
+            Err(reason) => {
+                seen.unknown.insert((Some(name.into()), reason));
+            }
+        }
+    }
+
+    fn identities(
+        &mut self,
+        handle: &Handle,
+        allowance: &mut Allowance,
+        pulse: &Pulse,
+    ) -> Result<Vec<FileIdentity>, Reason> {
+        if self.sought.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(known) = self.identities.get(&handle.id()) {
+            return known.clone();
+        }
+        let found = self.sought.identify(handle, allowance, pulse);
+        // Another workload may have the time that this one has used up.
+        if !matches!(found, Err(Reason::TooSlow { .. } | Reason::Stopped)) {
+            self.identities.insert(handle.id(), found.clone());
+        }
+        found
+    }
+
+    /// Whether code is not what is under its path any more.
+    fn outdated(&mut self, pid: Pid, name: &[u8], handle: &Handle) -> Result<Option<Why>, Reason> {
+        let (id, top) = match self.top(pid) {
+            // Gone.
+            Err(error) if mapping::vanished(&error) => return Ok(None),
+            top => top?,
+        };
+        let key = (handle.id(), id, name.to_owned());
+        if let Some(known) = self.outdated.get(&key) {
+            return known.clone();
+        }
+        let found = outdated(&top, name, handle);
+        self.outdated.insert(key, found.clone());
+        found
+    }
+
+    /// The path of a file, without the kernel's remark; with it if that is how the file is called.
+    fn path(&mut self, pid: Pid, name: &[u8], handle: &Handle) -> SeenPath {
+        let mut is_name = || {
+            let (_, top) = self.top(pid).ok()?;
+            leads_to(&top, name, handle).ok()
+        };
+        let whole = !name.ends_with(DELETED) || !handle.is_unlinked() && is_name() == Some(true);
+        if whole { name.into() } else { without_remark(name).into() }
+    }
+
+    fn top(&mut self, pid: Pid) -> std::io::Result<(RootId, Arc<Root>)> {
+        let tops = &self.tops;
+        let known = |id: &RootId| tops.get(id).map(|top| (id.clone(), Arc::clone(top)));
+        let found = foreign::top_of(pid, known, |id, root| (id, Arc::new(root)))?;
+        self.tops.entry(found.0.clone()).or_insert_with(|| Arc::clone(&found.1));
+        Ok(found)
+    }
+}
+
+fn without_remark(name: &[u8]) -> &[u8] {
+    name.strip_suffix(DELETED).unwrap_or(name)
+}
+
+fn named(top: &Root, name: &[u8]) -> Result<Found, Reason> {
+    Ok(foreign::named(top, SeenPath::from(name).as_path())?)
+}
+
+fn leads_to(top: &Root, name: &[u8], handle: &Handle) -> Result<bool, Reason> {
+    Ok(matches!(named(top, name)?, Found::File(there) if there.is_same(handle)))
+}
+
+/// Whether the file that is mapped is no longer the one under its path.
+fn outdated(top: &Root, name: &[u8], handle: &Handle) -> Result<Option<Why>, Reason> {
+    // First of all as it is: a file may be called `x (deleted)`.
+    if leads_to(top, name, handle)? {
+        return Ok(None);
+    }
+    let path = without_remark(name);
+    // Made by `memfd_create(2)`: this never was a path.
+    if path.len() < name.len() && name.starts_with(b"/memfd:") && handle.is_memory() {
+        return Ok(None);
+    }
+    let on_disk = named(top, path)?;
+    match &on_disk {
+        Found::File(there) if there.is_same(handle) => return Ok(None),
+        // Not unlinked, and not in this namespace: a file of somebody else's, whose path begins elsewhere.
+        Found::Nothing
+            if path.len() == name.len() && !handle.is_unlinked() && leads_from_here(name, handle) =>
+        {
+            return Ok(None);
+        }
+        _ => {}
+    }
+    let file = handle.read()?;
+    if !is_elf(&file) {
+        return Ok(None);
+    }
+    let runs = buildid::read(&file)?;
+    let on_disk = match on_disk {
+        Found::Nothing => return Ok(Some(Why::Deleted { runs })),
+        Found::NoFile => None,
+        Found::File(there) => buildid::read(&there.read()?)?,
+    };
+    let same_build = runs.is_some() && runs == on_disk;
+    Ok((!same_build).then_some(Why::Replaced { runs, on_disk }))
+}
+
+fn leads_from_here(name: &[u8], handle: &Handle) -> bool {
+    let own = foreign::top_of(Pid(std::process::id()), |_| None, |_, root| root);
+    own.is_ok_and(|own| leads_to(&own, name, handle) == Ok(true))
+}
+
+fn is_elf(file: &File) -> bool {
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, 0).is_ok() && &magic == b"\x7fELF"
+}

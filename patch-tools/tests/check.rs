@@ -342,7 +342,7 @@ fn without_kallsyms_there_are_no_facts() {
 
 #[test]
 fn the_kernels_memory_tells_crcs_and_ftrace_locations_without_the_text_of_kallsyms() {
-    for order in [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast] {
+    for order in [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast, Kallsyms::FromPlaces] {
         let host = Host::new();
         std::fs::write(host.0.path().join("proc/kcore"), kcore(order)).unwrap();
         host.remove("proc/kallsyms");

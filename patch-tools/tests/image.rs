@@ -30,7 +30,7 @@ fn kernel_text(file: &[u8]) -> Vec<u8> {
 
 #[test]
 fn kallsyms_is_decoded_in_every_order_of_its_tables() {
-    for order in [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast] {
+    for order in [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast, Kallsyms::FromPlaces] {
         let image = KernelImage::parse(&vmlinux(order)).unwrap_or_else(|error| panic!("{order:?}: {error}"));
         let found: Vec<_> = image
             .kallsyms()

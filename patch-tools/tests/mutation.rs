@@ -63,7 +63,8 @@ fn mutated_modules_are_read_or_refused_with_an_offset_in_the_file() {
 
 #[test]
 fn mutated_kernels_are_read_or_refused_with_an_offset_in_the_file() {
-    let originals = [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast].map(vmlinux);
+    let originals = [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast, Kallsyms::FromPlaces]
+        .map(vmlinux);
     let (accepted, refused) = run(&originals, |_, data| read_kernel(data));
     if selection().count() > 100 {
         assert!(accepted > 0 && refused > 0, "{accepted} read, {refused} refused");
@@ -77,7 +78,8 @@ fn mutated_kernel_memory_is_read_or_left_alone() {
     std::fs::write(host.path().join("proc/sys/kernel/osrelease"), RELEASE).unwrap();
     std::fs::write(host.path().join("proc/kallsyms"), "").unwrap();
     let module = support::module("one-function");
-    let originals = [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast].map(kcore);
+    let originals =
+        [Kallsyms::Classic, Kallsyms::WithSequences, Kallsyms::OffsetsLast, Kallsyms::FromPlaces].map(kcore);
     let (accepted, refused) = run(&originals, |_, data| {
         std::fs::write(host.path().join("proc/kcore"), data).unwrap();
         let facts = KernelFacts::gather(host.path(), &module).unwrap();

@@ -94,3 +94,8 @@ fn the_612_of_debian_12_takes_a_livepatch_and_gives_it_back() -> Result<()> {
 fn the_612_of_debian_13_takes_a_livepatch_and_gives_it_back() -> Result<()> {
     takes_a_livepatch("6.12.107+deb13-amd64")
 }
+
+#[test]
+fn the_73_of_debian_13_takes_a_livepatch_and_gives_it_back() -> Result<()> {
+    takes_a_livepatch("7.3.4+deb13-amd64")
+}

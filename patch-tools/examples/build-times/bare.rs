@@ -1,17 +1,16 @@
 //! The compile commands alone, as a provenance record has them.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use patch_tools::build::tree::Tree;
 use serde_json::Value;
 
-/// The commands of one unit.
+/// The commands of one unit, run where its tree's programs are.
 pub(crate) struct Commands {
+    tree: Tree,
     source: PathBuf,
-    output: PathBuf,
     compile: Vec<String>,
     objtool: Vec<String>,
 }
@@ -29,7 +28,7 @@ impl Commands {
         let mut compile = words(&unit["compile"])?;
         compile.extend(words(&parameters["addedFlags"])?);
         let source = tree.source().join(unit["source"].as_str().context("a source file")?);
-        Ok(Self { source, output: tree.output().to_owned(), compile, objtool: words(&unit["objtool"])? })
+        Ok(Self { tree: tree.clone(), source, compile, objtool: words(&unit["objtool"])? })
     }
 
     /// Compiles the file twice at once.
@@ -43,15 +42,13 @@ impl Commands {
         })
     }
 
-    fn run(&self, object: &std::path::Path) -> Result<()> {
+    fn run(&self, object: &Path) -> Result<()> {
         let (compiler, flags) = self.compile.split_first().context("a compiler")?;
-        let mut compile = Command::new(compiler);
-        compile.args(flags).args(["-c", "-o"]).arg(object).arg(&self.source).current_dir(&self.output);
-        ensure!(compile.status()?.success(), "{compiler} failed");
+        let object = object.display().to_string();
+        let files = ["-c".to_owned(), "-o".to_owned(), object.clone(), self.source.display().to_string()];
+        self.tree.run(Path::new(compiler), &[flags, &files].concat())?;
         if let Some((objtool, arguments)) = self.objtool.split_first() {
-            let mut objtool = Command::new(self.output.join(objtool));
-            objtool.args(arguments).arg(object).current_dir(&self.output);
-            ensure!(objtool.status()?.success(), "objtool failed");
+            self.tree.run(&self.tree.output().join(objtool), &[arguments, &[object]].concat())?;
         }
         Ok(())
     }

@@ -216,6 +216,7 @@ fn compile(ground: &Ground, detail: Detail, jobs: usize) -> Result<Vec<CompiledU
         .iter()
         .flat_map(|unit| [Version::Patched, Version::Original].map(|version| (version, &unit.command)))
         .collect();
+    let versioned = ground.tree.config.is_set("CONFIG_MODVERSIONS");
     let mut results = jobs::map(jobs, &tasks, |(version, command)| {
         let source = match version {
             Version::Original => {
@@ -226,7 +227,7 @@ fn compile(ground: &Ground, detail: Detail, jobs: usize) -> Result<Vec<CompiledU
         let object = source.compile(command, detail, ground.work())?;
         let exports = memchr::memmem::find(&object, b"__ksymtab_strings").is_some();
         let crcs = match detail {
-            Detail::Types if exports => source.crcs(command, ground.work())?,
+            Detail::Types if exports && versioned => source.crcs(command, ground.work())?,
             _ => BTreeMap::new(),
         };
         Ok::<_, BuildError>((object, crcs))

@@ -167,9 +167,7 @@ impl<'a> Source<'a> {
         let object = directory.path().join("unit.o");
         self.compile_to(unit, detail, &object)?;
         let mut content = fs::read(&object).map_err(CacheError::io("read", &object))?;
-        if unit.compile.iter().any(|word| word == "-mrecord-mcount") {
-            padding::leave_out_list(&mut content);
-        }
+        padding::leave_out_list(&mut content);
         if let Some(kept) = kept {
             if let Some(parent) = kept.parent() {
                 fs::create_dir_all(parent).map_err(CacheError::io("make", parent))?;

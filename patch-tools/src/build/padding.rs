@@ -2,8 +2,8 @@
 //!
 //! Where calls are counted (`CONFIG_CALL_PADDING`, from 6.2 on) `-fpatchable-function-entry` asks for room before
 //! every function. The compiler lists it in `__patchable_function_entries`, newer ones in a section for each
-//! function, to be linked in the functions' order. On x86-64 ftrace takes its places from `__mcount_loc`
-//! (`-mrecord-mcount`) and nothing reads that list (`kernel/module/main.c`, `FTRACE_CALLSITE_SECTION`).
+//! function, to be linked in the functions' order. On x86-64 ftrace takes its places from `__mcount_loc`, and nothing
+//! reads that list (`FTRACE_CALLSITE_SECTION` in `include/linux/ftrace.h`).
 //!
 //! Only section headers are changed, in place.
 

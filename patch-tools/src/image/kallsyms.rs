@@ -2,7 +2,7 @@
 //!
 //! Format: `scripts/kallsyms.c`. Names are sequences of tokens (one byte each, of 256), the first character of
 //! the expanded name being the letter of `nm`. A name starts with its number of tokens: one byte, or two
-//! from 128 tokens on (since 6.1). Markers behind the names, aligned to 8 bytes (4 in 7.1 and later), repeat the
+//! from 128 tokens on (since 6.1). Markers behind the names, aligned to 8 bytes (4 in 7.3), repeat the
 //! position of every 256th name. Where the tables are is for [`super::locate`] to find in an image, and
 //! written in the vmcoreinfo of a running kernel.
 
@@ -122,9 +122,9 @@ pub(crate) struct Tables<'data> {
 /// What offsets of symbols count from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// All from one address (`kallsyms_relative_base`, up to 7.0).
+    /// All from one address (`kallsyms_relative_base`).
     Base(u64),
-    /// Each from where it stands itself, the first at this address (7.1 and later).
+    /// Each from where it stands itself, the first at this address (as 7.3 has it).
     Place(u64),
 }
 

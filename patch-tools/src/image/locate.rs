@@ -7,7 +7,7 @@
 //!
 //! Order up to 6.3: offsets, base, count, names, markers, tokens, index; from 6.2 on (and in 6.1 as Debian
 //! ships it) with sequence numbers between markers and tokens. From 6.4 on: count, names, markers, tokens,
-//! index, offsets, base, sequence numbers; in 7.1 and later without a base, and everything aligned to 4 bytes instead of 8.
+//! index, offsets, base, sequence numbers; in 7.3 without a base, and everything aligned to 4 bytes instead of 8.
 
 use std::ops::{Range, RangeInclusive};
 

@@ -29,6 +29,8 @@ pub(crate) enum Kallsyms {
     WithSequences,
     /// From 6.4 on: offsets behind the token index.
     OffsetsLast,
+    /// 7.3: offsets from their own places, and everything aligned to 4 bytes.
+    FromPlaces,
 }
 
 /// Compressions of the payload.
@@ -85,8 +87,9 @@ fn align(data: &mut Vec<u8>, to: usize) {
     data.resize(data.len().next_multiple_of(to), 0);
 }
 
-/// The tables, and where each starts in them by the name that vmcoreinfo gives it.
-fn kallsyms(order: Kallsyms) -> (Vec<u8>, Vec<(&'static str, usize)>) {
+/// The tables at an address, and where each starts in them by the name that vmcoreinfo gives it.
+fn kallsyms(order: Kallsyms, address: u64) -> (Vec<u8>, Vec<(&'static str, usize)>) {
+    let alignment = if order == Kallsyms::FromPlaces { 4 } else { 8 };
     let mut places = Vec::new();
     let symbols = symbols();
     let mut names = Vec::new();
@@ -116,20 +119,20 @@ fn kallsyms(order: Kallsyms) -> (Vec<u8>, Vec<(&'static str, usize)>) {
         data.extend(TEXT.to_le_bytes());
     };
     let mut data = b"something before".to_vec();
-    if order != Kallsyms::OffsetsLast {
+    if matches!(order, Kallsyms::Classic | Kallsyms::WithSequences) {
         base(&mut data, &mut places);
     }
-    align(&mut data, 8);
+    align(&mut data, alignment);
     places.push(("kallsyms_num_syms", data.len()));
     data.extend((symbols.len() as u32).to_le_bytes());
-    align(&mut data, 8);
+    align(&mut data, alignment);
     places.push(("kallsyms_names", data.len()));
     data.extend(&names);
-    align(&mut data, 8);
+    align(&mut data, alignment);
     for marker in markers {
         data.extend(marker.to_le_bytes());
     }
-    align(&mut data, 8);
+    align(&mut data, alignment);
     if order == Kallsyms::WithSequences {
         for index in 0..symbols.len() as u32 {
             data.extend(&index.to_be_bytes()[1..]);
@@ -146,11 +149,18 @@ fn kallsyms(order: Kallsyms) -> (Vec<u8>, Vec<(&'static str, usize)>) {
         }
         data.push(0);
     }
-    align(&mut data, 8);
+    align(&mut data, alignment);
     places.push(("kallsyms_token_index", data.len()));
     data.extend(index);
     if order == Kallsyms::OffsetsLast {
         base(&mut data, &mut places);
+    }
+    if order == Kallsyms::FromPlaces {
+        places.push(("kallsyms_offsets", data.len()));
+        for (_, _, distance) in &symbols {
+            let place = address + data.len() as u64;
+            data.extend(((TEXT + distance).wrapping_sub(place) as i32).to_le_bytes());
+        }
     }
     (data, places)
 }
@@ -230,7 +240,7 @@ pub(crate) fn vmlinux(order: Kallsyms) -> Vec<u8> {
     )
     .into_bytes();
     align(&mut rodata, 64);
-    rodata.extend(kallsyms(order).0);
+    rodata.extend(kallsyms(order, TEXT + RODATA + rodata.len() as u64).0);
     let mut note = Vec::new();
     for word in [4_u32, 20, 3] {
         note.extend(word.to_le_bytes());
@@ -347,7 +357,7 @@ pub(crate) fn kcore(order: Kallsyms) -> Vec<u8> {
     let kernel = object::File::parse(&kernel[..]).unwrap();
     // The tables stand behind the texts at the start of the section, aligned.
     let rodata = kernel.section_by_name(".rodata").unwrap();
-    let (tables, places) = kallsyms(order);
+    let (tables, places) = kallsyms(order, 0);
     let start = rodata.address() + rodata.size() - tables.len() as u64;
     let mut info = format!("OSRELEASE={RELEASE}\nSYMBOL(_stext)={TEXT:x}\n");
     for (name, place) in places {

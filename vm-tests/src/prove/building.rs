@@ -145,13 +145,14 @@ struct Details {
 impl Builder<'_> {
     /// Decides on the source whether a livepatch can carry a fix, then builds it.
     pub(super) fn judged_attempt(&self, candidate: &Candidate) -> Result<(Carry, Attempt)> {
+        Ok((self.carry(&candidate.path)?, self.attempt(candidate)?))
+    }
+
+    /// Decides on the source whether a livepatch can carry a fix.
+    pub(super) fn carry(&self, path: &str) -> Result<Carry> {
         // Old files have names in Latin-1.
         let read = |path| Ok::<_, anyhow::Error>(String::from_utf8_lossy(&fs::read(path)?).into_owned());
-        let carry = Carry::of(
-            &read(self.sources.earlier(&candidate.path))?,
-            &read(self.sources.later(&candidate.path))?,
-        );
-        Ok((carry, self.attempt(candidate)?))
+        Ok(Carry::of(path, &read(self.sources.earlier(path))?, &read(self.sources.later(path))?))
     }
 
     /// Builds a fix, with headers if it needs them.

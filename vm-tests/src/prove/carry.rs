@@ -4,7 +4,8 @@
 //! Both versions of the C file are taken apart into what stands at its top: functions, types, data, macros, and
 //! invocations of macros. A livepatch replaces functions. So it cannot carry a fix that changes
 //!
-//! 1. a function that has run and is gone (`__init`, `__exit`), or that ftrace does not hook (`notrace`, `noinstr`);
+//! 1. a function that has run and is gone (`__init`, `__exit`), or that ftrace does not hook: `notrace`, `noinstr`,
+//!    `inline` without `static` (the kernel's `inline` implies `notrace`), and all of `lib/*.c`, whose Makefile says so;
 //! 2. a structure, a union or an enumeration that is in both versions: objects of the old layout live on;
 //! 3. the value of a variable that is in both versions: it holds a state;
 //! 4. what the kernel reads as a table when it boots or loads a module: exports, parameters, initcalls and the like.
@@ -20,8 +21,9 @@ use serde::{Deserialize, Serialize};
 
 /// The rule in a sentence, for the report.
 pub(super) const RULE: &str = "A livepatch can carry a fix unless it changes, of what is in both versions of the C \
-    file, a function marked `__init`, `__exit`, `notrace` or `noinstr`, a structure, union or enumeration, the \
-    initial value of a variable at the top of the file, or an export, parameter, initcall or other table entry. \
+    file, a function marked `__init`, `__exit`, `notrace`, `noinstr` or `inline` without `static`, a structure, union or enumeration, the \
+    initial value of a variable at the top of the file, or an export, parameter, initcall or other table entry; or \
+    unless it is in lib/*.c, which ftrace does not hook. \
     Decided on the source text, before anything is built.";
 
 /// Words in a function's head with which it cannot be replaced.
@@ -55,7 +57,7 @@ impl fmt::Display for Carry {
 
 impl Carry {
     /// Judges the two versions of a C file.
-    pub(super) fn of(old: &str, new: &str) -> Self {
+    pub(super) fn of(path: &str, old: &str, new: &str) -> Self {
         let macros = (macros(old), macros(new));
         let (old, new) = (top(old), top(new));
         let redefined: BTreeSet<&str> = macros
@@ -70,6 +72,9 @@ impl Carry {
         };
         let changed: BTreeSet<&Key> = old.keys().chain(new.keys()).filter(differs).collect();
         let mut obstacles = Vec::new();
+        if path.strip_prefix("lib/").is_some_and(|name| !name.contains('/')) {
+            obstacles.push("functions without ftrace".to_owned());
+        }
         for key in &changed {
             let in_both = old.contains_key(*key) && new.contains_key(*key);
             let texts = old.get(*key).into_iter().chain(new.get(*key));
@@ -79,6 +84,13 @@ impl Carry {
                         texts.clone().any(|text| head(text).split_whitespace().any(|word| word == **mark))
                     });
                     obstacles.extend(marks.map(|mark| format!("{mark} function {}", key.name)));
+                    let lone_inline = |text: &&String| {
+                        let mut words = head(text).split_whitespace();
+                        words.clone().any(|word| word == "inline") && words.all(|word| word != "static")
+                    };
+                    if old.get(*key).iter().any(lone_inline) {
+                        obstacles.push(format!("inline function {}", key.name));
+                    }
                 }
                 Kind::Type if in_both => obstacles.push(format!("layout of {}", key.name)),
                 Kind::Data if in_both => obstacles.push(format!("data {}", key.name)),
@@ -290,7 +302,7 @@ MODULE_LICENSE("GPL");
 
     fn with(old: &str, new: &str) -> Carry {
         assert!(FILE.contains(old));
-        Carry::of(FILE, &FILE.replace(old, new))
+        Carry::of("fs/a.c", FILE, &FILE.replace(old, new))
     }
 
     #[test]
@@ -299,6 +311,17 @@ MODULE_LICENSE("GPL");
         assert_eq!(with("return x;", "return x ? 1 : 0;"), Carry::Can);
         assert_eq!(with("SYSCALL", "static void fresh(void) { }\nSYSCALL"), Carry::Can);
         assert_eq!(with("struct thing {", "struct fresh { int b; };\nstruct thing {"), Carry::Can);
+    }
+
+    #[test]
+    fn what_ftrace_does_not_hook_is_named() {
+        let (old, new) = ("inline int f(int x) { return x; }\n", "inline int f(int x) { return -x; }\n");
+        assert_eq!(Carry::of("fs/a.c", old, new), Carry::Cannot(vec!["inline function f".to_owned()]));
+        let kept = |text: &str| format!("static {text}");
+        assert_eq!(Carry::of("fs/a.c", &kept(old), &kept(new)), Carry::Can);
+        let hidden = Carry::Cannot(vec!["functions without ftrace".to_owned()]);
+        assert_eq!(Carry::of("lib/a.c", &kept(old), &kept(new)), hidden);
+        assert_eq!(Carry::of("lib/zstd/a.c", &kept(old), &kept(new)), Carry::Can);
     }
 
     #[test]

@@ -122,6 +122,9 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         report
             .resume(&fs::read_to_string(&beside)?)
             .with_context(|| format!("going on with {}", beside.display()))?;
+        for row in &mut report.rows {
+            row.carry = builder.carry(&row.path)?;
+        }
         chosen.retain(|candidate| report.rows.iter().all(|row| row.path != candidate.path));
     }
     let done = report.rows.iter().filter(|row| row.build.outcome.counts()).count();

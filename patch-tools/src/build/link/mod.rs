@@ -69,6 +69,11 @@ pub enum LinkError {
         /// The symbol.
         symbol: String,
     },
+    /// The kernel wants CRCs in a form that is not written here.
+    #[error(
+        "the kernel reads the CRCs of modules in their extended form alone (CONFIG_EXTENDED_MODVERSIONS), which is not written here"
+    )]
+    ExtendedVersions,
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -165,7 +170,12 @@ impl Link<'_> {
         let imported =
             needed.into_iter().filter(|name| !defined.contains(name) && KlpSymbol::parse(name).is_none());
         let mut imports = Imports::default();
-        let versioned = self.tree.config.is_set("CONFIG_MODVERSIONS");
+        let is_set = |setting| self.tree.config.is_set(setting);
+        let versioned = is_set("CONFIG_MODVERSIONS");
+        // From 6.14 on a kernel may read names and CRCs from other sections than `__versions`, and from those alone.
+        if versioned && is_set("CONFIG_EXTENDED_MODVERSIONS") && !is_set("CONFIG_BASIC_MODVERSIONS") {
+            return Err(LinkError::ExtendedVersions);
+        }
         // Stands for the layout of `struct module`; exported for that alone.
         let layout = versioned.then(|| "module_layout".to_owned());
         for symbol in imported.chain(layout) {

@@ -45,6 +45,14 @@ use crate::image::Config;
 /// Changes whenever preparing the same inputs would give another tree.
 const RECIPE: u32 = 4;
 
+/// Settings with which kernels are made in a way that is not known here. None of the supported distributions has one.
+const UNKNOWN: [(&str, &str); 4] = [
+    ("CONFIG_GENDWARFKSYMS", "the CRCs of exported symbols are made from debug data"),
+    ("CONFIG_RANDSTRUCT", "structures have an order that depends on a secret"),
+    ("CONFIG_GCC_PLUGIN_STACKLEAK", "a plug-in of the compiler changes all code"),
+    ("CONFIG_GCC_PLUGIN_LATENT_ENTROPY", "a plug-in of the compiler changes all code"),
+];
+
 /// Why a tree could not be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
@@ -79,6 +87,14 @@ pub enum TreeError {
     NoLivepatch {
         /// The setting.
         setting: &'static str,
+    },
+    /// A setting that is not known here.
+    #[error("the kernel was built with {setting}, with which livepatches cannot be built here: {why}")]
+    Unknown {
+        /// The setting.
+        setting: &'static str,
+        /// What it does.
+        why: &'static str,
     },
     /// The kernel was not built with GCC.
     #[error("kernel {release} was built with `{version}`; only kernels built with GCC are supported")]
@@ -210,6 +226,9 @@ impl Tree {
                 return Err(TreeError::NoLivepatch { setting });
             }
         }
+        if let Some((setting, why)) = UNKNOWN.into_iter().find(|(setting, _)| config.is_set(setting)) {
+            return Err(TreeError::Unknown { setting, why });
+        }
         let compiler = Compiler::of(&config, inputs)?;
         let (source, digest) = inputs.source.obtain(cache, progress)?;
         let record = TreeRecord {
@@ -267,6 +286,13 @@ impl Tree {
     /// Where the programs are that this tree was made with.
     pub(super) fn tools(&self) -> &Tools {
         &self.kbuild.tools
+    }
+
+    /// Runs a program in the output directory, where the programs are that this tree was made with.
+    pub fn run(&self, program: &Path, arguments: &[String]) -> Result<(), TreeError> {
+        let program = self.tools().program(program).args(arguments).directory(self.output());
+        let doing = "run a program of the tree";
+        program.run().map(drop).map_err(|source| TreeError::Process { doing, source })
     }
 
     /// The prepared output directory, in which compile commands run.

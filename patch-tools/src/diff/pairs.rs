@@ -80,7 +80,7 @@ fn is_numbered_data(unit: &Unit<'_>, atom: AtomId) -> bool {
     if !matches!(class, Class::Data | Class::Table) {
         return false;
     }
-    variable(unit.name(atom)).numbered
+    (variable(unit.name(atom)).numbered || unit.is_repeated(unit.full_name(atom)))
         && !is_duplicated(unit, atom)
         && !unit.section_name(atom).starts_with("__verbose")
 }
@@ -142,7 +142,9 @@ impl<'d> Pairing<'_, 'd> {
             for atom in unit.atoms().filter(|&atom| unit.is_function(atom)) {
                 let name = unit.name(atom);
                 let stem = stem(name);
-                if stem.numbered && cold_parent(name).is_none() {
+                let full = unit.full_name(atom);
+                let repeated = self.orig.is_repeated(full) || self.patched.is_repeated(full);
+                if (stem.numbered || repeated) && cold_parent(name).is_none() {
                     groups.entry((unit.scope(atom), stem.text)).or_default()[side].push(atom);
                 }
             }
@@ -159,8 +161,10 @@ impl<'d> Pairing<'_, 'd> {
             for &atom in right.iter().rev() {
                 by_code.entry(self.patched.bytes(atom)).or_default().push(atom);
             }
-            let mut by_name: HashMap<&str, AtomId> = HashMap::new();
-            by_name.extend(right.iter().map(|&atom| (self.patched.name(atom), atom)));
+            let mut by_name: HashMap<&str, Once> = HashMap::new();
+            for &atom in right {
+                by_name.entry(self.patched.name(atom)).or_default().add(atom);
+            }
             for &atom in left {
                 let alike = by_code.get(self.orig.bytes(atom)).is_some_and(|atoms| atoms.len() == 1);
                 if alike && let Some(other) = by_code.get_mut(self.orig.bytes(atom)).and_then(Vec::pop) {
@@ -168,7 +172,7 @@ impl<'d> Pairing<'_, 'd> {
                 }
             }
             for &atom in left {
-                if let Some(&other) = by_name.get(self.orig.name(atom)) {
+                if let Some(&Once::One(other)) = by_name.get(self.orig.name(atom)) {
                     self.join(atom, other);
                 }
             }

@@ -40,6 +40,8 @@ pub(crate) struct Unit<'d> {
     file: Option<&'d str>,
     /// For each symbol the source file that it is of, if the object was linked from several.
     scopes: Vec<&'d str>,
+    /// Names that stand more than once: of several source files, where the object does not tell which.
+    repeated: HashSet<(&'d str, &'d str)>,
     /// Unnamed data that UBSAN reports with.
     diagnostics: HashSet<AtomId>,
     /// Atoms that refer to code without any symbol in a way that no relocation can express.
@@ -84,11 +86,15 @@ impl<'d> Unit<'d> {
             first_atom: Vec::new(),
             file,
             scopes,
+            repeated: HashSet::new(),
             diagnostics: HashSet::new(),
             unnamed_references: Vec::new(),
         };
         unit.cut();
         unit.add_resolved_references();
+        let mut seen = HashSet::with_capacity(unit.atoms.len());
+        let names = unit.atoms().map(|atom| unit.full_name(atom)).filter(|(_, name)| !name.is_empty());
+        unit.repeated = names.filter(|name| !seen.insert(*name)).collect();
         unit.diagnostics = diagnostics::find(&unit);
         Ok(unit)
     }
@@ -116,6 +122,11 @@ impl<'d> Unit<'d> {
     /// An atom's name in the object: what tells it from namesakes in other files, and its name.
     pub(crate) fn full_name(&self, id: AtomId) -> (&'d str, &'d str) {
         (self.scope(id), self.name(id))
+    }
+
+    /// Whether a name stands more than once, so that it does not identify an atom.
+    pub(crate) fn is_repeated(&self, full_name: (&'d str, &'d str)) -> bool {
+        self.repeated.contains(&full_name)
     }
 
     /// Whether an atom holds places and types that UBSAN reports; they change with every line.

@@ -150,9 +150,8 @@ impl Changes {
         if colds.is_empty() {
             return;
         }
-        let parents = Parents::of(patched);
         for cold in colds {
-            let parent = parents.entry_of(cold);
+            let parent = entry_of(patched, cold);
             if parent != cold
                 && let Some(Reason::Own(difference)) = self.functions.remove(&cold)
             {
@@ -180,7 +179,7 @@ impl Changes {
         if open.is_empty() {
             return;
         }
-        let (callers, parents) = (Callers::of(patched), Parents::of(patched));
+        let callers = Callers::of(patched);
         while let Some(part) = open.pop() {
             let Some(found) = callers.direct(part) else { continue };
             let Some(&(Reason::Own(difference) | Reason::Part(_, difference))) = self.functions.get(&part)
@@ -189,7 +188,7 @@ impl Changes {
             };
             self.functions.remove(&part);
             self.parts.insert(part);
-            for caller in found.iter().map(|&caller| parents.entry_of(caller)) {
+            for caller in found.iter().map(|&caller| entry_of(patched, caller)) {
                 // A new caller takes the new part along anyway.
                 let known = self.functions.contains_key(&caller) || self.parts.contains(&caller);
                 if known || sides.equality.pairs.orig_of(caller).is_none() {
@@ -498,27 +497,9 @@ fn places<'d>(unit: &Unit<'d>) -> HashMap<(&'d str, &'d str), Vec<AtomId>> {
     found
 }
 
-/// The functions that cold parts belong to.
-struct Parents<'u, 'd> {
-    unit: &'u Unit<'d>,
-    names: HashMap<(&'d str, &'d str), AtomId>,
-}
-
-impl<'u, 'd> Parents<'u, 'd> {
-    fn of(unit: &'u Unit<'d>) -> Self {
-        let functions = unit.atoms().filter(|&atom| unit.is_function(atom));
-        Self { unit, names: functions.map(|atom| (unit.full_name(atom), atom)).collect() }
-    }
-
-    /// The function that has the entry: the parent of a cold part, and any other function itself.
-    fn entry_of(&self, atom: AtomId) -> AtomId {
-        let found = cold_parent(self.unit.name(atom)).and_then(|parent| {
-            // The part of a global function is local.
-            let scopes = [self.unit.scope(atom), ""];
-            scopes.iter().find_map(|scope| self.names.get(&(*scope, parent)))
-        });
-        found.copied().unwrap_or(atom)
-    }
+/// The function that has the entry: the one of a cold part, and any other function itself.
+fn entry_of(unit: &Unit<'_>, atom: AtomId) -> AtomId {
+    unit.parent_of(atom).unwrap_or(atom)
 }
 
 /// Who refers to a function of the same file, and how.

@@ -188,28 +188,13 @@ impl<'d> Pairing<'_, 'd> {
 
     /// A cold part pairs with the cold part of its parent's counterpart.
     fn cold_parts(&mut self) {
-        let functions = |unit: &Unit<'d>| -> HashMap<(&'d str, &'d str), AtomId> {
-            unit.atoms().filter(|&a| unit.is_function(a)).map(|atom| (unit.full_name(atom), atom)).collect()
-        };
-        // The part of a global function is local.
-        let parent = |(scope, name): (&'d str, &'d str), all: &HashMap<_, AtomId>| {
-            let parent = cold_parent(name)?;
-            [scope, ""].iter().find_map(|scope| all.get(&(*scope, parent)).copied())
-        };
-        let orig = functions(self.orig);
-        let mut colds: HashMap<AtomId, AtomId> = HashMap::new();
-        let patched = functions(self.patched);
-        for (&name, &atom) in &patched {
-            if let Some(parent) = parent(name, &patched) {
-                colds.insert(parent, atom);
-            }
-        }
-        for atom in self.orig.atoms() {
-            let counterpart = parent(self.orig.full_name(atom), &orig)
-                .and_then(|parent| self.pairs.patched_of(parent))
-                .and_then(|parent| colds.get(&parent));
+        let of_patched: HashMap<AtomId, AtomId> =
+            self.patched.cold_parts().map(|(part, parent)| (parent, part)).collect();
+        let parts: Vec<(AtomId, AtomId)> = self.orig.cold_parts().collect();
+        for (part, parent) in parts {
+            let counterpart = self.pairs.patched_of(parent).and_then(|parent| of_patched.get(&parent));
             if let Some(&counterpart) = counterpart {
-                self.join(atom, counterpart);
+                self.join(part, counterpart);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! - [`relocations`]: the relocations of a section, by offset
 //! - [`targets`]: what a relocation refers to
 //! - [`code`]: instruction boundaries
+//! - [`parts`]: whose part a cold part is
 //! - [`diagnostics`]: unnamed data that only reports use
 //!
 //! Reading is linear in the file, keeps references into it, and copies nothing that is large.
@@ -11,6 +12,7 @@
 mod atoms;
 pub(crate) mod code;
 mod diagnostics;
+mod parts;
 mod relocations;
 mod targets;
 
@@ -42,6 +44,8 @@ pub(crate) struct Unit<'d> {
     scopes: Vec<&'d str>,
     /// Names that stand more than once: of several source files, where the object does not tell which.
     repeated: HashSet<(&'d str, &'d str)>,
+    /// For each cold part its function.
+    parents: HashMap<AtomId, AtomId>,
     /// Unnamed data that UBSAN reports with.
     diagnostics: HashSet<AtomId>,
     /// Atoms that refer to code without any symbol in a way that no relocation can express.
@@ -87,6 +91,7 @@ impl<'d> Unit<'d> {
             file,
             scopes,
             repeated: HashSet::new(),
+            parents: HashMap::new(),
             diagnostics: HashSet::new(),
             unnamed_references: Vec::new(),
         };
@@ -95,6 +100,7 @@ impl<'d> Unit<'d> {
         let mut seen = HashSet::with_capacity(unit.atoms.len());
         let names = unit.atoms().map(|atom| unit.full_name(atom)).filter(|(_, name)| !name.is_empty());
         unit.repeated = names.filter(|name| !seen.insert(*name)).collect();
+        unit.parents = parts::find(&unit);
         unit.diagnostics = diagnostics::find(&unit);
         Ok(unit)
     }
@@ -122,6 +128,16 @@ impl<'d> Unit<'d> {
     /// An atom's name in the object: what tells it from namesakes in other files, and its name.
     pub(crate) fn full_name(&self, id: AtomId) -> (&'d str, &'d str) {
         (self.scope(id), self.name(id))
+    }
+
+    /// The function that a cold part was split off; nothing for any other.
+    pub(crate) fn parent_of(&self, part: AtomId) -> Option<AtomId> {
+        self.parents.get(&part).copied()
+    }
+
+    /// All cold parts, each with its function.
+    pub(crate) fn cold_parts(&self) -> impl Iterator<Item = (AtomId, AtomId)> + '_ {
+        self.parents.iter().map(|(part, parent)| (*part, *parent))
     }
 
     /// Whether a name stands more than once, so that it does not identify an atom.

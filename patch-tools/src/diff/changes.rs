@@ -15,7 +15,7 @@ use super::inside;
 use super::layout::alignment_at;
 use super::lines::only_line_numbers;
 use super::names::{cold_parent, is_marker, stem};
-use super::pairs::{Once, is_plain};
+use super::pairs::is_plain;
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{CallbackKind, Ignored, IgnoredReason};
 use super::sections::{Author, Class, base, is_freed};
@@ -150,9 +150,8 @@ impl Changes {
         if colds.is_empty() {
             return;
         }
-        let parents = Parents::of(patched);
         for cold in colds {
-            let parent = parents.entry_of(cold);
+            let parent = entry_of(patched, cold);
             if parent != cold
                 && let Some(Reason::Own(difference)) = self.functions.remove(&cold)
             {
@@ -180,7 +179,7 @@ impl Changes {
         if open.is_empty() {
             return;
         }
-        let (callers, parents) = (Callers::of(patched), Parents::of(patched));
+        let callers = Callers::of(patched);
         while let Some(part) = open.pop() {
             let Some(found) = callers.direct(part) else { continue };
             let Some(&(Reason::Own(difference) | Reason::Part(_, difference))) = self.functions.get(&part)
@@ -189,7 +188,7 @@ impl Changes {
             };
             self.functions.remove(&part);
             self.parts.insert(part);
-            for caller in found.iter().map(|&caller| parents.entry_of(caller)) {
+            for caller in found.iter().map(|&caller| entry_of(patched, caller)) {
                 // A new caller takes the new part along anyway.
                 let known = self.functions.contains_key(&caller) || self.parts.contains(&caller);
                 if known || sides.equality.pairs.orig_of(caller).is_none() {
@@ -290,37 +289,28 @@ impl Changes {
     /// A name that both sides define must stand for counterparts. Where an alias becomes a function of its
     /// own, or the reverse, callers of the running kernel would not get there.
     fn moved_names(&mut self, sides: &Sides<'_, '_>) {
-        let mut names: HashMap<(&str, &str), [Once; 2]> = HashMap::new();
-        for (side, unit) in [sides.orig(), sides.patched()].into_iter().enumerate() {
-            for (index, symbol) in unit.elf().symbols().iter().enumerate() {
-                let Place::Section(section) = symbol.place else { continue };
-                // Texts and constants are compared by whoever refers to them; and a dot is not from the source.
-                let named = matches!(unit.class(section), Class::Text | Class::Data | Class::Table);
-                if matches!(symbol.kind, STT_FUNC | STT_OBJECT)
-                    && named
-                    && is_plain(symbol.name)
-                    && !symbol.name.contains('.')
-                    && let Some(atom) = unit.atom_at(section, symbol.value as i64)
-                {
-                    names.entry((unit.scope_of(index), symbol.name)).or_default()[side].add(atom);
+        let [orig, patched] = [sides.orig(), sides.patched()].map(places);
+        let counterpart = |side: usize, atom: AtomId| match side {
+            0 => sides.equality.pairs.patched_of(atom),
+            _ => sides.equality.pairs.orig_of(atom),
+        };
+        let freed = |side: usize, atom| is_freed([sides.orig(), sides.patched()][side].section_name(atom));
+        let mut moved: Vec<&str> = Vec::new();
+        for (side, own, other) in [(0, &orig, &patched), (1, &patched, &orig)] {
+            for (name, atoms) in own {
+                let Some(others) = other.get(name) else { continue };
+                let stays = |atom: &AtomId| match counterpart(side, *atom) {
+                    Some(counterpart) => others.contains(&counterpart),
+                    // What boots and is freed is gone: the same name may begin a new life.
+                    None => others.iter().all(|&other| freed(side, *atom) != freed(1 - side, other)),
+                };
+                if !atoms.iter().all(stays) {
+                    moved.push(name.1);
                 }
             }
         }
-        let freed = |unit: &Unit<'_>, atom| is_freed(unit.section_name(atom));
-        let mut moved: Vec<&str> = names
-            .into_iter()
-            .filter(|(_, sides_of)| match *sides_of {
-                [Once::None, _] | [_, Once::None] => false,
-                [Once::One(orig), Once::One(patched)] => {
-                    let pair = sides.equality.pairs.patched_of(orig) == Some(patched);
-                    // What boots and is freed is gone: the same name may begin a new life.
-                    !pair && freed(sides.orig(), orig) == freed(sides.patched(), patched)
-                }
-                _ => true,
-            })
-            .map(|((_, name), _)| name)
-            .collect();
         moved.sort_unstable();
+        moved.dedup();
         for name in moved {
             self.refuse(Subject::Symbol(name.to_owned()), Refusal::NameMoved);
         }
@@ -488,27 +478,28 @@ fn header_difference(
     .find(|(_, left, right)| left != right)
 }
 
-/// The functions that cold parts belong to.
-struct Parents<'u, 'd> {
-    unit: &'u Unit<'d>,
-    names: HashMap<(&'d str, &'d str), AtomId>,
+/// What each name of the source stands for; more than one thing if it is of several files.
+fn places<'d>(unit: &Unit<'d>) -> HashMap<(&'d str, &'d str), Vec<AtomId>> {
+    let mut found: HashMap<(&'d str, &'d str), Vec<AtomId>> = HashMap::new();
+    for (index, symbol) in unit.elf().symbols().iter().enumerate() {
+        let Place::Section(section) = symbol.place else { continue };
+        // Texts and constants are compared by whoever refers to them; and a dot is not from the source.
+        let named = matches!(unit.class(section), Class::Text | Class::Data | Class::Table);
+        let of_source = is_plain(symbol.name) && !symbol.name.contains('.') && !is_marker(symbol.name);
+        if matches!(symbol.kind, STT_FUNC | STT_OBJECT)
+            && named
+            && of_source
+            && let Some(atom) = unit.atom_at(section, symbol.value as i64)
+        {
+            found.entry((unit.scope_of(index), symbol.name)).or_default().push(atom);
+        }
+    }
+    found
 }
 
-impl<'u, 'd> Parents<'u, 'd> {
-    fn of(unit: &'u Unit<'d>) -> Self {
-        let functions = unit.atoms().filter(|&atom| unit.is_function(atom));
-        Self { unit, names: functions.map(|atom| (unit.full_name(atom), atom)).collect() }
-    }
-
-    /// The function that has the entry: the parent of a cold part, and any other function itself.
-    fn entry_of(&self, atom: AtomId) -> AtomId {
-        let found = cold_parent(self.unit.name(atom)).and_then(|parent| {
-            // The part of a global function is local.
-            let scopes = [self.unit.scope(atom), ""];
-            scopes.iter().find_map(|scope| self.names.get(&(*scope, parent)))
-        });
-        found.copied().unwrap_or(atom)
-    }
+/// The function that has the entry: the one of a cold part, and any other function itself.
+fn entry_of(unit: &Unit<'_>, atom: AtomId) -> AtomId {
+    unit.parent_of(atom).unwrap_or(atom)
 }
 
 /// Who refers to a function of the same file, and how.

@@ -10,7 +10,6 @@ use std::collections::HashSet;
 use object::elf::STB_LOCAL;
 
 use super::changes::{Changes, Sides};
-use super::names::cold_parent;
 use super::refusal::{Refusal, Refused, Subject};
 use super::sections::{Class, is_freed};
 use super::unit::{AtomId, Target, Unit};
@@ -58,14 +57,10 @@ struct Replaced {
 
 impl Replaced {
     fn new(unit: &Unit<'_>, functions: HashSet<AtomId>) -> Self {
-        let names: HashSet<(&str, &str)> = functions.iter().map(|&atom| unit.full_name(atom)).collect();
         let mut atoms = functions;
-        let cold = |atom: &AtomId| {
-            cold_parent(unit.name(*atom)).is_some_and(|parent| {
-                [unit.scope(*atom), ""].iter().any(|scope| names.contains(&(*scope, parent)))
-            })
-        };
-        atoms.extend(unit.atoms().filter(|&atom| unit.is_function(atom)).filter(cold));
+        let parts = unit.cold_parts().filter(|(_, parent)| atoms.contains(parent));
+        let parts: Vec<AtomId> = parts.map(|(part, _)| part).collect();
+        atoms.extend(parts);
         let sections = atoms.iter().map(|&atom| unit.atom(atom).section()).collect();
         Self { atoms, sections }
     }
@@ -73,7 +68,7 @@ impl Replaced {
     /// Whether a place is inside of one: behind its start, or anywhere in a cold part, which nobody calls.
     fn has_inside(&self, unit: &Unit<'_>, atom: AtomId, offset: i64) -> bool {
         let entry = unit.entry(atom) as i64 - unit.atom(atom).start as i64;
-        self.atoms.contains(&atom) && (offset > entry || cold_parent(unit.name(atom)).is_some())
+        self.atoms.contains(&atom) && (offset > entry || unit.parent_of(atom).is_some())
     }
 }
 

@@ -80,7 +80,7 @@ fn is_numbered_data(unit: &Unit<'_>, atom: AtomId) -> bool {
     if !matches!(class, Class::Data | Class::Table) {
         return false;
     }
-    variable(unit.name(atom)).numbered
+    (variable(unit.name(atom)).numbered || unit.is_repeated(unit.full_name(atom)))
         && !is_duplicated(unit, atom)
         && !unit.section_name(atom).starts_with("__verbose")
 }
@@ -142,7 +142,9 @@ impl<'d> Pairing<'_, 'd> {
             for atom in unit.atoms().filter(|&atom| unit.is_function(atom)) {
                 let name = unit.name(atom);
                 let stem = stem(name);
-                if stem.numbered && cold_parent(name).is_none() {
+                let full = unit.full_name(atom);
+                let repeated = self.orig.is_repeated(full) || self.patched.is_repeated(full);
+                if (stem.numbered || repeated) && cold_parent(name).is_none() {
                     groups.entry((unit.scope(atom), stem.text)).or_default()[side].push(atom);
                 }
             }
@@ -159,8 +161,10 @@ impl<'d> Pairing<'_, 'd> {
             for &atom in right.iter().rev() {
                 by_code.entry(self.patched.bytes(atom)).or_default().push(atom);
             }
-            let mut by_name: HashMap<&str, AtomId> = HashMap::new();
-            by_name.extend(right.iter().map(|&atom| (self.patched.name(atom), atom)));
+            let mut by_name: HashMap<&str, Once> = HashMap::new();
+            for &atom in right {
+                by_name.entry(self.patched.name(atom)).or_default().add(atom);
+            }
             for &atom in left {
                 let alike = by_code.get(self.orig.bytes(atom)).is_some_and(|atoms| atoms.len() == 1);
                 if alike && let Some(other) = by_code.get_mut(self.orig.bytes(atom)).and_then(Vec::pop) {
@@ -168,7 +172,7 @@ impl<'d> Pairing<'_, 'd> {
                 }
             }
             for &atom in left {
-                if let Some(&other) = by_name.get(self.orig.name(atom)) {
+                if let Some(&Once::One(other)) = by_name.get(self.orig.name(atom)) {
                     self.join(atom, other);
                 }
             }
@@ -184,28 +188,13 @@ impl<'d> Pairing<'_, 'd> {
 
     /// A cold part pairs with the cold part of its parent's counterpart.
     fn cold_parts(&mut self) {
-        let functions = |unit: &Unit<'d>| -> HashMap<(&'d str, &'d str), AtomId> {
-            unit.atoms().filter(|&a| unit.is_function(a)).map(|atom| (unit.full_name(atom), atom)).collect()
-        };
-        // The part of a global function is local.
-        let parent = |(scope, name): (&'d str, &'d str), all: &HashMap<_, AtomId>| {
-            let parent = cold_parent(name)?;
-            [scope, ""].iter().find_map(|scope| all.get(&(*scope, parent)).copied())
-        };
-        let orig = functions(self.orig);
-        let mut colds: HashMap<AtomId, AtomId> = HashMap::new();
-        let patched = functions(self.patched);
-        for (&name, &atom) in &patched {
-            if let Some(parent) = parent(name, &patched) {
-                colds.insert(parent, atom);
-            }
-        }
-        for atom in self.orig.atoms() {
-            let counterpart = parent(self.orig.full_name(atom), &orig)
-                .and_then(|parent| self.pairs.patched_of(parent))
-                .and_then(|parent| colds.get(&parent));
+        let of_patched: HashMap<AtomId, AtomId> =
+            self.patched.cold_parts().map(|(part, parent)| (parent, part)).collect();
+        let parts: Vec<(AtomId, AtomId)> = self.orig.cold_parts().collect();
+        for (part, parent) in parts {
+            let counterpart = self.pairs.patched_of(parent).and_then(|parent| of_patched.get(&parent));
             if let Some(&counterpart) = counterpart {
-                self.join(atom, counterpart);
+                self.join(part, counterpart);
             }
         }
     }

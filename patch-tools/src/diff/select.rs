@@ -12,7 +12,6 @@ use object::elf::{R_X86_64_NONE, SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STT_SECTI
 use super::changes::{Changes, Sides};
 use super::duplicated::is_duplicated;
 use super::mergeable::{character, piece};
-use super::names::cold_parent;
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{Ignored, IgnoredReason};
 use super::resolve::{Outside, Resolver, Use};
@@ -77,7 +76,6 @@ pub(crate) struct Selector<'s, 'u, 'd, 'r> {
     selection: Selection,
     queue: Vec<AtomId>,
     queued: HashSet<AtomId>,
-    taken_functions: HashSet<(&'d str, &'d str)>,
 }
 
 impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
@@ -89,7 +87,6 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
             selection: Selection::default(),
             queue: Vec::new(),
             queued: HashSet::new(),
-            taken_functions: HashSet::new(),
         }
     }
 
@@ -119,9 +116,6 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
 
     fn take(&mut self, atom: AtomId) {
         if self.queued.insert(atom) {
-            if self.unit().is_function(atom) {
-                self.taken_functions.insert(self.unit().full_name(atom));
-            }
             self.queue.push(atom);
         }
     }
@@ -347,11 +341,7 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
             return branch || context != Context::Contents || offset != entry;
         }
         // A cold part goes where its function goes.
-        let parent = cold_parent(unit.name(atom)).map(|parent| (unit.scope(atom), parent));
-        parent.is_some_and(|(scope, parent)| {
-            // A global function's part is local.
-            [scope, ""].iter().any(|scope| self.taken_functions.contains(&(*scope, parent)))
-        })
+        unit.parent_of(atom).is_some_and(|parent| self.queued.contains(&parent))
     }
 
     fn link_original(

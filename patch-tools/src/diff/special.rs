@@ -12,6 +12,7 @@ use super::refusal::{Refusal, Refused, Subject};
 use super::sections::{Class, Special};
 use super::unit::{AtomId, Bias, Target, Unit};
 use crate::elf::Place;
+use crate::elf::entries::{Field, entry_size};
 
 /// One entry of a table.
 #[derive(Debug, Clone, Copy)]
@@ -134,12 +135,7 @@ impl Entries {
                 Field { offset: reloc.offset, kind: reloc.kind, to_code }
             })
             .collect();
-        let fits = |entry_size: u64| {
-            let short = table == Special::ParaInstructions && size % entry_size >= 12;
-            (size.is_multiple_of(entry_size) || short)
-                && are_entries(&fields, size, entry_size, table.is_of_code())
-        };
-        match table.entry_sizes().iter().copied().find(|&entry_size| fits(entry_size)) {
+        match entry_size(&fields, size, table.entry_sizes(), table.is_of_code()) {
             Some(entry_size) => Ok(shape(entry_size)),
             None => Err(format!(
                 "{size} bytes with {} relocations are not entries of {:?} bytes",
@@ -192,32 +188,6 @@ impl Entries {
             }
         }
     }
-}
-
-/// A field of a table that a relocation fills in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Field {
-    offset: u64,
-    kind: u32,
-    to_code: bool,
-}
-
-/// Whether a table consists of entries of this size: each has the fields that the first one has, and the first
-/// field, if it is to be the address of code, is one.
-fn are_entries(fields: &[Field], size: u64, entry_size: u64, of_code: bool) -> bool {
-    let entry = |start: u64| {
-        let end = start + entry_size;
-        let first = fields.partition_point(|field| field.offset < start);
-        let last = fields.partition_point(|field| field.offset < end);
-        fields[first..last].iter().map(move |field| (field.offset - start, field.kind))
-    };
-    let begins = |start: u64| {
-        let at = fields.partition_point(|field| field.offset < start);
-        fields.get(at).is_some_and(|field| field.offset == start && (field.to_code || !of_code))
-    };
-    (0..size.div_ceil(entry_size))
-        .map(|index| index * entry_size)
-        .all(|start| begins(start) && entry(start).eq(entry(0)))
 }
 
 /// The length of the replacement in an entry of `.altinstructions`: its last byte, except in entries of 13

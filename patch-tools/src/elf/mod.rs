@@ -8,6 +8,7 @@
 //! It does not apply relocations and does not know what a section means: see [`crate::module`] and
 //! [`crate::image`].
 
+pub(crate) mod entries;
 mod file;
 mod malformed;
 

@@ -121,7 +121,7 @@ impl Module {
             entries: entries::read(&elf)?,
             signature,
             build_id: sections::build_id(&elf)?,
-            special_sections: sections::special(&elf),
+            special_sections: sections::special(&elf)?,
             sizes: sections::sizes(&elf, data.len()),
             modinfo,
             livepatch,

@@ -4,6 +4,7 @@
 //! - [`relocations`]: the relocations of a section, by offset
 //! - [`targets`]: what a relocation refers to
 //! - [`code`]: instruction boundaries
+//! - [`parts`]: whose part a cold part is
 //! - [`diagnostics`]: unnamed data that only reports use
 //!
 //! Reading is linear in the file, keeps references into it, and copies nothing that is large.
@@ -11,6 +12,7 @@
 mod atoms;
 pub(crate) mod code;
 mod diagnostics;
+mod parts;
 mod relocations;
 mod targets;
 
@@ -40,6 +42,10 @@ pub(crate) struct Unit<'d> {
     file: Option<&'d str>,
     /// For each symbol the source file that it is of, if the object was linked from several.
     scopes: Vec<&'d str>,
+    /// Names that stand more than once: of several source files, where the object does not tell which.
+    repeated: HashSet<(&'d str, &'d str)>,
+    /// For each cold part its function.
+    parents: HashMap<AtomId, AtomId>,
     /// Unnamed data that UBSAN reports with.
     diagnostics: HashSet<AtomId>,
     /// Atoms that refer to code without any symbol in a way that no relocation can express.
@@ -84,11 +90,17 @@ impl<'d> Unit<'d> {
             first_atom: Vec::new(),
             file,
             scopes,
+            repeated: HashSet::new(),
+            parents: HashMap::new(),
             diagnostics: HashSet::new(),
             unnamed_references: Vec::new(),
         };
         unit.cut();
         unit.add_resolved_references();
+        let mut seen = HashSet::with_capacity(unit.atoms.len());
+        let names = unit.atoms().map(|atom| unit.full_name(atom)).filter(|(_, name)| !name.is_empty());
+        unit.repeated = names.filter(|name| !seen.insert(*name)).collect();
+        unit.parents = parts::find(&unit);
         unit.diagnostics = diagnostics::find(&unit);
         Ok(unit)
     }
@@ -116,6 +128,21 @@ impl<'d> Unit<'d> {
     /// An atom's name in the object: what tells it from namesakes in other files, and its name.
     pub(crate) fn full_name(&self, id: AtomId) -> (&'d str, &'d str) {
         (self.scope(id), self.name(id))
+    }
+
+    /// The function that a cold part was split off; nothing for any other.
+    pub(crate) fn parent_of(&self, part: AtomId) -> Option<AtomId> {
+        self.parents.get(&part).copied()
+    }
+
+    /// All cold parts, each with its function.
+    pub(crate) fn cold_parts(&self) -> impl Iterator<Item = (AtomId, AtomId)> + '_ {
+        self.parents.iter().map(|(part, parent)| (*part, *parent))
+    }
+
+    /// Whether a name stands more than once, so that it does not identify an atom.
+    pub(crate) fn is_repeated(&self, full_name: (&'d str, &'d str)) -> bool {
+        self.repeated.contains(&full_name)
     }
 
     /// Whether an atom holds places and types that UBSAN reports; they change with every line.

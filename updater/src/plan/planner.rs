@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use manifests::{
     Component, ComponentFit, KernelOutcome, KernelSelection, LayerComponent, LivepatchComponent, Manifest,
-    OnFailure as OnRollback, Probe, Replace, WithoutCheckpoint,
+    OnFailure as OnRollback, Probe, Replace, ReplacedFile, WithoutCheckpoint,
 };
 use workloads::model::{FreshUpper, NetworkPlace, Topology, WorkloadId};
 
@@ -306,6 +306,14 @@ impl<'a> Draft<'a> {
             sited(probes, &ProbeSite::Container { container: id.clone() })
                 .map(|probe| (Action::Probe(probe), Undo::Nothing)),
         );
+        // The start's undo ends what maps them.
+        let mut replaced: Vec<ReplacedFile> = Vec::new();
+        for file in by.iter().flat_map(|layer| &layer.replaces) {
+            if !replaced.contains(file) {
+                replaced.push(file.clone());
+            }
+        }
+        steps.push((Action::ConfirmEffect { container: id.clone(), replaced }, Undo::Nothing));
         Some(steps)
     }
 

@@ -30,6 +30,21 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// JSON as a terminal may have it: what is not [showable](is_showable), which in JSON stands in strings only, is
+/// written as `\uXXXX`. It means the same.
+pub fn shown_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_showable(c) {
+            shown.push(c);
+        } else {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| shown.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    shown
+}
+
 word! {
     /// One line for people.
     Summary,

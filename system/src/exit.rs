@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use manifests::text::shown;
+use manifests::text::{shown, shown_json};
 use serde_json::json;
 
 /// How a command ended.
@@ -205,7 +205,7 @@ impl Failure {
             "next": self.0.next,
             "details": self.0.details,
         });
-        format!("{object}\n")
+        format!("{}\n", shown_json(&object.to_string()))
     }
 }
 

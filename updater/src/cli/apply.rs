@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use system::exit::Failure;
 
-use crate::cli::progress::{Progress, line, object};
+use crate::cli::output::{line, object};
+use crate::cli::progress::Progress;
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
 use crate::operations::apply::{Applied, Quarantine, Request};

@@ -27,7 +27,7 @@ fn a_manifest_whose_containers_are_all_skipped_is_not_called_in_force() {
     let plan = bench.plan(&layer_that_skips()).unwrap();
     assert!(plan.is_empty());
     assert_eq!(as_json(&plan), json!({ "result": "skipped", "skipped": ["web"] }));
-    let words = super::super::plan::render(&plan);
+    let words = super::super::plan::render(&plan).to_string();
     assert!(words.starts_with("nothing is done: 1 affected"), "{words}");
     assert!(!words.contains("has all of it"), "{words}");
 

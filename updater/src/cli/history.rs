@@ -2,7 +2,8 @@
 
 use system::exit::Failure;
 
-use crate::cli::progress::{line, object, short};
+use crate::cli::output::{line, object};
+use crate::cli::progress::short;
 use crate::cli::{Global, failures};
 use crate::operations::EngineError;
 use crate::operations::reports::Entry;

@@ -16,7 +16,7 @@ use system::durable::Unnamed;
 use system::exit::{Exit, Failure};
 
 use crate::cli::Global;
-use crate::cli::progress::{line, object};
+use crate::cli::output::{line, object};
 
 /// Make a signing key, or show one
 #[derive(Debug, clap::Args)]
@@ -109,7 +109,7 @@ fn generate(args: &Generate, global: &Global) -> Result<(), Failure> {
     } else {
         line(&format!("{}  private key; keep it secret", private.display()));
         line(&format!("{}  public key, for trust policies:", public.display()));
-        line(&entry(&file));
+        print_entry(&file);
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ fn show(args: &Show, global: &Global) -> Result<(), Failure> {
         );
     } else {
         line(&format!("{} key {}", if private { "private" } else { "public" }, key.name));
-        line(&entry(&key));
+        print_entry(&key);
         if exposed {
             line("WARNING: others than its owner can read this private key; replace it");
         }
@@ -150,8 +150,11 @@ fn show(args: &Show, global: &Global) -> Result<(), Failure> {
 }
 
 /// The entry under `keys:` of a trust policy.
-fn entry(key: &PublicKeyFile) -> String {
-    format!("  - name: {}\n    id: {}\n    public: {}", key.name, key.id, key.public)
+/// Prints the entry of a key in a trust policy.
+fn print_entry(key: &PublicKeyFile) {
+    line(&format!("  - name: {}", key.name));
+    line(&format!("    id: {}", key.id));
+    line(&format!("    public: {}", key.public));
 }
 
 fn name_of(path: &Path) -> Result<KeyName, KeyFileError> {

@@ -8,6 +8,7 @@ mod completions;
 pub(crate) mod failures;
 mod history;
 mod key;
+mod output;
 mod plan;
 mod policy;
 #[cfg(feature = "power-cuts")]

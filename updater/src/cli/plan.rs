@@ -1,12 +1,11 @@
 //! `update plan`, and how plans are shown.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-use manifests::text::shown;
 use system::exit::Failure;
 
 use crate::cli::apply::Signed;
-use crate::cli::progress::{line, object};
+use crate::cli::output::{Page, object, page};
 use crate::cli::{Global, failures};
 use crate::operations::apply::Quarantine;
 use crate::operations::reports::Planned;
@@ -42,22 +41,22 @@ pub(super) fn print(plan: &Plan, global: &Global) {
     if global.json {
         object(&Planned { plan });
     } else {
-        line(render(plan).trim_end());
+        page(&render(plan));
     }
 }
 
-pub(super) fn render(plan: &Plan) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
+pub(super) fn render(plan: &Plan) -> Page {
+    let mut text = Page::default();
+    // Writing to a page cannot fail.
     let _ = write_plan(&mut text, plan);
     text
 }
 
-fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
+fn write_plan(text: &mut Page, plan: &Plan) -> fmt::Result {
     if !plan.not_needed.is_empty() {
         writeln!(text, "not needed: this host has the fixes already")?;
         for why in &plan.not_needed {
-            writeln!(text, "  {}", shown(why))?;
+            writeln!(text, "  {}", why)?;
         }
         return Ok(());
     }
@@ -72,7 +71,7 @@ fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
         _ => {}
     }
     for note in &plan.notes {
-        writeln!(text, "note: {}", shown(note))?;
+        writeln!(text, "note: {note}")?;
     }
     for planned in &plan.containers {
         container(text, planned)?;
@@ -95,7 +94,7 @@ fn write_plan(text: &mut String, plan: &Plan) -> fmt::Result {
     Ok(())
 }
 
-fn container(text: &mut String, planned: &PlannedContainer) -> fmt::Result {
+fn container(text: &mut Page, planned: &PlannedContainer) -> fmt::Result {
     let (happens, connections, on_failure, obstacles): (_, _, _, &[String]) = match &planned.feels {
         Feels::RestartWithCheckpoint => (
             "is restarted on the fixed files, with a checkpoint to go back to",
@@ -123,10 +122,10 @@ fn container(text: &mut String, planned: &PlannedContainer) -> fmt::Result {
     writeln!(text, "    its connections: {connections}")?;
     writeln!(text, "    on failure: {on_failure}")?;
     for obstacle in obstacles {
-        writeln!(text, "    no checkpoint: {}", shown(obstacle))?;
+        writeln!(text, "    no checkpoint: {obstacle}")?;
     }
     for file in &planned.files {
-        writeln!(text, "    runs {}", shown(&file.display().to_string()))?;
+        writeln!(text, "    runs {}", file.display())?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::simulated::machine::FakeMachine;
 #[test]
 fn a_plan_says_what_each_container_and_its_connections_feel() {
     let bench = Bench::new();
-    insta::assert_snapshot!(render(&bench.plan(MANIFEST).unwrap()));
+    insta::assert_snapshot!(render(&bench.plan(MANIFEST).unwrap()).to_string());
 }
 
 #[test]

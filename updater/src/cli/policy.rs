@@ -9,7 +9,7 @@ use serde::Serialize;
 use system::clock::{Clock as _, SystemClock};
 use system::exit::{Exit, Failure};
 
-use crate::cli::progress::{line, object};
+use crate::cli::output::{line, object};
 use crate::cli::{Global, failures};
 use crate::operations::trust;
 

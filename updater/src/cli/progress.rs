@@ -1,13 +1,13 @@
 //! What is printed while a transaction runs: a line a step for people, an object a line for programs.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::text::shown;
 use serde_json::{Value, json};
 
+use crate::cli::output::{line, line_over, object, under_way};
 use crate::kernel::transition::TransitionEvent;
 use crate::plan::Plan;
 use crate::state::journal::TransactionId;
@@ -43,7 +43,7 @@ impl Progress {
 
     pub(super) fn begun(&self, id: &TransactionId, plan: &Plan) {
         match self.style {
-            Style::Json => line(&json!({ "transaction": id, "steps": plan.steps.len() }).to_string()),
+            Style::Json => object(&json!({ "transaction": id, "steps": plan.steps.len() })),
             Style::Terminal | Style::Plain => line(&format!("transaction {id}, {} steps", plan.steps.len())),
         }
     }
@@ -51,15 +51,15 @@ impl Progress {
     /// Somebody else holds the host, and is waited for.
     pub(super) fn waiting_for(&self, holder: &str) {
         match self.style {
-            Style::Json => line(&json!({ "waiting_for": holder }).to_string()),
-            Style::Terminal | Style::Plain => line(&format!("waiting for {}", shown(holder))),
+            Style::Json => object(&json!({ "waiting_for": holder })),
+            Style::Terminal | Style::Plain => line(&format!("waiting for {}", holder)),
         }
     }
 
     pub(super) fn hear(&self, heard: &Heard<'_>) {
         let Heard::Event(recorded, progress) = heard;
         if self.style == Style::Json {
-            line(&serde_json::to_string(recorded).unwrap_or_default());
+            object(recorded);
             return;
         }
         let steps = &progress.plan().steps;
@@ -98,7 +98,7 @@ impl Progress {
     pub(super) fn tell(&self, told: &Told<'_>) {
         let Told::Transition(event) = told;
         if self.style == Style::Json {
-            line(&json!({ "transition": event }).to_string());
+            object(&json!({ "transition": event }));
             return;
         }
         match event {
@@ -134,15 +134,12 @@ impl Progress {
             began.push((step, at));
         }
         if self.style == Style::Terminal {
-            let mut out = std::io::stdout().lock();
-            // A terminal that went away does not stop a transaction.
-            let _ = write!(out, "\r\x1b[K{text} …").and_then(|()| out.flush());
+            under_way(&format!("{text} …"));
         }
     }
 
     fn say(&self, text: &str) {
-        let clear = if self.style == Style::Terminal { "\r\x1b[K" } else { "" };
-        line(&format!("{clear}{text}"));
+        if self.style == Style::Terminal { line_over(text) } else { line(text) }
     }
 
     fn took(&self, step: StepIndex, at: Timestamp) -> String {
@@ -178,17 +175,4 @@ pub(super) fn short(duration: Duration) -> String {
         1_000..60_000 => format!("{:.1} s", duration.as_secs_f64()),
         _ => format!("{}m {}s", duration.as_secs() / 60, duration.as_secs() % 60),
     }
-}
-
-/// A line on stdout. A reader that went away does not stop a transaction.
-pub(super) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
-}
-
-/// A value as one line of JSON on stdout.
-pub(super) fn object<T: serde::Serialize>(value: &T) {
-    line(
-        &serde_json::to_string(value)
-            .unwrap_or_else(|error| json!({ "unprintable": error.to_string() }).to_string()),
-    );
 }

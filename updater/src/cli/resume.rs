@@ -3,7 +3,8 @@
 use system::exit::{Exit, Failure, State};
 use system::lock::Turn;
 
-use crate::cli::progress::{Progress, line, object};
+use crate::cli::output::{Page, object, page};
+use crate::cli::progress::Progress;
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
 use crate::operations::reports::{Changed, Marked, ResumeReport};
@@ -73,7 +74,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     if global.json {
         object(&ResumeReport::of(&resumed));
     } else {
-        line(render(&resumed).trim_end());
+        page(&render(&resumed));
     }
     outcome(&engine, &resumed)
 }
@@ -120,13 +121,11 @@ pub(super) const DISPLACED: &str = "stop the container, unmount what is on its r
 pub(super) const QUARANTINED: &str = "look into the crash; update apply --retry-quarantined loads the livepatch once more, update rollback gives it up";
 
 /// For people: what was found, and what was done and why.
-fn render(resumed: &Resumed) -> String {
-    let mut text = String::new();
+fn render(resumed: &Resumed) -> Page {
+    let mut text = Page::default();
     if resumed.thawed > 0 {
-        text.push_str(&format!(
-            "thawed {} control groups that an interrupted update had frozen\n",
-            resumed.thawed
-        ));
+        let _ =
+            writeln!(text, "thawed {} control groups that an interrupted update had frozen", resumed.thawed);
     }
     for driven in &resumed.transactions {
         let became = match &driven.reached {
@@ -134,11 +133,11 @@ fn render(resumed: &Resumed) -> String {
             Reached::Ended(Outcome::RolledBack) => "rolled back: the host is in the old state",
             Reached::NeedsOperator(_) => "NEEDS AN OPERATOR",
         };
-        text.push_str(&format!("transaction {} {became}\n", driven.id));
+        let _ = writeln!(text, "transaction {} {became}", driven.id);
     }
     let told = |module: &str| resumed.baseline.iter().any(|item| item.what == format!("livepatch {module}"));
     for entry in resumed.quarantined.iter().filter(|entry| !told(entry.module.as_str())) {
-        text.push_str(&format!("QUARANTINED {}: {}\n", entry.module, entry.why));
+        let _ = writeln!(text, "QUARANTINED {}: {}", entry.module, entry.why);
     }
     for item in &resumed.baseline {
         let became = match &item.became {
@@ -149,10 +148,10 @@ fn render(resumed: &Resumed) -> String {
             Became::Displaced { why } => format!("NOT AS COMMITTED: {why}"),
             Became::Failed { why } => format!("FAILED: {why}"),
         };
-        text.push_str(&format!("{}: {became}\n", item.what));
+        let _ = writeln!(text, "{}: {became}", item.what);
     }
     if resumed.transactions.is_empty() && resumed.baseline.is_empty() {
-        text.push_str("nothing to resume\n");
+        let _ = writeln!(text, "nothing to resume");
     }
     text
 }

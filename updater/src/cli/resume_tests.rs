@@ -8,7 +8,7 @@ use crate::operations::tests::bench::{Bench, Cut, MANIFEST};
 /// What an operator sees of a resume, without what changes from run to run.
 fn transcript(bench: &Bench) -> String {
     let resumed = bench.resume();
-    let mut text = render(&resumed);
+    let mut text = render(&resumed).to_string();
     let mut exit = Exit::Done;
     if let Err(failure) = outcome(&bench.engine(), &resumed) {
         text += &failure.for_person();

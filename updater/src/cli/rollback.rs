@@ -2,7 +2,8 @@
 
 use system::exit::Failure;
 
-use crate::cli::progress::{Progress, line, object};
+use crate::cli::output::{line, object};
+use crate::cli::progress::Progress;
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
 use crate::operations::Listeners;

@@ -1,7 +1,6 @@
 //! `update scan`.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use manifests::Component;
@@ -13,7 +12,7 @@ use workloads::processes::scan::{Scan, Stale, Why, scan};
 use workloads::processes::watchdog::Progress;
 use workloads::processes::{LookError, Onlooker, Unknown, Wanted};
 
-use crate::cli::progress::{line, object};
+use crate::cli::output::{line, object, waited, waiting};
 use crate::cli::{Global, failures};
 use crate::config::Config;
 use crate::operations::host::{Known, known_containers};
@@ -40,7 +39,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         None => Vec::new(),
     };
     let found = scan(&wanted, Onlooker { told: &tell, ..Onlooker::NOBODY });
-    clear();
+    waited();
     let found = found.map_err(|error| match &error {
         LookError::List(_) => Failure::new(Exit::Refused, error).next("mount /proc"),
         _ => Failure::new(Exit::Refused, error).next("try again"),
@@ -59,22 +58,10 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How far a scan that takes long has come, for a person who waits for it.
+/// How far a scan that takes long has come.
 fn tell(progress: &Progress) {
-    let mut out = std::io::stderr().lock();
-    if out.is_terminal() {
-        let file = progress.file.as_ref().map(|file| format!(", reading {file}")).unwrap_or_default();
-        // A terminal that went away does not stop a scan.
-        let _ = write!(out, "\r\x1b[K{} of {} processes{file}", progress.done, progress.all)
-            .and_then(|()| out.flush());
-    }
-}
-
-fn clear() {
-    let mut out = std::io::stderr().lock();
-    if out.is_terminal() {
-        let _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
-    }
+    let file = progress.file.as_ref().map(|file| format!(", reading {file}")).unwrap_or_default();
+    waiting(&format!("{} of {} processes{file}", progress.done, progress.all));
 }
 
 /// The files that a manifest replaces, if the manifest is authentic here.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use system::exit::Failure;
 
 use crate::cli::history::ended;
-use crate::cli::progress::{line, object, short};
+use crate::cli::output::{line, object};
+use crate::cli::progress::short;
 use crate::cli::{Global, failures};
 use crate::operations::EngineError;
 use crate::operations::story::{Direction, End, Story};

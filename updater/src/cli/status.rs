@@ -1,9 +1,8 @@
 //! `update status`.
 
-use manifests::text::shown;
 use system::exit::{Exit, Failure, State};
 
-use crate::cli::progress::{line, object};
+use crate::cli::output::{line, object};
 use crate::cli::resume::{DISPLACED, QUARANTINED};
 use crate::cli::{Global, failures};
 use crate::operations::standing::Standing;
@@ -47,7 +46,7 @@ fn print(status: &Status) {
     let uptime = humantime::format_duration(std::time::Duration::from_secs(status.uptime_s));
     line(&format!("kernel {}, up {uptime}, boot {}", status.kernel, status.boot_id));
     match &status.no_livepatch {
-        Some(why) => line(&format!("note: {}", shown(why))),
+        Some(why) => line(&format!("note: {why}")),
         None if status.livepatches.is_empty() => line("no livepatches"),
         None => {}
     }
@@ -82,13 +81,13 @@ fn print(status: &Status) {
         line(&format!("{state} transaction {unfinished}"));
     }
     for why in &status.unreadable {
-        line(&format!("note: {}", shown(why)));
+        line(&format!("note: {why}"));
     }
     if let Some(holder) = &status.in_progress {
-        line(&format!("in progress: {}; what is listed may be the middle of it", shown(holder)));
+        line(&format!("in progress: {holder}; what is listed may be the middle of it"));
     }
 }
 
 fn because(standing: &Standing) -> String {
-    standing.why().map(|why| format!("  ({})", shown(why))).unwrap_or_default()
+    standing.why().map(|why| format!("  ({why})")).unwrap_or_default()
 }

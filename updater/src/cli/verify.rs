@@ -13,7 +13,7 @@ use serde::Serialize;
 use system::clock::{Clock as _, SystemClock};
 use system::exit::{Exit, Failure};
 
-use crate::cli::progress::{line, object};
+use crate::cli::output::{object, page};
 use crate::cli::{Global, failures, verify_text};
 use crate::operations::trust;
 use crate::operations::trust::{PayloadState, TrustError};
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     if global.json {
         object(&report);
     } else {
-        line(verify_text::render(&report).trim_end());
+        page(&verify_text::render(&report));
     }
     outcome
 }

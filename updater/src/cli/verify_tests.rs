@@ -96,7 +96,7 @@ impl Desk {
         let outcome = examine(&line.args, &policy, self.floor.clone(), now).and_then(|(report, outcome)| {
             text += &match line.json {
                 true => serde_json::to_string_pretty(&report).unwrap() + "\n",
-                false => verify_text::render(&report),
+                false => verify_text::render(&report).to_string(),
             };
             outcome
         });

@@ -1,16 +1,16 @@
 //! The report of `update verify` for a person.
 //!
-//! Every string in it is either ours or of a type that cannot hold control characters.
+//! What is escaped in it is escaped by the page that it is written on.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
-use manifests::text::shown;
 use manifests::verify::{RoleStanding, SignatureStanding, Standing};
 use manifests::{
     Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, OnFailure, Probe, Replace,
     WithoutCheckpoint,
 };
 
+use crate::cli::output::Page;
 use crate::cli::verify::{History, PayloadReport, Report};
 use crate::operations::trust::PayloadState;
 
@@ -20,26 +20,26 @@ const MALFORMED: &str = "malformed-manifest";
 /// How many functions of an object are named.
 const NAMED_FUNCTIONS: usize = 8;
 
-pub(super) fn render(report: &Report) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
+pub(super) fn render(report: &Report) -> Page {
+    let mut text = Page::default();
+    // Writing to a page cannot fail.
     let _ = write_report(&mut text, report);
     text
 }
 
-fn write_report(text: &mut String, report: &Report) -> fmt::Result {
+fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
     match &report.contents {
         Some(manifest) => head(text, manifest)?,
         None => {
             let malformed = report.refusal.as_ref().is_some_and(|refusal| refusal.kind == MALFORMED);
             let why = if malformed { "it is no manifest" } else { "nobody vouches for it" };
             let path = report.manifest.display().to_string();
-            writeln!(text, "{}: its content is not shown, since {why}", shown(&path))?;
+            writeln!(text, "{path}: its content is not shown, since {why}")?;
         }
     }
     writeln!(text, "  digest    sha256:{}", report.sha256)?;
 
-    writeln!(text, "signed, by {}", shown(&report.policy.display().to_string()))?;
+    writeln!(text, "signed, by {}", report.policy.display())?;
     for role in &report.roles {
         self::role(text, role)?;
     }
@@ -72,7 +72,7 @@ fn write_report(text: &mut String, report: &Report) -> fmt::Result {
     writeln!(text, "{verdict}")
 }
 
-fn head(text: &mut String, manifest: &Manifest) -> fmt::Result {
+fn head(text: &mut Page, manifest: &Manifest) -> fmt::Result {
     let Manifest { name, version, severity, summary, issued, expires, targets, .. } = manifest;
     writeln!(text, "{name} version {version}, {severity}: {summary}")?;
     if !manifest.fixes.is_empty() {
@@ -83,7 +83,7 @@ fn head(text: &mut String, manifest: &Manifest) -> fmt::Result {
     writeln!(text, "  valid     from {issued} to {expires}")
 }
 
-fn role(text: &mut String, role: &RoleStanding) -> fmt::Result {
+fn role(text: &mut Page, role: &RoleStanding) -> fmt::Result {
     let RoleStanding { role, threshold, signed, missing, could_sign } = role;
     let by = if signed.is_empty() { "nobody".to_owned() } else { list(signed) };
     write!(text, "  {role:<16}  {} of {threshold}: {by}", signed.len())?;
@@ -95,7 +95,7 @@ fn role(text: &mut String, role: &RoleStanding) -> fmt::Result {
 }
 
 /// Signatures that fill a role are told with the role.
-fn signature(text: &mut String, signature: &SignatureStanding) -> fmt::Result {
+fn signature(text: &mut Page, signature: &SignatureStanding) -> fmt::Result {
     let words = match &signature.standing {
         Standing::Counts { .. } => return Ok(()),
         Standing::NotNeeded => "holds, and no role needs it".to_owned(),
@@ -108,7 +108,7 @@ fn signature(text: &mut String, signature: &SignatureStanding) -> fmt::Result {
     writeln!(text, "  {:<16}  {:.16}…  {words}", name, signature.key)
 }
 
-fn livepatch(text: &mut String, index: usize, livepatch: &LivepatchComponent) -> fmt::Result {
+fn livepatch(text: &mut Page, index: usize, livepatch: &LivepatchComponent) -> fmt::Result {
     let LivepatchComponent { module, kernel, .. } = livepatch;
     writeln!(text, "  {index}. livepatch {module} on {kernel}; containers feel nothing")?;
     for patch in &livepatch.patches {
@@ -132,7 +132,7 @@ fn livepatch(text: &mut String, index: usize, livepatch: &LivepatchComponent) ->
     writeln!(text, "     deadline  {}, then reversed", livepatch.transition.deadline)
 }
 
-fn layer(text: &mut String, index: usize, layer: &LayerComponent) -> fmt::Result {
+fn layer(text: &mut Page, index: usize, layer: &LayerComponent) -> fmt::Result {
     let which = match &layer.containers {
         None => "any container".to_owned(),
         Some(selector) => {
@@ -161,18 +161,18 @@ fn layer(text: &mut String, index: usize, layer: &LayerComponent) -> fmt::Result
     probes(text, "     ", &layer.probes)
 }
 
-fn payload(text: &mut String, payload: &PayloadReport) -> fmt::Result {
+fn payload(text: &mut Page, payload: &PayloadReport) -> fmt::Result {
     let state = match &payload.state {
         PayloadState::Matches => "is here and matches".to_owned(),
         PayloadState::Missing => "is not here, so not compared".to_owned(),
         PayloadState::Size { found } => format!("DIFFERS: it has {found} bytes"),
         PayloadState::Digest { .. } => "DIFFERS: it has other bytes".to_owned(),
-        PayloadState::Unreadable { problem } => format!("cannot be read: {}", shown(problem)),
+        PayloadState::Unreadable { problem } => format!("cannot be read: {problem}"),
     };
     writeln!(text, "     payload   {} ({} bytes) {state}", payload.file, payload.size)
 }
 
-fn tail(text: &mut String, manifest: &Manifest) -> fmt::Result {
+fn tail(text: &mut Page, manifest: &Manifest) -> fmt::Result {
     probes(text, "  then ", &manifest.probes)?;
     let failure = match manifest.rollback.on_failure {
         OnFailure::Automatic => "go back to the old state",
@@ -181,7 +181,7 @@ fn tail(text: &mut String, manifest: &Manifest) -> fmt::Result {
     writeln!(text, "  then watch for {}; on any failure {failure}", manifest.settle)
 }
 
-fn probes(text: &mut String, indent: &str, probes: &[Probe]) -> fmt::Result {
+fn probes(text: &mut Page, indent: &str, probes: &[Probe]) -> fmt::Result {
     for Probe { check, timeout, successes, .. } in probes {
         writeln!(text, "{indent}probe     {check}: {successes} in a row within {timeout}")?;
     }

@@ -110,6 +110,12 @@ pub enum HoldError {
         /// What the command said.
         source: CommandError,
     },
+    /// The packet filter's account of itself could not be read.
+    #[error("`nft -j -a list ruleset` did not write the JSON of libnftables-json(5)")]
+    Ruleset {
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
     /// CRIU's lock is still there after it was removed.
     #[error("CRIU's network lock is still in place after {rounds} attempts to remove it: {rules}")]
     LockStays {
@@ -177,7 +183,7 @@ impl ConnectionHold for NftHold {
     ) -> Result<LeftoverLock, HoldError> {
         let scope = match place {
             NetworkPlace::Host => leftover::Scope::These(connections),
-            _ => leftover::Scope::WholeNamespace,
+            _ => leftover::Scope::WholeNamespace(connections),
         };
         Self::enter_if_there(place, || leftover::remove(scope)).map(Option::unwrap_or_default)
     }

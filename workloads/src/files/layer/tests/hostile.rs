@@ -261,9 +261,7 @@ fn what_is_said_twice_or_not_understood_is_refused() {
     assert!(matches!(rule(&both).1, Rule::Twice { .. }));
     let headers = Forge::new().pax(&[("path", b"a")]).pax(&[("path", b"b")]).file("x", b"").end();
     assert!(matches!(rule(&headers).1, Rule::Twice { .. }));
-    for keyword in
-        ["hdrcharset", "SCHILY.acl.access", "LIBARCHIVE.fflags", "RHT.security.selinux", "SUN.x"]
-    {
+    for keyword in ["hdrcharset", "SCHILY.acl.access", "LIBARCHIVE.fflags", "RHT.security.selinux", "SUN.x"] {
         let archive = Forge::new().pax(&[(keyword, b"y")]).file("x", b"").end();
         assert_eq!(rule(&archive).1, Rule::Keyword { keyword: keyword.as_bytes().into() });
     }

@@ -145,6 +145,39 @@ fn a_failed_trial_gives_memory_files_connections_limits_and_network_back() -> Re
     Ok(())
 }
 
+/// The names of all processes in `web`, as bytes.
+fn names(machine: &Machine) -> Result<String> {
+    machine.sh("for pid in $(runc ps --format json web | tr -d '[]' | tr , ' '); do od -An -tx1 </proc/$pid/comm; done | sort")
+}
+
+#[test]
+fn processes_with_unusual_names_come_back_with_their_container() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = stage(&lab)?;
+    let scene = stage.open(&lab)?;
+    let machine = &scene.machine;
+    // The kernel cuts a name at 15 bytes: here after a blank, and inside of a character.
+    for file in ["watch over our flock", "count-14-bytesä", "plain-counter"] {
+        let script = b"#!/usr/bin/sh\nwhile :; do sleep 1000; done\n";
+        machine.guest().write_file(&format!("/srv/web/rootfs/usr/bin/{file}"), script, 0o755)?;
+        machine.sh(&format!(
+            "runc exec web /usr/bin/sh -c \"exec /usr/bin/busybox setsid '/usr/bin/{file}' </dev/null >/dev/null 2>&1 &\""
+        ))?;
+    }
+    machine.sh("sleep 2")?;
+    let before = names(machine)?;
+    ensure!(before.lines().count() >= 4, "the processes are not there: {before}");
+    let manifest = stage.publish(machine, &Draft { livepatch: None, ..Draft::broken() })?;
+
+    let applied = machine.command(["update", "apply", &manifest]).timeout(PATIENCE * 2).output()?;
+    println!("{}{}", applied.text(), applied.complaint());
+    ensure!(applied.status == 1, "expected exit code 1, found {}", applied.status);
+    let after = names(machine)?;
+    ensure!(before == after, "before:\n{before}\nafter:\n{after}");
+    ensure!(leftovers(machine)?.is_empty(), "left: {}", leftovers(machine)?);
+    Ok(())
+}
+
 #[test]
 fn containers_follow_one_another_in_the_order_of_a_label_or_go_side_by_side() -> Result<()> {
     let lab = Lab::for_test()?;

@@ -333,6 +333,7 @@ impl Engine {
             mounts: &*self.host.mounts,
             hold: &*self.host.hold,
             limits: &*self.host.limits,
+            observer: &*self.host.observer,
             prober: &*adapters.on.prober,
             layers: &*self.host.layers,
             payloads: &self.payloads,

@@ -15,7 +15,7 @@ pub mod reverse;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use manifests::{KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, Sha256};
+use manifests::{KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile, Sha256};
 use serde::{Deserialize, Serialize};
 use system::clock::millis;
 pub use workloads::model::ProbeSite;
@@ -227,6 +227,13 @@ pub enum Action {
     },
     /// Ask until the answer is right often enough, or fail.
     Probe(SitedProbe),
+    /// See that no process of the container maps a file that the fix replaces. Seen once more after the settle time.
+    ConfirmEffect {
+        /// Which.
+        container: WorkloadId,
+        /// The files.
+        replaced: Vec<ReplacedFile>,
+    },
     /// Watch: every probe must keep holding.
     Settle {
         /// For this long.
@@ -267,6 +274,7 @@ impl Action {
             Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => {
                 format!("probe {container}")
             }
+            Self::ConfirmEffect { container, .. } => format!("see the effect of the fix in {container}"),
             Self::Settle { watch, .. } => format!("settle for {}", humantime::format_duration(*watch)),
             Self::Commit => "commit".to_owned(),
             Self::ReleaseConnections { container } => format!("release the held connections of {container}"),
@@ -284,6 +292,7 @@ impl Action {
             | Self::SwitchRootfs { container, .. }
             | Self::Start { container }
             | Self::RestoreRetained { container, .. }
+            | Self::ConfirmEffect { container, .. }
             | Self::ReleaseConnections { container }
             | Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => Some(container),
             _ => None,

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use manifests::{
     Component, ComponentFit, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
-    LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, StuckAction, WithoutCheckpoint,
+    LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile, StuckAction,
+    WithoutCheckpoint,
 };
 use workloads::model::{FreshUpper, NetworkPlace, Topology, WorkloadId};
 
@@ -335,6 +336,14 @@ impl<'a> Draft<'a> {
             sited(probes, &ProbeSite::Container { container: id.clone() })
                 .map(|probe| (Action::Probe(probe), Undo::Nothing)),
         );
+        // The start's undo ends what maps them.
+        let mut replaced: Vec<ReplacedFile> = Vec::new();
+        for file in by.iter().flat_map(|layer| &layer.replaces) {
+            if !replaced.contains(file) {
+                replaced.push(file.clone());
+            }
+        }
+        steps.push((Action::ConfirmEffect { container: id.clone(), replaced }, Undo::Nothing));
         Some(steps)
     }
 

@@ -52,6 +52,10 @@ pub(crate) enum Trouble {
     UnreadableImages,
     /// The fixed version does not pass its probes.
     BadFix,
+    /// The layer brings the fixed file to another path than the one in use.
+    WrongPath,
+    /// The version that is fixed starts something of the old one after a while.
+    OldHelper,
     /// The container ends as its pre-dump begins: after the plan was made.
     Vanishes,
     /// What runs the fixed version does not end, not even by SIGKILL.
@@ -123,6 +127,10 @@ struct Fake {
     /// CRIU's own lock is in place.
     locked: bool,
     under_way: Option<UnderWay>,
+    /// Something of the old version runs beside its process.
+    old_helper: bool,
+    /// How often its probes were asked.
+    asked: u32,
 }
 
 #[derive(Debug, Default)]
@@ -197,6 +205,8 @@ impl FakeContainers {
                 connections: [(connection, Peer::Established)].into(),
                 locked: false,
                 under_way: None,
+                old_helper: false,
+                asked: 0,
             },
         );
         drop(state);
@@ -454,7 +464,8 @@ impl Lifecycle for FakeContainers {
         };
         let fixed =
             lower.iter().any(|directory| directory.components().any(|part| part.as_os_str() == "layers"));
-        let process = state.process(0, if fixed { Version::Fixed } else { Version::Old }, false);
+        let effective = fixed && !state.trouble.contains(&Trouble::WrongPath);
+        let process = state.process(0, if effective { Version::Fixed } else { Version::Old }, false);
         state.get(&container.id)?.process = Some(process);
         state.exchange_packets();
         Ok(process.pid)
@@ -467,7 +478,7 @@ impl Lifecycle for FakeContainers {
         if undying && one.process.is_some_and(|process| process.version == Version::Fixed) {
             return Err(RuntimeError::WillNotStop { id: id.clone(), after: Duration::from_secs(20) });
         }
-        one.process = None;
+        (one.process, one.old_helper) = (None, false);
         state.exchange_packets();
         Ok(())
     }
@@ -697,8 +708,13 @@ impl Prober for FakeContainers {
     fn once(&self, site: &ProbeSite, probe: &Probe, _: &(dyn Interrupt + Sync)) -> Result<(), ProbeError> {
         let ProbeSite::Container { container } = site else { return Ok(()) };
         let no_container = || ProbeError::NoContainer { container: container.clone() };
-        let state = self.request().ok_or_else(no_container)?;
-        let process = state.containers.get(container).and_then(|one| one.process).ok_or_else(no_container)?;
+        let mut state = self.request().ok_or_else(no_container)?;
+        let late = state.trouble.contains(&Trouble::OldHelper);
+        let one = state.containers.get_mut(container).ok_or_else(no_container)?;
+        let process = one.process.ok_or_else(no_container)?;
+        // The first answer is that to the probe step, the others come during the settle time.
+        one.old_helper = late && one.asked > 0;
+        one.asked += 1;
         if process.version == Version::Fixed && state.trouble.contains(&Trouble::BadFix) {
             let (check, stderr) = (probe.check.to_string(), "the greeting is wrong".to_owned());
             return Err(ProbeError::Status { check, status: 1, stderr });
@@ -721,7 +737,7 @@ impl Observer for FakeContainers {
         state.looked_at.extend(containers.iter().map(|container| container.id.clone()));
         let look = |container: &Container| {
             let Some(one) = state.containers.get(&container.id) else { return Mapped::default() };
-            let old = one.process.filter(|process| process.version == Version::Old);
+            let old = one.process.filter(|process| process.version == Version::Old || one.old_helper);
             let is_wanted = wanted.iter().any(|wanted| wanted.identity == vulnerable());
             let found = old.filter(|_| is_wanted).map(|process| Match {
                 identity: vulnerable(),

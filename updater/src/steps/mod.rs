@@ -4,6 +4,7 @@
 //! - [`container`]: pre-dump, hold, checkpoint, switch, start, and how each is taken back
 //! - `restore`: a container's way back from its checkpoint
 //! - [`probe`]: probes and the settle time
+//! - `effect`: nobody maps what the fix replaces
 //! - [`dossier`]: what a container's checkpoint directory says about it, for the undo and for `update show`
 //!
 //! An action first looks whether its effect is there already, acts, and looks whether the effect is there now.
@@ -12,6 +13,7 @@
 
 pub mod container;
 pub mod dossier;
+mod effect;
 pub mod livepatch;
 pub mod probe;
 mod restore;
@@ -30,6 +32,7 @@ use workloads::limits::Limits;
 use workloads::limits::freezer::{Freezer, LeaseStore};
 use workloads::network::ConnectionHold;
 use workloads::probes::Prober;
+use workloads::processes::Observer;
 
 use crate::kernel::livepatch::Livepatch;
 use crate::kernel::transition::TransitionEvent;
@@ -65,6 +68,8 @@ pub struct Machine<'a> {
     pub hold: &'a (dyn ConnectionHold + Sync),
     /// cgroup knobs.
     pub limits: &'a (dyn Limits + Sync),
+    /// What can be seen of containers from outside.
+    pub observer: &'a (dyn Observer + Sync),
     /// Probes.
     pub prober: &'a (dyn Prober + Sync),
     /// Unpacked layers.
@@ -136,7 +141,8 @@ impl Hands for Machine<'_> {
             Action::Start { container } => self.start(at, container),
             Action::RestoreRetained { container, of } => self.restore_retained(at, container, of),
             Action::Probe(probe) => self.probe(probe),
-            Action::Settle { watch, probes } => self.settle(*watch, probes),
+            Action::ConfirmEffect { container, replaced } => self.confirm_effect(container, replaced),
+            Action::Settle { watch, probes } => self.settle(at, *watch, probes),
             // The driver makes the commit true together with its record.
             Action::Commit => Ok(Value::Null),
             Action::ReleaseConnections { container } => self.release_connections(at, container),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::plan::SitedProbe;
 use crate::steps::Machine;
 use crate::steps::livepatch::micros;
-use crate::transaction::driver::StepError;
+use crate::transaction::driver::{Place, StepError};
 
 /// Between two rounds of the settle time; a probe has its own interval for getting ready.
 const ROUND: Duration = Duration::from_millis(500);
@@ -22,8 +22,13 @@ impl Machine<'_> {
             .map_err(StepError::doing("see the probe hold"))
     }
 
-    /// Every probe must hold, once a round, until the time is over.
-    pub(super) fn settle(&self, watch: Duration, probes: &[SitedProbe]) -> Result<Value, StepError> {
+    /// Every probe must hold, once a round, until the time is over; and then nobody may map what was replaced.
+    pub(super) fn settle(
+        &self,
+        at: &Place<'_>,
+        watch: Duration,
+        probes: &[SitedProbe],
+    ) -> Result<Value, StepError> {
         let begun = self.clock.elapsed();
         let mut rounds = 0_u64;
         loop {
@@ -38,6 +43,7 @@ impl Machine<'_> {
             rounds += 1;
             let left = watch.saturating_sub(self.clock.elapsed() - begun);
             if left.is_zero() {
+                self.confirm_all_effects(at)?;
                 return Ok(json!({ "rounds": rounds }));
             }
             self.clock.sleep(left.min(ROUND));

@@ -56,11 +56,11 @@ fn resumed(bench: &Bench, then: Then, context: &str) {
     }
 }
 
-fn cut_everywhere(then: Then, trouble: Option<Trouble>, at_least: usize) {
+fn cut_everywhere(then: Then, trouble: &[Trouble], at_least: usize) {
     let mut cuts = 0;
     for boundary in 0.. {
         let bench = Bench::new();
-        trouble.into_iter().for_each(|trouble| bench.containers.make(trouble));
+        trouble.iter().for_each(|trouble| bench.containers.make(*trouble));
         match bench.apply_until(MANIFEST, &Cut::at(boundary)) {
             Err(EngineError::Stopped { .. }) => cuts += 1,
             Ok(_) => break,
@@ -76,22 +76,33 @@ fn cut_everywhere(then: Then, trouble: Option<Trouble>, at_least: usize) {
 
 #[test]
 fn a_kill_at_any_boundary_of_an_apply_resumes_to_all_new_or_all_old() {
-    cut_everywhere(Then::SameBoot, None, 50);
+    cut_everywhere(Then::SameBoot, &[], 50);
 }
 
 #[test]
 fn a_power_cut_at_any_boundary_of_an_apply_resumes_to_all_new_or_all_old() {
-    cut_everywhere(Then::Reboot, None, 50);
+    cut_everywhere(Then::Reboot, &[], 50);
 }
 
 #[test]
 fn a_kill_at_any_boundary_of_a_failing_apply_resumes_to_all_old() {
-    cut_everywhere(Then::SameBoot, Some(Trouble::BadFix), 60);
+    cut_everywhere(Then::SameBoot, &[Trouble::BadFix], 60);
 }
 
 #[test]
 fn a_power_cut_at_any_boundary_of_a_failing_apply_resumes_to_all_old() {
-    cut_everywhere(Then::Reboot, Some(Trouble::BadFix), 60);
+    cut_everywhere(Then::Reboot, &[Trouble::BadFix], 60);
+}
+
+#[test]
+fn a_kill_or_power_cut_at_any_boundary_beside_a_slow_dump_resumes_to_all_old() {
+    cut_everywhere(Then::SameBoot, &[Trouble::SlowDump], 40);
+    cut_everywhere(Then::Reboot, &[Trouble::SlowDump], 40);
+}
+
+#[test]
+fn a_kill_at_any_boundary_where_the_images_cannot_be_read_resumes_to_all_old() {
+    cut_everywhere(Then::SameBoot, &[Trouble::UnreadableImages], 40);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 pub(crate) mod bench;
 mod boots;
 mod crashes;
+mod effects;
 mod hostile;
 mod one_way_in;
 mod refusals;

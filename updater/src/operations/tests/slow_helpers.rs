@@ -3,7 +3,7 @@
 //! The simulated containers panic when a lock is cleared, files are changed or images are removed under one.
 
 use super::*;
-use crate::operations::tests::bench::{Bench, MANIFEST};
+use crate::operations::tests::bench::{Bench, Cut, MANIFEST};
 
 fn stored_error(driven: &Driven) -> &str {
     driven.first_error.as_ref().map_or("", |(_, error)| error)
@@ -58,4 +58,33 @@ fn what_a_failed_checkpoint_itself_brought_back_is_known_as_its_own() {
     assert!(why.contains("brought back from its images at once"), "{why}");
     assert_ne!(bench.containers.process("web").unwrap().pid, before.pid, "it is another process");
     whole(&bench, Outcome::RolledBack, "brought back");
+}
+
+#[test]
+fn a_slow_restore_comes_back_wherever_the_program_is_killed() {
+    let mut cuts = 0;
+    for boundary in 0.. {
+        let bench = Bench::new();
+        bench.containers.make(Trouble::BadFix);
+        bench.containers.make(Trouble::SlowRestore);
+        if bench.apply_until(MANIFEST, &Cut::at(boundary)).is_ok() {
+            break;
+        }
+        cuts += 1;
+        // Once for the restore to be late, once for it to be over.
+        let first = bench.resume();
+        assert_ne!(
+            bench.containers.process("web").map(|process| process.memory),
+            Some(0),
+            "boundary {boundary}"
+        );
+        let second = bench.resume();
+        let last = second.transactions.first().or(first.transactions.first());
+        assert!(
+            last.is_none_or(|driven| driven.reached == Reached::Ended(Outcome::RolledBack)),
+            "boundary {boundary}: {last:?}"
+        );
+        whole(&bench, Outcome::RolledBack, &format!("boundary {boundary}"));
+    }
+    assert!(cuts >= 50, "only {cuts} boundaries");
 }

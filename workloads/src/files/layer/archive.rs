@@ -189,8 +189,7 @@ impl Archive {
 
         let size = pax.size.map_or_else(|| header.size(), Ok).map_err(damaged)?;
         let kind = match flag {
-            // A contiguous file is a file (POSIX, ustar Interchange Format, typeflag 7).
-            0 | b'0' | b'7' => Kind::File { size },
+            0 | b'0' => Kind::File { size },
             b'1' => Kind::HardLink { target },
             b'2' => Kind::Symlink { target },
             b'5' => Kind::Directory,

@@ -47,7 +47,7 @@ fn an_absolute_name_is_refused_in_every_kind_of_header() {
 #[test]
 fn names_that_no_file_can_have_are_refused() {
     assert_eq!(rule(&Forge::new().file("", b"").end()).1, Rule::Empty);
-    assert_eq!(rule(&Forge::new().pax(&[("path", b"")]).file("x", b"").end()).1, Rule::Empty);
+    assert_eq!(rule(&Forge::new().pax(&[("path", b"")]).file("", b"").end()).1, Rule::Empty);
     assert_eq!(rule(&Forge::new().pax(&[("path", b"a\0b")]).file("x", b"").end()).1, Rule::Nul);
     assert_eq!(rule(&Forge::new().pax(&[("path", b"caf\xe9")]).file("x", b"").end()).1, Rule::NotText);
     assert_eq!(rule(&Forge::new().file("a/", b"").end()).1, Rule::TrailingSlash);
@@ -261,9 +261,7 @@ fn what_is_said_twice_or_not_understood_is_refused() {
     assert!(matches!(rule(&both).1, Rule::Twice { .. }));
     let headers = Forge::new().pax(&[("path", b"a")]).pax(&[("path", b"b")]).file("x", b"").end();
     assert!(matches!(rule(&headers).1, Rule::Twice { .. }));
-    for keyword in
-        ["hdrcharset", "SCHILY.acl.access", "LIBARCHIVE.xattr.user.a", "RHT.security.selinux", "SUN.x"]
-    {
+    for keyword in ["hdrcharset", "SCHILY.acl.access", "LIBARCHIVE.fflags", "RHT.security.selinux", "SUN.x"] {
         let archive = Forge::new().pax(&[(keyword, b"y")]).file("x", b"").end();
         assert_eq!(rule(&archive).1, Rule::Keyword { keyword: keyword.as_bytes().into() });
     }
@@ -282,7 +280,7 @@ fn owners_modes_and_sizes_that_cannot_be_are_refused() {
     let head = Head { name: b"d", flag: b'5', size: 512, ..Head::default() };
     let content = Forge::new().entry(&head, &[b'x'; 512]).end();
     assert_eq!(rule(&content).1, Rule::Content { kind: FileKind::Directory, found: 512 });
-    for number in ["-1", "", "0x1", "99999999999999999999"] {
+    for number in ["-1", "0x1", "99999999999999999999"] {
         let archive = Forge::new().pax(&[("size", number.as_bytes())]).file("x", b"").end();
         assert!(matches!(fault(&archive).1, Fault::Number { field: "size", .. }), "{number}");
     }

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
+use crate::policy::scope::{Excess, Scope};
 use crate::time::UtcTime;
 use crate::verify::{TrustFloor, VerifyError};
 
@@ -104,6 +105,9 @@ pub trait Document: Clone {
 
     /// From when on it is refused; nothing if it counts for good.
     fn expires(&self) -> Option<UtcTime>;
+
+    /// How it goes beyond what a role may vouch for, if it does.
+    fn excess(&self, scope: &Scope) -> Option<Excess>;
 
     /// Refuses what `floor` has something against: an earlier version, a revoked payload. `digest` is that
     /// of the signed bytes.

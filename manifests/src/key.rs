@@ -4,6 +4,8 @@
 //! that one key has one [`KeyId`]; a [`SecretKey`] never shows itself and is wiped when dropped.
 //! Where key files lie and who may read them is the caller's concern.
 
+mod encrypted;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,6 +41,21 @@ impl FromStr for KeyId {
     }
 }
 
+/// A signature algorithm. There is one; a key of another kind is refused by name, never misread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyType {
+    /// Ed25519 (RFC 8032).
+    #[default]
+    Ed25519,
+}
+
+impl KeyType {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Why bytes are not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -61,6 +78,23 @@ pub enum KeyError {
     Weak {
         /// The bytes in hexadecimal.
         found: String,
+    },
+    /// The key is under a passphrase.
+    #[error("the private key is encrypted: expected its passphrase, found none")]
+    Encrypted,
+    /// It is another passphrase, or the file is damaged.
+    #[error(
+        "the private key does not open: expected its passphrase, found another one, or the file is damaged"
+    )]
+    Passphrase,
+    /// Everybody knows the empty passphrase.
+    #[error("expected a passphrase, found an empty one")]
+    EmptyPassphrase,
+    /// The key could not be encrypted.
+    #[error("the private key was not encrypted: {problem}")]
+    NotEncrypted {
+        /// Why.
+        problem: String,
     },
     /// Not a PEM file with an Ed25519 private key.
     #[error(
@@ -159,6 +193,9 @@ impl SecretKey {
 
     /// Reads PKCS#8 in PEM (RFC 8410), with or without the public key in it.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        if Self::is_encrypted(text) {
+            return Err(KeyError::Encrypted);
+        }
         SigningKey::from_pkcs8_pem(text.trim())
             .map(Self)
             .map_err(|error| KeyError::NotAPrivateKey { problem: error.to_string() })

@@ -10,7 +10,8 @@
 //! - [`error`]: why a document is not a manifest
 //! - [`document`]: the kinds of signed documents, each with its payload type and size
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
-//! - [`policy`], `matching`: roles, thresholds, and keys that stand for one role only
+//! - [`policy`], `matching`: roles, their scopes and thresholds, rules, and one policy after another
+//! - [`revocation`]: what must not count any more
 //! - [`verify`]: the one way to a [`Verified`] document
 //! - [`bounded`]: reading that stops at a size
 
@@ -27,6 +28,7 @@ mod matching;
 pub mod names;
 pub mod package;
 pub mod policy;
+pub mod revocation;
 mod scalar;
 pub mod schema;
 pub mod selection;
@@ -40,13 +42,15 @@ pub use document::{Document, DocumentKind};
 pub use duration::Span;
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::ManifestError;
-pub use key::{KeyId, PublicKey, PublicKeyFile, SecretKey};
+pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use names::{
-    ContainerId, CveId, Distribution, FileName, KernelRelease, KernelSeries, KeyName, LabelName,
+    ContainerId, CveId, Distribution, FileName, GroupName, KernelRelease, KernelSeries, KeyName, LabelName,
     ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName,
 };
 pub use package::{KernelPackage, PackageVersion};
+pub use policy::succession::{PolicyDocument, SuccessionError};
 pub use policy::{Policy, PolicyError};
+pub use revocation::{Revocation, Revoked, Withdrawn};
 pub use schema::layer::{
     ContainerSelector, FailureScope, FileIdentity, Label, LayerComponent, LayerFormat, Order, OrderBy,
     ReplacedFile, WithoutCheckpoint,

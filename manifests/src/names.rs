@@ -200,6 +200,18 @@ word! {
     }
 }
 
+word! {
+    /// A group of hosts, such as `canary`; hosts know theirs from their own configuration.
+    GroupName,
+    what: "group of hosts",
+    rule: "1 to 64 characters of a-z, 0-9, '.', '_', '-', starting with a letter or digit",
+    schema: { "pattern": r"^[a-z0-9][a-z0-9._-]{0,63}$" },
+    check: |s| {
+        sized(s, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-'))
+            && first(s, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,10 @@ fn every_example_is_a_manifest() {
 }
 
 #[test]
-fn the_example_of_a_policy_is_one() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/policy/policy.yaml");
-    Policy::parse(&fs::read(path).unwrap()).unwrap();
+fn the_examples_of_policies_are_some() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/policy");
+    for file in ["policy.yaml", "policy-2.yaml"] {
+        Policy::parse(&fs::read(folder.join(file)).unwrap())
+            .unwrap_or_else(|error| panic!("{file}: {error:?}"));
+    }
 }

@@ -1,6 +1,6 @@
 //! What holds for any input.
 
-use manifests::{Manifest, Policy};
+use manifests::{Manifest, Policy, Revocation};
 use proptest::prelude::*;
 
 const TRUTH: &str = include_str!("truth.yaml");
@@ -54,12 +54,14 @@ proptest! {
     fn no_bytes_make_the_readers_panic(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
         let _ = Manifest::parse(&bytes);
         let _ = Policy::parse(&bytes);
+        let _ = Revocation::parse(&bytes);
     }
 
     #[test]
     fn no_text_near_yaml_makes_the_readers_panic(text in yamlish()) {
         let _ = Manifest::parse(text.as_bytes());
         let _ = Policy::parse(text.as_bytes());
+        let _ = Revocation::parse(text.as_bytes());
     }
 
     #[test]

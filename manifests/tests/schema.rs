@@ -30,6 +30,11 @@ fn the_shipped_schema_of_the_policy_is_that_of_the_types() {
     compare("policy.schema.json", &json::policy());
 }
 
+#[test]
+fn the_shipped_schema_of_a_revocation_is_that_of_the_type() {
+    compare("revocation.schema.json", &json::revocation());
+}
+
 /// Every key of `value` at any depth.
 fn keys(value: &Value, into: &mut Vec<String>) {
     match value {

@@ -240,7 +240,7 @@ fn an_operator_can_forget_the_evidence_of_time_and_nothing_else() {
     let mut floor = TrustFloor::default();
     let at = VerifyAt { now: time(DURING).timestamp(), floor: &TrustFloor::default() };
     floor.raise::<Manifest>(&POLICY.verify(&signed(&["forge", "alice", "bob"]), at).unwrap());
-    floor.revoked.insert(key("bob").public().id(), time(DURING));
+    floor.revoked.keys.insert(key("bob").public().id(), time(DURING));
     let mut without = floor.clone();
     assert_eq!(without.reset_clock(), Some(time("2026-11-01T00:00:00Z")));
     assert_eq!(without, TrustFloor { clock: None, ..floor });

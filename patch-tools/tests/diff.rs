@@ -60,6 +60,7 @@ cases! {
     alignment_in_a_shared_section_changed
     static_locals_shifted static_locals_kept_in_order
     undefined_has_a_local_namesake undefined_is_data_elsewhere undefined_is_local_elsewhere
+    export_strings_move_as_variables export_strings_move export_flags_changed export_flags_unchanged_beside_a_change jump_table_of_three_addresses bug_table_with_formats bug_table_with_formats_line_only bug_table_without_file_names alternatives_of_14_bytes alternatives_of_13_bytes fixup fixup_changed patchable_entry_at_the_start patchable_entry_before_the_start room_for_a_thunk_before_the_start sanitizer_places_move sanitizer_places_beside_a_change coverage_data_beside_a_change coverage_data_changed linked_from_two_files linked_from_two_files_namesake_changed marks_for_other_tools keys_and_texts_of_a_function warning_helpers_line_only
     unexported_local_symbol warn_line_only weak_overridden weak_overridden_is_called wide_string_changed wide_string_copied_whole
 }
 
@@ -181,7 +182,7 @@ fn more_sections_than_16_bits_can_number_are_compared() {
     assert!(Elf::parse(&orig).unwrap().sections().len() > 66_000);
     let diff = compare(&orig, &patched, &Options::new(ObjectName::Vmlinux)).unwrap();
     assert_eq!(diff.report().changed_functions, ["show"]);
-    assert!(klp::finish(&link(diff.object().unwrap())).is_ok());
+    assert!(klp::finish(&link(&[diff.object().unwrap()])).is_ok());
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub struct LayerComponent {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub never_checkpoint: Vec<ContainerSelector>,
-    /// What goes back when a container fails.
+    /// What goes back when a container fails; left out: that container alone.
     #[serde(default, skip_serializing_if = "FailureScope::is_default")]
     #[schemars(default)]
     pub on_failure: FailureScope,

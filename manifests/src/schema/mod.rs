@@ -26,7 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::duration::Span;
 use crate::error::ManifestError;
-use crate::names::{CveId, KernelRelease, ManifestName};
+use crate::names::{CveId, GroupName, KernelRelease, ManifestName};
 use crate::text::Summary;
 use crate::time::UtcTime;
 use crate::yaml;
@@ -180,6 +180,17 @@ pub struct Targets {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub kernels: Vec<KernelRelease>,
+    /// Groups of hosts; empty means any host. A host knows its own groups, never by the manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub groups: Vec<GroupName>,
+}
+
+impl Targets {
+    /// Whether a host that is in these groups is meant.
+    pub fn has_group(&self, own: &[GroupName]) -> bool {
+        self.groups.is_empty() || self.groups.iter().any(|group| own.contains(group))
+    }
 }
 
 /// A machine architecture.

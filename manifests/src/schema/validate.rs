@@ -205,6 +205,8 @@ pub(super) fn manifest(manifest: &Manifest) -> Result<(), RuleError> {
     distinct("targets.arch", &manifest.targets.arch)?;
     count("targets.kernels", manifest.targets.kernels.len(), 0, 64)?;
     distinct("targets.kernels", &manifest.targets.kernels)?;
+    count("targets.groups", manifest.targets.groups.len(), 0, 64)?;
+    distinct("targets.groups", &manifest.targets.groups)?;
     components(manifest)?;
     probes("probes", &manifest.probes, Where::Host)?;
     duration("settle", manifest.settle, Span::from_secs(0), Span::from_secs(3600))

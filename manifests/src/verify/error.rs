@@ -3,7 +3,8 @@
 use crate::digest::Sha256;
 use crate::document::DocumentKind;
 use crate::key::KeyId;
-use crate::names::{KeyName, RoleName};
+use crate::names::{FileName, KeyName, RoleName};
+use crate::policy::scope::Excess;
 use crate::time::UtcTime;
 
 /// Why an envelope is not an authentic, timely document. Every refusal has its own variant.
@@ -85,6 +86,34 @@ pub enum VerifyError {
         /// The keys that signed for it.
         signed: Vec<KeyName>,
     },
+    /// The roles that signed may not vouch for what stands in it.
+    #[error("role {role} may not vouch for this {kind}")]
+    ScopeExceeded {
+        /// What it is.
+        kind: DocumentKind,
+        /// The role.
+        role: RoleName,
+        /// How it goes beyond the role's scope.
+        excess: Excess,
+    },
+    /// A signed revocation names the manifest.
+    #[error("the manifest is revoked")]
+    ManifestRevoked {
+        /// The digest of its bytes.
+        digest: Sha256,
+        /// Since when.
+        since: UtcTime,
+    },
+    /// A signed revocation names one of its payloads.
+    #[error("a payload of the manifest is revoked")]
+    PayloadRevoked {
+        /// The file.
+        file: FileName,
+        /// Its digest.
+        sha256: Sha256,
+        /// Since when.
+        since: UtcTime,
+    },
     /// The signed bytes are not such a document.
     #[error("the signed payload is not a valid {kind}")]
     Malformed {
@@ -164,6 +193,9 @@ impl VerifyError {
             Self::Malformed { kind: DocumentKind::Manifest, .. } => "malformed-manifest",
             Self::Malformed { .. } => "malformed-document",
             Self::NoRule { .. } => "no-rule",
+            Self::ScopeExceeded { .. } => "scope-exceeded",
+            Self::ManifestRevoked { .. } => "manifest-revoked",
+            Self::PayloadRevoked { .. } => "payload-revoked",
             Self::ClockBehind { .. } => "clock-behind",
             Self::FromTheFuture { .. } => "from-the-future",
             Self::Expired { .. } => "expired",
@@ -186,6 +218,11 @@ impl VerifyError {
                 format!("{needed} distinct keys for roles {}", list(roles))
             }
             Self::Threshold { role, threshold, .. } => format!("{threshold} distinct keys for role {role}"),
+            Self::ScopeExceeded { role, excess, .. } => {
+                format!("{} within what {role} may vouch for: {}", excess.limit, excess.allowed)
+            }
+            Self::ManifestRevoked { .. } => "a manifest that is not revoked".to_owned(),
+            Self::PayloadRevoked { .. } => "payloads that are not revoked".to_owned(),
             Self::Malformed { kind: DocumentKind::Manifest, .. } => "a valid manifest of schema 1".to_owned(),
             Self::Malformed { kind, .. } => format!("a valid {kind}"),
             Self::ClockBehind { floor, .. } => format!("a clock at {floor} or later"),
@@ -212,6 +249,11 @@ impl VerifyError {
             Self::OneKeyForTwoRoles { keys, .. } => format!("{} ({})", keys.len(), list(keys)),
             Self::Threshold { signed, .. } if signed.is_empty() => "none".to_owned(),
             Self::Threshold { signed, .. } => format!("{} ({})", signed.len(), list(signed)),
+            Self::ScopeExceeded { excess, .. } => excess.found.clone(),
+            Self::ManifestRevoked { digest, since } => format!("{digest}, revoked since {since}"),
+            Self::PayloadRevoked { file, sha256, since } => {
+                format!("{file} ({sha256}), revoked since {since}")
+            }
             Self::Malformed { source, .. } => innermost(&**source),
             Self::ClockBehind { now, .. } => format!("it is {now}"),
             Self::FromTheFuture { issued, now, .. } => format!("issued {issued}, and it is {now}"),

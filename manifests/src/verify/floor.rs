@@ -4,8 +4,8 @@
 //! wrong server) and be put right again, and it can be set back by who wants an old key or an expired
 //! manifest to count. So nothing that lasts is made of it. The clock floor moves by *evidence* only, the
 //! issue times of authentic documents, which no host's clock can raise; from where the evidence is, time
-//! does not go back. And what a clock cannot take back at all, a revocation, is not kept as a time: a key
-//! that this host has once seen revoked never counts again.
+//! does not go back. And what a clock cannot take back at all, a revocation, is not kept as a time: what
+//! this host has once seen revoked never counts again.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,10 @@ use super::{Verified, VerifyError};
 use crate::digest::Sha256;
 use crate::document::{Document, DocumentKind};
 use crate::error::ManifestError;
-use crate::key::KeyId;
 use crate::names::ManifestName;
 use crate::policy::Policy;
+use crate::policy::scope::{Excess, Scope};
+use crate::revocation::{Revoked, Withdrawn};
 use crate::schema::Manifest;
 use crate::time::UtcTime;
 
@@ -32,9 +33,12 @@ pub struct TrustFloor {
     pub clock: Option<UtcTime>,
     /// The highest version accepted of each name, and which document that was.
     pub versions: BTreeMap<ManifestName, AcceptedVersion>,
-    /// Every key that this host has seen revoked, and since when it was, by the document of that time.
+    /// The latest edition of its policy that this host has had.
     #[serde(default)]
-    pub revoked: BTreeMap<KeyId, UtcTime>,
+    pub policy: Option<AcceptedVersion>,
+    /// What this host has seen revoked.
+    #[serde(default)]
+    pub revoked: Revoked,
 }
 
 /// A version that a host has accepted.
@@ -83,13 +87,13 @@ impl TrustFloor {
     /// policy, says. Whether there was a new one.
     pub fn see(&mut self, policy: &Policy, now: Timestamp) -> bool {
         let now = self.reached(UtcTime::floor(now));
-        let before = self.revoked.len();
+        let before = self.revoked.keys.len();
         for key in policy.keys() {
             if let Some(since) = key.revoked.filter(|since| *since <= now) {
-                self.revoked.entry(key.id).or_insert(since);
+                self.revoked.keys.entry(key.id).or_insert(since);
             }
         }
-        self.revoked.len() > before
+        self.revoked.keys.len() > before
     }
 
     /// Forgets the evidence of time, and gives what it was; for an operator who knows that a signer's clock
@@ -122,7 +126,20 @@ impl Document for Manifest {
         Some(self.expires)
     }
 
+    fn excess(&self, scope: &Scope) -> Option<Excess> {
+        scope.excess(self)
+    }
+
     fn refuse(&self, digest: Sha256, floor: &TrustFloor) -> Result<(), VerifyError> {
+        match floor.revoked.withdrawn(self, digest) {
+            Some(Withdrawn::Manifest { since }) => {
+                return Err(VerifyError::ManifestRevoked { digest, since });
+            }
+            Some(Withdrawn::Payload { file, sha256, since }) => {
+                return Err(VerifyError::PayloadRevoked { file, sha256, since });
+            }
+            None => {}
+        }
         let accepted = floor.versions.get(&self.name);
         accepted.map_or(Ok(()), |accepted| accepted.refuse::<Self>(self.name.as_str(), self.version, digest))
     }

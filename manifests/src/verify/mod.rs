@@ -6,7 +6,8 @@
 //! 2. every signature by a key of the policy holds, by the strict rules of Ed25519;
 //! 3. of the rule's alternatives, one has every role at its threshold, with keys that are neither revoked
 //!    nor past their time;
-//! 4. the payload, until here only bytes, is parsed as such a document;
+//! 4. the payload, until here only bytes, is parsed as such a document, and lies within the scope of
+//!    every role of such an alternative;
 //! 5. the host's clock is not behind the evidence, and lies between issue and expiry;
 //! 6. nothing that the host remembers is against it: a later version, a revocation.
 //!
@@ -114,50 +115,35 @@ impl Policy {
     pub fn examine<T: Document>(&self, envelope: &Envelope, at: VerifyAt<'_>) -> Examination<T> {
         let now = UtcTime::floor(at.now);
         let digest = envelope.payload_digest();
-        let nearest = self.nearest::<T>(envelope, at.floor, now);
-        let signed = refuse_signatures::<T>(envelope, nearest.as_ref(), now).and_then(|()| {
-            T::parse(envelope.unverified_payload())
-                .map_err(|source| VerifyError::Malformed { kind: T::KIND, source: Box::new(source) })
-        });
-        let signers = nearest.map_or_else(
-            || Signers {
-                signatures: self.weigh(envelope, at.floor, at.floor.reached(now)),
-                roles: Vec::new(),
-            },
-            |nearest| nearest.signers,
-        );
-        let (signed, outcome) = match signed {
-            Err(refusal) => (None, Err(refusal)),
-            Ok(document) => {
-                let outcome = refuse_time(&document, now, at.floor)
-                    .and_then(|()| document.refuse(digest, at.floor))
-                    .map(|()| Verified {
-                        value: document.clone(),
-                        digest,
-                        signers: signers.clone(),
-                        at: now,
-                    });
-                (Some(document), outcome)
-            }
-        };
-        Examination { signers, signed, digest, outcome }
-    }
-
-    /// The alternative of the rule that lacks the fewest signatures; of equals, the first.
-    fn nearest<T: Document>(
-        &self,
-        envelope: &Envelope,
-        floor: &TrustFloor,
-        now: UtcTime,
-    ) -> Option<Candidate<'_>> {
-        let now = floor.reached(now);
-        let signatures = self.weigh(envelope, floor, now);
-        self.alternatives(T::KIND)
+        let reached = at.floor.reached(now);
+        let signatures = self.weigh(envelope, at.floor, reached);
+        let candidates: Vec<Candidate<'_>> = self
+            .alternatives(T::KIND)
             .map(|roles| {
-                let signers = self.seat_signers(&roles, signatures.clone(), floor, now);
+                let signers = self.seat_signers(&roles, signatures.clone(), at.floor, reached);
                 Candidate { roles, signers }
             })
-            .min_by_key(|candidate| candidate.signers.missing())
+            .collect();
+        let nearest = candidates.iter().min_by_key(|candidate| candidate.signers.missing());
+
+        let read = refuse_signatures::<T>(envelope, nearest, now).and_then(|()| {
+            let document = T::parse(envelope.unverified_payload())
+                .map_err(|source| VerifyError::Malformed { kind: T::KIND, source: Box::new(source) })?;
+            let signers = within_scope(&document, &candidates)?;
+            Ok((document, signers))
+        });
+        let (document, signers) = match read {
+            Ok(read) => read,
+            Err(refusal) => {
+                let unfilled = || Signers { signatures, roles: Vec::new() };
+                let signers = nearest.map_or_else(unfilled, |nearest| nearest.signers.clone());
+                return Examination { signers, signed: None, digest, outcome: Err(refusal) };
+            }
+        };
+        let outcome = refuse_time(&document, now, at.floor)
+            .and_then(|()| document.refuse(digest, at.floor))
+            .map(|()| Verified { value: document.clone(), digest, signers: signers.clone(), at: now });
+        Examination { signers, signed: Some(document), digest, outcome }
     }
 }
 
@@ -212,6 +198,23 @@ fn refuse_signatures<T: Document>(
         threshold: lacking.threshold,
         signed: lacking.signed.clone(),
     }))
+}
+
+/// Who signed, of the first complete alternative whose every role may vouch for `document`.
+fn within_scope<T: Document>(document: &T, candidates: &[Candidate<'_>]) -> Result<Signers, VerifyError> {
+    let mut first = None;
+    for candidate in candidates.iter().filter(|candidate| candidate.signers.missing() == 0) {
+        let excess = |role: &&Role| Some((role.name.clone(), document.excess(&role.scope)?));
+        match candidate.roles.iter().find_map(excess) {
+            None => return Ok(candidate.signers.clone()),
+            Some(excess) => first = first.or(Some(excess)),
+        }
+    }
+    match first {
+        Some((role, excess)) => Err(VerifyError::ScopeExceeded { kind: T::KIND, role, excess }),
+        // Not reached: step 3 has seen a complete alternative.
+        None => Err(VerifyError::NoRule { kind: T::KIND }),
+    }
 }
 
 /// The refusal of keys that would have to stand for several roles: every role has enough

@@ -109,7 +109,7 @@ impl Policy {
             .map(|(role, seated)| {
                 let unsigned = |key: &PolicyKey| !signatures.iter().any(|s| s.key == key.id);
                 let could_sign = self.keys().iter().filter(|key| {
-                    let counts = key.counts_at(now) && !floor.revoked.contains_key(&key.id);
+                    let counts = key.counts_at(now) && !floor.revoked.keys.contains_key(&key.id);
                     role.keys.contains(&key.name) && unsigned(key) && counts
                 });
                 RoleStanding {
@@ -165,7 +165,7 @@ fn stand(
     if !key.public.verifies(message, &signature.bytes) {
         return Standing::DoesNotVerify;
     }
-    if let Some(since) = floor.revoked.get(&key.id) {
+    if let Some(since) = floor.revoked.keys.get(&key.id) {
         return Standing::Revoked { since: *since };
     }
     match (key.revoked, key.not_after) {

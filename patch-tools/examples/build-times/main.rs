@@ -84,8 +84,10 @@ fn request(kernel: &KernelChoice, patch: &PatchInput) -> Request {
         kernel: kernel.clone(),
         patches: vec![patch.clone()],
         name: None,
+        label: None,
         replace: Replace::None,
         fixes: Vec::new(),
+        fixed_in: Vec::new(),
         jobs: JOBS,
         unit_limit: 600,
     }

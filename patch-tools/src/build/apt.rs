@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::{Cache, CacheError, Lock};
 use super::debian::Release;
@@ -14,9 +14,6 @@ use super::process::{ProcessError, Program};
 use super::progress::Progress;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-/// Lists that are older are fetched again when something is not in them.
-const STALE: Duration = Duration::from_secs(3600);
 
 /// Why apt cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -54,21 +51,23 @@ pub(super) struct Apt<'a> {
     release: &'static Release,
     root: PathBuf,
     progress: &'a dyn Progress,
+    /// Whether the lists were fetched here; what is still not in them then is not there.
+    fresh: AtomicBool,
 }
 
 impl<'a> Apt<'a> {
     pub(super) fn of(cache: &Cache, release: &'static Release, progress: &'a dyn Progress) -> Self {
-        Self { release, root: cache.apt(release.suite), progress }
+        Self { release, root: cache.apt(release.suite), progress, fresh: AtomicBool::new(false) }
     }
 
     /// The versions of a package that could be fetched, apt's preferred order first.
     pub(super) fn versions(&self, package: &str) -> Result<Vec<String>, AptError> {
-        self.lists_younger_than(None)?;
+        self.have_lists()?;
         let versions = self.listed(package)?;
-        if !versions.is_empty() {
+        if !versions.is_empty() || self.fresh.load(Ordering::Relaxed) {
             return Ok(versions);
         }
-        self.lists_younger_than(Some(STALE))?;
+        self.update()?;
         self.listed(package)
     }
 
@@ -85,7 +84,7 @@ impl<'a> Apt<'a> {
 
     /// Downloads packages and all that they depend on into a directory, as if nothing were installed.
     pub(super) fn download_closure(&self, packages: &[&str], directory: &Path) -> Result<(), AptError> {
-        self.lists_younger_than(None)?;
+        self.have_lists()?;
         let partial = directory.join("partial");
         fs::create_dir_all(&partial).map_err(CacheError::io("make", &partial))?;
         self.program("apt-get")
@@ -118,24 +117,22 @@ impl<'a> Apt<'a> {
         Ok(versions)
     }
 
-    /// Fetches the lists if there are none, or none that is young enough.
-    #[expect(clippy::disallowed_methods, reason = "which packages there are depends on when one asks")]
-    fn lists_younger_than(&self, limit: Option<Duration>) -> Result<(), AptError> {
-        let marker = self.root.join("fetched");
-        let is_sound = || {
-            let fetched = fs::metadata(&marker).and_then(|marker| marker.modified());
-            fetched.is_ok_and(|time| match (limit, SystemTime::now().duration_since(time)) {
-                (Some(limit), Ok(age)) => age < limit,
-                _ => true,
-            })
-        };
-        if is_sound() {
-            return Ok(());
+    /// The file that says that there are lists.
+    fn marker(&self) -> PathBuf {
+        self.root.join("fetched")
+    }
+
+    /// Fetches the lists if there are none.
+    fn have_lists(&self) -> Result<(), AptError> {
+        match self.marker().is_file() {
+            true => Ok(()),
+            false => self.update(),
         }
+    }
+
+    /// Fetches the lists.
+    fn update(&self) -> Result<(), AptError> {
         let _lock = Lock::wait(&self.root.with_extension("lock"))?;
-        if is_sound() {
-            return Ok(());
-        }
         if !Path::new(KEYRING).is_file() {
             return Err(AptError::NoKeys);
         }
@@ -153,7 +150,9 @@ impl<'a> Apt<'a> {
             .args(["update", "-q"])
             .run()
             .map_err(AptError::failed(format!("fetch the package lists of {}", self.release.suite)))?;
+        let marker = self.marker();
         File::create(&marker).map_err(CacheError::io("write", &marker))?;
+        self.fresh.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The manifest fragment for a module: what a manifest's author pastes.
 
 use manifests::{
-    Arch, Component, CveId, FileName, KernelRelease, LivepatchComponent, ModuleName, NameError, ObjectName,
-    PatchedFunction, PatchedObject, Payload, Sha256, SymbolName, Transition,
+    Arch, Component, CveId, FileName, FixedIn, KernelRelease, LivepatchComponent, ModuleName, NameError,
+    ObjectName, PatchedFunction, PatchedObject, Payload, Sha256, SymbolName, Transition,
 };
 use serde::Serialize;
 
@@ -46,6 +46,9 @@ pub(super) struct Described<'a> {
     pub(super) file: FileName,
     pub(super) content: &'a [u8],
     pub(super) kernel: &'a KernelRelease,
+    /// Of the kernel's image, in hex.
+    pub(super) kernel_build_id: Option<&'a str>,
+    pub(super) fixed_in: &'a [FixedIn],
     pub(super) plan: &'a Plan,
     pub(super) fixes: &'a [CveId],
 }
@@ -69,8 +72,8 @@ impl Fragment {
                 size: described.content.len() as u64,
             },
             kernel: described.kernel.clone(),
-            kernel_build_id: None,
-            fixed_in: Vec::new(),
+            kernel_build_id: described.kernel_build_id.map(str::parse).transpose()?,
+            fixed_in: described.fixed_in.to_vec(),
             patches: patches.collect::<Result<_, NameError>>()?,
             replace: described.plan.replace,
             transition: Transition::default(),

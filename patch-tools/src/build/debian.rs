@@ -73,7 +73,7 @@ impl Release {
 
 /// What the build of a kernel needs beside its compiler: `Build-Depends` of `linux`, without what only makes
 /// documentation and packages.
-pub(super) const BUILD_PACKAGES: [&str; 22] = [
+pub(super) const BUILD_PACKAGES: [&str; 23] = [
     "bash",
     "bc",
     "binutils",
@@ -92,6 +92,7 @@ pub(super) const BUILD_PACKAGES: [&str; 22] = [
     "libxxhash-dev",
     "make",
     "mawk",
+    "openssl",
     "perl",
     "python3",
     "sed",

@@ -16,6 +16,7 @@
 //! | compare original and patched, code and types | [`crate::diff`], [`layout`] |
 //! | link, write the livepatch parts | [`link`], [`crate::klp`] |
 //! | describe the result | [`component`], [`provenance`], [`report`], [`failure`] |
+//! | do it for many kernels, write the manifest | [`release`] |
 //! | build again and compare | [`verify`] |
 //! | find what a reviewer should look at | [`lint`] |
 //!
@@ -48,6 +49,7 @@ mod pipeline;
 pub mod process;
 pub mod progress;
 pub mod provenance;
+pub mod release;
 pub mod report;
 mod request;
 pub mod root;
@@ -58,4 +60,4 @@ pub mod verify;
 
 pub use error::{BuildError, Refusal};
 pub use pipeline::{Built, build};
-pub use request::{PatchInput, Request};
+pub use request::{PatchInput, Request, subject_of};

@@ -63,6 +63,8 @@ pub fn build(cache: &Cache, request: &Request, progress: &dyn Progress) -> Resul
         file: name.file.clone(),
         content: &module,
         kernel: release,
+        kernel_build_id: analysis.shipped.image.build_id(),
+        fixed_in: &request.fixed_in,
         plan: &plan,
         fixes: &request.all_fixes(&ground.patches),
     })?;

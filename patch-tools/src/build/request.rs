@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use manifests::{CveId, FileName, ModuleName, Replace, Sha256};
+use manifests::{CveId, FileName, FixedIn, ModuleName, Replace, Sha256};
 
 use super::error::BuildError;
 use super::kernel::{KernelChoice, Material};
@@ -19,12 +19,21 @@ pub struct Request {
     pub name: Option<String>,
     /// Whether the livepatch replaces all that are loaded.
     pub replace: Replace,
+    /// What the files' names have beside that, for modules of one name that lie in one directory.
+    pub label: Option<String>,
     /// CVE ids beside those that the patches name.
     pub fixes: Vec<CveId>,
+    /// From which packages on the fix is built in.
+    pub fixed_in: Vec<FixedIn>,
     /// How many compilers run at once.
     pub jobs: usize,
     /// The most units to look at because of a header.
     pub unit_limit: usize,
+}
+
+/// What a patch says it does, in one line.
+pub fn subject_of(input: &PatchInput) -> Option<String> {
+    Patch::parse(&input.content).ok()?.subject
 }
 
 /// One patch file.
@@ -58,9 +67,10 @@ impl Request {
         // 55 characters are allowed, `livepatch_` has ten.
         let name = name.trim_matches('-').chars().take(45).collect::<String>().to_ascii_lowercase();
         let bad = |source| BuildError::Name { name: name.clone(), source };
+        let label = self.label.as_ref().map(|label| format!("_{label}")).unwrap_or_default();
         Ok(Names {
             module: format!("livepatch_{}", name.replace('-', "_")).parse().map_err(bad)?,
-            file: format!("livepatch-{name}.ko").parse().map_err(bad)?,
+            file: format!("livepatch-{name}{label}.ko").parse().map_err(bad)?,
         })
     }
 

@@ -17,7 +17,7 @@ use object::LittleEndian as LE;
 use object::elf::{ELFMAG, FileHeader64, PT_LOAD, PT_NOTE, ProgramHeader64};
 use object::pod;
 
-use crate::image::{ExportStrings, ExportTable, Exports, Kallsyms, Tables, exports};
+use crate::image::{ExportStrings, ExportTable, Exports, Kallsyms, Origin, Tables, exports};
 
 /// A machine with many memory ranges has some hundred.
 const MAX_SEGMENTS: usize = 4096;
@@ -139,7 +139,10 @@ impl Kcore {
             tokens: &self.between(tokens, index)?,
             index: &self.bytes(index, 512)?,
             offsets: &self.bytes(self.symbol("kallsyms_offsets")?, (count as usize).checked_mul(4)?)?,
-            base: self.u64(self.symbol("kallsyms_relative_base")?)?,
+            origin: match self.symbol("kallsyms_relative_base") {
+                Some(base) => Origin::Base(self.u64(base)?),
+                None => Origin::Place(self.symbol("kallsyms_offsets")?),
+            },
             file_offset: 0,
         });
         let kallsyms = kallsyms.ok()?;

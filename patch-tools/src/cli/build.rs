@@ -85,7 +85,7 @@ pub(crate) struct EffortArgs {
     jobs: Option<usize>,
     /// Most files to look at because they include a changed header
     #[arg(long, value_name = "N", default_value_t = 600)]
-    max_units: usize,
+    pub(super) max_units: usize,
 }
 
 /// What was written, and what it is.
@@ -99,7 +99,7 @@ struct Written<'a> {
 
 /// Where it was written to.
 #[derive(Debug, Serialize)]
-struct Files {
+pub(super) struct Files {
     module: PathBuf,
     component: PathBuf,
     provenance: PathBuf,
@@ -108,14 +108,14 @@ struct Files {
 /// A file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
-struct FileFailure {
+pub(super) struct FileFailure {
     action: &'static str,
     path: PathBuf,
     source: std::io::Error,
 }
 
 impl FileFailure {
-    fn of(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    pub(super) fn of(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
         let path = path.to_owned();
         move |source| Failure::new(Exit::FailedRestored, Self { action, path, source })
     }
@@ -129,7 +129,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         ..request(&args.kernel, &args.patches, &args.effort)?
     };
     let built = build(&user_cache()?, &request, &Lines::unless_json(args.json)).map_err(failure)?;
-    let written = write(&built, &args.output)?;
+    let written = Written { schema: 1, files: write_files(&built, &args.output)?, report: &built.report };
     if args.json {
         output::print_json(&written)?;
     } else {
@@ -156,7 +156,7 @@ impl KernelArgs {
 }
 
 impl EffortArgs {
-    fn jobs(&self) -> usize {
+    pub(super) fn jobs(&self) -> usize {
         self.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1)
     }
 }
@@ -171,8 +171,10 @@ pub(crate) fn request(
         kernel: kernel.choice(),
         patches: read_patches(patches)?,
         name: None,
+        label: None,
         replace: Replace::None,
         fixes: Vec::new(),
+        fixed_in: Vec::new(),
         jobs: effort.jobs(),
         unit_limit: effort.max_units,
     })
@@ -184,7 +186,7 @@ pub(crate) fn user_cache() -> Result<Cache, Failure> {
 }
 
 /// Reads patch files.
-fn read_patches(paths: &[PathBuf]) -> Result<Vec<PatchInput>, Failure> {
+pub(super) fn read_patches(paths: &[PathBuf]) -> Result<Vec<PatchInput>, Failure> {
     paths
         .iter()
         .map(|path| {
@@ -223,7 +225,8 @@ pub(crate) fn failure(error: BuildError) -> Failure {
     }
 }
 
-fn write<'a>(built: &'a Built, directory: &Path) -> Result<Written<'a>, Failure> {
+/// Writes a module and what describes it.
+pub(super) fn write_files(built: &Built, directory: &Path) -> Result<Files, Failure> {
     fs::create_dir_all(directory).map_err(FileFailure::of("make", directory))?;
     let stem = built.file.as_str().trim_end_matches(".ko");
     let put = |name: String, content: &[u8]| {
@@ -239,14 +242,24 @@ fn write<'a>(built: &'a Built, directory: &Path) -> Result<Written<'a>, Failure>
     let component = put(format!("{stem}.component.yaml"), component.as_bytes())?;
     let provenance = put(format!("{stem}.intoto.json"), provenance.as_bytes())?;
     let module = put(built.file.as_str().to_owned(), &built.module)?;
-    Ok(Written { schema: 1, files: Files { module, component, provenance }, report: &built.report })
+    Ok(Files { module, component, provenance })
 }
 
 fn describe(written: &Written<'_>) -> String {
-    let report = written.report;
-    let mut text = format!("{BOLD}{}{RESET} for {}\n", report.module, report.kernel);
+    let mut text = String::new();
+    describe_report(&mut text, written.report);
+    let Files { module, component, provenance } = &written.files;
+    for path in [module, component, provenance] {
+        let _ = writeln!(text, "  {}", path.display());
+    }
+    text
+}
+
+/// What was matched, replaced and left out.
+pub(super) fn describe_report(text: &mut String, report: &BuildReport) {
+    let _ = writeln!(text, "{BOLD}{}{RESET} for {}", report.module, report.kernel);
     for unit in &report.units {
-        describe_unit(&mut text, unit);
+        describe_unit(text, unit);
     }
     for file in &report.left_out {
         let _ = writeln!(text, "  {DIM}{file} is no part of this kernel: left out{RESET}");
@@ -260,11 +273,6 @@ fn describe(written: &Written<'_>) -> String {
         "{GREEN}built{RESET} in {seconds:.1} s, {} bytes, sha256 {}",
         report.size, report.sha256
     );
-    let Files { module, component, provenance } = &written.files;
-    for path in [module, component, provenance] {
-        let _ = writeln!(text, "  {}", path.display());
-    }
-    text
 }
 
 fn describe_unit(text: &mut String, unit: &UnitReport) {

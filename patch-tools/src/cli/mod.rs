@@ -12,6 +12,7 @@ mod inspect;
 mod lint;
 mod output;
 mod progress;
+mod release;
 mod sign;
 mod verify;
 
@@ -34,6 +35,7 @@ enum Command {
     Sign(sign::Args),
     Diff(diff::Args),
     Build(build::Args),
+    Release(release::Args),
     Verify(verify::Args),
     Lint(lint::Args),
 }
@@ -47,6 +49,7 @@ impl Arguments {
             Command::Sign(args) => args.json,
             Command::Diff(args) => args.json,
             Command::Build(args) => args.json,
+            Command::Release(args) => args.json,
             Command::Verify(args) => args.json,
             Command::Lint(args) => args.json,
         }
@@ -61,6 +64,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Sign(args) => sign::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Release(args) => release::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Lint(args) => lint::run(&args),
     }

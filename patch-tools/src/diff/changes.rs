@@ -45,6 +45,8 @@ pub(crate) struct Changes {
     pub(crate) parts: HashSet<AtomId>,
     /// Unchanged constants that are carried along because they hold addresses inside of replaced functions.
     pub(crate) constants: HashSet<AtomId>,
+    /// Other things that hold such addresses, which is reason enough to refuse.
+    keepers: HashSet<AtomId>,
     /// Functions to call around patching.
     pub(crate) callbacks: Vec<(CallbackKind, AtomId)>,
     pub(crate) ignored: Vec<Ignored>,
@@ -74,6 +76,7 @@ impl Changes {
         let mut changes = Self::default();
         changes.functions(sides);
         changes.author_marks(sides);
+        changes.foreign_marks(sides);
         changes.cold_parts(sides);
         changes.clones_without_entry(sides);
         changes.can_be_redirected(sides);
@@ -131,6 +134,12 @@ impl Changes {
             }
         }
         self.callbacks.sort_unstable();
+    }
+
+    fn foreign_marks(&mut self, sides: &Sides<'_, '_>) {
+        for section in sides.patched().sections_of(Class::Foreign) {
+            self.ignore(section.name.to_owned(), IgnoredReason::ForeignMark);
+        }
     }
 
     /// A changed cold part is replaced with its parent, which has the entry.
@@ -214,7 +223,7 @@ impl Changes {
     /// What keeps addresses inside of functions that are replaced.
     fn addresses_inside(&mut self, sides: &Sides<'_, '_>) {
         let mut found = inside::find(sides, self);
-        self.constants = found.carried;
+        (self.constants, self.keepers) = (found.carried, found.kept);
         self.refused.append(&mut found.refused);
     }
 
@@ -227,7 +236,7 @@ impl Changes {
             let unnamed_code = class == Class::Text && !orig.is_function(atom);
             let compared = matches!(class, Class::Data | Class::Table | Class::Export | Class::ModuleText)
                 || unnamed_code;
-            if !compared || self.constants.contains(&counterpart) {
+            if !compared || self.constants.contains(&counterpart) || self.keepers.contains(&counterpart) {
                 continue;
             }
             let label = || Subject::Symbol(orig.label(atom));
@@ -281,15 +290,19 @@ impl Changes {
     /// A name that both sides define must stand for counterparts. Where an alias becomes a function of its
     /// own, or the reverse, callers of the running kernel would not get there.
     fn moved_names(&mut self, sides: &Sides<'_, '_>) {
-        let mut names: HashMap<&str, [Once; 2]> = HashMap::new();
+        let mut names: HashMap<(&str, &str), [Once; 2]> = HashMap::new();
         for (side, unit) in [sides.orig(), sides.patched()].into_iter().enumerate() {
-            for symbol in unit.elf().symbols() {
+            for (index, symbol) in unit.elf().symbols().iter().enumerate() {
                 let Place::Section(section) = symbol.place else { continue };
+                // Texts and constants are compared by whoever refers to them; and a dot is not from the source.
+                let named = matches!(unit.class(section), Class::Text | Class::Data | Class::Table);
                 if matches!(symbol.kind, STT_FUNC | STT_OBJECT)
+                    && named
                     && is_plain(symbol.name)
+                    && !symbol.name.contains('.')
                     && let Some(atom) = unit.atom_at(section, symbol.value as i64)
                 {
-                    names.entry(symbol.name).or_default()[side].add(atom);
+                    names.entry((unit.scope_of(index), symbol.name)).or_default()[side].add(atom);
                 }
             }
         }
@@ -305,7 +318,7 @@ impl Changes {
                 }
                 _ => true,
             })
-            .map(|(name, _)| name)
+            .map(|((_, name), _)| name)
             .collect();
         moved.sort_unstable();
         for name in moved {
@@ -478,18 +491,23 @@ fn header_difference(
 /// The functions that cold parts belong to.
 struct Parents<'u, 'd> {
     unit: &'u Unit<'d>,
-    names: HashMap<&'d str, AtomId>,
+    names: HashMap<(&'d str, &'d str), AtomId>,
 }
 
 impl<'u, 'd> Parents<'u, 'd> {
     fn of(unit: &'u Unit<'d>) -> Self {
         let functions = unit.atoms().filter(|&atom| unit.is_function(atom));
-        Self { unit, names: functions.map(|atom| (unit.name(atom), atom)).collect() }
+        Self { unit, names: functions.map(|atom| (unit.full_name(atom), atom)).collect() }
     }
 
     /// The function that has the entry: the parent of a cold part, and any other function itself.
     fn entry_of(&self, atom: AtomId) -> AtomId {
-        cold_parent(self.unit.name(atom)).and_then(|parent| self.names.get(parent)).copied().unwrap_or(atom)
+        let found = cold_parent(self.unit.name(atom)).and_then(|parent| {
+            // The part of a global function is local.
+            let scopes = [self.unit.scope(atom), ""];
+            scopes.iter().find_map(|scope| self.names.get(&(*scope, parent)))
+        });
+        found.copied().unwrap_or(atom)
     }
 }
 

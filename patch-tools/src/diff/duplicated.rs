@@ -6,7 +6,7 @@
 //! pairs like any other. State that a macro keeps under a name of its own, such as `___done` of `DO_ONCE`,
 //! is not duplicated: what was done once, such as drawing a secret, must not be done again.
 
-use super::names::stem;
+use super::names::variable;
 use super::sections::{base, is_or_below};
 use super::unit::{AtomId, Unit};
 
@@ -36,16 +36,20 @@ pub(crate) fn starts_anew(unit: &Unit<'_>, atom: AtomId) -> bool {
 }
 
 fn purpose(unit: &Unit<'_>, atom: AtomId) -> Option<Purpose> {
-    let stem = stem(unit.name(atom));
+    let stem = variable(unit.name(atom));
     if !stem.numbered {
         return None;
     }
     let section = unit.section(unit.atom(atom).section());
     let size = unit.atom(atom).size();
     let (fits, purpose) = match &*stem.text {
-        "__func__" | "__FUNCTION__" | "__PRETTY_FUNCTION__" | "CSWTCH" | "_entry" | "_entry_ptr" => {
-            (!section.is_writable(), Purpose::Stateless)
-        }
+        "__func__"
+        | "__FUNCTION__"
+        | "__PRETTY_FUNCTION__"
+        | "CSWTCH"
+        | "switch.table"
+        | "_entry"
+        | "_entry_ptr" => (!section.is_writable(), Purpose::Stateless),
         "descriptor" | "__UNIQUE_ID_ddebug" => {
             (["__dyndbg", "__verbose"].iter().any(|base| is_or_below(section.name, base)), Purpose::Stateless)
         }
@@ -55,6 +59,8 @@ fn purpose(unit: &Unit<'_>, atom: AtomId) -> Option<Purpose> {
             (size == 1 && kept.contains(&section.name), Purpose::Counts)
         }
         "_rs" => (size >= RATELIMIT && base(section.name) == ".data", Purpose::Counts),
+        // What `-fsanitize-coverage` compares the operand of a `switch` with.
+        text if text.starts_with("__sancov_gen_") => (true, Purpose::Stateless),
         _ => return None,
     };
     fits.then_some(purpose)

@@ -13,7 +13,7 @@ use super::duplicated::is_duplicated;
 use super::mergeable::{character, piece};
 use super::names::stem;
 use super::pairs::Pairs;
-use super::sections::{Class, Special, is_diagnostic};
+use super::sections::{Class, Special};
 use super::special::{Entries, Entry};
 use super::unit::{AtomId, Reloc, Target, Unit, width};
 
@@ -196,9 +196,9 @@ impl<'u, 'd> Equality<'u, 'd> {
             return false;
         }
         if left.is_empty() {
-            let (a, b) = (self.orig.section_name(orig.0), self.patched.section_name(patched.0));
-            if is_diagnostic(a) && is_diagnostic(b) {
-                return stem(a) == stem(b);
+            if self.orig.is_diagnostic(orig.0) && self.patched.is_diagnostic(patched.0) {
+                let size = |unit: &Unit<'d>, atom| unit.atom(atom).size();
+                return size(self.orig, orig.0) == size(self.patched, patched.0);
             }
         } else if !is_duplicated(self.orig, orig.0) || !is_duplicated(self.patched, patched.0) {
             return false;

@@ -20,6 +20,8 @@ use super::unit::{AtomId, Target, Unit};
 pub(crate) struct Inside {
     /// Constants that come along, by their patched atoms.
     pub(crate) carried: HashSet<AtomId>,
+    /// Everything else that has a counterpart, by that; each is refused.
+    pub(crate) kept: HashSet<AtomId>,
     pub(crate) refused: Vec<Refused>,
 }
 
@@ -40,6 +42,7 @@ pub(crate) fn find(sides: &Sides<'_, '_>, changes: &Changes) -> Inside {
             None if counterpart.is_none() && is_content(orig, keeper) => {}
             None => {
                 let reason = Refusal::PointsInside { function: orig.label(function) };
+                found.kept.extend(counterpart);
                 found.refused.push(Refused { subject: subject(orig, keeper), reason });
             }
         }
@@ -55,9 +58,13 @@ struct Replaced {
 
 impl Replaced {
     fn new(unit: &Unit<'_>, functions: HashSet<AtomId>) -> Self {
-        let names: HashSet<&str> = functions.iter().map(|&atom| unit.name(atom)).collect();
+        let names: HashSet<(&str, &str)> = functions.iter().map(|&atom| unit.full_name(atom)).collect();
         let mut atoms = functions;
-        let cold = |atom: &AtomId| cold_parent(unit.name(*atom)).is_some_and(|parent| names.contains(parent));
+        let cold = |atom: &AtomId| {
+            cold_parent(unit.name(*atom)).is_some_and(|parent| {
+                [unit.scope(*atom), ""].iter().any(|scope| names.contains(&(*scope, parent)))
+            })
+        };
         atoms.extend(unit.atoms().filter(|&atom| unit.is_function(atom)).filter(cold));
         let sections = atoms.iter().map(|&atom| unit.atom(atom).section()).collect();
         Self { atoms, sections }

@@ -17,7 +17,8 @@ use super::names::cold_parent;
 use super::unit::code::{Decoded, instructions};
 use super::unit::{AtomId, Reference, Target, Unit};
 
-/// Functions that take a line number for reporting, and which argument it is, from 1 (Linux 6.1).
+/// Functions that take a line number for reporting, and which argument it is, from 1 (Linux 4.4 to 7.3). Where
+/// two are given for one name its arguments have changed, and the other one is no number there.
 const HELPERS: &[(&str, u32)] = &[
     ("__might_sleep", 2),
     ("__might_resched", 2),
@@ -28,6 +29,28 @@ const HELPERS: &[(&str, u32)] = &[
     ("lockdep_rcu_suspicious", 2),
     ("warn_slowpath_fmt", 2),
     ("warn_slowpath_null", 2),
+    ("warn_slowpath_fmt_taint", 2),
+    ("acpi_error", 2),
+    ("acpi_exception", 2),
+    ("acpi_warning", 2),
+    ("acpi_bios_error", 2),
+    ("acpi_bios_exception", 2),
+    ("acpi_bios_warning", 2),
+    ("acpi_ut_predefined_warning", 2),
+    ("acpi_ut_predefined_info", 2),
+    ("acpi_ut_predefined_bios_error", 2),
+    ("acpi_debug_print", 2),
+    ("acpi_debug_print_raw", 2),
+    ("acpi_ut_trace", 1),
+    ("acpi_ut_exit", 1),
+    ("acpi_ut_status_exit", 1),
+    ("__btrfs_std_error", 3),
+    ("__ext4_abort", 3),
+    ("__ext4_ext_check", 2),
+    ("__ext4_ext_dirty", 2),
+    ("__ext4_handle_dirty_super", 2),
+    ("__ext4_read_dirblock", 5),
+    ("ext4_check_blockref", 2),
     ("__validate_creds", 3),
     ("__validate_process_creds", 3),
     ("xdp_warn", 3),
@@ -60,7 +83,9 @@ const HELPERS: &[(&str, u32)] = &[
     ("xfs_corruption_error", 7),
     ("xfs_errortag_test", 4),
     ("xfs_do_force_shutdown", 4),
+    ("assfail", 3),
     ("assfail", 4),
+    ("asswarn", 3),
     ("asswarn", 4),
     ("gfs2_assert_withdraw_i", 5),
     ("gfs2_assert_warn_i", 5),

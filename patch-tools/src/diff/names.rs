@@ -1,7 +1,8 @@
 //! Names without the numbers that the compiler puts into them.
 //!
 //! `foo.part.0`, `count.12` and `__UNIQUE_ID_x345` change their numbers when anything before them in the
-//! file changes. [`stem`] removes the numbers; what remains is compared.
+//! file changes. [`stem`] removes the numbers; what remains is compared. [`variable`] also removes the function
+//! that clang puts before the name of a static local.
 
 use std::borrow::Cow;
 
@@ -16,26 +17,50 @@ pub(crate) struct Stem<'a> {
 
 /// Removes the compiler's numbers from a name.
 pub(crate) fn stem(name: &str) -> Stem<'_> {
-    if name.starts_with("__UNIQUE_ID_") || name.starts_with("__BTF_ID__") {
-        let text = name.trim_end_matches(|letter: char| letter == '.' || letter.is_ascii_digit());
-        return Stem { text: Cow::Borrowed(text), numbered: true };
+    if name.starts_with("__BTF_ID__") {
+        return Stem { text: Cow::Borrowed(without_digits(name)), numbered: true };
     }
     if let Some(text) = initcall(name) {
         return Stem { text: Cow::Owned(text), numbered: true };
     }
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let Some((first, rest)) = name.split_once('.').filter(|(_, rest)| rest.split('.').any(is_number)) else {
+    let is_unique = |part: &str| part.starts_with("__UNIQUE_ID_");
+    let (first, rest) = name.split_once('.').map_or((name, None), |(first, rest)| (first, Some(rest)));
+    let rest = rest.into_iter().flat_map(|rest| rest.split('.'));
+    if !is_unique(first) && !rest.clone().any(|part| is_number(part) || is_unique(part)) {
         return Stem { text: Cow::Borrowed(name), numbered: false };
-    };
-    if is_number(rest) {
-        return Stem { text: Cow::Borrowed(first), numbered: true };
     }
-    let mut text = first.to_owned();
-    for part in rest.split('.').filter(|part| !is_number(part)) {
+    let shown = |part: &'_ str| if is_unique(part) { without_digits(part).len() } else { part.len() };
+    let mut text = first[..shown(first)].to_owned();
+    for part in rest.filter(|part| !is_number(part)) {
         text.push('.');
-        text.push_str(part);
+        text.push_str(&part[..shown(part)]);
     }
     Stem { text: Cow::Owned(text), numbered: true }
+}
+
+fn without_digits(name: &str) -> &str {
+    name.trim_end_matches(|letter: char| letter == '.' || letter.is_ascii_digit())
+}
+
+/// A variable's name without what the compiler adds to that of a static local: `count` of GCC's `count.12` and
+/// of clang's `show.count` and `show.count.1`; then it does not identify a variable by itself.
+pub(crate) fn variable(name: &str) -> Stem<'_> {
+    let stem = stem(name);
+    let text = ["lto_priv", "llvm"]
+        .iter()
+        .find_map(|part| stem.text.strip_suffix(part)?.strip_suffix('.'))
+        .unwrap_or(&stem.text);
+    let Some((function, variable)) = text.rsplit_once('.') else { return stem };
+    let by_compiler = ["__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"].contains(&function);
+    let text = if text.starts_with("switch.table.") {
+        "switch.table"
+    } else if by_compiler {
+        function
+    } else {
+        variable
+    };
+    Stem { text: Cow::Owned(text.to_owned()), numbered: true }
 }
 
 /// `__initcall__kmod_MODULE__COUNTER_LINE_FUNCTION`: the counter and the line go.
@@ -88,6 +113,26 @@ mod tests {
         ] {
             let stem = stem(name);
             assert_eq!((&*stem.text, stem.numbered), (expected, numbered), "{name}");
+        }
+    }
+
+    #[test]
+    fn static_locals_have_the_name_of_the_source_whatever_the_compiler() {
+        for (name, expected, numbered) in [
+            ("count", "count", false),
+            ("count.12", "count", true),
+            ("show.count", "count", true),
+            ("show.count.3", "count", true),
+            ("show.llvm.123456.count", "count", true),
+            ("state.lto_priv.0", "state", true),
+            ("__func__.show", "__func__", true),
+            ("__func__.7", "__func__", true),
+            ("show.__UNIQUE_ID_ddebug12", "__UNIQUE_ID_ddebug", true),
+            ("switch.table.show.3", "switch.table", true),
+            (".compoundliteral", "compoundliteral", true),
+        ] {
+            let variable = variable(name);
+            assert_eq!((&*variable.text, variable.numbered), (expected, numbered), "{name}");
         }
     }
 

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::duplicated::is_duplicated;
-use super::names::{cold_parent, stem};
+use super::names::{cold_parent, stem, variable};
 use super::refusal::{Refusal, Refused, Subject};
 use super::sections::{Class, base, is_freed};
 use super::unit::{AtomId, Target, Unit};
@@ -80,7 +80,7 @@ fn is_numbered_data(unit: &Unit<'_>, atom: AtomId) -> bool {
     if !matches!(class, Class::Data | Class::Table) {
         return false;
     }
-    stem(unit.name(atom)).numbered
+    variable(unit.name(atom)).numbered
         && !is_duplicated(unit, atom)
         && !unit.section_name(atom).starts_with("__verbose")
 }
@@ -95,12 +95,16 @@ impl<'d> Pairing<'_, 'd> {
 
     fn by_name(&mut self) {
         // For each name the one atom of either side; a name that stands twice identifies nothing.
-        let mut names: HashMap<&str, [Once; 2]> = HashMap::with_capacity(self.pairs.to_orig.len());
+        let mut names: HashMap<(&str, &str), [Once; 2]> = HashMap::with_capacity(self.pairs.to_orig.len());
+        let siblings = [self.orig, self.patched].map(siblings);
         for (side, unit) in [self.orig, self.patched].into_iter().enumerate() {
             for atom in unit.atoms() {
-                let name = unit.name(atom);
-                if is_plain(name) {
-                    names.entry(name).or_default()[side].add(atom);
+                let (scope, name) = unit.full_name(atom);
+                // `show.count` is clang's, and one of several if there is a `show.count.1`.
+                let dotted = name.contains('.') && !unit.is_function(atom);
+                let one_of_several = || siblings.iter().any(|names| names.contains(name));
+                if is_plain(name) && !(dotted && (one_of_several() || is_duplicated(unit, atom))) {
+                    names.entry((scope, name)).or_default()[side].add(atom);
                 }
             }
         }
@@ -133,13 +137,13 @@ impl<'d> Pairing<'_, 'd> {
     }
 
     fn numbered_functions(&mut self) {
-        let mut groups: HashMap<Cow<'d, str>, [Vec<AtomId>; 2]> = HashMap::new();
+        let mut groups: HashMap<(&str, Cow<'d, str>), [Vec<AtomId>; 2]> = HashMap::new();
         for (side, unit) in [self.orig, self.patched].into_iter().enumerate() {
             for atom in unit.atoms().filter(|&atom| unit.is_function(atom)) {
                 let name = unit.name(atom);
                 let stem = stem(name);
                 if stem.numbered && cold_parent(name).is_none() {
-                    groups.entry(stem.text).or_default()[side].push(atom);
+                    groups.entry((unit.scope(atom), stem.text)).or_default()[side].push(atom);
                 }
             }
         }
@@ -180,22 +184,25 @@ impl<'d> Pairing<'_, 'd> {
 
     /// A cold part pairs with the cold part of its parent's counterpart.
     fn cold_parts(&mut self) {
-        let functions = |unit: &Unit<'d>| -> HashMap<&'d str, AtomId> {
-            unit.atoms().filter(|&a| unit.is_function(a)).map(|atom| (unit.name(atom), atom)).collect()
+        let functions = |unit: &Unit<'d>| -> HashMap<(&'d str, &'d str), AtomId> {
+            unit.atoms().filter(|&a| unit.is_function(a)).map(|atom| (unit.full_name(atom), atom)).collect()
+        };
+        // The part of a global function is local.
+        let parent = |(scope, name): (&'d str, &'d str), all: &HashMap<_, AtomId>| {
+            let parent = cold_parent(name)?;
+            [scope, ""].iter().find_map(|scope| all.get(&(*scope, parent)).copied())
         };
         let orig = functions(self.orig);
         let mut colds: HashMap<AtomId, AtomId> = HashMap::new();
         let patched = functions(self.patched);
-        for (name, &atom) in &patched {
-            if let Some(parent) = cold_parent(name).and_then(|parent| patched.get(parent)) {
-                colds.insert(*parent, atom);
+        for (&name, &atom) in &patched {
+            if let Some(parent) = parent(name, &patched) {
+                colds.insert(parent, atom);
             }
         }
         for atom in self.orig.atoms() {
-            let name = self.orig.name(atom);
-            let counterpart = cold_parent(name)
-                .and_then(|parent| orig.get(parent))
-                .and_then(|&parent| self.pairs.patched_of(parent))
+            let counterpart = parent(self.orig.full_name(atom), &orig)
+                .and_then(|parent| self.pairs.patched_of(parent))
                 .and_then(|parent| colds.get(&parent));
             if let Some(&counterpart) = counterpart {
                 self.join(atom, counterpart);
@@ -298,7 +305,7 @@ impl<'d> Pairing<'_, 'd> {
                 };
                 let free = self.pairs.patched_of(a).is_none() && self.pairs.orig_of(b).is_none();
                 let numbered = is_numbered_data(self.orig, a) && is_numbered_data(self.patched, b);
-                if free && numbered && stem(self.orig.name(a)) == stem(self.patched.name(b)) {
+                if free && numbered && variable(self.orig.name(a)) == variable(self.patched.name(b)) {
                     self.join(a, b);
                     queue.push(a);
                 }
@@ -309,7 +316,7 @@ impl<'d> Pairing<'_, 'd> {
     /// Numbered data of linker tables, and what nothing refers to, pairs when it is the only one of its
     /// name on both sides, or stands in a table in the same number.
     fn leftovers(&mut self) {
-        let mut groups: HashMap<Cow<'d, str>, [Vec<AtomId>; 2]> = HashMap::new();
+        let mut groups: HashMap<(&str, Cow<'d, str>), [Vec<AtomId>; 2]> = HashMap::new();
         for (side, unit) in [self.orig, self.patched].into_iter().enumerate() {
             for atom in unit.atoms().filter(|&atom| is_numbered_data(unit, atom)) {
                 let free = match side {
@@ -317,7 +324,8 @@ impl<'d> Pairing<'_, 'd> {
                     _ => self.pairs.orig_of(atom).is_none(),
                 };
                 if free {
-                    groups.entry(stem(unit.name(atom)).text).or_default()[side].push(atom);
+                    let key = (unit.scope(atom), variable(unit.name(atom)).text);
+                    groups.entry(key).or_default()[side].push(atom);
                 }
             }
         }
@@ -336,6 +344,13 @@ impl<'d> Pairing<'_, 'd> {
             }
         }
     }
+}
+
+/// Names of static locals, as clang calls the first one, of which a function has several.
+fn siblings<'d>(unit: &Unit<'d>) -> HashSet<Cow<'d, str>> {
+    let data = unit.atoms().filter(|&atom| !unit.is_function(atom)).map(|atom| unit.name(atom));
+    let numbered = data.filter(|name| name.contains('.')).map(stem).filter(|stem| stem.numbered);
+    numbered.map(|stem| stem.text).collect()
 }
 
 /// None, one, or several.
@@ -429,7 +444,7 @@ impl<'d> Uses<'d> {
             for reference in unit.references(function) {
                 let Target::Atom { atom, .. } = reference.target else { continue };
                 if is_numbered_data(unit, atom) {
-                    let name = stem(unit.name(atom)).text;
+                    let name = variable(unit.name(atom)).text;
                     found.by_function.entry(function).or_default().push((name, atom));
                     found.data.insert(atom);
                 } else if unit.is_function(atom) && atom != function {

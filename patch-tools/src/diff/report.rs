@@ -155,6 +155,8 @@ pub enum IgnoredReason {
     },
     /// The patch author asked for it.
     ByAuthor,
+    /// The patch author asked another tool for something.
+    ForeignMark,
 }
 
 impl fmt::Display for IgnoredReason {
@@ -179,6 +181,11 @@ impl fmt::Display for IgnoredReason {
                 )
             }
             Self::ByAuthor => write!(formatter, "the patch author asked to ignore it"),
+            Self::ForeignMark => write!(
+                formatter,
+                "a mark for another tool: nothing is called and nothing is left out because of it (update.h has macros \
+                 for both)"
+            ),
         }
     }
 }

@@ -63,7 +63,7 @@ impl<'r, 'd> Resolver<'r, 'd> {
                 }
             }
         }
-        let origin = Origin::new(orig.file(), names);
+        let origin = Origin::new(names);
         Self { object, table, provided, addresses, orig, origin, known: HashMap::new() }
     }
 
@@ -189,11 +189,12 @@ impl<'r, 'd> Resolver<'r, 'd> {
         let is_text = self.orig.class(self.orig.atom(atom).section()) == Class::Text;
         let symbol = self.orig.atom(atom).symbol().map(|symbol| self.orig.symbol(symbol));
         let local = symbol.is_some_and(|symbol| symbol.binding == STB_LOCAL);
+        let file = Some(self.orig.scope(atom)).filter(|scope| !scope.is_empty()).or(self.orig.file());
         let wanted = Wanted {
             name,
             kind: Some(if is_text { SymbolKind::Text } else { SymbolKind::Data }),
             size: symbol.map(|symbol| symbol.size).filter(|&size| size > 0),
-            scope: if local { Scope::Local(&self.origin) } else { Scope::Global },
+            scope: if local { Scope::Local(&self.origin, file) } else { Scope::Global },
             address: self.addresses.get(name).copied(),
         };
         match table.locate(self.object, &wanted) {

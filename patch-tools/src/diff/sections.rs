@@ -4,7 +4,7 @@
 //! of the architecture, and what objtool adds). A section that no rule knows counts as [`Class::Table`]:
 //! something that the kernel reads as a whole, which a livepatch must leave alone.
 
-use object::elf::{SHF_MERGE, SHF_STRINGS, SHT_NOTE};
+use object::elf::{SHF_MERGE, SHF_STRINGS, SHT_NOTE, SHT_RELA};
 
 use super::report::CallbackKind;
 use crate::elf::Section;
@@ -26,7 +26,8 @@ pub(crate) enum Class {
     Special(Special),
     /// Code that alternatives put in place of a function's instructions.
     Replacement,
-    /// Code that functions jump to before alternatives are applied.
+    /// Code out of line that belongs to functions: what they jump to before alternatives are applied, and where
+    /// faults continue in older kernels.
     Auxiliary,
     /// `EXPORT_SYMBOL`.
     Export,
@@ -36,6 +37,8 @@ pub(crate) enum Class {
     Table,
     /// A patch author's instruction.
     Author(Author),
+    /// A patch author's instruction to another tool.
+    Foreign,
 }
 
 /// A patch author's instruction, given by a pointer to a function, or a name, in a section of its own.
@@ -152,12 +155,18 @@ impl Special {
     }
 }
 
+/// How the sections begin in which macros of kpatch, the kernel's klp-build, and Ksplice leave their marks.
+const FOREIGN: [&str; 4] = [".kpatch.", ".discard.klp_", ".livepatch.hooks", ".ksplice"];
+
 impl Class {
     /// Tells by name, type and flags.
     pub(crate) fn of(section: &Section<'_>) -> Self {
         let name = section.name;
         if let Some(what) = name.strip_prefix(".update.") {
             return author(what).map_or(Self::Table, Self::Author);
+        }
+        if FOREIGN.iter().any(|start| name.starts_with(start)) {
+            return if section.kind == SHT_RELA { Self::Skip } else { Self::Foreign };
         }
         if !section.is_allocated() || section.kind == SHT_NOTE {
             return Self::Skip;
@@ -170,12 +179,14 @@ impl Class {
         }
         match name {
             ".altinstr_replacement" => return Self::Replacement,
-            ".altinstr_aux" => return Self::Auxiliary,
+            ".altinstr_aux" | ".fixup" => return Self::Auxiliary,
             ".modinfo" => return Self::ModuleText,
             "__ksymtab_strings" => return Self::Strings,
             _ => {}
         }
-        if name.starts_with("___ksymtab") || name.starts_with("__ksymtab") {
+        // 7.0 has no tables of CRCs any more, and flags instead of a table of its own for GPL exports.
+        let export = ["___ksymtab", "__ksymtab", "___kcrctab", "__kcrctab", "___kflagstab", "__kflagstab"];
+        if export.iter().any(|start| name.starts_with(start)) {
             return Self::Export;
         }
         if section.is_executable() {
@@ -208,7 +219,7 @@ pub(crate) fn is_or_below(name: &str, base: &str) -> bool {
     name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Whether a section has the places and types that UBSAN reports; they change with every line.
+/// Whether GCC has named a section for the places and types that UBSAN reports; they change with every line.
 pub(crate) fn is_diagnostic(name: &str) -> bool {
     name.contains(".Lubsan_")
 }

@@ -16,7 +16,7 @@ use super::names::cold_parent;
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{Ignored, IgnoredReason};
 use super::resolve::{Outside, Resolver, Use};
-use super::sections::{Class, Special, is_diagnostic, is_freed};
+use super::sections::{Class, Special, is_freed};
 use super::special::Entry;
 use super::unit::{AtomId, Bias, Reference, Reloc, Target, Unit, width};
 use crate::klp::names::KlpSymbol;
@@ -77,7 +77,7 @@ pub(crate) struct Selector<'s, 'u, 'd, 'r> {
     selection: Selection,
     queue: Vec<AtomId>,
     queued: HashSet<AtomId>,
-    taken_functions: HashSet<&'d str>,
+    taken_functions: HashSet<(&'d str, &'d str)>,
 }
 
 impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
@@ -120,7 +120,7 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
     fn take(&mut self, atom: AtomId) {
         if self.queued.insert(atom) {
             if self.unit().is_function(atom) {
-                self.taken_functions.insert(self.unit().name(atom));
+                self.taken_functions.insert(self.unit().full_name(atom));
             }
             self.queue.push(atom);
         }
@@ -315,7 +315,12 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
                 };
                 self.link_original(owner, reference, (atom, orig), raw)
             }
-            Class::Skip | Class::Special(_) | Class::Export | Class::ModuleText | Class::Author(_) => {
+            Class::Skip
+            | Class::Special(_)
+            | Class::Export
+            | Class::ModuleText
+            | Class::Author(_)
+            | Class::Foreign => {
                 self.refuse(
                     Subject::Section(unit.section_name(atom).to_owned()),
                     Refusal::UnsupportedSection,
@@ -342,7 +347,11 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
             return branch || context != Context::Contents || offset != entry;
         }
         // A cold part goes where its function goes.
-        cold_parent(unit.name(atom)).is_some_and(|parent| self.taken_functions.contains(parent))
+        let parent = cold_parent(unit.name(atom)).map(|parent| (unit.scope(atom), parent));
+        parent.is_some_and(|(scope, parent)| {
+            // A global function's part is local.
+            [scope, ""].iter().any(|scope| self.taken_functions.contains(&(*scope, parent)))
+        })
     }
 
     fn link_original(
@@ -419,5 +428,5 @@ pub(crate) fn is_new_global(sides: &Sides<'_, '_>, atom: AtomId) -> bool {
 /// with is an exception.
 fn is_shared_without_name(unit: &Unit<'_>, atom: AtomId) -> bool {
     let section = unit.section(unit.atom(atom).section());
-    unit.name(atom).is_empty() && section.is_writable() && !is_diagnostic(section.name)
+    unit.name(atom).is_empty() && section.is_writable() && !unit.is_diagnostic(atom)
 }

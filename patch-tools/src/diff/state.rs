@@ -11,7 +11,7 @@ use std::collections::HashSet;
 
 use super::changes::{Sides, is_cold};
 use super::duplicated::is_duplicated;
-use super::names::stem;
+use super::names::variable;
 use super::sections::{Class, is_freed};
 use super::unit::{AtomId, Target, Unit};
 
@@ -21,7 +21,7 @@ pub(crate) fn replaced(sides: &Sides<'_, '_>, changed: &[AtomId]) -> Option<(Vec
     let originals: Vec<AtomId> = changed.iter().filter_map(|&atom| pairs.orig_of(atom)).collect();
     let mut gone = alone(sides.orig(), &originals, |atom| pairs.patched_of(atom).is_none());
     // Static locals that vanish have a rule of their own.
-    gone.retain(|&atom| !stem(sides.orig().name(atom)).numbered);
+    gone.retain(|&atom| !variable(sides.orig().name(atom)).numbered);
     if gone.is_empty() {
         return None;
     }

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use super::equality::Equality;
-use super::sections::is_diagnostic;
 use super::unit::AtomId;
 
 /// The sections in which such data differs.
@@ -16,7 +15,7 @@ pub(crate) fn changed_sections<'d>(equality: &Equality<'_, 'd>) -> Vec<&'d str> 
     let mut sections: BTreeMap<&str, [Vec<AtomId>; 2]> = BTreeMap::new();
     let [unused_orig, unused_patched] = equality.unused_unnamed_data();
     for (side, unit, atoms) in [(0, orig, unused_orig), (1, patched, unused_patched)] {
-        for atom in atoms.into_iter().filter(|&atom| !is_diagnostic(unit.section_name(atom))) {
+        for atom in atoms.into_iter().filter(|&atom| !unit.is_diagnostic(atom)) {
             sections.entry(unit.section_name(atom)).or_default()[side].push(atom);
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Format: `scripts/kallsyms.c`. Names are sequences of tokens (one byte each, of 256), the first character of
 //! the expanded name being the letter of `nm`. A name starts with its number of tokens: one byte, or two
-//! from 128 tokens on (since 6.1). Markers behind the names, aligned to 8 bytes, repeat the position of every
-//! 256th name. Where the tables are is for [`super::locate`] to find in an image, and
+//! from 128 tokens on (since 6.1). Markers behind the names, aligned to 8 bytes (4 in 7.1 and later), repeat the
+//! position of every 256th name. Where the tables are is for [`super::locate`] to find in an image, and
 //! written in the vmcoreinfo of a running kernel.
 
 use std::collections::HashSet;
@@ -14,6 +14,8 @@ use crate::elf::{Malformed, Rule};
 pub(super) const TOKENS: usize = 256;
 /// A marker stands for this many names.
 pub(super) const PER_MARKER: usize = 256;
+/// Of the tables in memory: 8 bytes, and 4 where offsets count from their own places.
+pub(super) const ALIGNMENTS: [usize; 2] = [8, 4];
 /// A kernel has about 100,000.
 pub(super) const MAX_SYMBOLS: usize = 1 << 22;
 
@@ -112,9 +114,18 @@ pub(crate) struct Tables<'data> {
     /// 32 bits for each symbol.
     pub(crate) offsets: &'data [u8],
     /// What the offsets count from.
-    pub(crate) base: u64,
+    pub(crate) origin: Origin,
     /// Where the names stand in the file, for error messages.
     pub(crate) file_offset: u64,
+}
+
+/// What offsets of symbols count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// All from one address (`kallsyms_relative_base`, up to 7.0).
+    Base(u64),
+    /// Each from where it stands itself, the first at this address (7.1 and later).
+    Place(u64),
 }
 
 impl Kallsyms {
@@ -124,8 +135,8 @@ impl Kallsyms {
             let found = "tokens that differ from their index".to_owned();
             Malformed::new(tables.file_offset, Rule::KallsymsTokens, found)
         })?;
-        let addresses = addresses(tables.offsets, tables.count, tables.base).ok_or_else(|| {
-            let found = format!("{} bytes of offsets from {:#x}", tables.offsets.len(), tables.base);
+        let addresses = addresses(tables.offsets, tables.count, tables.origin).ok_or_else(|| {
+            let found = format!("{} bytes of offsets from {:x?}", tables.offsets.len(), tables.origin);
             Malformed::new(tables.file_offset, Rule::KallsymsOffsets, found)
         })?;
         let mut names = Vec::with_capacity(tables.count.min(MAX_SYMBOLS) * 24);
@@ -157,8 +168,8 @@ impl Kallsyms {
             });
             position = first + length;
         }
-        let behind = tables.names.get(position.next_multiple_of(8)..).unwrap_or_default();
-        if !behind.starts_with(&markers) {
+        let behind = |align| tables.names.get(position.next_multiple_of(align)..).unwrap_or_default();
+        if !ALIGNMENTS.into_iter().any(|align| behind(align).starts_with(&markers)) {
             let offset = tables.file_offset + position as u64;
             let found = "names that end elsewhere than their markers start, or differ from them";
             return Err(Malformed::new(offset, Rule::KallsymsNames, found));
@@ -200,13 +211,22 @@ pub(super) fn name_length(names: &[u8], position: usize) -> Option<(usize, usize
 /// With `CONFIG_KALLSYMS_ABSOLUTE_PERCPU` a value that is not negative is itself the address (of per-CPU data),
 /// and any other is counted down from one below the base. Without, values are unsigned distances from
 /// the base; those do not reach the sign bit, so that one negative value tells which rule holds.
-pub(super) fn addresses(offsets: &[u8], count: usize, base: u64) -> Option<Vec<u64>> {
+///
+/// Offsets from their own places are signed distances.
+pub(super) fn addresses(offsets: &[u8], count: usize, origin: Origin) -> Option<Vec<u64>> {
     // Addresses of the kernel: the upper 2 GiB.
+    let (Origin::Base(base) | Origin::Place(base)) = origin;
     if base < 0xffff_ffff_8000_0000 || count > MAX_SYMBOLS {
         return None;
     }
     let values = offsets.get(..count * 4)?.as_chunks::<4>().0;
     let values = values.iter().map(|value| i32::from_le_bytes(*value));
+    if let Origin::Place(first) = origin {
+        let places = (0..).map(|index| first.wrapping_add(4 * index));
+        let addresses = places.zip(values).map(|(place, value)| place.wrapping_add_signed(value.into()));
+        let addresses: Vec<u64> = addresses.collect();
+        return addresses.is_sorted().then_some(addresses);
+    }
     let per_cpu_rule = values.clone().any(|value| value < 0);
     let address = |value: i32| match (per_cpu_rule, value) {
         (true, value @ 0..) => u64::from(value.unsigned_abs()),

@@ -7,13 +7,15 @@
 //!
 //! Order up to 6.3: offsets, base, count, names, markers, tokens, index; from 6.2 on (and in 6.1 as Debian
 //! ships it) with sequence numbers between markers and tokens. From 6.4 on: count, names, markers, tokens,
-//! index, offsets, base, sequence numbers.
+//! index, offsets, base, sequence numbers; in 7.1 and later without a base, and everything aligned to 4 bytes instead of 8.
 
 use std::ops::{Range, RangeInclusive};
 
 use memchr::memmem;
 
-use super::kallsyms::{self, Kallsyms, MAX_SYMBOLS, PER_MARKER, TOKENS, Tables, name_length, split_tokens};
+use super::kallsyms::{
+    self, ALIGNMENTS, Kallsyms, MAX_SYMBOLS, Origin, PER_MARKER, TOKENS, Tables, name_length, split_tokens,
+};
 use crate::elf::{Elf, Malformed, Rule, Section};
 
 /// The most bytes that the names of one marker can take: each two of length and 513 of tokens.
@@ -27,14 +29,14 @@ pub(super) fn kallsyms(elf: &Elf<'_>) -> Result<Kallsyms, Malformed> {
     let data = section.data;
     let (tokens, index) = tokens(section)?;
     let names = names(section, tokens.start)?;
-    let (offsets, base) = offsets(section, &names, index.end)?;
+    let (offsets, origin) = offsets(section, &names, index.end)?;
     Kallsyms::decode(&Tables {
         count: names.count,
         names: &data[names.start..tokens.start],
         tokens: &data[tokens],
         index: &data[index],
         offsets: &data[offsets],
-        base,
+        origin,
         file_offset: section.offset + names.start as u64,
     })
 }
@@ -56,18 +58,22 @@ fn tokens_around(data: &[u8], digits: usize) -> Option<(Range<usize>, Range<usiz
     for _ in zero..TOKENS {
         end += memchr::memchr(0, data.get(end..)?)? + 1;
     }
-    // The index is aligned to 8 bytes in memory, and the section more than that.
-    let index = end.next_multiple_of(8)..end.next_multiple_of(8) + TOKENS * 2;
-    let entries = data.get(index.clone())?;
-    let offset = u16::from_le_bytes([entries[zero * 2], entries[zero * 2 + 1]]);
-    let start = digits.checked_sub(usize::from(offset))?;
-    split_tokens(data.get(start..end)?, entries).map(|_| (start..end, index))
+    // The index is aligned in memory, and the section more than that.
+    ALIGNMENTS.into_iter().find_map(|align| {
+        let index = end.next_multiple_of(align)..end.next_multiple_of(align) + TOKENS * 2;
+        let entries = data.get(index.clone())?;
+        let offset = u16::from_le_bytes([entries[zero * 2], entries[zero * 2 + 1]]);
+        let start = digits.checked_sub(usize::from(offset))?;
+        split_tokens(data.get(start..end)?, entries).map(|_| (start..end, index))
+    })
 }
 
 /// Where the names are.
 struct Names {
     count: usize,
     start: usize,
+    /// Of the tables in memory.
+    align: usize,
 }
 
 /// Finds markers and names before the token table.
@@ -118,23 +124,20 @@ fn names_before(data: &[u8], end: usize, counts: RangeInclusive<usize>) -> Optio
     markers.reverse();
     let (markers_start, last) = (position, *markers.last()?);
     let full = (markers.len() - 1) * PER_MARKER;
-    // The count stands 8 bytes before the names, which end within 8 bytes before the markers.
-    let latest = markers_start.checked_sub(last)? & !7;
-    let earliest = latest.saturating_sub(MAX_GROUP).max(8);
-    let mut start = latest;
-    while start >= earliest {
-        let count = word(data, start - 8)?;
-        if counts.contains(&count)
-            && word(data, start - 4)? == 0
-            && (full + 1..=full + PER_MARKER).contains(&count)
-            && group_end(data, start + last, count - full)
-                .is_some_and(|end| end <= markers_start && markers_start - end < 8)
-        {
-            return Some(Names { count, start });
-        }
-        start -= 8;
-    }
-    None
+    ALIGNMENTS.into_iter().find_map(|align| {
+        // The count, padded, stands before the names, which end so close before the markers.
+        let latest = markers_start.checked_sub(last)? & !(align - 1);
+        let earliest = latest.saturating_sub(MAX_GROUP).max(align);
+        (earliest..=latest).rev().step_by(align).find_map(|start| {
+            let count = word(data, start - align)?;
+            let fits = counts.contains(&count)
+                && (align == 4 || word(data, start - 4)? == 0)
+                && (full + 1..=full + PER_MARKER).contains(&count)
+                && group_end(data, start + last, count - full)
+                    .is_some_and(|end| end <= markers_start && markers_start - end < align);
+            fits.then_some(Names { count, start, align })
+        })
+    })
 }
 
 /// Where `count` names from `position` on end.
@@ -146,20 +149,28 @@ fn group_end(data: &[u8], mut position: usize, count: usize) -> Option<usize> {
     Some(position)
 }
 
-/// The offsets and their base: before the count, or behind the token index.
-fn offsets(section: &Section<'_>, names: &Names, index_end: usize) -> Result<(Range<usize>, u64), Malformed> {
+/// The offsets and what they count from: before the count, or behind the token index.
+fn offsets(
+    section: &Section<'_>,
+    names: &Names,
+    index_end: usize,
+) -> Result<(Range<usize>, Origin), Malformed> {
     let size = names.count * 4;
-    let padded = size.next_multiple_of(8);
-    let count_at = names.start - 8;
-    let before = count_at.checked_sub(8).and_then(|base| Some((base.checked_sub(padded)?, base)));
-    let behind_start = index_end.next_multiple_of(8);
-    let behind = Some((behind_start, behind_start + padded));
-    for (start, base_at) in [before, behind].into_iter().flatten() {
-        let base = section.data.get(base_at..base_at + 8).and_then(|bytes| bytes.try_into().ok());
-        let Some(base) = base.map(u64::from_le_bytes) else { continue };
+    let count_at = names.start - names.align;
+    let (padded, behind) = (size.next_multiple_of(8), index_end.next_multiple_of(names.align));
+    let base_at = |at: usize| {
+        let bytes = section.data.get(at..at + 8)?.try_into().ok()?;
+        Some(Origin::Base(u64::from_le_bytes(bytes)))
+    };
+    let before = count_at.checked_sub(8).and_then(|base| Some((base.checked_sub(padded)?, base_at(base)?)));
+    let choices = match names.align {
+        4 => [Some((behind, Origin::Place(section.address + behind as u64))), None],
+        _ => [before, base_at(behind + padded).map(|base| (behind, base))],
+    };
+    for (start, origin) in choices.into_iter().flatten() {
         let Some(values) = section.data.get(start..start + size) else { continue };
-        if kallsyms::addresses(values, names.count, base).is_some() {
-            return Ok((start..start + size, base));
+        if kallsyms::addresses(values, names.count, origin).is_some() {
+            return Ok((start..start + size, origin));
         }
     }
     let offset = section.offset + count_at as u64;

@@ -34,8 +34,8 @@ pub use btf::{Btf, BtfMember, BtfStruct};
 pub use config::Config;
 pub use container::decompress;
 pub use exports::{Export, ExportStrings, ExportTable, Exports, exports};
-pub(crate) use kallsyms::Tables;
 pub use kallsyms::{Kallsyms, KallsymsSymbol};
+pub(crate) use kallsyms::{Origin, Tables};
 
 use crate::elf::{Elf, Malformed, Rule, Section};
 use crate::module::Layout;

@@ -44,6 +44,7 @@ pub use patch::{
     Callbacks, Livepatch, ObjectName, PatchedFunction, PatchedObject, Replace, State, TableForm,
 };
 pub(crate) use sections::build_id;
+pub use sections::build_id_of_notes;
 pub use sections::{Sizes, SpecialSection};
 pub use signature::{Signature, Signer, SignerIdentity};
 pub use symbols::{Import, Need};

@@ -103,6 +103,12 @@ pub(crate) fn build_id(elf: &Elf<'_>) -> Result<Option<String>, Malformed> {
     Ok(None)
 }
 
+/// The GNU build id among ELF notes such as those of `/sys/kernel/notes`, in hex; `None` if there is none, or the
+/// notes are cut.
+pub fn build_id_of_notes(notes: &[u8]) -> Option<String> {
+    build_id_in(notes, 0).ok().flatten()
+}
+
 /// The GNU build id among the notes in `data`, which stands at `offset`.
 ///
 /// A note is three 32-bit words (length of the name, length of the description, type), name and description,

@@ -32,7 +32,7 @@ pub(crate) struct Expected {
     new: Option<Vec<String>>,
     new_stems: Option<Vec<String>>,
     new_data: Option<Vec<String>>,
-    /// Symbol or section, and rule; none if left out.
+    /// Symbol or section, or `*`, and rule; none if left out.
     refused: Vec<(String, String)>,
     /// Names; none if left out.
     ignored: Vec<String>,
@@ -49,6 +49,8 @@ pub(crate) struct Expected {
     absent: Vec<String>,
     /// How many entries of their usual size these sections have; bytes where they have none.
     entries: BTreeMap<String, u64>,
+    /// Bytes of these sections.
+    sizes: BTreeMap<String, u64>,
     /// Functions of the patch that are called directly.
     local_calls: Vec<String>,
 }
@@ -176,6 +178,8 @@ fn report_holds(diff: &Diff, expected: &Expected, names: Names) -> anyhow::Resul
         let subject = json.get("symbol").or(json.get("section")).and_then(|name| name.as_str());
         (names.section(&names.of(subject.unwrap_or_default())), one.reason.id().to_owned())
     });
+    let any = expected.refused.iter().any(|(subject, _)| subject == "*");
+    let refused = refused.map(|(subject, rule)| (if any { "*".to_owned() } else { subject }, rule));
     let wanted =
         expected.refused.iter().map(|(subject, rule)| (names.section(&names.of(subject)), rule.clone()));
     same("refused", refused.collect::<BTreeSet<_>>(), wanted.collect())?;
@@ -249,6 +253,9 @@ fn object_holds(object: &[u8], diff: &Diff, expected: &Expected, names: Names) -
         };
         same(section, size, count * entry)?;
     }
+    for (section, wanted) in &expected.sizes {
+        same(section, elf.section(section).map(|section| section.size), Some(*wanted))?;
+    }
     for function in &expected.local_calls {
         ensure!(calls(&elf, function, names)?, "no call of {function}");
     }
@@ -275,7 +282,9 @@ fn zero_fields(elf: &Elf<'_>) -> anyhow::Result<()> {
 fn has_records(elf: &Elf<'_>, report: &Report) -> anyhow::Result<()> {
     let mut listed = BTreeSet::new();
     let of_mcount = |section: &&Section<'_>| {
-        section.kind == object::elf::SHT_RELA && elf.sections()[section.info as usize].name == "__mcount_loc"
+        section.kind == object::elf::SHT_RELA
+            && ["__mcount_loc", "__patchable_function_entries"]
+                .contains(&elf.sections()[section.info as usize].name)
     };
     for table in elf.sections().iter().filter(of_mcount) {
         for relocation in elf.relocations(table)? {
@@ -295,7 +304,7 @@ fn has_records(elf: &Elf<'_>, report: &Report) -> anyhow::Result<()> {
 }
 
 fn finished_holds(object: &[u8], diff: &Diff, expected: &Expected) -> anyhow::Result<()> {
-    let finished = klp::finish(&link(object))?;
+    let finished = klp::finish(&link(&[object]))?;
     let elf = Elf::parse(&finished)?;
     let mut entries = 0;
     for section in elf.sections().iter().filter(|section| section.name.starts_with(".klp.rela.")) {
@@ -332,12 +341,15 @@ fn calls(elf: &Elf<'_>, function: &str, names: Names) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// `ld -r` of the object with one that uses the names of the new functions.
-pub(crate) fn link(object: &[u8]) -> Vec<u8> {
+/// `ld -r` of objects.
+pub(crate) fn link(objects: &[&[u8]]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
-    let (input, output) = (directory.path().join("in.o"), directory.path().join("out.o"));
-    std::fs::write(&input, object).unwrap();
-    let status = Command::new("ld").arg("-r").arg("-o").arg(&output).arg(&input).status().unwrap();
-    assert!(status.success());
-    std::fs::read(output).unwrap()
+    let inputs: Vec<String> = (0..objects.len()).map(|number| format!("in{number}.o")).collect();
+    for (name, object) in inputs.iter().zip(objects) {
+        std::fs::write(directory.path().join(name), object).unwrap();
+    }
+    let mut command = Command::new("ld");
+    let status = command.args(["-r", "-o", "out.o"]).args(&inputs).current_dir(directory.path()).status();
+    assert!(status.unwrap().success());
+    std::fs::read(directory.path().join("out.o")).unwrap()
 }

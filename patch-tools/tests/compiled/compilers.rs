@@ -83,23 +83,23 @@ impl Compiler {
         self.name.starts_with("clang")
     }
 
-    /// Compiles `unit.c` of a directory to `unit.o`.
-    pub(crate) fn compile(&self, directory: &Path, options: &[&str], records: Records) {
+    /// Compiles `UNIT.c` of a directory to `UNIT.o`.
+    pub(crate) fn compile(&self, directory: &Path, unit: &str, options: &[&str], records: Records) {
         let mut options: Vec<&str> = OPTIONS.iter().chain(options).copied().collect();
         let mnop = records == Records::NoOps;
         if !self.is_clang() && !mnop {
             options.push("-mrecord-mcount");
         }
         let assembly = mnop || matches!(self.program, Program::Unpacked(_));
-        let output = if assembly { "unit.s" } else { "unit.o" };
-        self.run(directory, &options, "unit.c", output);
+        let output = format!("{unit}.{}", if assembly { "s" } else { "o" });
+        self.run(directory, &options, &format!("{unit}.c"), &output);
         if mnop {
-            let path = directory.join("unit.s");
+            let path = directory.join(&output);
             let text = without_calls(&std::fs::read_to_string(&path).unwrap());
             std::fs::write(&path, text).unwrap();
         }
         if assembly {
-            self.assemble(directory);
+            self.assemble(directory, unit);
         }
     }
 
@@ -134,11 +134,12 @@ impl Compiler {
     }
 
     /// GCC leaves this to the assembler of the system, clang has its own.
-    fn assemble(&self, directory: &Path) {
+    fn assemble(&self, directory: &Path, unit: &str) {
+        let (input, output) = (format!("{unit}.s"), format!("{unit}.o"));
         if self.is_clang() {
-            self.run(directory, &[], "unit.s", "unit.o");
+            self.run(directory, &[], &input, &output);
         } else {
-            finished(Command::new("as").args(["-o", "unit.o", "unit.s"]), directory, "as");
+            finished(Command::new("as").args(["-o", &output, &input]), directory, "as");
         }
     }
 }

@@ -1,4 +1,7 @@
 //! C sources compiled when a test runs, with the options that matter of a kernel build.
+//!
+//! A first line `/* options: … */` adds options for the compiler. A case with a file `beside.c` is about an object
+//! that was linked from two sources.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -25,7 +28,18 @@ impl Case {
     pub(crate) fn compiled_by(name: &str, compiler: &Compiler, records: Records) -> Self {
         let directory = sources().join(name);
         let read = |file: &str| std::fs::read_to_string(directory.join(file));
-        let compiled = |file| compile_by(&read(file).expect(name), &[], compiler, records);
+        let beside = read("beside.c").ok().map(|source| compile_by(&source, &[], compiler, records));
+        let compiled = |file| {
+            let source = read(file).expect(name);
+            let options = source.lines().next().and_then(|line| line.strip_prefix("/* options: "));
+            let options: Vec<&str> =
+                options.unwrap_or_default().trim_end_matches(" */").split_whitespace().collect();
+            let object = compile_by(&source, &options, compiler, records);
+            match &beside {
+                Some(beside) => behaviour::link(&[&object, beside]),
+                None => object,
+            }
+        };
         Self {
             orig: compiled("orig.c"),
             patched: compiled("patched.c"),
@@ -40,7 +54,8 @@ pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diff")
 }
 
-/// Compiles a source; every one has the same name, since names of files end up in objects.
+/// Compiles a source. Every one has the same name, since names of files end up in objects, unless it has a line
+/// `/* file: other.c */`.
 pub(crate) fn compile(source: &str, options: &[&str]) -> Vec<u8> {
     compile_by(source, options, &Compiler::reference(), Records::Calls)
 }
@@ -48,7 +63,11 @@ pub(crate) fn compile(source: &str, options: &[&str]) -> Vec<u8> {
 /// The same by a compiler of choice.
 pub(crate) fn compile_by(source: &str, options: &[&str], compiler: &Compiler, records: Records) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("unit.c"), source).unwrap();
-    compiler.compile(directory.path(), options, records);
-    std::fs::read(directory.path().join("unit.o")).unwrap()
+    let unit = source
+        .lines()
+        .find_map(|line| line.strip_prefix("/* file: "))
+        .map_or("unit", |name| name.trim_end_matches(" */").trim_end_matches(".c"));
+    std::fs::write(directory.path().join(unit).with_extension("c"), source).unwrap();
+    compiler.compile(directory.path(), unit, options, records);
+    std::fs::read(directory.path().join(unit).with_extension("o")).unwrap()
 }

@@ -53,7 +53,7 @@ fn judge(name: &str, source: &str) -> Vec<String> {
         // `use std::{fs, io}` names it as well.
         let grouped = code.contains("std::{")
             && ["fs", "net", "env", "process"].iter().any(|name| has_word(code, name));
-        grouped || IMPURE.iter().any(|word| code.contains(word))
+        grouped || IMPURE.iter().any(|word| names(code, word))
     };
     (1..)
         .zip(code)
@@ -62,17 +62,23 @@ fn judge(name: &str, source: &str) -> Vec<String> {
         .collect()
 }
 
+/// `nix::` is not named by `unix::`.
+fn names(code: &str, word: &str) -> bool {
+    let begins = |at: usize| !code[..at].ends_with(|letter: char| letter.is_alphanumeric() || letter == '_');
+    code.match_indices(word).any(|(at, _)| begins(at))
+}
+
 fn has_word(code: &str, word: &str) -> bool {
     code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|part| part == word)
 }
 
 #[test]
 fn a_line_that_names_the_operating_system_is_told_with_its_place() {
-    let source = "use std::path::Path;\n// std::fs in a comment\nuse std::fs::read;\nuse std::{io, env};\n\
+    let source = "use std::path::Path;\nuse std::os::unix::ffi::OsStrExt;\n// std::fs in a comment\nuse std::fs::read;\nuse std::{io, env};\n\
                   let now = Instant::now();\n#[cfg(test)]\nuse std::fs;\n";
     let told = judge("a.rs", source);
     assert_eq!(
         told,
-        ["a.rs:3: use std::fs::read;", "a.rs:4: use std::{io, env};", "a.rs:5: let now = Instant::now();"]
+        ["a.rs:4: use std::fs::read;", "a.rs:5: use std::{io, env};", "a.rs:6: let now = Instant::now();"]
     );
 }

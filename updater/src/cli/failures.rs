@@ -94,6 +94,10 @@ fn next_for(refusal: &VerifyError) -> &'static str {
             "ask for the latest version; update history shows what was applied"
         }
         VerifyError::VersionReused { .. } => "ask who issued it for one with a version of its own",
+        VerifyError::ScopeExceeded { .. } => "have it signed by roles that may vouch for all that is in it",
+        VerifyError::ManifestRevoked { .. } | VerifyError::PayloadRevoked { .. } => {
+            "ask for a later version without what was revoked"
+        }
         VerifyError::PayloadType { .. }
         | VerifyError::BadSignature { .. }
         | VerifyError::Malformed { .. } => "do not use it; fetch it again from whoever signed it",

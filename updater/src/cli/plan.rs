@@ -53,6 +53,13 @@ pub(super) fn render(plan: &Plan) -> Page {
 }
 
 fn write_plan(text: &mut Page, plan: &Plan) -> fmt::Result {
+    if !plan.not_needed.is_empty() {
+        writeln!(text, "not needed: this host has the fixes already")?;
+        for why in &plan.not_needed {
+            writeln!(text, "  {why}")?;
+        }
+        return Ok(());
+    }
     match (plan.is_empty(), plan.skipped().count()) {
         (true, 0) => writeln!(text, "nothing to do: this host has all of it")?,
         (true, skipped) => {

@@ -100,7 +100,7 @@ impl<'a> Report<'a> {
     }
 
     fn print(&self) {
-        for Role { name, keys, threshold } in self.roles {
+        for Role { name, keys, threshold, .. } in self.roles {
             let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
             line(&format!("role {name:<18} {threshold} of {}", keys.join(", ")));
         }

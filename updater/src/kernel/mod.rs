@@ -10,6 +10,7 @@
 //! | [`patching`] | load and enable, disable and unload, each to its end |
 //! | [`preflight`] | would a livepatch load here, and does it do what its manifest says |
 //! | [`guard`] | whether a livepatch that may have crashed the host is loaded again |
+//! | [`identity`] | which kernel runs: release, build, package |
 //! | [`survival`] | have systemd look whether the host lives on after a load |
 //! | [`error`] | what can go wrong here |
 //!
@@ -18,6 +19,7 @@
 
 pub mod error;
 pub mod guard;
+pub mod identity;
 mod kmsg;
 pub mod livepatch;
 pub mod patching;

@@ -129,8 +129,9 @@ impl Engine {
         request: &Request<'_>,
         onlooker: Onlooker<'_>,
     ) -> Result<Plan, EngineError> {
-        for payload in manifest.payloads() {
-            self.payloads.add(payload, request.payloads)?;
+        // A host takes what fits its kernel, and needs no other's payloads.
+        for index in manifest.for_kernel(&self.host.kernel).taken {
+            self.payloads.add(manifest.components[index].payload(), request.payloads)?;
         }
         let facts = self.survey(adapters, manifest, request.quarantine, onlooker)?;
         Ok(planner::plan(manifest, &facts, id.as_str())?)

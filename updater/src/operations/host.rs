@@ -4,10 +4,10 @@
 //! containers that run now, or on who holds the host's lock, is made anew for each operation by
 //! [`Host::connect`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use manifests::KernelRelease;
+use manifests::HostKernel;
 use system::boot::{BootId, boot_id};
 use system::clock::{Clock, SystemClock};
 use system::command::{CommandError, HeldLock};
@@ -29,6 +29,7 @@ use workloads::processes::Observer;
 use workloads::processes::observe::Procfs;
 
 use crate::config::Config;
+use crate::kernel::identity;
 use crate::kernel::livepatch::Livepatch;
 use crate::kernel::survival;
 use crate::kernel::survival::{Scheduled, Trial};
@@ -42,8 +43,8 @@ pub struct Host {
     pub root: PathBuf,
     /// `uname -m`.
     pub arch: String,
-    /// `uname -r`.
-    pub kernel: KernelRelease,
+    /// The running kernel.
+    pub kernel: HostKernel,
     /// The running boot.
     pub boot_id: BootId,
     /// Time.
@@ -91,13 +92,14 @@ impl Host {
     pub fn running(config: &Config) -> Result<Self, EngineError> {
         let uname = nix::sys::utsname::uname()?;
         let release = uname.release().to_string_lossy().into_owned();
+        let release = release
+            .parse()
+            .map_err(|_| EngineError::Unusable { what: "the kernel release", found: release })?;
         let runc_root = config.runc_root.clone();
         Ok(Self {
             root: PathBuf::from("/"),
             arch: uname.machine().to_string_lossy().into_owned(),
-            kernel: release
-                .parse()
-                .map_err(|_| EngineError::Unusable { what: "the kernel release", found: release })?,
+            kernel: identity::of_running(Path::new("/"), release, &uname.version().to_string_lossy()),
             boot_id: boot_id()?,
             clock: Arc::new(SystemClock),
             freezer: Arc::new(CgroupFreezer::new("/sys/fs/cgroup")),

@@ -28,6 +28,11 @@ pub enum Changed {
         /// None.
         skipped: Vec<WorkloadId>,
     },
+    /// This host does not need it: its kernel has the fixes, and nothing else is affected.
+    NotNeeded {
+        /// Why, one sentence each.
+        why: Vec<String>,
+    },
     /// Nothing was done, since all that is affected is skipped.
     Skipped {
         /// The containers.
@@ -54,6 +59,9 @@ impl Changed {
     }
 
     pub(crate) fn nothing(plan: &Plan) -> Self {
+        if !plan.not_needed.is_empty() {
+            return Self::NotNeeded { why: plan.not_needed.clone() };
+        }
         let skipped: Vec<WorkloadId> = plan.skipped().cloned().collect();
         if skipped.is_empty() { Self::NothingToDo { skipped } } else { Self::Skipped { skipped } }
     }

@@ -76,7 +76,7 @@ impl Engine {
         if let Some(entry) = quarantined.iter().find(|entry| entry.digest == livepatch.payload) {
             return Standing::Quarantined { why: entry.why.clone() };
         }
-        let running = &self.host.kernel;
+        let running = &self.host.kernel.release;
         match adapters.on.livepatch.state(&livepatch.module) {
             Err(error) => Standing::Unreadable { why: error.with_causes() },
             Ok(PatchState::Settled(Enabled::Enabled)) => Standing::InForce,

@@ -146,7 +146,7 @@ impl Engine {
             Err(error) => vec![error.with_causes()],
         };
         Ok(Status {
-            kernel: self.host.kernel.clone().to_string(),
+            kernel: self.host.kernel.release.to_string(),
             boot_id: self.host.boot_id.to_string(),
             uptime_s: self.host.clock.elapsed().as_secs(),
             livepatches,

@@ -1,5 +1,7 @@
 //! The facts that the planner needs, read from the running host. Changes nothing.
 
+use std::collections::BTreeMap;
+
 use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
@@ -30,12 +32,13 @@ impl Engine {
         onlooker: Onlooker<'_>,
     ) -> Result<HostFacts, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
-        let mut livepatches = Vec::new();
+        let mut livepatches = BTreeMap::new();
         let mut layers = Vec::new();
-        for (index, component) in manifest.components.iter().enumerate() {
-            match component {
+        for index in manifest.for_kernel(&self.host.kernel).taken {
+            match &manifest.components[index] {
                 Component::Livepatch(livepatch) => {
-                    livepatches.push(self.survey_livepatch(adapters, livepatch, &baseline, quarantine)?)
+                    let facts = self.survey_livepatch(adapters, livepatch, &baseline, quarantine)?;
+                    livepatches.insert(index, facts);
                 }
                 Component::Layer(layer) => layers.push((index, layer)),
             }
@@ -159,7 +162,12 @@ impl Engine {
             .collect();
         let wanted: Vec<Wanted> = layers
             .iter()
-            .flat_map(|(_, layer)| layer.replaces.iter().map(|file| Wanted::from(file.identity.clone())))
+            .flat_map(|(_, layer)| {
+                layer
+                    .replaces
+                    .iter()
+                    .map(|file| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) })
+            })
             .collect();
         let mapped = self.host.observer.mapped(&concerned, &wanted, onlooker)?;
         let mut found = Vec::new();
@@ -205,7 +213,8 @@ impl Engine {
             Err(error) if error.is_absence_of(&known.rootfs) => return Ok(None),
             topology => topology?,
         };
-        let container = Container { status: ContainerStatus::Stopped, init: None, ..known.clone() };
+        let container =
+            Container { status: ContainerStatus::Stopped, init: None, started: None, ..known.clone() };
         let (affected, obstacles, unmet) = Default::default();
         Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet }))
     }

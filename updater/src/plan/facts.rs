@@ -2,11 +2,12 @@
 //!
 //! [`crate::operations::survey`] fills these from a running host; tests write them down. Nothing here asks the host.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{KernelRelease, ModuleName, Sha256};
+use manifests::{HostKernel, ModuleName, Sha256};
 use workloads::model::{Container, Topology, Unreadable};
 
 /// A host as it is at one instant, seen with one manifest in mind.
@@ -14,12 +15,12 @@ use workloads::model::{Container, Topology, Unreadable};
 pub struct HostFacts {
     /// `uname -m`.
     pub arch: String,
-    /// `uname -r`.
-    pub kernel: KernelRelease,
+    /// The running kernel.
+    pub kernel: HostKernel,
     /// The host's clock.
     pub now: Timestamp,
-    /// One entry for each livepatch component of the manifest, in the manifest's order.
-    pub livepatches: Vec<LivepatchFacts>,
+    /// One entry for each livepatch component that fits the running kernel, by its index in the manifest.
+    pub livepatches: BTreeMap<usize, LivepatchFacts>,
     /// Every running container that a layer component affects.
     pub containers: Vec<ContainerFacts>,
     /// Containers, affected or not, that the runtime could not describe whole.

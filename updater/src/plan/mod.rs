@@ -32,6 +32,10 @@ pub struct Plan {
     pub on_failure: OnFailure,
     /// Things an operator should read before saying yes.
     pub notes: Vec<String>,
+    /// Why this host does not need the manifest: its kernel has the fixes, and nothing else is affected. Empty
+    /// wherever that is not all that there is to say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_needed: Vec<String>,
 }
 
 impl Plan {

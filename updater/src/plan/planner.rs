@@ -4,12 +4,12 @@
 //! live, then the affected containers are restarted, as many at a time as the manifest allows. Host probes
 //! and the settle time follow, then the commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use manifests::{
-    Component, LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace,
-    WithoutCheckpoint,
+    Component, ComponentFit, KernelOutcome, KernelSelection, LayerComponent, LivepatchComponent, Manifest,
+    OnFailure as OnRollback, Probe, Replace, WithoutCheckpoint,
 };
 use workloads::model::{FreshUpper, NetworkPlace, Topology, WorkloadId};
 
@@ -36,15 +36,14 @@ fn list(unmet: &[Unmet]) -> String {
 /// [`Refusal`] with every unmet precondition, not only the first.
 pub fn plan(manifest: &Manifest, facts: &HostFacts, name: &str) -> Result<Plan, Refusal> {
     let mut draft = Draft::new(facts);
-    draft.check_targets(manifest);
-    let livepatches = manifest.components.iter().filter_map(|component| match component {
-        Component::Livepatch(livepatch) => Some(livepatch),
-        Component::Layer(_) => None,
-    });
-    for (component, known) in livepatches.zip(&facts.livepatches) {
-        draft.livepatch(component, known);
+    let selection = manifest.for_kernel(&facts.kernel);
+    draft.check_targets(manifest, &selection);
+    for (index, component) in manifest.components.iter().enumerate() {
+        if let (Component::Livepatch(component), Some(known)) = (component, facts.livepatches.get(&index)) {
+            draft.livepatch(component, known);
+        }
     }
-    draft.containers(manifest, name);
+    draft.containers(manifest, &selection, name);
     draft.notes.extend(facts.unreadable.iter().map(ToString::to_string));
     draft.finish(manifest)
 }
@@ -57,6 +56,8 @@ struct Draft<'a> {
     containers: Vec<PlannedContainer>,
     unmet: Vec<Unmet>,
     notes: Vec<String>,
+    /// Livepatches that the kernel does not need.
+    fixed: Vec<String>,
 }
 
 impl<'a> Draft<'a> {
@@ -68,6 +69,7 @@ impl<'a> Draft<'a> {
             containers: Vec::new(),
             unmet: Vec::new(),
             notes: Vec::new(),
+            fixed: Vec::new(),
         }
     }
 
@@ -91,15 +93,48 @@ impl<'a> Draft<'a> {
         self.unmet.push(Unmet { subject: subject.into(), expected: expected.into(), found: found.into() });
     }
 
-    fn check_targets(&mut self, manifest: &Manifest) {
+    fn check_targets(&mut self, manifest: &Manifest, selection: &KernelSelection) {
         let targets = &manifest.targets;
         if !targets.arch.iter().any(|arch| arch.as_str() == self.facts.arch) {
             let expected = join(targets.arch.iter().map(|arch| arch.as_str()));
             self.miss("this host's architecture", expected, &self.facts.arch);
         }
-        if !targets.kernels.is_empty() && !targets.kernels.contains(&self.facts.kernel) {
-            self.miss("this host's kernel", join(&targets.kernels), self.facts.kernel.to_string());
+        let fits =
+            selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
+                Component::Livepatch(livepatch) => Some((livepatch, fit)),
+                Component::Layer(_) => None,
+            });
+        if selection.outcome == KernelOutcome::NoneFits {
+            let builds: Vec<_> = fits.filter_map(|(livepatch, fit)| other_build(livepatch, fit)).collect();
+            if builds.is_empty() {
+                let releases = self.kernels(manifest, selection);
+                self.miss("this host's kernel", releases, self.facts.kernel.release.to_string());
+            }
+            self.unmet.extend(builds);
+            return;
         }
+        for (livepatch, fit) in fits {
+            let LivepatchComponent { module, kernel, .. } = livepatch;
+            match fit {
+                ComponentFit::Fits => {}
+                ComponentFit::Fixed { since } => self.fixed.push(format!(
+                    "livepatch {module} is not needed: {} {} has the fix since {}",
+                    since.distribution, since.series, since.version
+                )),
+                _ => self.notes.push(format!("livepatch {module} is for another kernel: {kernel}")),
+            }
+        }
+    }
+
+    /// The kernels that the manifest is for.
+    fn kernels(&self, manifest: &Manifest, selection: &KernelSelection) -> String {
+        let of = |index: &usize| match &manifest.components[*index] {
+            Component::Livepatch(livepatch) => Some(livepatch.kernel.to_string()),
+            Component::Layer(_) => None,
+        };
+        let components: BTreeSet<String> =
+            selection.livepatches.iter().filter_map(|(index, _)| of(index)).collect();
+        if components.is_empty() { join(&manifest.targets.kernels) } else { join(components) }
     }
 
     fn livepatch(&mut self, component: &LivepatchComponent, known: &LivepatchFacts) {
@@ -163,11 +198,12 @@ impl<'a> Draft<'a> {
         ]);
     }
 
-    fn containers(&mut self, manifest: &Manifest, name: &str) {
+    fn containers(&mut self, manifest: &Manifest, selection: &KernelSelection, name: &str) {
         let layers: BTreeMap<usize, &LayerComponent> = manifest
             .components
             .iter()
             .enumerate()
+            .filter(|(index, _)| selection.taken.contains(index))
             .filter_map(|(index, component)| match component {
                 Component::Layer(layer) => Some((index, layer)),
                 Component::Livepatch(_) => None,
@@ -323,7 +359,15 @@ impl<'a> Draft<'a> {
             OnRollback::Automatic => OnFailure::RollBack,
             OnRollback::Hold => OnFailure::Hold,
         };
-        Ok(Plan { containers: self.containers, steps: self.steps, on_failure, notes: self.notes })
+        let Self { containers, steps, mut notes, fixed, .. } = self;
+        let mut plan = Plan { containers, steps, on_failure, notes: Vec::new(), not_needed: Vec::new() };
+        let nothing = self.facts.livepatches.is_empty() && plan.containers.is_empty() && plan.is_empty();
+        match nothing {
+            true => plan.not_needed = fixed,
+            false => notes.extend(fixed),
+        }
+        plan.notes = notes;
+        Ok(plan)
     }
 }
 
@@ -389,6 +433,19 @@ impl Fresh {
         let upper = FreshUpper { upper: directory.join("upper"), work: directory.join("work") };
         Self { upper, back: directory.join("back") }
     }
+}
+
+/// What is missing where the release is right and the build is another.
+fn other_build(livepatch: &LivepatchComponent, fit: &ComponentFit) -> Option<Unmet> {
+    let ComponentFit::OtherBuild { expected, found } = fit else { return None };
+    Some(Unmet {
+        subject: format!("livepatch {}", livepatch.module),
+        expected: format!("the build of {} with build id {expected}", livepatch.kernel),
+        found: match found {
+            Some(found) => format!("build id {found}"),
+            None => "a kernel that shows no build id".to_owned(),
+        },
+    })
 }
 
 fn sited<'a>(

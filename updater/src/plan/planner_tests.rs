@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use manifests::HostKernel;
 use workloads::model::CgroupDriver;
 use workloads::model::{Container, ContainerStatus, NetworkPlace, Overlay, Pid};
 
@@ -56,6 +57,7 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
             id: id.parse().unwrap(),
             status: ContainerStatus::Running,
             init: Some(Pid(100)),
+            started: None,
             bundle: PathBuf::from(format!("/c/{id}")),
             rootfs: PathBuf::from(format!("/c/{id}/rootfs")),
             annotations: tier
@@ -83,18 +85,26 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
     }
 }
 
+fn kernel(release: &str) -> HostKernel {
+    HostKernel { release: release.parse().unwrap(), build_id: None, package: None }
+}
+
+fn absent() -> LivepatchFacts {
+    LivepatchFacts {
+        unmet: Vec::new(),
+        warnings: Vec::new(),
+        presence: Presence::Absent,
+        replaces: Vec::new(),
+        quarantined: None,
+    }
+}
+
 fn facts(containers: Vec<ContainerFacts>) -> HostFacts {
     HostFacts {
         arch: "x86_64".to_owned(),
-        kernel: "6.1.0-50-amd64".parse().unwrap(),
+        kernel: kernel("6.1.0-50-amd64"),
         now: "2026-11-02T00:00:00Z".parse().unwrap(),
-        livepatches: vec![LivepatchFacts {
-            unmet: Vec::new(),
-            warnings: Vec::new(),
-            presence: Presence::Absent,
-            replaces: Vec::new(),
-            quarantined: None,
-        }],
+        livepatches: [(0, absent())].into(),
         containers,
         unreadable: Vec::new(),
         settings: Settings { crash_guard: Duration::from_secs(600), store: PathBuf::from("/store") },
@@ -200,17 +210,67 @@ fn a_container_that_cannot_be_checkpointed_does_what_the_manifest_says() {
 #[test]
 fn a_host_of_another_kernel_or_architecture_is_refused_with_both_reasons() {
     let mut facts = facts(Vec::new());
-    facts.kernel = "6.1.0-49-amd64".parse().unwrap();
+    facts.kernel = kernel("6.1.0-49-amd64");
     facts.arch = "aarch64".to_owned();
     let text = refused(&manifest(), &facts);
     assert!(text.contains("expected 6.1.0-50-amd64, found 6.1.0-49-amd64"), "{text}");
     assert!(text.contains("expected x86_64, found aarch64"), "{text}");
 }
 
+/// The manifest with a second livepatch for another kernel, and with what the packages have fixed.
+fn for_two_kernels() -> Manifest {
+    let yaml =
+        MANIFEST.replace("kernels: [6.1.0-50-amd64]", "kernels: [6.1.0-50-amd64, 6.12.107+deb13-amd64]");
+    let (head, rest) = yaml.split_once("  - kind: layer").unwrap();
+    let component = &head[head.find("  - kind: livepatch").unwrap()..];
+    let fixed = "    fixed_in: [{distribution: debian, series: '6.12', version: 6.12.110-1}]\n";
+    let other = component
+        .replace("kernel: 6.1.0-50-amd64", "kernel: 6.12.107+deb13-amd64")
+        .replace("    kernel: ", &format!("{fixed}    kernel: "));
+    manifests::Manifest::parse(format!("{head}{other}  - kind: layer{rest}").as_bytes()).unwrap()
+}
+
+#[test]
+fn of_livepatches_for_many_kernels_a_host_takes_its_own_and_names_the_others() {
+    let plan = plan(&for_two_kernels(), &facts(Vec::new()), "tx").unwrap();
+    let loads = plan.steps.iter().filter(|step| matches!(step.action, Action::LoadLivepatch { .. })).count();
+    assert_eq!(loads, 1, "{:?}", titles(&plan));
+    assert!(plan.notes.iter().any(|note| note.contains("for another kernel: 6.12.107+deb13-amd64")));
+}
+
+#[test]
+fn a_kernel_with_the_fix_does_not_need_the_manifest_and_one_without_any_is_refused() {
+    let mut facts = facts(Vec::new());
+    facts.livepatches.clear();
+    facts.kernel = HostKernel {
+        package: manifests::KernelPackage::of_uname_version("#1 SMP Debian 6.12.118-1 (2026-11-01)"),
+        ..kernel("6.12.118+deb13-amd64")
+    };
+    let not_needed = plan(&for_two_kernels(), &facts, "tx").unwrap();
+    assert!(not_needed.is_empty() && not_needed.not_needed[0].contains("since 6.12.110-1"), "{not_needed:?}");
+    facts.kernel = kernel("6.12.100+deb13-amd64");
+    let refused = refused(&for_two_kernels(), &facts);
+    assert!(refused.contains("expected 6.1.0-50-amd64, 6.12.107+deb13-amd64, found 6.12.100"), "{refused}");
+}
+
+#[test]
+fn a_rebuilt_kernel_of_the_same_release_is_refused_the_livepatch_of_the_other_build() {
+    let build = format!("    kernel: 6.1.0-50-amd64\n    kernel_build_id: {}\n", "ab".repeat(20));
+    let manifest = changed("    kernel: 6.1.0-50-amd64\n", &build);
+    let mut facts = facts(Vec::new());
+    for (found, words) in [(None, "shows no build id"), (Some("cd".repeat(20)), "found build id cdcdcd")] {
+        facts.kernel.build_id = found.map(|id| id.parse().unwrap());
+        let refused = refused(&manifest, &facts);
+        assert!(refused.contains("with build id ababab") && refused.contains(words), "{refused}");
+    }
+    facts.kernel.build_id = Some("ab".repeat(20).parse().unwrap());
+    assert!(plan(&manifest, &facts, "tx").is_ok());
+}
+
 #[test]
 fn a_livepatch_that_is_live_is_not_loaded_again() {
     let mut facts = facts(Vec::new());
-    facts.livepatches[0].presence = Presence::Live;
+    facts.livepatches.get_mut(&0).unwrap().presence = Presence::Live;
     let plan = planned(&facts);
     assert!(plan.is_empty(), "{:?}", titles(&plan));
 }
@@ -218,7 +278,8 @@ fn a_livepatch_that_is_live_is_not_loaded_again() {
 #[test]
 fn a_quarantined_livepatch_is_refused_with_its_story() {
     let mut facts = facts(Vec::new());
-    facts.livepatches[0].quarantined = Some("the host crashed 12 s after it was loaded".to_owned());
+    facts.livepatches.get_mut(&0).unwrap().quarantined =
+        Some("the host crashed 12 s after it was loaded".to_owned());
     assert!(refused(&manifest(), &facts).contains("crashed 12 s after"));
 }
 
@@ -227,9 +288,9 @@ fn atomic_replace_is_refused_if_what_it_replaces_could_not_come_back() {
     let replacing = changed("    kernel: 6.1.0-50-amd64\n", "    kernel: 6.1.0-50-amd64\n    replace: all\n");
     let mut facts = facts(Vec::new());
     let old = ReplacedPatch { module: "kpatch_old".parse().unwrap(), payload: None };
-    facts.livepatches[0].replaces = vec![old.clone()];
+    facts.livepatches.get_mut(&0).unwrap().replaces = vec![old.clone()];
     assert!(refused(&replacing, &facts).contains("kpatch_old"));
-    facts.livepatches[0].replaces =
+    facts.livepatches.get_mut(&0).unwrap().replaces =
         vec![ReplacedPatch { payload: Some(manifests::Sha256::of(b"old")), ..old }];
     let plan = plan(&replacing, &facts, "tx").unwrap();
     assert!(

@@ -59,6 +59,7 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
         steps: Vec::new(),
         on_failure: OnFailure::RollBack,
         notes: Vec::new(),
+        not_needed: Vec::new(),
     };
     let mut unmet = Vec::new();
     let mut stage = 0;

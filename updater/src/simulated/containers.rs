@@ -42,6 +42,14 @@ pub(crate) enum Trouble {
     DiskFull,
     /// CRIU refuses to restore.
     NoRestore,
+    /// A dump takes longer than anybody waits for at first, and then succeeds.
+    SlowDump,
+    /// So does a restore.
+    SlowRestore,
+    /// What is slow does not end at all.
+    Hangs,
+    /// What a dump wrote cannot be read, and the container is brought back at once.
+    UnreadableImages,
     /// The fixed version does not pass its probes.
     BadFix,
     /// The container ends as its pre-dump begins: after the plan was made.
@@ -50,6 +58,13 @@ pub(crate) enum Trouble {
     Undying,
     /// Somebody has a file open on the mounted root file system.
     BusyRootfs,
+}
+
+/// What goes on with a container though nobody waits for it any more.
+#[derive(Debug, Clone)]
+enum UnderWay {
+    Dump(CheckpointDir),
+    Restore(CheckpointDir),
 }
 
 /// What somebody else does to a container.
@@ -107,6 +122,7 @@ struct Fake {
     connections: BTreeMap<Connection, Peer>,
     /// CRIU's own lock is in place.
     locked: bool,
+    under_way: Option<UnderWay>,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +176,7 @@ impl FakeContainers {
             id: id.parse().unwrap(),
             status: ContainerStatus::Running,
             init: None,
+            started: None,
             bundle: at.clone(),
             rootfs: at.join("rootfs"),
             annotations: BTreeMap::new(),
@@ -179,6 +196,7 @@ impl FakeContainers {
                 unknown: Vec::new(),
                 connections: [(connection, Peer::Established)].into(),
                 locked: false,
+                under_way: None,
             },
         );
         drop(state);
@@ -256,7 +274,7 @@ impl FakeContainers {
         for one in state.containers.values_mut() {
             one.process = None;
             one.mounted = Topology::Plain;
-            one.locked = false;
+            (one.locked, one.under_way) = (false, None);
         }
     }
 
@@ -294,6 +312,26 @@ impl FakeContainers {
         }
         Ok(state)
     }
+
+    /// As [`Self::life`], after what is under way has ended.
+    fn settled_life(&self, id: &WorkloadId) -> Result<MutexGuard<'_, State>, RuntimeError> {
+        let mut state = self.life(id)?;
+        let hangs = state.trouble.contains(&Trouble::Hangs);
+        let Ok(one) = state.get(id) else { return Ok(state) };
+        match one.under_way.clone() {
+            Some(_) if hangs => return Err(still_running("dump or restore", id)),
+            Some(UnderWay::Dump(dir)) => one.dump(&dir),
+            Some(UnderWay::Restore(dir)) => drop(state.restore(id, &dir)?),
+            None => return Ok(state),
+        }
+        state.get(id)?.under_way = None;
+        state.exchange_packets();
+        Ok(state)
+    }
+}
+
+fn still_running(action: &'static str, id: &WorkloadId) -> RuntimeError {
+    RuntimeError::StillRunning { action, id: id.clone(), pid: 4711, waited: Duration::from_secs(900) }
 }
 
 fn no_runtime() -> CommandError {
@@ -325,6 +363,18 @@ impl State {
         self.containers.get_mut(id).ok_or_else(|| RuntimeError::Unknown { id: id.clone() })
     }
 
+    /// What a restore does in the end.
+    fn restore(&mut self, id: &WorkloadId, dir: &CheckpointDir) -> Result<Pid, RuntimeError> {
+        let image = image(id, dir)?;
+        let process = self.process(image.memory, image.version, true);
+        let one = self.get(id)?;
+        assert!(one.mounted.shows_the_same_as(&image.mounted), "{id} restored on {:?}", one.mounted);
+        assert!(one.process.is_none(), "{id} was started under a restore");
+        (one.process, one.locked) = (Some(process), true);
+        self.exchange_packets();
+        Ok(process.pid)
+    }
+
     /// Lets each peer notice what its next packet would tell it.
     fn exchange_packets(&mut self) {
         let held: Vec<Connection> = self.holds.values().flatten().copied().collect();
@@ -343,8 +393,23 @@ impl State {
 }
 
 impl Fake {
+    /// What a dump does in the end.
+    fn dump(&mut self, dir: &CheckpointDir) {
+        let Some(process) = self.process.take() else { return };
+        let image = Image {
+            memory: process.memory,
+            version: process.version,
+            connections: self.connections.keys().copied().collect(),
+            mounted: self.mounted.clone(),
+        };
+        fs::write(image_path(dir), serde_json::to_vec(&image).unwrap())
+            .unwrap_or_else(|error| panic!("{} was removed under a dump: {error}", dir.root().display()));
+        self.locked = true;
+    }
+
     fn seen(&self) -> Container {
-        Container { init: self.process.map(|process| process.pid), ..self.described.clone() }
+        let init = self.process.map(|process| process.pid);
+        Container { init, started: init.map(|pid| pid.0.into()), ..self.described.clone() }
     }
 }
 
@@ -378,7 +443,7 @@ impl Lifecycle for FakeContainers {
     }
 
     fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
-        let mut state = self.life(&container.id)?;
+        let mut state = self.settled_life(&container.id)?;
         let one = state.get(&container.id)?;
         if let Some(running) = one.process {
             return Ok(running.pid);
@@ -396,7 +461,7 @@ impl Lifecycle for FakeContainers {
     }
 
     fn stop(&self, id: &WorkloadId, _: Duration) -> Result<(), RuntimeError> {
-        let mut state = self.life(id)?;
+        let mut state = self.settled_life(id)?;
         let undying = state.trouble.contains(&Trouble::Undying);
         let one = state.get(id)?;
         if undying && one.process.is_some_and(|process| process.version == Version::Fixed) {
@@ -420,8 +485,12 @@ impl Lifecycle for FakeContainers {
 }
 
 impl Checkpointer for FakeContainers {
+    fn settled(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
+        self.settled_life(id).map(drop)
+    }
+
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
-        let mut state = self.life(id)?;
+        let mut state = self.settled_life(id)?;
         let full = state.trouble.contains(&Trouble::DiskFull);
         let one = state.get(id)?;
         if one.process.is_none() {
@@ -440,52 +509,59 @@ impl Checkpointer for FakeContainers {
         dir: &CheckpointDir,
         _: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
-        let mut state = self.life(id)?;
-        let full = state.trouble.contains(&Trouble::DiskFull);
+        let mut state = self.settled_life(id)?;
+        let trouble = state.trouble.clone();
         let one = state.get(id)?;
         let Some(process) = one.process else {
             return image(id, dir).map(|_| CheckpointStats::default());
         };
-        if full {
+        if trouble.contains(&Trouble::DiskFull) {
             one.locked = true;
             state.exchange_packets();
             return Err(criu("checkpoint", id, NO_SPACE, AfterFailure::StillRunning));
         }
-        let image = Image {
-            memory: process.memory,
-            version: process.version,
-            connections: one.connections.keys().copied().collect(),
-            mounted: one.mounted.clone(),
-        };
         fs::create_dir_all(dir.full()).unwrap();
-        fs::write(image_path(dir), serde_json::to_vec(&image).unwrap()).unwrap();
-        (one.process, one.locked) = (None, true);
+        if trouble.contains(&Trouble::SlowDump) {
+            (one.under_way, one.locked) = (Some(UnderWay::Dump(dir.clone())), true);
+            state.exchange_packets();
+            return Err(still_running("checkpoint", id));
+        }
+        one.dump(dir);
+        if trouble.contains(&Trouble::UnreadableImages) {
+            let again = state.process(process.memory, process.version, true);
+            state.get(id)?.process = Some(again);
+            let original = RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() };
+            let (id, original) = (id.clone(), Box::new(original));
+            return Err(RuntimeError::Unfinished { id, original, during_undo: None });
+        }
         state.exchange_packets();
         Ok(CheckpointStats { frozen: Duration::from_millis(120), ..CheckpointStats::default() })
     }
 
     fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
-        drop(self.life(id)?);
+        drop(self.settled_life(id)?);
         let image = image(id, dir)?;
         Ok(CheckpointContent { connections: image.connections, ..CheckpointContent::default() })
     }
 
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
         let id = &container.id;
-        let mut state = self.life(id)?;
-        let image = image(id, dir)?;
+        let mut state = self.settled_life(id)?;
+        image(id, dir)?;
         if state.trouble.contains(&Trouble::NoRestore) {
             return Err(criu("restore", id, "Can't fork for 7: File exists", AfterFailure::Gone));
         }
-        let process = state.process(image.memory, image.version, true);
+        let slow = state.trouble.contains(&Trouble::SlowRestore);
         let one = state.get(id)?;
         if let Some(running) = one.process {
             return Ok(Restored { init: running.pid, processes: 1 });
         }
-        assert!(one.mounted.shows_the_same_as(&image.mounted), "{id} restored on {:?}", one.mounted);
-        (one.process, one.locked) = (Some(process), true);
-        state.exchange_packets();
-        Ok(Restored { init: process.pid, processes: 1 })
+        if slow {
+            (one.under_way, one.locked) = (Some(UnderWay::Restore(dir.clone())), true);
+            return Err(still_running("restore", id));
+        }
+        let init = state.restore(id, dir)?;
+        Ok(Restored { init, processes: 1 })
     }
 }
 
@@ -517,6 +593,11 @@ impl RootfsMounts for FakeContainers {
         let found = state.containers.values_mut().find(|one| one.described.rootfs == rootfs);
         let one = found.ok_or_else(|| gone(rootfs))?;
         assert!(one.process.is_none(), "the files of {} were changed while it ran", one.described.id);
+        assert!(
+            one.under_way.is_none(),
+            "the files of {} were changed under a dump or restore",
+            one.described.id
+        );
         if busy && one.mounted != *to {
             return Err(RootfsError::Unmount { rootfs: rootfs.to_owned(), source: nix::Error::EBUSY });
         }
@@ -553,6 +634,11 @@ impl ConnectionHold for FakeContainers {
             let concerned = one.connections.keys().any(|known| connections.contains(known));
             // A dump that failed left a lock of which nobody has written down the connections.
             if one.locked && (concerned || connections.is_empty()) {
+                assert!(
+                    one.under_way.is_none(),
+                    "the lock of {} went under a dump or restore",
+                    one.described.id
+                );
                 (one.locked, removed) = (false, removed + 1);
             }
         }

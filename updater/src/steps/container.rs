@@ -104,6 +104,7 @@ impl Machine<'_> {
         let stats = self
             .checkpointer
             .checkpoint(id, dossier.images(), DumpBase::PreDump)
+            .inspect_err(|error| self.note_brought_back(error, id, &dossier))
             .map_err(doing("checkpoint", id))?;
         let after = self.close_checkpoint(at, planned, &dossier, stats)?;
         let took = self.clock.elapsed() - begun;
@@ -251,13 +252,18 @@ impl Machine<'_> {
     fn expect_unchanged(&self, planned: &PlannedContainer) -> Result<Container, StepError> {
         let id = &planned.container.id;
         match self.running(id)? {
-            Some(now) if now.init == planned.container.init => Ok(now),
+            Some(now) if self.is_planned(planned, &now) => Ok(now),
             Some(now) => Err(doing("find the planned", id)(format!(
                 "expected first process {:?}, found {:?}: it was restarted since the plan was made",
                 planned.container.init, now.init
             ))),
             None => Err(doing("find the planned", id)("it is not running: it ended since the plan was made")),
         }
+    }
+
+    /// Whether what runs is what ran when the plan was made.
+    pub(super) fn is_planned(&self, planned: &PlannedContainer, now: &Container) -> bool {
+        now.run().zip(planned.container.run()).is_some_and(|(now, then)| now.is_the_same_as(&then))
     }
 
     pub(super) fn expect_down(&self, id: &WorkloadId) -> Result<(), StepError> {

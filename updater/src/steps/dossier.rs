@@ -13,7 +13,7 @@ use system::durable;
 use workloads::criu::images::Connection;
 use workloads::files::rootfs::FileRecord;
 use workloads::limits::knobs::CgroupRecord;
-use workloads::model::{CheckpointDir, CheckpointStats, Container, WorkloadId};
+use workloads::model::{CheckpointDir, CheckpointStats, Container, Run, WorkloadId};
 
 use crate::state::journal::TransactionId;
 
@@ -46,6 +46,9 @@ pub struct Return {
     pub boot_id: BootId,
     /// By which way.
     pub way: Way,
+    /// Which run of it this began; not known before it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
 }
 
 /// A way for a container to come back.

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 use workloads::files::rootfs::FileRecord;
 use workloads::lifecycle::error::RuntimeError;
-use workloads::model::{CheckpointDir, Container, NetworkPlace, WorkloadId};
+use workloads::model::{CheckpointDir, Container, NetworkPlace, Run, WorkloadId};
 
 use crate::plan::PlannedContainer;
 use crate::steps::Machine;
@@ -21,7 +21,13 @@ const CHOICE: &str =
     "end it, and `update resume` brings that memory back; leave it, and `update resume` leaves it, too";
 
 impl Machine<'_> {
+    /// A dump or restore that took too long has ended: only now can be told what became of the container.
+    fn settled(&self, id: &WorkloadId) -> Result<(), StepError> {
+        self.checkpointer.settled(id).map_err(doing("wait for what is under way with", id))
+    }
+
     pub(super) fn discard_images(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
+        self.settled(id)?;
         let dossier = self.dossier(at, id);
         let finished = dossier.after().map_err(doing("read the checkpoint of", id))?.is_some();
         let back = dossier.come_back().map_err(doing("read how it came back:", id))?;
@@ -36,6 +42,7 @@ impl Machine<'_> {
     /// Bring a container back with memory, files and connections, wherever the transaction was stopped.
     pub(super) fn restore_checkpoint(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
+        self.settled(id)?;
         let dossier = self.dossier(at, id);
         let network = &planned.container.network;
         let after = dossier.after().map_err(doing("read the checkpoint of", id))?;
@@ -88,7 +95,7 @@ impl Machine<'_> {
             }
         };
         let begun = self.clock.elapsed();
-        self.note_return(&dossier, Way::Restoring);
+        self.note_return(&dossier, Way::Restoring, None);
         match self.checkpointer.restore(&planned.container, dossier.images()) {
             Ok(restored) => {
                 self.hold
@@ -97,13 +104,15 @@ impl Machine<'_> {
                 let running =
                     self.running(id)?.ok_or_else(|| doing("find the restored", id)("it is not running"))?;
                 self.reapply_limits(&dossier, &running)?;
-                self.note_return(&dossier, Way::Restored);
+                self.note_return(&dossier, Way::Restored, running.run());
                 Ok(json!({
                     "took_us": micros(self.clock.elapsed() - begun),
                     "processes": restored.processes,
                     "connections": connections.len(),
                 }))
             }
+            // It may yet come back.
+            Err(error) if error.is_under_way() => Err(doing("restore", id)(error)),
             Err(error) => self.start_instead(planned, &dossier, error),
         }
     }
@@ -122,8 +131,15 @@ impl Machine<'_> {
         let id = &planned.container.id;
         let connections = after.map(|after| after.connections.as_slice()).unwrap_or_default();
         let was_back = back.as_ref().is_some_and(|back| back.way == Way::Restored);
-        let way = back.filter(|back| back.boot_id == *self.boot_id).map(|back| back.way);
-        let untouched = at.since == Since::SameBoot && running.init == planned.container.init;
+        let back = back.filter(|back| back.boot_id == *self.boot_id);
+        // What was brought back and ended may have been started by anybody since.
+        let ours = |back: &Return| match (back.run, running.run()) {
+            (Some(then), Some(now)) => now.is_the_same_as(&then),
+            _ => true,
+        };
+        let since = back.as_ref().is_some_and(|back| !ours(back));
+        let way = back.map(|back| back.way);
+        let untouched = at.since == Since::SameBoot && self.is_planned(planned, running);
         let settle = || {
             self.hold
                 .clear_checkpoint_lock(&planned.container.network, connections)
@@ -132,9 +148,12 @@ impl Machine<'_> {
         };
         match way {
             _ if untouched => settle().map(|()| json!({ "note": "it was not taken down" })),
+            Some(Way::Restored) if since => {
+                settle().map(|()| json!({ "note": "it was restored, and started since by somebody else" }))
+            }
             Some(Way::Restoring | Way::Restored) => {
                 settle()?;
-                self.note_return(dossier, Way::Restored);
+                self.note_return(dossier, Way::Restored, running.run());
                 Ok(json!({ "note": "it was restored already" }))
             }
             Some(Way::StartedAnew) => {
@@ -142,7 +161,7 @@ impl Machine<'_> {
                 Ok(kept("it goes on without its memory", dossier))
             }
             None if at.since == Since::SameBoot => {
-                self.note_return(dossier, Way::StartedAnew);
+                self.note_return(dossier, Way::StartedAnew, None);
                 Err(doing("restore", id)(format!(
                     "expected it not to run, found first process {:?}: somebody else started it without the memory \
                      that is in {}; {CHOICE}",
@@ -155,9 +174,18 @@ impl Machine<'_> {
         }
     }
 
+    /// Writes down that a dump that could not be completed was undone at once, so that what runs now is known as ours.
+    pub(super) fn note_brought_back(&self, error: &RuntimeError, id: &WorkloadId, dossier: &Dossier) {
+        if error.was_brought_back()
+            && let Ok(Some(running)) = self.running(id)
+        {
+            self.note_return(dossier, Way::Restored, running.run());
+        }
+    }
+
     /// Writes down how the container comes back. A disk without room for it is no reason to leave it down.
-    fn note_return(&self, dossier: &Dossier, way: Way) {
-        let back = Return { boot_id: self.boot_id.clone(), way };
+    fn note_return(&self, dossier: &Dossier, way: Way, run: Option<Run>) {
+        let back = Return { boot_id: self.boot_id.clone(), way, run };
         if let Err(error) = dossier.write_return(&back) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -176,14 +204,14 @@ impl Machine<'_> {
     ) -> Result<Value, StepError> {
         let id = &planned.container.id;
         let kept = dossier.images().root().display().to_string();
-        self.note_return(dossier, Way::StartedAnew);
+        self.note_return(dossier, Way::StartedAnew, None);
         match self.lifecycle.start(&planned.container) {
             Ok(_) => Err(StepError::doing(format!(
                 "restore container {id} (it was started afresh on its old files instead; its memory is in {kept}; \
                  {CHOICE})"
             ))(original)),
             Err(second) => {
-                self.note_return(dossier, Way::Restoring);
+                self.note_return(dossier, Way::Restoring, None);
                 Err(StepError::doing(format!(
                     "restore container {id} (starting it afresh failed too: {second}; its memory is in {kept})"
                 ))(original))

@@ -113,6 +113,7 @@ fn plan() -> Plan {
         ],
         on_failure: OnFailure::RollBack,
         notes: Vec::new(),
+        not_needed: Vec::new(),
     }
 }
 

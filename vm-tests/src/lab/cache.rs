@@ -96,14 +96,24 @@ impl Cache {
         Ok(ready)
     }
 
-    /// Removes the entries of a kind that nobody has asked for in a day.
-    pub fn retire(&self, kind: &str) -> Result<()> {
+    /// The entries of a kind that are there.
+    pub fn entries(&self, kind: &str) -> Result<Vec<PathBuf>> {
+        let mut entries = Vec::new();
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
-            let is_of_kind = entry.file_name().to_string_lossy().starts_with(&format!("{kind}-"));
-            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-            if is_of_kind && age > UNUSED {
-                let _ = fs::remove_dir_all(entry.path());
+            if entry.file_name().to_string_lossy().starts_with(&format!("{kind}-")) {
+                entries.push(entry.path());
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Removes the entries of a kind that nobody has asked for in a day.
+    pub fn retire(&self, kind: &str) -> Result<()> {
+        for entry in self.entries(kind)? {
+            let age = fs::metadata(&entry)?.modified()?.elapsed().unwrap_or_default();
+            if age > UNUSED {
+                let _ = fs::remove_dir_all(entry);
             }
         }
         Ok(())

@@ -118,9 +118,14 @@ impl Lab {
         Machine::start(home, spec.clone(), kernel, key, Lifetime::Owned, Begin::Boot)
     }
 
-    /// Starts a machine that goes on where the snapshot was taken.
+    /// Starts a machine that goes on where the snapshot was taken. One that does not come up is started once more, on a
+    /// layer of its own: an emulated machine on a busy host may stall.
     pub fn restore(&self, snapshot: &Snapshot) -> Result<Machine> {
-        self.begin(self.new_home(None)?, snapshot.spec(), Lifetime::Owned, Some(snapshot))
+        let start = || self.begin(self.new_home(None)?, snapshot.spec(), Lifetime::Owned, Some(snapshot));
+        start().or_else(|error| {
+            eprintln!("lab: a machine did not go on from its snapshot and is started again: {error:#}");
+            start()
+        })
     }
 
     /// Like [`Self::ready`], but the machine has a name and outlives this process.

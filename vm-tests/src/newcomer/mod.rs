@@ -98,6 +98,19 @@ impl Newcomer {
         Ok(Self { root, archives: cache.directory("newcomer-archives")?, target, _turn: turn })
     }
 
+    /// Brings this host's built things of a kind along, for a story that is not about making them.
+    ///
+    /// # Errors
+    /// If they cannot be linked.
+    pub fn bring(&self, cache: &Cache, kind: &str) -> Result<()> {
+        let theirs = self.root.path().join("root/.cache/update-lab");
+        fs::create_dir_all(&theirs)?;
+        for entry in cache.entries(kind)? {
+            run(program("cp").args(["-al"]).arg(entry).arg(&theirs))?;
+        }
+        Ok(())
+    }
+
     /// Runs a script in the workspace there, and returns what it prints.
     ///
     /// # Errors

@@ -65,7 +65,9 @@ pub fn foreign(cache: &Cache, package: &str) -> Result<()> {
     let before = machine.packages()?;
     machine.sh(NEEDS)?;
     nothing_was_lost(&before, &machine.packages()?)?;
-    // The images are made there too, by the programs that are there.
+    for kind in ["keys", "debian", "kernel"] {
+        machine.bring(cache, kind)?;
+    }
     let said = machine.sh("cargo run --locked --quiet -p vm-tests -- run -- cat /proc/sys/kernel/ostype")?;
     ensure!(said == "Linux", "a machine should have booted, and said: {said}");
     nothing_was_lost(&before, &machine.packages()?)

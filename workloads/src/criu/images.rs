@@ -6,7 +6,8 @@
 //!
 //! Format (CRIU `criu/include/magic.h`, `images/*.proto`; unchanged since 2.0): two little-endian
 //! 32-bit magics, a common one and one of the file's kind, then entries of a 32-bit length and a
-//! protobuf message. Only the fields used here are declared; protobuf skips the others.
+//! protobuf message. Only the fields used here are declared; protobuf skips the others. Names are declared as bytes:
+//! CRIU writes what the kernel says, which need not be UTF-8.
 //!
 //! What this does not do: memory pages, and writing.
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::model::CheckpointStats;
+use crate::model::{CheckpointStats, Comm, SeenPath};
 
 const IMAGE: u32 = 0x5456_4319;
 const SERVICE: u32 = 0x5510_5940;
@@ -131,7 +132,7 @@ pub enum FilePlace {
     /// On a mount that comes from outside (a volume); its files are not part of any snapshot.
     Volume {
         /// Where it is mounted in the container.
-        mountpoint: String,
+        mountpoint: SeenPath,
     },
     /// On a file system whose content is in the checkpoint or made up by the kernel (tmpfs, proc).
     Private,
@@ -141,7 +142,7 @@ pub enum FilePlace {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CheckpointedFile {
     /// Its absolute path inside the container.
-    pub path: String,
+    pub path: SeenPath,
     /// Where it lies.
     pub place: FilePlace,
     /// The size with which CRIU expects to find it.
@@ -164,8 +165,8 @@ pub struct CheckpointContent {
 pub struct CheckpointedProcess {
     /// Its id inside the container.
     pub pid: u32,
-    /// Its command name, at most 15 bytes.
-    pub comm: String,
+    /// Its command name when it was dumped; it may have another now.
+    pub comm: Comm,
 }
 
 impl std::fmt::Display for CheckpointedProcess {
@@ -186,8 +187,8 @@ struct FileEntry {
 
 #[derive(Clone, PartialEq, Message)]
 struct RegFileEntry {
-    #[prost(string, tag = "6")]
-    name: String,
+    #[prost(bytes = "vec", tag = "6")]
+    name: Vec<u8>,
     #[prost(sint32, optional, tag = "7")]
     mnt_id: Option<i32>,
     #[prost(uint64, optional, tag = "8")]
@@ -232,8 +233,8 @@ struct CoreEntry {
 struct TaskCoreEntry {
     #[prost(uint32, tag = "1")]
     task_state: u32,
-    #[prost(string, tag = "6")]
-    comm: String,
+    #[prost(bytes = "vec", tag = "6")]
+    comm: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -242,12 +243,12 @@ struct MountEntry {
     fstype: u32,
     #[prost(uint32, tag = "2")]
     mnt_id: u32,
-    #[prost(string, tag = "7")]
-    mountpoint: String,
+    #[prost(bytes = "vec", tag = "7")]
+    mountpoint: Vec<u8>,
     #[prost(bool, optional, tag = "13")]
     ext_mount: Option<bool>,
-    #[prost(string, optional, tag = "18")]
-    ext_key: Option<String>,
+    #[prost(bytes = "vec", optional, tag = "18")]
+    ext_key: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -353,12 +354,13 @@ fn checkpointed_files(files: &[FileEntry], mounts: &[MountEntry]) -> Vec<Checkpo
     let by_id: BTreeMap<u32, &MountEntry> = mounts.iter().map(|mount| (mount.mnt_id, mount)).collect();
     let place = |file: &RegFileEntry| {
         let Some(mount) = file.mnt_id.and_then(|id| by_id.get(&(id as u32))) else { return FilePlace::Root };
-        let root = matches!(mount.mountpoint.as_str(), "/" | "./" | ".");
+        let root = matches!(&*mount.mountpoint, b"/" | b"./" | b".");
         if root {
             FilePlace::Root
         } else if mount.ext_mount == Some(true) || mount.ext_key.is_some() || !is_private(mount.fstype) {
-            let trimmed = mount.mountpoint.trim_start_matches('.');
-            FilePlace::Volume { mountpoint: format!("/{}", trimmed.trim_start_matches('/')) }
+            let relative = mount.mountpoint.strip_prefix(b".").unwrap_or(&mount.mountpoint);
+            let relative = relative.strip_prefix(b"/").unwrap_or(relative);
+            FilePlace::Volume { mountpoint: [b"/", relative].concat().as_slice().into() }
         } else {
             FilePlace::Private
         }
@@ -367,7 +369,11 @@ fn checkpointed_files(files: &[FileEntry], mounts: &[MountEntry]) -> Vec<Checkpo
         .iter()
         .filter_map(|file| file.reg.as_ref())
         .filter(|file| file.ext != Some(true))
-        .map(|file| CheckpointedFile { path: file.name.clone(), place: place(file), size: file.size })
+        .map(|file| CheckpointedFile {
+            path: file.name.as_slice().into(),
+            place: place(file),
+            size: file.size,
+        })
         .collect();
     found.into_iter().collect()
 }
@@ -384,7 +390,7 @@ fn living(images: &Path, processes: &[PstreeEntry]) -> Result<Vec<CheckpointedPr
         let task = cores.into_iter().next().and_then(|core| core.tc);
         let task = task.ok_or(ImageError::Malformed { path, source: FormatError::Empty })?;
         if !matches!(task.task_state, TASK_DEAD | TASK_ZOMBIE) {
-            found.push(CheckpointedProcess { pid: process.pid, comm: task.comm });
+            found.push(CheckpointedProcess { pid: process.pid, comm: task.comm.as_slice().into() });
         }
     }
     Ok(found)
@@ -456,11 +462,12 @@ pub fn last_errors(log: &str, most: usize) -> Vec<String> {
         .collect()
 }
 
+/// Images as CRIU writes them, for tests.
 #[cfg(test)]
-mod tests {
+pub(crate) mod specimen {
     use super::*;
 
-    fn image<M: Message>(magics: [u32; 2], messages: &[M]) -> Vec<u8> {
+    pub(super) fn image<M: Message>(magics: [u32; 2], messages: &[M]) -> Vec<u8> {
         let mut bytes: Vec<u8> = magics.iter().flat_map(|magic| magic.to_le_bytes()).collect();
         for message in messages {
             let encoded = message.encode_to_vec();
@@ -469,6 +476,26 @@ mod tests {
         }
         bytes
     }
+
+    /// The images and statistics of a checkpoint without files, connections and living processes.
+    pub(crate) fn write(images: &Path, work: &Path) {
+        let core = CoreEntry { tc: Some(TaskCoreEntry { task_state: TASK_DEAD, ..Default::default() }) };
+        let stats = StatsEntry { dump: Some(DumpStatsEntry::default()) };
+        for (path, bytes) in [
+            (images.join("files.img"), image::<FileEntry>([IMAGE, FILES], &[])),
+            (images.join("pstree.img"), image([IMAGE, PSTREE], &[PstreeEntry { pid: 1 }])),
+            (images.join("core-1.img"), image([IMAGE, CORE], &[core])),
+            (work.join("stats-dump"), image([SERVICE, STATS], &[stats])),
+        ] {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::specimen::image;
+    use super::*;
 
     fn socket(local: &str, peer: &str, state: u32) -> FileEntry {
         let words = |address: IpAddr| -> Vec<u32> {
@@ -544,9 +571,9 @@ mod tests {
         assert_eq!(
             places,
             [
-                ("/data/db".to_owned(), FilePlace::Volume { mountpoint: "/data".into() }),
-                ("/lib/a.so".to_owned(), FilePlace::Root),
-                ("/run/pid".to_owned(), FilePlace::Private),
+                ("/data/db".into(), FilePlace::Volume { mountpoint: "/data".into() }),
+                ("/lib/a.so".into(), FilePlace::Root),
+                ("/run/pid".into(), FilePlace::Private),
             ]
         );
     }
@@ -574,12 +601,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let tree = [PstreeEntry { pid: 1 }, PstreeEntry { pid: 7 }];
         for (pid, task_state) in [(1, 1), (7, TASK_ZOMBIE)] {
-            let core = CoreEntry { tc: Some(TaskCoreEntry { task_state, comm: format!("task-{pid}") }) };
+            let core = CoreEntry {
+                tc: Some(TaskCoreEntry { task_state, comm: format!("task-{pid}").into_bytes() }),
+            };
             let path = directory.path().join(format!("core-{pid}.img"));
             std::fs::write(path, image([IMAGE, CORE], &[core])).unwrap();
         }
         let found = living(directory.path(), &tree).unwrap();
         assert_eq!(found, [CheckpointedProcess { pid: 1, comm: "task-1".into() }]);
+    }
+
+    #[test]
+    fn names_are_bytes_whatever_the_kernel_cut_them_to() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in [&b"keeper of five "[..], b"abcdefghijklmn\xc3", b"\xff\xfe", b"", b"\n"] {
+            let core = CoreEntry { tc: Some(TaskCoreEntry { task_state: 1, comm: name.to_owned() }) };
+            std::fs::write(directory.path().join("core-7.img"), image([IMAGE, CORE], &[core])).unwrap();
+            let found = living(directory.path(), &[PstreeEntry { pid: 7 }]).unwrap();
+            assert_eq!(found[0].comm.as_bytes(), name);
+            let written = serde_json::to_string(&found).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Vec<CheckpointedProcess>>(&written).unwrap(),
+                found,
+                "{written}"
+            );
+        }
+        let odd = RegFileEntry { name: b"/srv/\xe9t\xe9".to_vec(), mnt_id: None, size: None, ext: None };
+        let files = checkpointed_files(&[FileEntry { id: 1, reg: Some(odd), isk: None }], &[]);
+        assert_eq!(files[0].path.as_bytes(), b"/srv/\xe9t\xe9");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::files::RootfsMounts;
 use crate::files::layer::Layer;
 use crate::files::mountinfo;
 use crate::files::mountinfo::Mount;
-use crate::model::{FreshUpper, Overlay, Topology, TopologyError};
+use crate::model::{FreshUpper, Overlay, SeenPath, Topology, TopologyError};
 
 /// A dying container's last process may hold the mount for a moment.
 const BUSY_ATTEMPTS: u32 = 50;
@@ -48,7 +48,7 @@ pub enum Switched {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
     /// Absolute path inside the container.
-    pub path: String,
+    pub path: SeenPath,
     /// Digest of its content; absent when there is no such file.
     pub sha256: Option<Sha256>,
 }

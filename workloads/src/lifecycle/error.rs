@@ -24,6 +24,21 @@ pub enum RuntimeError {
         /// What the command said.
         source: CommandError,
     },
+    /// A dump or restore did not end in time, and was left alone.
+    #[error(
+        "the {action} of container {id} (pid {pid}) still runs after {waited:?}; nothing is done to the container before \
+         it ends"
+    )]
+    StillRunning {
+        /// What was asked.
+        action: &'static str,
+        /// The container.
+        id: WorkloadId,
+        /// The process that does it; it leads a group of its own.
+        pid: u32,
+        /// How long it was waited for this time.
+        waited: Duration,
+    },
     /// The containers could not be listed.
     #[error("could not list the containers")]
     List {
@@ -147,6 +162,20 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
+    /// Whether a dump took the container down, and it was brought back at once.
+    pub fn was_brought_back(&self) -> bool {
+        matches!(self, Self::Unfinished { during_undo: None, .. })
+    }
+
+    /// Whether something is under way that may still change the container.
+    pub fn is_under_way(&self) -> bool {
+        match self {
+            Self::StillRunning { .. } => true,
+            Self::Unfinished { during_undo: Some(error), .. } => error.is_under_way(),
+            _ => false,
+        }
+    }
+
     /// The error and its causes on one line.
     pub fn with_causes(&self) -> String {
         system::error::with_causes(self)

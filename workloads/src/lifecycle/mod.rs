@@ -43,7 +43,17 @@ pub trait Lifecycle {
 }
 
 /// Writes the memory of workloads to disk, and brings it back.
+///
+/// A dump or restore that takes too long goes on ([`RuntimeError::StillRunning`]), and may take the container down, or
+/// bring it up, at any moment. Every request here, and [`Lifecycle::start`] and [`Lifecycle::stop`], wait for its end
+/// first. Whoever judges or removes what it works on has to ask [`Checkpointer::settled`].
 pub trait Checkpointer {
+    /// Waits until no dump or restore of this container is under way, whoever began it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::StillRunning`] if it does not end.
+    fn settled(&self, id: &WorkloadId) -> Result<(), RuntimeError>;
+
     /// Writes memory to `dir.pre()` while the container runs on.
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError>;
 

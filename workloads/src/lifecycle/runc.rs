@@ -3,8 +3,10 @@
 //! Invariants:
 //! - A container is started and restored with its standard streams on `/dev/null`; what runc has to
 //!   say comes from its `--log`.
-//! - A dump, a restore and a start hold the host's lock for as long as they run and are never killed:
-//!   a half-dumped container is worse than a late one. They are reported as still running instead.
+//! - A dump and a restore are never killed: a half-dumped container is worse than a late one. Past their time they are
+//!   reported as still running, and nothing is done to their container before they are known to have ended, be it by
+//!   this process ([`Checkpointer::settled`]) or by one that comes after it.
+//! - A dump, a restore and a start hold the host's lock for as long as they run.
 //! - The images of a checkpoint are on disk, and marked complete, before [`checkpoint`] returns. What
 //!   a pre-dump wrote is synced while the container still runs.
 //! - A failed dump leaves the container running and a failed restore leaves nothing.
@@ -16,17 +18,24 @@
 #![expect(clippy::disallowed_methods, reason = "waits for real processes to end")]
 
 mod describe;
+mod images;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use system::clock::Interrupt;
 use system::command::{CommandError, HeldLock, Invocation, WhenLate};
 use system::durable;
+use system::process::ProcessIdentity;
 
+use self::images::{
+    BOOT_ID, Complete, forget_complete, fresh_directory, full_work, read_complete, sync_file_system,
+    write_complete, written_since_boot,
+};
 use crate::criu::images::{CheckpointContent, CheckpointedProcess, dump_stats, last_errors};
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
 use crate::lifecycle::{Checkpointer, Lifecycle};
@@ -35,15 +44,29 @@ use crate::model::{
     Pid, Restored, WorkloadId,
 };
 use crate::processes::procfs;
+use crate::processes::procfs::Process;
 
-/// Listing and killing are immediate; a minute covers a host that thrashes.
-const SHORT: Duration = Duration::from_secs(60);
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Listing and killing are immediate; a minute covers a host that thrashes. Past it they are killed.
+    pub short: Duration,
+    /// A dump or restore moves all of a container's memory. Past this it is reported; whoever comes next waits for it
+    /// as long again. A start that takes longer is ended.
+    pub long: Duration,
+    /// How long a killed container may take to disappear. A task in uninterruptible sleep takes longer.
+    pub kill: Duration,
+}
 
-/// A dump or restore moves all of a container's memory; past this it is reported, not killed.
-const LONG: Duration = Duration::from_secs(900);
+impl Default for Patience {
+    fn default() -> Self {
+        let [short, long, kill] = [60, 900, 20].map(Duration::from_secs);
+        Self { short, long, kill }
+    }
+}
 
-/// How long a killed container may take to disappear. A task in uninterruptible sleep takes longer.
-const KILL_PATIENCE: Duration = Duration::from_secs(20);
+/// Where dumps and restores under way are known. They do not outlive the boot, and neither does this directory.
+const HELPERS: &str = "/run/update/helpers";
 
 /// How often a stopping container is looked at.
 const POLL: Duration = Duration::from_millis(5);
@@ -58,15 +81,11 @@ pub const GHOST_LIMIT: u64 = 64 << 20;
 /// The runtime `runc`.
 #[derive(Debug)]
 pub struct Runc {
+    program: PathBuf,
     root: PathBuf,
+    helpers: PathBuf,
     lock: Option<HeldLock>,
-}
-
-/// Written beside the images once they are complete and synced.
-#[derive(Debug, Serialize, Deserialize)]
-struct Complete {
-    stats: CheckpointStats,
-    content: CheckpointContent,
+    patience: Patience,
 }
 
 impl Default for Runc {
@@ -78,7 +97,23 @@ impl Default for Runc {
 impl Runc {
     /// runc with its state under `root` (`runc --root`).
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), lock: None }
+        Self {
+            program: "runc".into(),
+            root: root.into(),
+            helpers: HELPERS.into(),
+            lock: None,
+            patience: Patience::default(),
+        }
+    }
+
+    /// The same with another program of the same command line, and another directory for what is under way.
+    pub fn run_by(self, program: impl Into<PathBuf>, helpers: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), helpers: helpers.into(), ..self }
+    }
+
+    /// The same with other limits.
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Makes commands that change a container hold this lock while they run.
@@ -88,16 +123,28 @@ impl Runc {
     }
 
     fn command(&self) -> Invocation<'_> {
-        Invocation::new("runc").arg("--root").arg(&self.root).limit(SHORT, WhenLate::Kill)
+        Invocation::new(&self.program)
+            .arg("--root")
+            .arg(&self.root)
+            .limit(self.patience.short, WhenLate::Kill)
     }
 
-    /// A command that changes a container and must reach its end.
-    fn change(&self, container: CgroupDriver) -> Invocation<'_> {
-        let command = self.command().limit(LONG, WhenLate::Leave).holding(self.lock.as_ref());
-        match container {
-            CgroupDriver::Cgroupfs => command,
-            CgroupDriver::Systemd => command.arg("--systemd-cgroup"),
-        }
+    /// A command that moves a container's memory and must reach its end. Begin it only once what was begun before
+    /// has ended ([`Runc::settled`]).
+    fn moving_memory(&self, id: &WorkloadId) -> Result<Invocation<'_>, RuntimeError> {
+        let record = self.helper(id);
+        durable::make_directory(&self.helpers)
+            .map_err(|source| RuntimeError::Prepare { path: self.helpers.clone(), source })?;
+        Ok(self
+            .command()
+            .limit(self.patience.long, WhenLate::Leave)
+            .holding(self.lock.as_ref())
+            .known_at(record))
+    }
+
+    /// Where the dump or restore of a container that is under way is known.
+    fn helper(&self, id: &WorkloadId) -> PathBuf {
+        self.helpers.join(id.directory_name())
     }
 
     fn known(&self, id: &WorkloadId) -> Result<Container, RuntimeError> {
@@ -109,7 +156,7 @@ impl Runc {
         match (deleted, self.inspect(id)?) {
             (_, None) => Ok(()),
             (Err(source), Some(_)) => Err(RuntimeError::Refused { action: "delete", id: id.clone(), source }),
-            (Ok(_), Some(_)) => Err(RuntimeError::WillNotStop { id: id.clone(), after: KILL_PATIENCE }),
+            (Ok(_), Some(_)) => Err(RuntimeError::WillNotStop { id: id.clone(), after: self.patience.kill }),
         }
     }
 
@@ -153,7 +200,7 @@ impl Runc {
             .and_then(|()| fs::copy(BOOT_ID, work.join("boot-id")))
             .map_err(|source| RuntimeError::Prepare { path: settings.clone(), source })?;
         let run = self
-            .change(CgroupDriver::Cgroupfs)
+            .moving_memory(id)?
             .env("CRIU_CONFIG_FILE", &settings)
             .arg("checkpoint")
             .args(["--tcp-established", "--file-locks"])
@@ -175,8 +222,14 @@ impl Runc {
         log: &Path,
         source: CommandError,
     ) -> RuntimeError {
-        if matches!(source, CommandError::Missing { .. } | CommandError::StillRunning { .. }) {
-            return RuntimeError::Refused { action, id: id.clone(), source };
+        match source {
+            CommandError::StillRunning { pid, limit, .. } => {
+                return RuntimeError::StillRunning { action, id: id.clone(), pid, waited: limit };
+            }
+            CommandError::Missing { .. } => {
+                return RuntimeError::Refused { action, id: id.clone(), source };
+            }
+            _ => {}
         }
         let state = match self.inspect(id) {
             Ok(Some(found)) if found.status == ContainerStatus::Running => AfterFailure::StillRunning,
@@ -196,13 +249,7 @@ impl Runc {
     ) -> Result<Restored, RuntimeError> {
         let found = self.known(id)?;
         let living = found.cgroup.as_deref().map(procfs::in_cgroup).unwrap_or_default();
-        let lives = |one: &&CheckpointedProcess| {
-            living
-                .iter()
-                .any(|process| process.inner == one.pid && process.comm.as_bytes() == one.comm.as_bytes())
-        };
-        let missing: Vec<String> =
-            expected.iter().filter(|one| !lives(one)).map(|one| one.to_string()).collect();
+        let missing = missing(expected, &living);
         match (found.status, found.init) {
             (ContainerStatus::Running, Some(init)) if missing.is_empty() => {
                 Ok(Restored { init, processes: living.len() })
@@ -233,8 +280,7 @@ impl Runc {
         let id = &container.id;
         let work = dir.work().join("restore");
         fresh_directory(&work)?;
-        let run = self
-            .change(container.cgroup_driver)
+        let run = made_by(self.moving_memory(id)?, container.cgroup_driver)
             .arg("restore")
             .args(["--detach", "--tcp-established", "--file-locks"])
             .arg("--bundle")
@@ -249,12 +295,31 @@ impl Runc {
             .output();
         if let Err(source) = run {
             let error = self.criu_failure("restore", id, &work.join("restore.log"), source);
-            if !matches!(error, RuntimeError::Refused { .. }) {
+            // Only what is known to have ended leaves remains.
+            if matches!(error, RuntimeError::Criu { .. }) {
                 self.delete(id)?;
             }
             return Err(error);
         }
         self.proven_alive("restore", id, expected)
+    }
+}
+
+/// Who of these does not live. A process is its number in the container's namespace; what it calls itself may be cut
+/// anywhere, and it may have called itself something else since.
+fn missing(expected: &[CheckpointedProcess], living: &[Process]) -> Vec<String> {
+    let lives = |one: &&CheckpointedProcess| living.iter().any(|process| process.inner == one.pid);
+    expected.iter().filter(|one| !lives(one)).map(ToString::to_string).collect()
+}
+
+/// What is under way when this process was not there when it began.
+const BEGUN_BEFORE: &str = "dump or restore";
+
+/// A container whose cgroup systemd makes is made through systemd again.
+fn made_by(command: Invocation<'_>, driver: CgroupDriver) -> Invocation<'_> {
+    match driver {
+        CgroupDriver::Cgroupfs => command,
+        CgroupDriver::Systemd => command.arg("--systemd-cgroup"),
     }
 }
 
@@ -267,9 +332,11 @@ enum Stopped {
 impl Lifecycle for Runc {
     fn list(&self) -> Result<Listing, RuntimeError> {
         if !self.root.exists() {
-            return system::command::find("runc").map(|_| Listing::default()).ok_or_else(|| {
-                RuntimeError::List { source: CommandError::Missing { program: "runc".into() } }
-            });
+            return system::command::find(&self.program.to_string_lossy())
+                .map(|_| Listing::default())
+                .ok_or_else(|| RuntimeError::List {
+                    source: CommandError::Missing { program: self.program.display().to_string() },
+                });
         }
         let output = self.command().args(["list", "--format", "json"]).output();
         let json = output.map_err(|source| RuntimeError::List { source })?;
@@ -291,6 +358,7 @@ impl Lifecycle for Runc {
 
     fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
         let id = &container.id;
+        self.settled(id)?;
         match self.inspect(id)?.map(|found| found.status) {
             Some(ContainerStatus::Running) => {
                 return self.proven_alive("start", id, &[]).map(|alive| alive.init);
@@ -298,8 +366,10 @@ impl Lifecycle for Runc {
             Some(_) => self.delete(id)?,
             None => {}
         }
-        let run = self
-            .change(container.cgroup_driver)
+        // Nothing is lost by ending a start half-way: whoever asked for it starts again.
+        let run = made_by(self.command(), container.cgroup_driver)
+            .limit(self.patience.long, WhenLate::Kill)
+            .holding(self.lock.as_ref())
             .args(["run", "--detach", "--bundle"])
             .arg(&container.bundle)
             .arg("--")
@@ -307,7 +377,7 @@ impl Lifecycle for Runc {
             .speaking_by_log()
             .output();
         if let Err(source) = run {
-            if !matches!(source, CommandError::Missing { .. } | CommandError::StillRunning { .. }) {
+            if !matches!(source, CommandError::Missing { .. }) {
                 self.delete(id)?;
             }
             return Err(RuntimeError::Refused { action: "start", id: id.clone(), source });
@@ -316,6 +386,7 @@ impl Lifecycle for Runc {
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
+        self.settled(id)?;
         match self.inspect(id)?.map(|found| found.status) {
             None => return Ok(()),
             Some(ContainerStatus::Running) if !patience.is_zero() => {
@@ -327,9 +398,9 @@ impl Lifecycle for Runc {
             Some(_) => {}
         }
         self.signal(id, "KILL")?;
-        match self.ended_within(id, KILL_PATIENCE)? {
+        match self.ended_within(id, self.patience.kill)? {
             Stopped::Yes => self.delete(id),
-            Stopped::No => Err(RuntimeError::WillNotStop { id: id.clone(), after: KILL_PATIENCE }),
+            Stopped::No => Err(RuntimeError::WillNotStop { id: id.clone(), after: self.patience.kill }),
         }
     }
 
@@ -373,7 +444,27 @@ impl Lifecycle for Runc {
 }
 
 impl Checkpointer for Runc {
+    fn settled(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
+        let record = self.helper(id);
+        let failed = |source| RuntimeError::Prepare { path: record.clone(), source };
+        let helper: ProcessIdentity = match fs::read(&record) {
+            Ok(json) => serde_json::from_slice(&json).map_err(|error| failed(error.into()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let deadline = Instant::now() + self.patience.long;
+        while helper.group_lives().map_err(failed)? {
+            if Instant::now() >= deadline {
+                let (pid, waited) = (helper.pid, self.patience.long);
+                return Err(RuntimeError::StillRunning { action: BEGUN_BEFORE, id: id.clone(), pid, waited });
+            }
+            std::thread::sleep(POLL);
+        }
+        durable::forget(&record).map_err(failed)
+    }
+
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
+        self.settled(id)?;
         fresh_directory(dir.root())?;
         self.dump(id, "pre-dump", &dir.pre(), &dir.work().join("pre"), &["--pre-dump"])?;
         sync_file_system(&dir.pre())
@@ -385,6 +476,7 @@ impl Checkpointer for Runc {
         dir: &CheckpointDir,
         base: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
+        self.settled(id)?;
         let Some(container) = self.inspect(id)? else {
             // Repeated after a crash of this process: the dump had already succeeded.
             return match read_complete(id, dir)? {
@@ -408,6 +500,7 @@ impl Checkpointer for Runc {
     }
 
     fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
+        self.settled(id)?;
         match read_complete(id, dir)? {
             Some(complete) => Ok(complete.content),
             // This process ended between CRIU's end and the record of it.
@@ -430,63 +523,4 @@ impl Checkpointer for Runc {
         }
         self.restore_images(container, dir, &expected)
     }
-}
-
-/// CRIU's log and statistics of the final dump.
-fn full_work(dir: &CheckpointDir) -> PathBuf {
-    dir.work().join("full")
-}
-
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-/// Whether CRIU finished a dump here in this boot. It writes its statistics last; what was written
-/// before a power cut and never synced proves nothing.
-fn written_since_boot(dir: &CheckpointDir) -> bool {
-    let same = |written: String| fs::read_to_string(BOOT_ID).is_ok_and(|now| now == written);
-    fs::read_to_string(full_work(dir).join("boot-id")).is_ok_and(same) && dump_stats(&full_work(dir)).is_ok()
-}
-
-fn complete_path(dir: &CheckpointDir) -> PathBuf {
-    dir.root().join("complete.json")
-}
-
-fn read_complete(id: &WorkloadId, dir: &CheckpointDir) -> Result<Option<Complete>, RuntimeError> {
-    let path = complete_path(dir);
-    match fs::read(&path) {
-        Ok(json) => serde_json::from_slice(&json)
-            .map(Some)
-            .map_err(|source| RuntimeError::Answer { about: format!("the checkpoint of {id}"), source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(RuntimeError::Prepare { path, source }),
-    }
-}
-
-fn write_complete(dir: &CheckpointDir, complete: &Complete) -> Result<(), RuntimeError> {
-    let path = complete_path(dir);
-    let written = serde_json::to_vec(complete).map_err(io::Error::from);
-    written
-        .and_then(|json| durable::replace(&path, &json))
-        .map_err(|source| RuntimeError::Prepare { path, source })
-}
-
-fn forget_complete(dir: &CheckpointDir) -> Result<(), RuntimeError> {
-    let path = complete_path(dir);
-    durable::forget(&path).map_err(|source| RuntimeError::Prepare { path, source })
-}
-
-/// An empty directory that only root can enter: images hold the memory of processes.
-fn fresh_directory(path: &Path) -> Result<(), RuntimeError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let failed = |source| RuntimeError::Prepare { path: path.to_owned(), source };
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
-}
-
-/// All images at once.
-fn sync_file_system(directory: &Path) -> Result<(), RuntimeError> {
-    durable::sync_file_system(directory)
-        .map_err(|source| RuntimeError::Prepare { path: directory.to_owned(), source })
 }

@@ -201,6 +201,7 @@ mod tests {
             id: "web-1".parse().unwrap(),
             status: ContainerStatus::Running,
             init: None,
+            started: None,
             bundle: "/b".into(),
             rootfs: "/b/rootfs".into(),
             annotations: BTreeMap::new(),

@@ -81,6 +81,9 @@ pub struct Container {
     pub status: ContainerStatus,
     /// Its first process; absent once stopped.
     pub init: Option<Pid>,
+    /// When that process began, in clock ticks since boot; not in records of before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
     /// The OCI bundle directory (holds `config.json`).
     pub bundle: PathBuf,
     /// Its root file system on the host.
@@ -93,6 +96,31 @@ pub struct Container {
     pub cgroup_driver: CgroupDriver,
     /// Where its packets go.
     pub network: NetworkPlace,
+}
+
+impl Container {
+    /// Which run of it this is; `None` if it does not run.
+    pub fn run(&self) -> Option<Run> {
+        self.init.map(|init| Run { init, started: self.started })
+    }
+}
+
+/// One run of a container: its first process, by number and start. Its name says nothing, and a number comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The first process.
+    pub init: Pid,
+    /// When it began, in clock ticks since boot.
+    #[serde(default)]
+    pub started: Option<u64>,
+}
+
+impl Run {
+    /// Whether both are one run. Where the start was not kept, the number has to do.
+    pub fn is_the_same_as(&self, other: &Self) -> bool {
+        let starts = self.started.zip(other.started);
+        self.init == other.init && starts.is_none_or(|(one, two)| one == two)
+    }
 }
 
 /// The runtime's containers, and what could not be read of them.
@@ -205,4 +233,17 @@ pub enum ExecOutcome {
     TimedOut,
     /// It was killed because the operator asked to stop.
     Interrupted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_came_again_is_another_run() {
+        let run = |started| Run { init: Pid(7), started };
+        assert!(run(Some(1)).is_the_same_as(&run(Some(1))));
+        assert!(!run(Some(1)).is_the_same_as(&run(Some(2))));
+        assert!(run(Some(1)).is_the_same_as(&run(None)), "an old record has no start");
+    }
 }

@@ -8,11 +8,11 @@ pub mod probe_site;
 pub mod topology;
 pub mod workload_id;
 
-pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners};
+pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners, Place};
 pub use comm::{Comm, SeenPath};
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
-    NetworkPlace, Pid, Restored, Unreadable,
+    NetworkPlace, Pid, Restored, Run, Unreadable,
 };
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
 pub use probe_site::ProbeSite;

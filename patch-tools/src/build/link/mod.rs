@@ -165,10 +165,12 @@ impl Link<'_> {
         let imported =
             needed.into_iter().filter(|name| !defined.contains(name) && KlpSymbol::parse(name).is_none());
         let mut imports = Imports::default();
-        for symbol in imported.chain(["module_layout".to_owned()]) {
-            let Some(export) =
-                self.exports.get(&symbol).filter(|_| symbol.len() <= tables::LONGEST_VERSIONED)
-            else {
+        let versioned = self.tree.config.is_set("CONFIG_MODVERSIONS");
+        // Stands for the layout of `struct module`; exported for that alone.
+        let layout = versioned.then(|| "module_layout".to_owned());
+        for symbol in imported.chain(layout) {
+            let fits = !versioned || symbol.len() <= tables::LONGEST_VERSIONED;
+            let Some(export) = self.exports.get(&symbol).filter(|_| fits) else {
                 return Err(LinkError::NotExported { symbol });
             };
             imports.namespaces.extend(export.namespace.clone());

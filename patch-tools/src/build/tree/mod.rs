@@ -21,6 +21,7 @@ mod compiler;
 mod config;
 mod prepare;
 mod source;
+mod standins;
 mod template;
 
 use std::fs;

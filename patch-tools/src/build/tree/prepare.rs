@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Compiler, TreeError, TreeInputs, TreeRecord, config};
+use super::{Compiler, TreeError, TreeInputs, TreeRecord, config, standins};
 use crate::build::cache::CacheError;
 use crate::build::kbuild::{Kbuild, MAKEFILES};
 use crate::build::process::Program;
@@ -61,7 +61,7 @@ impl Preparation<'_> {
         let wanted = fs::read_to_string(&inputs.config).map_err(CacheError::io("read", &inputs.config))?;
         write(output.join(".config"), wanted.as_bytes())?;
 
-        let settings = settings(root, config, compiler, self.record)?;
+        let settings = settings(&makefiles, config, compiler, self.record)?;
         let addition = makefiles.join("top.mk");
         let make =
             Make { source, output: &output, addition: &addition, settings, jobs, tools: &inputs.tools };
@@ -102,7 +102,7 @@ fn write(path: PathBuf, content: &[u8]) -> Result<(), TreeError> {
 
 /// The variables that make the build the distribution's, whoever runs it and whenever.
 fn settings(
-    root: &Path,
+    makefiles: &Path,
     config: &Config,
     compiler: &Compiler,
     record: &TreeRecord,
@@ -115,21 +115,7 @@ fn settings(
         "KBUILD_BUILD_USER=patch-tools".to_owned(),
         "KBUILD_BUILD_HOST=localhost".to_owned(),
     ];
-    if !config.is_set("CONFIG_RUST_IS_AVAILABLE") {
-        // Kconfig looks at the machine. A Rust tool chain here must not change the configuration.
-        settings.extend(["RUSTC=false".to_owned(), "BINDGEN=false".to_owned()]);
-    }
-    // Kconfig asks pahole for its version and sets `CONFIG_DEBUG_INFO_BTF`, which changes code, by it. No BTF
-    // is made here, so that what answers need only be of the version that the distribution used.
-    if let Some(version) = config.get("CONFIG_PAHOLE_VERSION").and_then(|version| version.parse::<u32>().ok())
-    {
-        let pahole = root.join("makefiles/pahole");
-        let script = format!("#!/bin/sh\necho v{}.{}\n", version / 100, version % 100);
-        fs::write(&pahole, script).map_err(CacheError::io("write", &pahole))?;
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&pahole, executable).map_err(CacheError::io("make executable", &pahole))?;
-        settings.push(format!("PAHOLE={}", pahole.display()));
-    }
+    settings.extend(standins::make(makefiles, config)?);
     Ok(settings)
 }
 

@@ -29,8 +29,8 @@ pub(crate) struct Wanted<'a> {
 /// Who can see a symbol, as far as the object file at hand tells.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Scope<'a> {
-    /// The file defines it for itself.
-    Local(&'a Origin<'a>),
+    /// The source file of this name defines it for itself; the object file is made of one or more.
+    Local(&'a Origin<'a>, Option<&'a str>),
     /// The file defines it for all.
     Global,
     /// Another file defines it: a local symbol of that name is something else, even if it is the only one.
@@ -40,8 +40,6 @@ pub(crate) enum Scope<'a> {
 /// The object file that a local symbol is part of.
 #[derive(Debug)]
 pub(crate) struct Origin<'a> {
-    /// Its `STT_FILE` symbol.
-    file: Option<&'a str>,
     /// All names that it defines, with the kind of section of each: `.text` for `.text.foo`.
     names: HashMap<&'a str, &'a str>,
     /// For each kind of section where the linker has put the file's part, as far as it was asked for.
@@ -50,8 +48,8 @@ pub(crate) struct Origin<'a> {
 
 impl<'a> Origin<'a> {
     /// `names` are all symbols that the file defines, with the kind of section of each.
-    pub(crate) fn new(file: Option<&'a str>, names: HashMap<&'a str, &'a str>) -> Self {
-        Self { file, names, blocks: RefCell::default() }
+    pub(crate) fn new(names: HashMap<&'a str, &'a str>) -> Self {
+        Self { names, blocks: RefCell::default() }
     }
 }
 
@@ -70,9 +68,9 @@ impl SymbolTable {
         let all = self.named(object, wanted.name);
         let mut left: Vec<usize> = (0..all.len()).filter(|&at| self.fits(&all, at, wanted)).collect();
         if left.len() > 1
-            && let Scope::Local(unit) = wanted.scope
+            && let Scope::Local(unit, file) = wanted.scope
         {
-            self.keep_same_file(&all, &mut left, unit);
+            self.keep_same_file(&all, &mut left, file);
             if left.len() > 1 {
                 self.keep_block(object, wanted.name, &all, &mut left, unit);
             }
@@ -105,7 +103,7 @@ impl SymbolTable {
         }
         let scope_differs = match (entry.binding, wanted.scope) {
             (Binding::Local, Scope::Elsewhere) => return false,
-            (Binding::Local, Scope::Global) | (Binding::Global | Binding::Weak, Scope::Local(_)) => true,
+            (Binding::Local, Scope::Global) | (Binding::Global | Binding::Weak, Scope::Local(..)) => true,
             _ => false,
         };
         // What the file defines the linker may have given another scope; among several, most likely not.
@@ -130,8 +128,8 @@ impl SymbolTable {
         Some(Room::AtMost(next - entry.address))
     }
 
-    fn keep_same_file(&self, all: &[usize], left: &mut Vec<usize>, unit: &Origin<'_>) {
-        let Some(file) = unit.file.and_then(|name| self.file_index.get(name)) else { return };
+    fn keep_same_file(&self, all: &[usize], left: &mut Vec<usize>, file: Option<&str>) {
+        let Some(file) = file.and_then(|name| self.file_index.get(name)) else { return };
         if left.iter().any(|&at| self.entries[all[at]].file == *file) {
             left.retain(|&at| self.entries[all[at]].file == *file);
         }

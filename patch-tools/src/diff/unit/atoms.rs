@@ -6,6 +6,8 @@
 
 use object::elf::{R_X86_64_PC32, STB_GLOBAL, STB_LOCAL, STT_FUNC, STT_NOTYPE, STT_OBJECT, STT_SECTION};
 
+use iced_x86::FlowControl;
+
 use super::code::instructions;
 use super::{Reloc, Unit};
 use crate::diff::names::is_marker;
@@ -69,8 +71,6 @@ impl Unit<'_> {
             }
         }
         starts.sort_by_key(|(section, start)| (*section, start.offset, start.preference));
-        let replacements = self.replacement_starts();
-        let auxiliaries = self.auxiliary_starts();
         let mut next = starts.into_iter().peekable();
         for section in 0..self.classes.len() {
             self.first_atom.push(self.atoms.len() as u32);
@@ -83,9 +83,17 @@ impl Unit<'_> {
                 Class::Strings | Class::Constants | Class::Export | Class::ModuleText => {
                     self.push(section, NO_SYMBOL, 0, self.elf.sections()[section].size);
                 }
-                Class::Replacement => self.cut_at_offsets(section, &replacements),
-                Class::Auxiliary => self.cut_at_offsets(section, &auxiliaries),
-                Class::Skip | Class::Special(_) | Class::Author(_) => {}
+                Class::Replacement => {
+                    // What the second field of each entry refers to.
+                    let starts =
+                        self.references_into(section, &[(Class::Special(Special::AltInstructions), 0)]);
+                    self.cut_at_offsets(section, &starts);
+                }
+                Class::Auxiliary => {
+                    let starts = self.auxiliary_starts(section);
+                    self.cut_at_offsets(section, &starts);
+                }
+                Class::Skip | Class::Special(_) | Class::Author(_) | Class::Foreign => {}
             }
         }
         self.first_atom.push(self.atoms.len() as u32);
@@ -200,39 +208,35 @@ impl Unit<'_> {
         }
     }
 
-    /// Where the replacements of alternatives start: what the second field of each entry refers to.
-    fn replacement_starts(&self) -> Vec<u64> {
-        self.references_into(
-            |class| class == Class::Special(Special::AltInstructions),
-            |class| class == Class::Replacement,
-            |_| 0,
-        )
+    /// Where pieces of out-of-line code start: where functions jump (direct jumps with a 4-byte offset at the
+    /// end of the instruction) or faults continue, and the code before does not run into.
+    fn auxiliary_starts(&self, section: usize) -> Vec<u64> {
+        let from = [(Class::Text, 4), (Class::Special(Special::ExTable), 0)];
+        let wanted = self.references_into(section, &from);
+        let ends: Vec<u64> = instructions(self.elf.sections()[section].data, 0)
+            .filter(|decoded| {
+                let flow = decoded.instruction.flow_control();
+                matches!(
+                    flow,
+                    FlowControl::UnconditionalBranch | FlowControl::Return | FlowControl::Exception
+                )
+            })
+            .map(|decoded| decoded.end)
+            .collect();
+        wanted.into_iter().filter(|start| *start == 0 || ends.binary_search(start).is_ok()).collect()
     }
 
-    /// Where functions jump into `.altinstr_aux`: the places that no fall-through reaches.
-    fn auxiliary_starts(&self) -> Vec<u64> {
-        // Direct jumps with a 4-byte offset at the end of the instruction.
-        self.references_into(|class| class == Class::Text, |class| class == Class::Auxiliary, |_| 4)
-    }
-
-    fn references_into(
-        &self,
-        from: impl Fn(Class) -> bool,
-        to: impl Fn(Class) -> bool,
-        bias: impl Fn(&Reloc) -> i64,
-    ) -> Vec<u64> {
+    /// Offsets in a section that sections of some classes refer to, each with what its relocations leave out.
+    fn references_into(&self, section: usize, from: &[(Class, i64)]) -> Vec<u64> {
         let mut starts = Vec::new();
-        if !self.classes.iter().any(|class| to(*class)) {
-            return starts;
-        }
-        for section in (0..self.classes.len()).filter(|&section| from(self.classes[section])) {
-            let relocations = self.relocations(section);
-            for reloc in (0..relocations.len()).map(|index| relocations.get(index)) {
-                let symbol = self.symbol(reloc.symbol);
-                let Place::Section(target) = symbol.place else { continue };
-                if to(self.classes[target]) {
-                    let offset = symbol.value.wrapping_add_signed(reloc.addend.saturating_add(bias(&reloc)));
-                    starts.push(offset);
+        for (class, bias) in from {
+            for source in (0..self.classes.len()).filter(|&source| self.classes[source] == *class) {
+                let relocations = self.relocations(source);
+                for reloc in (0..relocations.len()).map(|index| relocations.get(index)) {
+                    let symbol = self.symbol(reloc.symbol);
+                    if symbol.place == Place::Section(section) {
+                        starts.push(symbol.value.wrapping_add_signed(reloc.addend.saturating_add(*bias)));
+                    }
                 }
             }
         }

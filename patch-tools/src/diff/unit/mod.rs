@@ -4,23 +4,25 @@
 //! - [`relocations`]: the relocations of a section, by offset
 //! - [`targets`]: what a relocation refers to
 //! - [`code`]: instruction boundaries
+//! - [`diagnostics`]: unnamed data that only reports use
 //!
 //! Reading is linear in the file, keeps references into it, and copies nothing that is large.
 
 mod atoms;
 pub(crate) mod code;
+mod diagnostics;
 mod relocations;
 mod targets;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use object::elf::{ET_REL, SHT_RELA, STT_FILE};
+use object::elf::{ET_REL, SHT_RELA, STB_LOCAL, STT_FILE, STT_SECTION};
 
 pub(crate) use atoms::{Atom, AtomId};
 pub(crate) use relocations::{Reloc, Relocations};
 pub(crate) use targets::{Bias, Reference, Target, width};
 
-use super::sections::{Author, Class};
+use super::sections::{Author, Class, is_diagnostic};
 use crate::elf::{Elf, Malformed, Place, Rule, Section, Symbol};
 
 /// A relocatable object cut into atoms.
@@ -36,6 +38,10 @@ pub(crate) struct Unit<'d> {
     /// For each section where its atoms start; one more for the end.
     first_atom: Vec<u32>,
     file: Option<&'d str>,
+    /// For each symbol the source file that it is of, if the object was linked from several.
+    scopes: Vec<&'d str>,
+    /// Unnamed data that UBSAN reports with.
+    diagnostics: HashSet<AtomId>,
     /// Atoms that refer to code without any symbol in a way that no relocation can express.
     unnamed_references: Vec<AtomId>,
 }
@@ -67,6 +73,7 @@ impl<'d> Unit<'d> {
             relocations.push(read);
         }
         let file = elf.symbols().iter().find(|symbol| symbol.kind == STT_FILE).map(|symbol| symbol.name);
+        let scopes = scopes(&elf);
         let mut unit = Self {
             elf,
             classes,
@@ -76,10 +83,13 @@ impl<'d> Unit<'d> {
             atoms: Vec::new(),
             first_atom: Vec::new(),
             file,
+            scopes,
+            diagnostics: HashSet::new(),
             unnamed_references: Vec::new(),
         };
         unit.cut();
         unit.add_resolved_references();
+        unit.diagnostics = diagnostics::find(&unit);
         Ok(unit)
     }
 
@@ -91,6 +101,26 @@ impl<'d> Unit<'d> {
     /// The source file by its `STT_FILE` symbol.
     pub(crate) fn file(&self) -> Option<&'d str> {
         self.file
+    }
+
+    /// The source file that a local symbol's atom is of, if the object was linked from several; else nothing.
+    pub(crate) fn scope(&self, id: AtomId) -> &'d str {
+        self.atom(id).symbol().map_or("", |symbol| self.scope_of(symbol))
+    }
+
+    /// The same for a symbol by its index.
+    pub(crate) fn scope_of(&self, symbol: usize) -> &'d str {
+        self.scopes.get(symbol).copied().unwrap_or_default()
+    }
+
+    /// An atom's name in the object: what tells it from namesakes in other files, and its name.
+    pub(crate) fn full_name(&self, id: AtomId) -> (&'d str, &'d str) {
+        (self.scope(id), self.name(id))
+    }
+
+    /// Whether an atom holds places and types that UBSAN reports; they change with every line.
+    pub(crate) fn is_diagnostic(&self, id: AtomId) -> bool {
+        is_diagnostic(self.section_name(id)) || self.diagnostics.contains(&id)
     }
 
     /// Functions that cannot be moved: they jump to code without a symbol.
@@ -214,4 +244,23 @@ impl<'d> Unit<'d> {
             .map(|symbol| (symbol.name, symbol.value))
             .collect()
     }
+}
+
+/// For each symbol the file symbol before it, if it is local and there are several files.
+fn scopes<'d>(elf: &Elf<'d>) -> Vec<&'d str> {
+    let files = elf.symbols().iter().filter(|symbol| symbol.kind == STT_FILE).map(|symbol| symbol.name);
+    if files.collect::<HashSet<&str>>().len() < 2 {
+        return Vec::new();
+    }
+    let mut file = "";
+    elf.symbols()
+        .iter()
+        .map(|symbol| {
+            if symbol.kind == STT_FILE {
+                file = symbol.name;
+            }
+            let own = symbol.binding == STB_LOCAL && symbol.kind != STT_SECTION;
+            if own { file } else { "" }
+        })
+        .collect()
 }

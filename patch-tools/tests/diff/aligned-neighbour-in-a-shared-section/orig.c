@@ -1,8 +1,13 @@
 #include "kernel.h"
 
-static int limit __section(".data..ro_after_init") = 5;
+static long limit __section(".data..ro_after_init") = 5;
 
 int show(int value)
 {
 	return outside(value) > limit;
+}
+
+void tune(void)
+{
+	use(&limit);
 }

@@ -7,3 +7,9 @@ int show(int value)
 {
 	return outside(value) + other > limit;
 }
+
+void tune(void)
+{
+	use(&other);
+	use(&limit);
+}

@@ -4,6 +4,7 @@ static int first __initdata = 5;
 
 static int __init setup(void)
 {
+	use(&first);
 	printk("set up %d\n", outside(first));
 	return 0;
 }

@@ -7,7 +7,7 @@ int sleeps(int value)
 		outside(value);
 	} else {
 		might_sleep();
-		outside(3);
+		set_level(3);
 	}
 	return 0;
 }

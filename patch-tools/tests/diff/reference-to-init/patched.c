@@ -4,6 +4,7 @@ static int first __initdata = 4;
 
 static int __init setup(void)
 {
+	use(&first);
 	return outside(first);
 }
 module_init(setup);

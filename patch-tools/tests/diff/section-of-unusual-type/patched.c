@@ -1,7 +1,8 @@
 #include "kernel.h"
 
-/* The assembler takes the rest of the line for a comment. */
-static __attribute__((section(".data.calls,\"aw\",@init_array#"))) int calls = 1;
+asm(".pushsection .data.calls, \"aw\", @init_array\n .type calls, @object\n .size calls, 4\n"
+    "calls: .long 1\n .popsection");
+extern int calls;
 
 int show(int value)
 {

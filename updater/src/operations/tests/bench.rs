@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use manifests::{Envelope, SecretKey, Sha256};
+use manifests::{Envelope, HostKernel, SecretKey, Sha256};
 use system::clock::Interrupt;
 use system::lock::{HostLock, Turn};
 
@@ -140,7 +140,11 @@ impl Bench {
         let host = Host {
             root: self.files.path().to_owned(),
             arch: "x86_64".to_owned(),
-            kernel: self.kernel.lock().unwrap().parse().unwrap(),
+            kernel: HostKernel {
+                release: self.kernel.lock().unwrap().parse().unwrap(),
+                build_id: None,
+                package: None,
+            },
             boot_id: self.machine.boot_id(),
             clock: self.machine.clone(),
             freezer: self.machine.clone(),

@@ -10,6 +10,7 @@ mod one_way_in;
 mod refusals;
 mod replacing;
 mod rolling_back;
+mod slow_helpers;
 mod standings;
 mod ways_back;
 

@@ -78,6 +78,7 @@ fn a_stopped_container_cannot_be_checkpointed() {
         id: "web-1".parse().unwrap(),
         status: ContainerStatus::Stopped,
         init: None,
+        started: None,
         bundle: "/b".into(),
         rootfs: "/b/rootfs".into(),
         annotations: Default::default(),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use manifests::Sha256;
 use sha2::Digest;
@@ -46,18 +46,21 @@ pub(crate) fn files(rootfs: &Path, files: &[CheckpointedFile]) -> Result<Vec<Fil
         .iter()
         .filter(|file| file.place == FilePlace::Root)
         .map(|file| {
-            let digest = digest_inside(root.as_fd(), &file.path);
-            let digest = digest.map_err(|source| RootfsError::Read {
-                path: rootfs.join(file.path.trim_start_matches('/')),
-                source,
-            })?;
+            let digest = digest_inside(root.as_fd(), file.path.as_path());
+            let digest = digest
+                .map_err(|source| RootfsError::Read { path: below(rootfs, file.path.as_path()), source })?;
             Ok(FileRecord { path: file.path.clone(), sha256: digest })
         })
         .collect()
 }
 
-fn digest_inside(root: impl AsFd, path: &str) -> io::Result<Option<Sha256>> {
+/// A path inside the container as one on the host, for messages.
+fn below(rootfs: &Path, path: &Path) -> PathBuf {
+    rootfs.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn digest_inside(root: impl AsFd, path: &Path) -> io::Result<Option<Sha256>> {
     // A device or a FIFO may lie where the file was; it is not opened.
-    let Found::File(handle) = foreign::named(root, Path::new(path))? else { return Ok(None) };
+    let Found::File(handle) = foreign::named(root, path)? else { return Ok(None) };
     content(&handle.read()?, handle.size()).map(Some)
 }

@@ -1,0 +1,11 @@
+#include "kernel.h"
+
+notrace __attribute__((patchable_function_entry(16, 16))) int padded(int value)
+{
+	return outside(value);
+}
+
+notrace __attribute__((patchable_function_entry(16, 16))) int other(int value)
+{
+	return outside(value) * 3;
+}

@@ -1,0 +1,81 @@
+//! The directory of a checkpoint: what is made in it, and when it counts as complete.
+//!
+//! `complete.json` is written after everything else is on disk, so its presence is the proof. It is taken away before
+//! anything beside it changes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use system::durable;
+
+use crate::criu::images::{CheckpointContent, dump_stats};
+use crate::lifecycle::error::RuntimeError;
+use crate::model::{CheckpointDir, CheckpointStats, WorkloadId};
+
+/// Written beside the images once they are complete and synced.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Complete {
+    pub(super) stats: CheckpointStats,
+    pub(super) content: CheckpointContent,
+}
+
+/// CRIU's log and statistics of the final dump.
+pub(super) fn full_work(dir: &CheckpointDir) -> PathBuf {
+    dir.work().join("full")
+}
+
+pub(super) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Whether CRIU finished a dump here in this boot. It writes its statistics last; what was written
+/// before a power cut and never synced proves nothing.
+pub(super) fn written_since_boot(dir: &CheckpointDir) -> bool {
+    let same = |written: String| fs::read_to_string(BOOT_ID).is_ok_and(|now| now == written);
+    fs::read_to_string(full_work(dir).join("boot-id")).is_ok_and(same) && dump_stats(&full_work(dir)).is_ok()
+}
+
+fn complete_path(dir: &CheckpointDir) -> PathBuf {
+    dir.root().join("complete.json")
+}
+
+pub(super) fn read_complete(id: &WorkloadId, dir: &CheckpointDir) -> Result<Option<Complete>, RuntimeError> {
+    let path = complete_path(dir);
+    match fs::read(&path) {
+        Ok(json) => serde_json::from_slice(&json)
+            .map(Some)
+            .map_err(|source| RuntimeError::Answer { about: format!("the checkpoint of {id}"), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RuntimeError::Prepare { path, source }),
+    }
+}
+
+pub(super) fn write_complete(dir: &CheckpointDir, complete: &Complete) -> Result<(), RuntimeError> {
+    let path = complete_path(dir);
+    let written = serde_json::to_vec(complete).map_err(io::Error::from);
+    written
+        .and_then(|json| durable::replace(&path, &json))
+        .map_err(|source| RuntimeError::Prepare { path, source })
+}
+
+pub(super) fn forget_complete(dir: &CheckpointDir) -> Result<(), RuntimeError> {
+    let path = complete_path(dir);
+    durable::forget(&path).map_err(|source| RuntimeError::Prepare { path, source })
+}
+
+/// An empty directory that only root can enter: images hold the memory of processes.
+pub(super) fn fresh_directory(path: &Path) -> Result<(), RuntimeError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let failed = |source| RuntimeError::Prepare { path: path.to_owned(), source };
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
+}
+
+/// All images at once.
+pub(super) fn sync_file_system(directory: &Path) -> Result<(), RuntimeError> {
+    durable::sync_file_system(directory)
+        .map_err(|source| RuntimeError::Prepare { path: directory.to_owned(), source })
+}

@@ -61,7 +61,7 @@ cases! {
     static_locals_shifted static_locals_kept_in_order
     undefined_has_a_local_namesake undefined_is_data_elsewhere undefined_is_local_elsewhere
     export_strings_move_as_variables export_strings_move export_flags_changed export_flags_unchanged_beside_a_change jump_table_of_three_addresses bug_table_with_formats bug_table_with_formats_line_only bug_table_without_file_names alternatives_of_14_bytes alternatives_of_13_bytes fixup fixup_changed patchable_entry_at_the_start patchable_entry_before_the_start room_for_a_thunk_before_the_start sanitizer_places_move sanitizer_places_beside_a_change coverage_data_beside_a_change coverage_data_changed linked_from_two_files linked_from_two_files_namesake_changed marks_for_other_tools keys_and_texts_of_a_function warning_helpers_line_only
-    unexported_local_symbol warn_line_only weak_overridden weak_overridden_is_called wide_string_changed wide_string_copied_whole
+    new_and_unused unexported_local_symbol warn_line_only weak_overridden weak_overridden_is_called wide_string_changed wide_string_copied_whole
 }
 
 #[test]
@@ -98,6 +98,20 @@ fn a_global_of_another_file_of_the_patch_is_left_to_the_linker() {
     options.provided.insert("printk".to_owned());
     let diff = compare(&case.orig, &case.patched, &options).unwrap();
     assert!(diff.report().klp_relocations.is_empty());
+}
+
+#[test]
+fn a_change_without_effect_says_what_became_of_each_part() {
+    let told = |name: &str| run(&Case::load(name), &Expected::default()).report().without_effect();
+    assert_eq!(
+        told("new-and-unused"),
+        [
+            "sleeps: only line numbers passed to __might_sleep changed",
+            "helper: new, and nothing that is replaced uses it",
+            "table: new, and nothing that is replaced uses it"
+        ]
+    );
+    assert_eq!(told("no-change"), ["nothing that runs differs"]);
 }
 
 #[test]

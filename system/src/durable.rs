@@ -5,8 +5,11 @@
 //! - What a crash leaves behind has a name that begins with [`UNFINISHED`], and belongs to nobody who is alive for
 //!   longer than the writing takes.
 //!
+//! - What loses its name loses all of it at once: it is renamed to one that begins with [`DOOMED`] before any part goes.
+//!
 //! What this does not do: locking. Two writers of one name leave the content of one of them.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -16,6 +19,9 @@ use tempfile::NamedTempFile;
 
 /// How the names of files begin that are not complete yet.
 pub const UNFINISHED: &str = ".incoming-";
+
+/// How the names of things begin that are being removed. What a crash leaves of them is nobody's.
+pub const DOOMED: &str = ".removing-";
 
 /// A file that has not got its name yet. Dropped without it, it is removed.
 #[derive(Debug)]
@@ -103,6 +109,50 @@ pub fn forget(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a file or a tree whose name says what it is, so that no part of it ever bears that name. Not there is success.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let directory = directory_of(path);
+    let mut doomed = OsString::from(DOOMED);
+    doomed.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    let doomed = directory.join(doomed);
+    // An earlier removal of the same name was cut short.
+    remove_in_place(&doomed)?;
+    match fs::rename(path, &doomed) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed?,
+    }
+    sync_directory(directory)?;
+    remove_in_place(&doomed)
+}
+
+/// Removes what removals left in a directory that were cut short. No such directory is success.
+pub fn finish_removals(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(DOOMED.as_bytes()) {
+            remove_in_place(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file or a tree name by name. The standard library walks it by descriptors and follows no link.
+fn remove_in_place(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -148,6 +198,29 @@ mod tests {
         other.write_all(b"new").unwrap();
         assert_eq!(other.create().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_removal_that_is_cut_short_leaves_nothing_under_the_name_and_is_finished_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        let make = || {
+            fs::create_dir_all(tree.join("a/b")).unwrap();
+            fs::write(tree.join("a/b/file"), "x").unwrap();
+        };
+        make();
+        // What a cut after the rename leaves; a new thing of the same name came after it.
+        fs::rename(&tree, directory.path().join(".removing-tree")).unwrap();
+        make();
+        remove(&tree).unwrap();
+        assert_eq!(names(directory.path()), [""; 0]);
+        remove(&tree).unwrap();
+
+        make();
+        fs::rename(&tree, directory.path().join(".removing-tree")).unwrap();
+        finish_removals(directory.path()).unwrap();
+        assert_eq!(names(directory.path()), [""; 0]);
+        finish_removals(&tree).unwrap();
     }
 
     #[test]

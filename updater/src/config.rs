@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use manifests::GroupName;
 use serde::Deserialize;
 
 /// Where the file is looked for unless `--config` says otherwise.
@@ -29,6 +30,8 @@ pub struct Config {
     /// How long the checkpoints of a committed transaction are kept.
     #[serde(with = "humantime_text")]
     pub checkpoint_retention: Duration,
+    /// The groups of hosts that this one is in; a manifest may be meant for some of them.
+    pub groups: Vec<GroupName>,
     /// A crash within this time after a livepatch was loaded is blamed on it.
     #[serde(with = "humantime_text")]
     pub crash_guard: Duration,
@@ -44,6 +47,7 @@ impl Default for Config {
             policy: PathBuf::from("/etc/update/policy.yaml"),
             runc_root: PathBuf::from("/run/runc"),
             checkpoint_retention: Duration::from_secs(7 * 24 * 3600),
+            groups: Vec::new(),
             crash_guard: Duration::from_secs(600),
             stop_patience: Duration::from_secs(10),
         }

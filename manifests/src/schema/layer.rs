@@ -139,6 +139,14 @@ pub struct ContainerSelector {
     pub labels: Vec<Label>,
 }
 
+impl ContainerSelector {
+    /// Whether it takes the container with this id, whose labels `label` looks up by name.
+    pub fn selects<'a>(&self, id: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        let named = self.ids.is_empty() || self.ids.iter().any(|own| own.as_str() == id);
+        named && self.labels.iter().all(|own| label(own.name.as_str()) == Some(own.value.as_str()))
+    }
+}
+
 /// A label: an OCI annotation of the container and its value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -166,10 +174,11 @@ pub enum WithoutCheckpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FailureScope {
-    /// This container alone: the rest of the manifest goes on, and the outcome names it.
-    #[default]
+    /// This container alone: the rest of the manifest goes on, and the outcome names it. Hosts do not offer this
+    /// yet, and refuse it.
     Workload,
     /// The whole manifest.
+    #[default]
     All,
 }
 
@@ -195,4 +204,44 @@ pub struct Order {
 pub enum OrderBy {
     /// The value of a label.
     Label,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_takes_a_container_that_it_names_and_that_has_every_label() {
+        let label = |text: &str| {
+            let (name, value) = text.split_once('=').unwrap();
+            Label { name: name.parse().unwrap(), value: value.parse().unwrap() }
+        };
+        let selector = |ids: &[&str], labels: &[&str]| ContainerSelector {
+            ids: ids.iter().map(|id| id.parse().unwrap()).collect(),
+            labels: labels.iter().map(|text| label(text)).collect(),
+        };
+        let selects = |selector: ContainerSelector| {
+            selector.selects("web-1", |name| {
+                [("tier", "web"), ("zone", "a")]
+                    .into_iter()
+                    .find(|(own, _)| *own == name)
+                    .map(|(_, value)| value)
+            })
+        };
+        for taken in [
+            selector(&["web-1"], &[]),
+            selector(&["db", "web-1"], &["tier=web"]),
+            selector(&[], &["tier=web", "zone=a"]),
+        ] {
+            assert!(selects(taken.clone()), "{taken:?}");
+        }
+        for left in [
+            selector(&["web"], &[]),
+            selector(&["web-1"], &["tier=db"]),
+            selector(&[], &["tier=web", "zone=b"]),
+            selector(&[], &["tier=web", "rack=1"]),
+        ] {
+            assert!(!selects(left.clone()), "{left:?}");
+        }
+    }
 }

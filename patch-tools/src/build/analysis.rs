@@ -192,9 +192,9 @@ impl<'g> Analysis<'g> {
         if !self.refusals.is_empty() {
             return Err(BuildError::Refused { refusals: self.refusals.clone() });
         }
-        if self.units.iter().all(|unit| unit.carried.is_none()) {
-            let units = self.units.iter().map(|unit| unit.command.source.clone()).collect();
-            return Err(BuildError::Unchanged { units });
+        if self.units.iter().all(|unit| unit.report.functions.is_empty()) {
+            let told = |unit: &AnalysedUnit| (unit.command.source.clone(), unit.report.without_effect());
+            return Err(BuildError::Unchanged { units: self.units.iter().map(told).collect() });
         }
         Ok(())
     }

@@ -93,11 +93,11 @@ pub enum BuildError {
         /// Every reason.
         refusals: Vec<Refusal>,
     },
-    /// The compiler made the same of both.
-    #[error("the patch changes no code in {}", lines(units))]
+    /// No function is left to replace: the compiler made the same of both, or what differs does not matter.
+    #[error("the patch leaves no function to replace:{}", without_effect(units))]
     Unchanged {
-        /// The units.
-        units: Vec<SourcePath>,
+        /// The units, each with what became of its changes.
+        units: Vec<(SourcePath, Vec<String>)>,
     },
     /// An object can have one callback of each kind.
     #[error("two functions are marked as {kind} callback of {object}; there can be one")]
@@ -221,6 +221,11 @@ impl fmt::Display for Refusal {
             ),
         }
     }
+}
+
+fn without_effect(units: &[(SourcePath, Vec<String>)]) -> String {
+    let told = units.iter().flat_map(|(unit, told)| told.iter().map(move |one| format!("{unit}: {one}")));
+    lines(&told.collect::<Vec<_>>())
 }
 
 fn lines(items: &[impl fmt::Display]) -> String {

@@ -149,6 +149,12 @@ fn write_report(text: &mut String, diff: &Diff, args: &Args) -> std::fmt::Result
     let report = diff.report();
     let object = &report.object;
     match report.verdict {
+        Verdict::Changed if report.functions.is_empty() => {
+            writeln!(
+                text,
+                "{GREEN}changed{RESET}: nothing to replace, only new things that other files may use"
+            )?;
+        }
         Verdict::Changed => writeln!(text, "{GREEN}changed{RESET}: a livepatch of {object} can carry it")?,
         Verdict::Unchanged => writeln!(text, "{YELLOW}unchanged{RESET}: nothing that runs differs")?,
         Verdict::Refused => writeln!(text, "{RED}refused{RESET}: a livepatch of {object} cannot carry it")?,

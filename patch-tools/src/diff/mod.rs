@@ -231,12 +231,6 @@ pub fn compare(orig: &[u8], patched: &[u8], options: &Options<'_>) -> Result<Dif
         Callback { kind, function: patched.name(atom).to_owned(), new_symbol }
     });
     let callbacks: Vec<Callback> = callbacks.collect();
-    let carried = |wanted: fn(&Unit<'_>, AtomId) -> bool| -> Vec<String> {
-        let new = selection.atoms.keys().copied();
-        new.filter(|&atom| pairs.orig_of(atom).is_none() && wanted(&patched, atom))
-            .map(|atom| patched.name(atom).to_owned())
-            .collect()
-    };
     let verdict = if !refused.is_empty() {
         Verdict::Refused
     } else if selection.atoms.is_empty() {
@@ -244,10 +238,23 @@ pub fn compare(orig: &[u8], patched: &[u8], options: &Options<'_>) -> Result<Dif
     } else {
         Verdict::Changed
     };
+    let carried = |wanted: fn(&Unit<'_>, AtomId) -> bool| -> Vec<String> {
+        let new = selection.atoms.keys().copied();
+        new.filter(|&atom| pairs.orig_of(atom).is_none() && wanted(&patched, atom))
+            .map(|atom| patched.name(atom).to_owned())
+            .collect()
+    };
     let changed = verdict == Verdict::Changed;
     let layout = changed.then(|| Layout::new(&sides, &selection, &placeholders));
     let mut ignored = found.ignored;
     ignored.append(&mut selection.ignored);
+    if verdict == Verdict::Unchanged {
+        let is_new = |atom: &AtomId| pairs.orig_of(*atom).is_none() && !changes::is_cold(&patched, *atom);
+        let functions = patched.atoms().filter(|&atom| patched.is_function(atom)).filter(is_new);
+        ignored.extend(
+            functions.map(|atom| Ignored { function: patched.label(atom), reason: IgnoredReason::Unused }),
+        );
+    }
     let explanations =
         found.functions.iter().map(|(&atom, &reason)| explain::explain(&equality, atom, reason)).collect();
     let report = Report {

@@ -44,6 +44,20 @@ pub struct Report {
     pub refused: Vec<Refused>,
 }
 
+impl Report {
+    /// Where no function is replaced, what became of each change, in words.
+    pub fn without_effect(&self) -> Vec<String> {
+        let ignored = self.ignored.iter().map(|one| format!("{}: {}", one.function, one.reason));
+        let new = self.new_functions.iter().chain(&self.new_data);
+        let new = new.map(|name| format!("{name}: {}", IgnoredReason::Unused));
+        let callbacks = self.callbacks.iter().map(|one| {
+            format!("{}: a callback ({}), and there is nothing to patch", one.function, one.kind.name())
+        });
+        let told: Vec<String> = ignored.chain(new).chain(callbacks).collect();
+        if told.is_empty() { vec!["nothing that runs differs".to_owned()] } else { told }
+    }
+}
+
 /// What the module's `struct klp_func` needs for one function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Replacement {
@@ -157,6 +171,8 @@ pub enum IgnoredReason {
     ByAuthor,
     /// The patch author asked another tool for something.
     ForeignMark,
+    /// New, and used by nothing that is replaced.
+    Unused,
 }
 
 impl fmt::Display for IgnoredReason {
@@ -181,6 +197,7 @@ impl fmt::Display for IgnoredReason {
                 )
             }
             Self::ByAuthor => write!(formatter, "the patch author asked to ignore it"),
+            Self::Unused => write!(formatter, "new, and nothing that is replaced uses it"),
             Self::ForeignMark => write!(
                 formatter,
                 "a mark for another tool: nothing is called and nothing is left out because of it (update.h has macros \

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
+use system::durable;
 use system::durable::UNFINISHED;
 use system::lock::{HostLock, Turn};
 use workloads::model::Topology;
@@ -52,6 +53,7 @@ impl Engine {
             }
         }
         let store = &self.config.store;
+        finish_removals(store);
         for name in entries(&store.join("checkpoints")) {
             let recent =
                 all.iter().any(|stored| stored.id.as_str() == name && needed.transactions.contains(&name));
@@ -80,7 +82,7 @@ impl Engine {
             trial_directories(stored)
                 .iter()
                 .filter(|path| !needed.directories.contains(*path))
-                .for_each(|path| remove(path));
+                .for_each(|path| collected(path, remove_in_place(path)));
         }
         Ok(())
     }
@@ -195,15 +197,33 @@ fn entries(directory: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Removes something whose name says what it is.
 fn remove(path: &Path) {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
+    collected(path, durable::remove(path));
+}
+
+/// Removes a trial's directory, which is tried again for as long as it is there.
+fn remove_in_place(path: &Path) -> io::Result<()> {
+    fs::remove_dir_all(path)
+}
+
+/// Removes what a crash in the middle of a removal left.
+fn finish_removals(store: &Path) {
+    let checkpoints = store.join("checkpoints");
+    let below = entries(&checkpoints).into_iter().map(|name| checkpoints.join(name));
+    for directory in
+        [store.join("payloads"), store.join("layers"), checkpoints.clone()].into_iter().chain(below)
+    {
+        if let Err(error) = durable::finish_removals(&directory) {
+            tracing::warn!(path = %directory.display(), %error, "an earlier removal cannot be finished");
+        }
+    }
+}
+
+fn collected(path: &Path, removed: io::Result<()>) {
     match removed {
         Ok(()) => tracing::info!(path = %path.display(), "collected"),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be collected"),
     }
 }

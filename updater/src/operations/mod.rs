@@ -47,6 +47,8 @@ use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
 use crate::state::journal::{Journal, JournalError, Stored, TransactionId};
 use crate::state::payloads::{Payloads, StoreError};
+use crate::state::privacy;
+use crate::state::privacy::PrivacyError;
 use crate::steps::{Machine, Told};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
 use crate::transaction::state::StepIndex;
@@ -58,7 +60,7 @@ pub enum EngineError {
     #[error("this changes the host and needs root")]
     NotRoot,
     /// The store's directory cannot be made.
-    #[error("make the store {path}")]
+    #[error("make and close the store {path}")]
     Store {
         /// The directory.
         path: PathBuf,
@@ -162,6 +164,15 @@ pub enum EngineError {
     },
 }
 
+impl From<PrivacyError> for EngineError {
+    fn from(error: PrivacyError) -> Self {
+        match error {
+            PrivacyError::Foreign { path, owner, mode } => Self::StoreUnsafe { path, owner, mode },
+            PrivacyError::Io { path, source } => Self::Store { path, source },
+        }
+    }
+}
+
 /// What a resume that stopped leaves half-way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StillOpen {
@@ -235,7 +246,9 @@ impl Engine {
         // runs this program.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         let host = Host::running(&config)?;
-        Self::with(config, host)
+        let engine = Self::with(config, host)?;
+        privacy::close(&engine.config.store)?;
+        Ok(engine)
     }
 
     /// The engine of this host, whose store is there.

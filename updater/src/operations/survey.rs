@@ -51,6 +51,7 @@ impl Engine {
         Ok(HostFacts {
             arch: self.host.arch.clone(),
             kernel: self.host.kernel.clone(),
+            groups: self.config.groups.clone(),
             now: self.host.clock.now(),
             livepatches,
             containers,
@@ -253,10 +254,7 @@ fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Opt
 
 /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
 fn selects(layer: &LayerComponent, container: &Container) -> bool {
-    let Some(selector) = &layer.containers else { return true };
-    let named = selector.ids.is_empty() || selector.ids.contains(&container.id.id);
-    named
-        && selector.labels.iter().all(|label| {
-            container.annotations.get(label.name.as_str()).is_some_and(|value| value == label.value.as_str())
-        })
+    let label = |name: &str| container.annotations.get(name).map(String::as_str);
+    let named = layer.containers.as_ref();
+    named.is_none_or(|selector| selector.selects(container.id.id.as_str(), label))
 }

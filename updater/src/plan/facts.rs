@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{HostKernel, ModuleName, Sha256};
+use manifests::{GroupName, HostKernel, ModuleName, Sha256};
 use workloads::model::{Container, Topology, Unreadable};
 
 /// A host as it is at one instant, seen with one manifest in mind.
@@ -17,6 +17,8 @@ pub struct HostFacts {
     pub arch: String,
     /// The running kernel.
     pub kernel: HostKernel,
+    /// The groups that this host is in, by its own configuration.
+    pub groups: Vec<GroupName>,
     /// The host's clock.
     pub now: Timestamp,
     /// One entry for each livepatch component that fits the running kernel, by its index in the manifest.

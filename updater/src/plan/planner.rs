@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use manifests::{
-    Component, ComponentFit, KernelOutcome, KernelSelection, LayerComponent, LivepatchComponent, Manifest,
-    OnFailure as OnRollback, Probe, Replace, WithoutCheckpoint,
+    Component, ComponentFit, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
+    LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, StuckAction, WithoutCheckpoint,
 };
 use workloads::model::{FreshUpper, NetworkPlace, Topology, WorkloadId};
 
@@ -99,6 +99,14 @@ impl<'a> Draft<'a> {
             let expected = join(targets.arch.iter().map(|arch| arch.as_str()));
             self.miss("this host's architecture", expected, &self.facts.arch);
         }
+        if !targets.has_group(&self.facts.groups) {
+            let found = join(&self.facts.groups);
+            let found = if found.is_empty() { "none".to_owned() } else { found };
+            self.miss("the groups that this host is in", format!("one of {}", join(&targets.groups)), found);
+        }
+        for component in &manifest.components {
+            self.expect_offered(component);
+        }
         let fits =
             selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
                 Component::Livepatch(livepatch) => Some((livepatch, fit)),
@@ -123,6 +131,27 @@ impl<'a> Draft<'a> {
                 )),
                 _ => self.notes.push(format!("livepatch {module} is for another kernel: {kernel}")),
             }
+        }
+    }
+
+    /// What a manifest may ask for and this program does not do is refused, and never passed over.
+    fn expect_offered(&mut self, component: &Component) {
+        match component {
+            Component::Layer(layer) if layer.on_failure == FailureScope::Workload => self.miss(
+                "on_failure of a layer",
+                "all, since this version takes the whole manifest back",
+                "workload",
+            ),
+            Component::Livepatch(livepatch)
+                if livepatch.transition.stuck.iter().any(|rule| rule.action == StuckAction::Kill) =>
+            {
+                self.miss(
+                    format!("livepatch {}", livepatch.module),
+                    "stuck tasks that may wait, since this version kills none",
+                    "permission to kill them",
+                );
+            }
+            _ => {}
         }
     }
 
@@ -310,10 +339,15 @@ impl<'a> Draft<'a> {
     }
 
     fn feels(&mut self, known: &ContainerFacts, by: &[&LayerComponent]) -> Feels {
-        if known.obstacles.is_empty() {
+        let mut obstacles: Vec<String> = known.obstacles.clone();
+        let label = |name: &str| known.container.annotations.get(name).map(String::as_str);
+        let mut never = by.iter().flat_map(|layer| &layer.never_checkpoint);
+        if never.any(|selector| selector.selects(known.container.id.id.as_str(), label)) {
+            obstacles.push("the manifest forbids to write its memory down".to_owned());
+        }
+        if obstacles.is_empty() {
             return Feels::RestartWithCheckpoint;
         }
-        let obstacles: Vec<String> = known.obstacles.clone();
         let any = |wanted| by.iter().any(|layer| layer.without_checkpoint == wanted);
         if any(WithoutCheckpoint::Fail) {
             let subject = format!("container {}", known.container.id);

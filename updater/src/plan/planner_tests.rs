@@ -103,6 +103,7 @@ fn facts(containers: Vec<ContainerFacts>) -> HostFacts {
     HostFacts {
         arch: "x86_64".to_owned(),
         kernel: kernel("6.1.0-50-amd64"),
+        groups: vec!["canary".parse().unwrap()],
         now: "2026-11-02T00:00:00Z".parse().unwrap(),
         livepatches: [(0, absent())].into(),
         containers,
@@ -208,6 +209,21 @@ fn a_container_that_cannot_be_checkpointed_does_what_the_manifest_says() {
 }
 
 #[test]
+fn a_container_whose_memory_must_not_be_written_down_counts_as_one_that_cannot_be_checkpointed() {
+    let facts = facts(vec![container("web", Some("secret")), container("other", Some("open"))]);
+    let never = |way: &str| {
+        let selector = "never_checkpoint: [{labels: [{name: tier, value: secret}]}]";
+        changed("without_checkpoint: fail", &format!("without_checkpoint: {way}\n    {selector}"))
+    };
+    assert!(refused(&never("fail"), &facts).contains("the manifest forbids to write its memory down"));
+    let plan = plan(&never("restart"), &facts, "tx").unwrap();
+    for planned in &plan.containers {
+        let forbidden = matches!(planned.feels, Feels::RestartWithoutCheckpoint { .. });
+        assert_eq!(forbidden, planned.container.id.id.as_str() == "web");
+    }
+}
+
+#[test]
 fn a_host_of_another_kernel_or_architecture_is_refused_with_both_reasons() {
     let mut facts = facts(Vec::new());
     facts.kernel = kernel("6.1.0-49-amd64");
@@ -215,6 +231,25 @@ fn a_host_of_another_kernel_or_architecture_is_refused_with_both_reasons() {
     let text = refused(&manifest(), &facts);
     assert!(text.contains("expected 6.1.0-50-amd64, found 6.1.0-49-amd64"), "{text}");
     assert!(text.contains("expected x86_64, found aarch64"), "{text}");
+}
+
+#[test]
+fn a_host_that_is_in_no_group_that_is_meant_is_refused() {
+    let meant =
+        |groups: &str| changed("  arch: [x86_64]\n", &format!("  arch: [x86_64]\n  groups: [{groups}]\n"));
+    assert!(plan(&meant("web, canary"), &facts(Vec::new()), "tx").is_ok());
+    let text = refused(&meant("web, db"), &facts(Vec::new()));
+    assert!(text.contains("expected one of web, db, found canary"), "{text}");
+}
+
+#[test]
+fn what_a_manifest_asks_for_and_nobody_does_is_refused_and_not_passed_over() {
+    let alone = changed("    format: tar\n", "    format: tar\n    on_failure: workload\n");
+    assert!(refused(&alone, &facts(Vec::new())).contains("found workload"));
+    let kill =
+        "    kernel: 6.1.0-50-amd64\n    transition: {stuck: [{containers: {ids: [web]}, action: kill}]}\n";
+    let kill = changed("    kernel: 6.1.0-50-amd64\n", kill);
+    assert!(refused(&kill, &facts(Vec::new())).contains("permission to kill"));
 }
 
 /// The manifest with a second livepatch for another kernel, and with what the packages have fixed.

@@ -6,6 +6,7 @@
 //! - [`floors`]: versions that it has acted upon
 //! - `migrations`: the layout of the database
 //! - [`payloads`]: verified payloads by digest
+//! - [`privacy`]: all of it is root's alone
 
 pub mod baseline;
 pub mod crash_guard;
@@ -13,3 +14,4 @@ pub mod floors;
 pub mod journal;
 mod migrations;
 pub mod payloads;
+pub mod privacy;

@@ -182,12 +182,11 @@ impl Dossier {
     /// [`DossierError::Io`].
     pub fn discard(&self) -> Result<(), DossierError> {
         let path = self.dir.root();
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(DossierError::Io { doing: "remove", path: path.to_owned(), source: error })
-            }
-            _ => Ok(()),
-        }
+        durable::remove(path).map_err(|source| DossierError::Io {
+            doing: "remove",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DossierError> {
@@ -196,7 +195,7 @@ impl Dossier {
             let path = path.clone();
             move |source| DossierError::Io { doing, path, source }
         };
-        fs::create_dir_all(self.dir.root()).map_err(io("make the directory of"))?;
+        durable::make_directory(self.dir.root()).map_err(io("make the directory of"))?;
         let bytes = serde_json::to_vec_pretty(value)
             .map_err(|source| DossierError::Damaged { path: path.clone(), source })?;
         durable::replace(&path, &bytes).map_err(io("write"))

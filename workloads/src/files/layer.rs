@@ -14,7 +14,8 @@
 //! | `error` | what can be wrong, and the rules |
 //!
 //! Invariants:
-//! - `layers/<sha256>` exists only complete and synced: it is made by a rename, and never changed.
+//! - `layers/<sha256>` exists only complete and synced: it is made by a rename, never changed, and renamed away before
+//!   it is removed. Whoever takes it counts it all the same: what is not whole is not there.
 //! - No name of the archive is resolved outside of the directory that is being filled: every parent is
 //!   opened with `openat2(2)` beneath it, without symbolic links and without crossing a mount.
 //! - Every name is created, never opened: what exists already is a duplicate and refused.
@@ -55,6 +56,7 @@ use serde::{Deserialize, Serialize};
 pub use error::{Bound, EntryName, Fault, FileKind, LayerError, Rule};
 
 use crate::files::Layers;
+use crate::files::inventory::Inventory;
 use archive::{Archive, Entry, Kind};
 use home::Home;
 use path::Place;
@@ -79,6 +81,9 @@ pub struct Layer {
     pub removed: Vec<PathBuf>,
     /// Files that run with the rights of their owner or group, or with capabilities.
     pub privileged: Vec<PathBuf>,
+    /// How much was there when it was complete; not in records of before this was kept.
+    #[serde(default)]
+    pub inventory: Option<Inventory>,
 }
 
 /// Layers unpacked below one directory, each under the digest of its archive.
@@ -137,16 +142,24 @@ impl Layers for LayerStore {
     fn unpack(&self, digest: &Sha256, archive: &File, format: LayerFormat) -> Result<Layer, LayerError> {
         let home = Home::open(&self.directory)?;
         home.remove_leftovers()?;
-        let there = home.holds(digest)?;
+        let there = if home.holds(digest)? { Some(home.inventory(digest)?) } else { None };
         // A record that is lost or damaged is written again from the same archive.
-        if there && let Ok(Some(layer)) = home::read_record(&self.directory, digest) {
+        if let Ok(Some(layer)) = home::read_record(&self.directory, digest)
+            && there.is_some()
+            && layer.inventory == there
+        {
             return Ok(layer);
         }
         let source = Source::new(archive, format, self.limits)?;
         let incoming = home.incoming(digest)?;
         let mut layer = fill(incoming.root()?, Archive::new(source, self.limits), self.limits)?;
+        layer.inventory = Some(incoming.inventory()?);
+        if there.is_some() && there != layer.inventory {
+            // Part of it is missing. Who has it mounted keeps what is left.
+            home.remove(digest)?;
+        }
         home.write_record(digest, &layer)?;
-        match there {
+        match there == layer.inventory {
             true => drop(incoming),
             false => incoming.publish()?,
         }
@@ -155,10 +168,11 @@ impl Layers for LayerStore {
     }
 
     fn get(&self, digest: &Sha256) -> Result<Option<Layer>, LayerError> {
-        match home::place(&self.directory, digest).is_dir() {
-            true => home::read_record(&self.directory, digest),
-            false => Ok(None),
+        if !home::place(&self.directory, digest).is_dir() {
+            return Ok(None);
         }
+        let found = home::inventory(&home::place(&self.directory, digest))?;
+        Ok(home::read_record(&self.directory, digest)?.filter(|layer| layer.inventory == Some(found)))
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod buildid;
 pub(crate) mod foreign;
 pub(crate) mod hashing;
+pub mod inventory;
 pub mod layer;
 pub(crate) mod mountinfo;
 pub mod rootfs;

@@ -33,8 +33,8 @@ use system::durable;
 use system::process::ProcessIdentity;
 
 use self::images::{
-    BOOT_ID, Complete, forget_complete, fresh_directory, full_work, read_complete, sync_file_system,
-    write_complete, written_since_boot,
+    BOOT_ID, Complete, forget_complete, fresh_directory, full_work, inventory, read_complete,
+    sync_file_system, write_complete, written_since_boot,
 };
 use crate::criu::images::{CheckpointContent, CheckpointedProcess, dump_stats, last_errors};
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
@@ -267,7 +267,7 @@ impl Runc {
         let stats = dump_stats(&full_work(dir)).map_err(unusable)?;
         let content = CheckpointContent::read(&dir.full()).map_err(unusable)?;
         sync_file_system(&dir.full())?;
-        write_complete(dir, &Complete { stats, content })?;
+        write_complete(dir, &Complete { stats, content, inventory: Some(inventory(dir)?) })?;
         Ok(stats)
     }
 

@@ -189,7 +189,8 @@ impl Archive {
 
         let size = pax.size.map_or_else(|| header.size(), Ok).map_err(damaged)?;
         let kind = match flag {
-            0 | b'0' => Kind::File { size },
+            // A contiguous file is a file (POSIX, ustar Interchange Format, typeflag 7).
+            0 | b'0' | b'7' => Kind::File { size },
             b'1' => Kind::HardLink { target },
             b'2' => Kind::Symlink { target },
             b'5' => Kind::Directory,
@@ -222,10 +223,7 @@ impl Archive {
             mode: (mode & 0o7777) as u32,
             uid: owner(pax.uid.map_or_else(|| header.uid(), Ok).map_err(damaged)?)?,
             gid: owner(pax.gid.map_or_else(|| header.gid(), Ok).map_err(damaged)?)?,
-            // A header's field has 33 bits of octal digits; binary ones may be absurd and end at the limit.
-            mtime: pax
-                .mtime
-                .unwrap_or(Moment { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanoseconds: 0 }),
+            mtime: pax.mtime.unwrap_or(Moment { seconds, nanoseconds: 0 }),
             xattrs: pax.xattrs.into_iter().collect(),
         };
         self.expect_content(size)?;

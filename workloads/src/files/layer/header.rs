@@ -62,9 +62,9 @@ impl Header {
         number("gid", &self.0.as_old().gid)
     }
 
-    /// Seconds since 1970.
-    pub(super) fn mtime(&self) -> Result<u64, Fault> {
-        number("mtime", &self.0.as_old().mtime)
+    /// Seconds since 1970; negative before.
+    pub(super) fn mtime(&self) -> Result<i64, Fault> {
+        time("mtime", &self.0.as_old().mtime)
     }
 }
 
@@ -73,6 +73,21 @@ pub(super) fn sum(block: &[u8; BLOCK]) -> u64 {
     let all: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
     let own: u64 = block[148..156].iter().map(|byte| u64::from(*byte)).sum();
     all - own + 8 * u64::from(b' ')
+}
+
+/// A time: a number, or, for one before 1970, GNU's base 256 with a sign: two's complement, of which the topmost byte
+/// is 0xff. Times beyond what Linux can keep end at the limit.
+fn time(field: &'static str, bytes: &[u8]) -> Result<i64, Fault> {
+    match bytes {
+        [0xff, rest @ ..] => {
+            let magnitude = rest
+                .iter()
+                .try_fold(0_u64, |value, byte| value.checked_mul(256).map(|value| value | u64::from(!byte)));
+            // -1 - n for what is n with every bit turned.
+            Ok(magnitude.and_then(|value| i64::try_from(value).ok()).map_or(i64::MIN, |value| -1 - value))
+        }
+        _ => Ok(i64::try_from(number(field, bytes)?).unwrap_or(i64::MAX)),
+    }
 }
 
 /// A number field: octal digits between spaces and NULs, or GNU's base 256 with the top bit set.
@@ -113,6 +128,17 @@ mod tests {
     fn binary_fields_reach_64_bits_and_no_further() {
         assert_eq!(number("size", b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff").unwrap(), u64::MAX);
         assert!(number("size", b"\x80\0\0\x01\0\0\0\0\0\0\0\0").is_err());
+    }
+
+    #[test]
+    fn times_before_1970_are_negative_numbers_in_base_256() {
+        let bytes = |seconds: i64| [&[0xff; 4][..], &seconds.to_be_bytes()].concat();
+        for seconds in [-1, -86_400, i64::MIN + 1, i64::MIN] {
+            assert_eq!(time("mtime", &bytes(seconds)).unwrap(), seconds);
+        }
+        assert_eq!(time("mtime", b"\xff\0\0\0\0\0\0\0\0\0\0\0").unwrap(), i64::MIN, "ends at the limit");
+        assert_eq!(time("mtime", b"00000000017\0").unwrap(), 15);
+        assert!(time("mtime", b"-0000000017\0").is_err());
     }
 
     #[test]

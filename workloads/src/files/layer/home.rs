@@ -20,8 +20,9 @@ use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, RenameFlags, openat, renameat2
 use nix::sys::stat::{Mode, fchmod, fstatat, mkdirat};
 use nix::unistd::syncfs;
 use system::durable;
-use system::durable::UNFINISHED;
+use system::durable::{DOOMED, UNFINISHED};
 
+use crate::files::inventory::Inventory;
 use crate::files::layer::Layer;
 use crate::files::layer::error::{FileKind, LayerError};
 use crate::files::layer::tree::kind_of;
@@ -64,7 +65,10 @@ impl Home {
     /// Removes what a crash left behind, and records of layers that are no more.
     pub(super) fn remove_leftovers(&self) -> Result<(), LayerError> {
         let records = self.path.join(RECORDS);
-        let is_incoming = |name: &OsStr| name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+        let is_incoming = |name: &OsStr| {
+            let name = name.as_encoded_bytes();
+            name.starts_with(UNFINISHED.as_bytes()) || name.starts_with(DOOMED.as_bytes())
+        };
         for name in names(&self.path)?.iter().filter(|name| is_incoming(name)) {
             remove(&self.path.join(name))?;
         }
@@ -99,6 +103,17 @@ impl Home {
         }
     }
 
+    /// How much there is of a layer.
+    pub(super) fn inventory(&self, layer: &Sha256) -> Result<Inventory, LayerError> {
+        inventory(&place(&self.path, layer))
+    }
+
+    /// Removes a layer; no part of it stays under its name.
+    pub(super) fn remove(&self, layer: &Sha256) -> Result<(), LayerError> {
+        let path = place(&self.path, layer);
+        durable::remove(&path).map_err(store_error("remove", &path))
+    }
+
     /// A new directory for a layer.
     pub(super) fn incoming(&self, layer: &Sha256) -> Result<Incoming<'_>, LayerError> {
         let name = format!("{UNFINISHED}{layer}");
@@ -114,6 +129,11 @@ impl Incoming<'_> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         openat(&*self.home.directory, self.name.as_str(), flags, Mode::empty())
             .map_err(|errno| store_error("open", &self.path())(errno.into()))
+    }
+
+    /// How much is in it.
+    pub(super) fn inventory(&self) -> Result<Inventory, LayerError> {
+        inventory(&self.path())
     }
 
     /// Makes the layer durable, then visible, then its visibility durable.
@@ -146,6 +166,11 @@ impl Drop for Incoming<'_> {
 /// Where a layer is once it is complete.
 pub(super) fn place(layers: &Path, digest: &Sha256) -> PathBuf {
     layers.join(digest.to_string())
+}
+
+/// How much there is in a layer's directory.
+pub(super) fn inventory(path: &Path) -> Result<Inventory, LayerError> {
+    Inventory::of(path).map_err(store_error("look through", path))
 }
 
 /// What is known about a layer; `None` when nothing is.

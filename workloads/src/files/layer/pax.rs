@@ -1,17 +1,33 @@
 //! The records of a POSIX extended header (POSIX.1-2017, pax, "pax Extended Header").
 //!
 //! Pure: bytes in, values out. Strict where readers differ: a keyword twice, or one that is not
-//! understood, is refused instead of guessed at.
+//! understood, is refused instead of guessed at. An empty value takes a keyword back: the header's own field counts.
+//!
+//! libarchive (bsdtar) writes each extended attribute twice, once as everybody does and once in a form of its own.
+//! The two must say the same.
 
 use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::files::layer::error::{EntryName, Fault, Rule};
 
 /// Where star, GNU tar, Go and libarchive put extended attributes.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
+/// Where libarchive puts them as well: the name URL-encoded, the value in base64 without padding.
+const XATTR_LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
+
 /// Digits of the largest length that [`super::Limits::extension`] lets through, with some to spare.
 const LENGTH_DIGITS: usize = 10;
+
+/// libarchive writes no padding; whoever does is understood as well.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What an extended header says about the entry after it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -79,11 +95,15 @@ impl Pax {
 
     fn take(&mut self, keyword: &[u8], value: &[u8]) -> Result<(), PaxError> {
         if let Some(name) = keyword.strip_prefix(XATTR) {
-            check_xattr(name)?;
-            self.xattrs.insert(name.to_owned(), value.to_owned());
-            return Ok(());
+            return self.take_xattr(name.to_owned(), value.to_owned());
+        }
+        if let Some(name) = keyword.strip_prefix(XATTR_LIBARCHIVE) {
+            let malformed = || Fault::Record { found: keyword.into() };
+            let name = url_decoded(name).ok_or_else(malformed)?;
+            return self.take_xattr(name, BASE64.decode(value).map_err(|_| malformed())?);
         }
         match keyword {
+            b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime" if value.is_empty() => {}
             b"path" => self.path = Some(value.to_owned()),
             b"linkpath" => self.linkpath = Some(value.to_owned()),
             b"size" => self.size = Some(decimal("size", value)?),
@@ -98,9 +118,14 @@ impl Pax {
             | b"ctime"
             | b"comment"
             | b"LIBARCHIVE.creationtime"
+            | b"LIBARCHIVE.symlinktype"
             | b"SCHILY.dev"
+            | b"SCHILY.devmajor"
+            | b"SCHILY.devminor"
             | b"SCHILY.ino"
             | b"SCHILY.nlink" => {}
+            // How this header's names are encoded. They are taken as bytes, and judged as UTF-8 later.
+            b"hdrcharset" if matches!(value, b"" | b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {}
             _ if keyword.starts_with(b"GNU.sparse.") || keyword == b"SCHILY.realsize" => {
                 return Err(Rule::Sparse.into());
             }
@@ -108,6 +133,40 @@ impl Pax {
         }
         Ok(())
     }
+}
+
+impl Pax {
+    /// Keeps an extended attribute; said twice it must be the same.
+    fn take_xattr(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<(), PaxError> {
+        check_xattr(&name)?;
+        match self.xattrs.get(&name) {
+            Some(known) if *known != value => {
+                Err(Rule::Twice { what: [b"the value of ", &*name].concat().as_slice().into() }.into())
+            }
+            _ => {
+                self.xattrs.insert(name, value);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The inverse of URL encoding: `%40` is `@`.
+fn url_decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        decoded.push(match first {
+            b'%' => {
+                let (digits, after) = after.split_at_checked(2)?;
+                rest = after;
+                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    Some(decoded)
 }
 
 /// A header for all entries that follow may hold a comment (git puts the commit there), and nothing
@@ -223,6 +282,41 @@ mod tests {
         let pax = Pax::parse(b"13 path=a\n/b\n20 mtime=1700000000\n").unwrap();
         assert_eq!(pax.mtime.unwrap().seconds, 1_700_000_000);
         assert_eq!(pax.path.unwrap(), b"a\n/b");
+    }
+
+    #[test]
+    fn an_empty_value_leaves_it_to_the_header() {
+        let pax =
+            Pax::parse(b"8 path=\n13 linkpath=\n8 size=\n7 uid=\n7 gid=\n9 mtime=\n9 uname=\n").unwrap();
+        assert_eq!(pax, Pax::default());
+        let empty = Pax::parse(b"27 SCHILY.xattr.user.note=\n").unwrap();
+        assert_eq!(empty.xattrs[&b"user.note"[..]], b"", "an attribute may be empty");
+    }
+
+    #[test]
+    fn an_attribute_in_libarchives_form_is_the_same_attribute() {
+        let both = Pax::parse(b"34 LIBARCHIVE.xattr.user.note=aGk\n29 SCHILY.xattr.user.note=hi\n").unwrap();
+        assert_eq!(both.xattrs[&b"user.note"[..]], b"hi");
+        let alone = Pax::parse(b"36 LIBARCHIVE.xattr.user.a%20b=/wA=\n").unwrap();
+        assert_eq!(alone.xattrs[&b"user.a b"[..]], b"\xff\0");
+    }
+
+    #[test]
+    fn an_attribute_that_is_said_in_two_ways_or_hidden_in_an_encoding_is_refused() {
+        let rule = |bytes: &[u8]| match Pax::parse(bytes) {
+            Err(PaxError::Rule(rule)) => rule,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(
+            rule(b"34 LIBARCHIVE.xattr.user.note=aGk\n29 SCHILY.xattr.user.note=ho\n"),
+            Rule::Twice { .. }
+        ));
+        assert!(matches!(rule(b"43 LIBARCHIVE.xattr.trusted%2eoverlay.x=eQ\n"), Rule::Xattr { .. }));
+        for malformed in
+            [&b"34 LIBARCHIVE.xattr.user.note=a*k\n"[..], b"36 LIBARCHIVE.xattr.user.note%4=aGk\n"]
+        {
+            assert!(matches!(Pax::parse(malformed), Err(PaxError::Fault(_))), "{malformed:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use system::durable;
 
 use crate::criu::images::{CheckpointContent, dump_stats};
+use crate::files::inventory::Inventory;
 use crate::lifecycle::error::RuntimeError;
 use crate::model::{CheckpointDir, CheckpointStats, WorkloadId};
 
@@ -19,6 +20,9 @@ use crate::model::{CheckpointDir, CheckpointStats, WorkloadId};
 pub(super) struct Complete {
     pub(super) stats: CheckpointStats,
     pub(super) content: CheckpointContent,
+    /// How much was there; not in records of before this was kept.
+    #[serde(default)]
+    pub(super) inventory: Option<Inventory>,
 }
 
 /// CRIU's log and statistics of the final dump.
@@ -41,13 +45,23 @@ fn complete_path(dir: &CheckpointDir) -> PathBuf {
 
 pub(super) fn read_complete(id: &WorkloadId, dir: &CheckpointDir) -> Result<Option<Complete>, RuntimeError> {
     let path = complete_path(dir);
-    match fs::read(&path) {
-        Ok(json) => serde_json::from_slice(&json)
-            .map(Some)
-            .map_err(|source| RuntimeError::Answer { about: format!("the checkpoint of {id}"), source }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(RuntimeError::Prepare { path, source }),
+    let json = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|source| RuntimeError::Prepare { path, source })?,
+    };
+    let complete: Complete = serde_json::from_slice(&json)
+        .map_err(|source| RuntimeError::Answer { about: format!("the checkpoint of {id}"), source })?;
+    let found = inventory(dir)?;
+    if complete.inventory.is_some_and(|known| !found.holds(&known)) {
+        return Err(RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() });
     }
+    Ok(Some(complete))
+}
+
+/// How much there is of the images, those of the pre-dump included.
+pub(super) fn inventory(dir: &CheckpointDir) -> Result<Inventory, RuntimeError> {
+    let count = |path: PathBuf| Inventory::of(&path).map_err(|source| RuntimeError::Prepare { path, source });
+    Ok(count(dir.full())?.and(count(dir.pre())?))
 }
 
 pub(super) fn write_complete(dir: &CheckpointDir, complete: &Complete) -> Result<(), RuntimeError> {
@@ -67,10 +81,7 @@ pub(super) fn forget_complete(dir: &CheckpointDir) -> Result<(), RuntimeError> {
 pub(super) fn fresh_directory(path: &Path) -> Result<(), RuntimeError> {
     use std::os::unix::fs::DirBuilderExt;
     let failed = |source| RuntimeError::Prepare { path: path.to_owned(), source };
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
+    durable::remove(path).map_err(failed)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
 }
 

@@ -289,3 +289,21 @@ fn a_process_that_came_back_is_known_by_its_number_whatever_it_calls_itself() {
     }
     assert_eq!(missing(&[named(u32::MAX, b"keeper of five ")], &living), ["4294967295 (keeper of five )"]);
 }
+
+#[test]
+fn a_checkpoint_of_which_any_image_is_missing_is_not_complete() {
+    let place = Place::new();
+    place.checkpoint(LONG).unwrap();
+    let images: Vec<PathBuf> =
+        fs::read_dir(place.images().full()).unwrap().map(|image| image.unwrap().path()).collect();
+    assert_eq!(images.len(), 3);
+    for image in images {
+        let aside = place.path("aside");
+        fs::rename(&image, &aside).unwrap();
+        let error = place.runc(LONG).restore(&place.container(), &place.images()).unwrap_err();
+        assert!(matches!(error, RuntimeError::Incomplete { .. }), "{}", error.with_causes());
+        fs::rename(&aside, &image).unwrap();
+    }
+    assert_eq!(place.log(), ["checkpoint begins", "checkpoint ends"], "nobody was asked to restore it");
+    place.runc(LONG).restore(&place.container(), &place.images()).unwrap();
+}

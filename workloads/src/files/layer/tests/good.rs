@@ -172,3 +172,56 @@ fn an_overlay_shows_what_whiteouts_and_opaque_directories_say() {
         assert_eq!(fs::read(merged.join("etc/added")).unwrap(), b"new");
     });
 }
+
+/// What GNU tar, the one that is installed, makes of a directory.
+#[expect(clippy::disallowed_methods, reason = "an archive is made by another program")]
+fn gnu_tar(directory: &Path, arguments: &[&str]) -> Vec<u8> {
+    let made = std::process::Command::new("tar")
+        .args(["--create", "--numeric-owner", "--owner=0", "--group=0"])
+        .args(arguments)
+        .arg("--directory")
+        .arg(directory)
+        .arg(".")
+        .output()
+        .expect("GNU tar is needed to write archives");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    made.stdout
+}
+
+#[test]
+fn what_gnu_tar_writes_in_each_of_its_formats_is_taken_with_files_of_1969() {
+    let tree = tempfile::tempdir().unwrap();
+    let long = format!("usr/lib/{}", "n".repeat(120));
+    fs::create_dir_all(tree.path().join("usr/lib")).unwrap();
+    fs::write(tree.path().join(&long), "fixed").unwrap();
+    for (formats, time) in
+        [(["--format=gnu"], "@-86400"), (["--format=oldgnu"], "@-1"), (["--format=posix"], "@-1.5")]
+    {
+        let archive = gnu_tar(tree.path(), &[formats[0], &format!("--mtime={time}")]);
+        let place = Place::new();
+        let layer =
+            place.unpack(&archive, LayerFormat::Tar).unwrap_or_else(|error| panic!("{formats:?}: {error}"));
+        let found = fs::metadata(layer.root.join(&long)).unwrap();
+        assert!(found.mtime() < 0, "{formats:?}: {}", found.mtime());
+    }
+}
+
+#[test]
+fn attributes_that_bsdtar_writes_twice_and_fields_that_are_taken_back_are_read() {
+    let archive = Forge::new()
+        .pax(&[
+            ("mtime", b"1795891929.692854615"),
+            ("LIBARCHIVE.xattr.user.note", b"aGk"),
+            ("SCHILY.xattr.user.note", b"hi"),
+        ])
+        .file("bsd", b"data")
+        .pax(&[("uname", b""), ("path", b""), ("size", b""), ("mtime", b"")])
+        .file("plain", b"data")
+        .end();
+    let place = Place::new();
+    place.unpack(&archive, LayerFormat::Tar).unwrap();
+    let layer = place.layer(&archive);
+    assert_eq!(xattr::get(layer.join("bsd"), "user.note").unwrap().unwrap(), b"hi");
+    assert_eq!(fs::read(layer.join("plain")).unwrap(), b"data");
+    assert_eq!(fs::metadata(layer.join("plain")).unwrap().mtime(), 1_700_000_000, "the header's own");
+}

@@ -124,3 +124,69 @@ fn a_store_that_cannot_be_made_is_named() {
     let error = store.unpack(&Sha256::of(b""), &payload, LayerFormat::Tar).unwrap_err();
     assert!(matches!(error, LayerError::Store { doing: "make", .. }), "{error}");
 }
+
+/// All names of a tree, those of directories after those of what is in them: the order in which a removal goes.
+fn in_order_of_removal(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.symlink_metadata().unwrap().is_dir() {
+            paths.extend(in_order_of_removal(&path));
+        }
+        paths.push(path);
+    }
+    paths
+}
+
+#[test]
+fn a_layer_of_which_any_part_is_missing_is_none_and_is_unpacked_again() {
+    let archive = Forge::new()
+        .file("usr/lib/a.so", b"first")
+        .file("usr/lib/b.so", b"second")
+        .file("etc/.wh.removed", b"")
+        .symlink("usr/lib/c.so", "b.so")
+        .end();
+    let digest = Sha256::of(&archive);
+    let place = Place::new();
+    let whole = place.unpack(&archive, LayerFormat::Tar).unwrap();
+    let steps = in_order_of_removal(&whole.root).len();
+    assert_eq!(steps, 7);
+    for cut in 1..=steps {
+        for path in in_order_of_removal(&whole.root).iter().take(cut) {
+            match path.symlink_metadata().unwrap().is_dir() {
+                true => fs::remove_dir(path).unwrap(),
+                false => fs::remove_file(path).unwrap(),
+            }
+        }
+        assert_eq!(place.store().get(&digest).unwrap(), None, "{cut} names are gone");
+        assert_eq!(place.unpack(&archive, LayerFormat::Tar).unwrap(), whole);
+        assert_eq!(place.store().get(&digest).unwrap(), Some(whole.clone()), "{cut} names were gone");
+    }
+    fs::write(whole.root.join("usr/lib/a.so"), b"fir").unwrap();
+    assert_eq!(place.store().get(&digest).unwrap(), None, "a file is shorter");
+}
+
+#[test]
+fn a_removal_that_is_stopped_anywhere_leaves_no_layer() {
+    in_memory("16m", |root| {
+        let place = Place::at(root);
+        let archive = Forge::new().file("a/b/c/file", b"1").file("a/d/file", b"2").file("e", b"3").end();
+        let digest = Sha256::of(&archive);
+        let layer = place.unpack(&archive, LayerFormat::Tar).unwrap().root;
+        for stop in ["a", "a/b", "a/b/c", "a/d"] {
+            place.unpack(&archive, LayerFormat::Tar).unwrap();
+            // A directory that something is mounted on cannot be removed.
+            let options = Some("size=64k");
+            let held = layer.join(stop);
+            nix::mount::mount(Some("tmpfs"), &held, Some("tmpfs"), nix::mount::MsFlags::empty(), options)
+                .unwrap();
+            system::durable::remove(&layer).unwrap_err();
+            assert_eq!(place.store().get(&digest).unwrap(), None, "stopped at {stop}");
+            assert!(!layer.exists(), "stopped at {stop}");
+            let doomed = place.layers().join(format!(".removing-{digest}"));
+            nix::mount::umount(&doomed.join(stop)).unwrap();
+        }
+        place.unpack(&archive, LayerFormat::Tar).unwrap();
+        assert_eq!(place.names_in_layers().len(), 1, "the rest is gone");
+    });
+}

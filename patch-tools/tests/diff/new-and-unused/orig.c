@@ -1,0 +1,7 @@
+#include "kernel.h"
+
+int sleeps(int value)
+{
+	might_sleep();
+	return outside(value);
+}

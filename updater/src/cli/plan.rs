@@ -56,7 +56,7 @@ fn write_plan(text: &mut Page, plan: &Plan) -> fmt::Result {
     if !plan.not_needed.is_empty() {
         writeln!(text, "not needed: this host has the fixes already")?;
         for why in &plan.not_needed {
-            writeln!(text, "  {}", why)?;
+            writeln!(text, "  {why}")?;
         }
         return Ok(());
     }

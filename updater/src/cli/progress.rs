@@ -118,6 +118,10 @@ impl Progress {
                 "        after {after:.1?}: froze {} for {:.1?} and thawed it",
                 freeze.owner, freeze.held
             )),
+            TransitionEvent::Killed { after, blocker } => self.say(&format!(
+                "        after {after:.1?}: killed {} (process {}, {}), which was stuck for good",
+                blocker.comm, blocker.pid, blocker.owner
+            )),
             TransitionEvent::LeftAlone { after, owner, why, .. } => {
                 self.say(&format!("        after {after:.1?}: {owner} is left alone: {why}"));
             }

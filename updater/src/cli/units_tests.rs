@@ -61,3 +61,51 @@ fn the_guard_is_active_before_the_first_livepatch_so_that_the_first_orderly_rebo
     }
     assert_eq!(settings(&unit("update-guard.service"), "ExecStop"), ["/usr/bin/update resume --stopping"]);
 }
+
+/// How exposed a unit is, by systemd's own reckoning: 0 is a perfect sandbox, 10 none.
+#[expect(clippy::disallowed_methods, reason = "systemd judges its units")]
+fn exposure(name: &str) -> f64 {
+    let judged = std::process::Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager"])
+        .arg(dist("system").join(name))
+        .output()
+        .unwrap_or_else(|error| panic!("systemd-analyze (package systemd) has to be installed: {error}"));
+    let said = String::from_utf8(judged.stdout).unwrap();
+    let words = said.split("Overall exposure level for").nth(1).and_then(|rest| rest.split(": ").nth(1));
+    let score = words.and_then(|rest| rest.split(' ').next()).and_then(|score| score.parse().ok());
+    let score = score.unwrap_or_else(|| {
+        panic!(
+            "systemd-analyze tells no exposure of {name}: {said}{}",
+            String::from_utf8_lossy(&judged.stderr)
+        )
+    });
+    println!("{name}: exposure {score}");
+    score
+}
+
+#[test]
+fn units_are_as_little_exposed_as_their_work_allows() {
+    for (name, most) in [
+        ("update-collect.service", 2.0),
+        ("update-survived.service", 2.0),
+        ("update-guard.service", 2.0),
+        // It mounts for the host, loads modules, and is the parent of containers, which inherit what restricts it.
+        ("update-resume.service", 9.6),
+    ] {
+        let score = exposure(name);
+        assert!(score <= most, "{name}: {score}");
+    }
+}
+
+#[test]
+fn what_restricts_containers_is_not_asked_of_the_unit_that_restores_them() {
+    let text = unit("update-resume.service");
+    for inherited in
+        ["NoNewPrivileges", "SystemCall", "Restrict", "CapabilityBoundingSet", "Lock", "MemoryDeny"]
+    {
+        assert!(!text.lines().any(|line| line.starts_with(inherited)), "{inherited}");
+    }
+    for of_mounts in ["Protect", "Private", "ReadOnly", "ReadWrite", "Inaccessible", "Root", "Temporary"] {
+        assert!(!text.lines().any(|line| line.starts_with(of_mounts)), "{of_mounts}");
+    }
+}

@@ -15,6 +15,14 @@ use crate::kernel::kmsg::KernelWords;
 /// A request to the running kernel that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
+    /// A task that is stuck could not be killed.
+    #[error("cannot kill process {pid}")]
+    Kill {
+        /// The process.
+        pid: i32,
+        /// The cause.
+        source: io::Error,
+    },
     /// The kernel was built without `CONFIG_LIVEPATCH`, or sysfs is not mounted.
     #[error("the running kernel offers no livepatch interface: {path} does not exist")]
     NoLivepatch {

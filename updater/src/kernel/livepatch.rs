@@ -8,7 +8,7 @@ use std::fs::File;
 
 use manifests::{BuildId, ModuleName};
 use serde::{Deserialize, Serialize};
-use workloads::model::{CgroupOwner, CgroupPath};
+use workloads::model::{CgroupOwner, CgroupPath, Comm};
 
 use crate::kernel::error::KernelError;
 
@@ -51,6 +51,13 @@ pub trait Livepatch {
     /// # Errors
     /// [`KernelError::Read`], [`KernelError::Format`]. Tasks that end meanwhile are left out.
     fn blockers(&self) -> Result<Vec<Blocker>, KernelError>;
+
+    /// Kills the process of a blocker that is stuck uninterruptibly; whoever else has its number by now, or is no
+    /// longer stuck, is left alone.
+    ///
+    /// # Errors
+    /// [`KernelError::Kill`].
+    fn kill_stuck(&self, blocker: &Blocker) -> Result<(), KernelError>;
 }
 
 /// Whether a livepatch's functions are (to be) in use: the `enabled` file.
@@ -145,13 +152,17 @@ pub struct Blocker {
     pub pid: i32,
     /// The task (thread) itself.
     pub tid: i32,
-    /// Its name, at most 15 bytes.
-    pub comm: String,
+    /// What it calls itself.
+    pub comm: Comm,
     /// A program's or the kernel's own.
     pub kind: TaskKind,
     /// What it is doing.
     pub task: TaskState,
-    /// Its control group; absent if the task is not in the unified hierarchy.
+    /// When it began, in clock ticks since boot: with its id, what it is known by.
+    #[serde(default)]
+    pub started: u64,
+    /// The control group that is all of its owner's (see [`workloads::model::Place`]); absent if the task is not in
+    /// the unified hierarchy.
     pub cgroup: Option<CgroupPath>,
     /// Whose control group that is.
     pub owner: CgroupOwner,

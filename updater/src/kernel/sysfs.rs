@@ -21,7 +21,7 @@ use crate::kernel::kmsg::Tail;
 use crate::kernel::livepatch::{
     Blocker, Enabled, Livepatch, LoadedFunction, LoadedObject, LoadedPatch, ModuleIdentity, PatchState,
 };
-use crate::kernel::tasks::{Suspects, blockers};
+use crate::kernel::tasks::{Suspects, blockers, kill_stuck};
 
 /// Where the kernel's file systems are mounted.
 #[derive(Clone, Debug)]
@@ -55,8 +55,9 @@ impl Sysfs {
     /// could tell which groups must not be frozen.
     pub fn new(roots: Roots, containers: Vec<KnownContainer>) -> Result<Self, KernelError> {
         let path = roots.proc.join("self/cgroup");
-        let text = fs::read_to_string(&path).map_err(KernelError::read(&path))?;
-        let owners = Owners::new(CgroupPath::from_proc(&text), containers);
+        let text = fs::read(&path).map_err(KernelError::read(&path))?;
+        let own = CgroupPath::from_proc(&String::from_utf8_lossy(&text));
+        let owners = Owners::new(own, containers);
         Ok(Self { roots, owners })
     }
 
@@ -188,6 +189,11 @@ impl Livepatch for Sysfs {
             modules: patches.iter().map(|patch| patch.module.as_str()).collect::<BTreeSet<_>>(),
         };
         blockers(&self.roots.proc, to, &suspects, &self.owners)
+    }
+
+    fn kill_stuck(&self, blocker: &Blocker) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Kill { pid: blocker.pid, source };
+        kill_stuck(&self.roots.proc, blocker).map_err(failed)
     }
 }
 

@@ -5,14 +5,17 @@
 //! threads are tasks too; only the idle tasks are not in procfs.
 //!
 //! Tasks come and go while the directory is read. One that is gone blocks nothing and is left out;
-//! what a living task does not show (its stack, for want of `CAP_SYS_ADMIN`) is left empty.
+//! what a living task does not show (its stack, for want of `CAP_SYS_ADMIN`) is left empty. A task may call itself
+//! and its groups anything, in any bytes: that hides none.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use workloads::model::{CgroupOwner, CgroupPath, Owners};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use workloads::model::{CgroupOwner, CgroupPath, Comm, Owners, Place};
 
 use crate::kernel::error::KernelError;
 use crate::kernel::livepatch::{Blocker, Enabled, TaskKind, TaskState};
@@ -66,14 +69,36 @@ fn number(name: &std::ffi::OsStr) -> Option<i32> {
 
 /// `None` if the task ended meanwhile.
 fn blocker(path: &Path, pid: i32, tid: i32, suspects: &Suspects<'_>, owners: &Owners) -> Option<Blocker> {
-    let Stat { comm, task, kind } = Stat::parse(&fs::read_to_string(path.join("stat")).ok()?)?;
-    let cgroup = fs::read_to_string(path.join("cgroup")).ok().as_deref().and_then(CgroupPath::from_proc);
-    let frames = fs::read_to_string(path.join("stack")).unwrap_or_default();
+    let Stat { comm, task, kind, started } = Stat::parse(&fs::read(path.join("stat")).ok()?)?;
+    let groups = fs::read(path.join("cgroup")).unwrap_or_default();
+    let place = CgroupPath::bytes_from_proc(&groups).map(|path| owners.place(path));
+    let Place { owner, group: cgroup } = place.unwrap_or(Place { owner: CgroupOwner::Unknown, group: None });
+    let frames = fs::read(path.join("stack")).unwrap_or_default();
+    let frames = String::from_utf8_lossy(&frames);
     let frames: Vec<Frame<'_>> = frames.lines().filter_map(Frame::parse).take(FRAMES).collect();
     let held_in = frames.iter().find(|frame| frame.is_suspect(suspects)).map(Frame::to_string);
-    let owner = cgroup.as_ref().map_or(CgroupOwner::Unknown, |cgroup| owners.owner(cgroup));
     let stack = frames.iter().map(Frame::to_string).collect();
-    Some(Blocker { pid, tid, comm, kind, task, cgroup, owner, held_in, stack })
+    Some(Blocker { pid, tid, comm, kind, task, started, cgroup, owner, held_in, stack })
+}
+
+/// Kills the process of a blocker, if it is still the task that was seen and still stuck; else does nothing.
+///
+/// Between the look and the signal another process could take the number only if this one ended, and it is stuck.
+pub(super) fn kill_stuck(proc: &Path, blocker: &Blocker) -> io::Result<()> {
+    let path = proc.join(format!("{}/task/{}/stat", blocker.pid, blocker.tid));
+    let stat = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        stat => stat?,
+    };
+    let is_it = Stat::parse(&stat)
+        .is_some_and(|now| now.started == blocker.started && now.task == TaskState::Uninterruptible);
+    if is_it && blocker.pid > 1 {
+        match kill(Pid::from_raw(blocker.pid), Signal::SIGKILL) {
+            Ok(()) | Err(nix::Error::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// `PF_KTHREAD` of `include/linux/sched.h`.
@@ -82,19 +107,21 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 /// What matters here of `/proc/PID/stat` (`Documentation/filesystems/proc.rst`, table 1-4).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
-    comm: String,
+    comm: Comm,
     task: TaskState,
     kind: TaskKind,
+    started: u64,
 }
 
 impl Stat {
     /// `TID (COMM) STATE PPID PGRP SESSION TTY TPGID FLAGS …`. The name may hold spaces and
-    /// parentheses.
-    fn parse(stat: &str) -> Option<Self> {
-        let (head, tail) = stat.rsplit_once(") ")?;
-        let (_, comm) = head.split_once(" (")?;
-        let mut fields = tail.split(' ');
-        let task = match fields.next()? {
+    /// parentheses, and bytes that are no text.
+    fn parse(stat: &[u8]) -> Option<Self> {
+        let begin = stat.iter().position(|byte| *byte == b'(')? + 1;
+        let end = stat.iter().rposition(|byte| *byte == b')')?;
+        let tail = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+        let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+        let task = match *fields.first()? {
             "R" => TaskState::Running,
             "D" => TaskState::Uninterruptible,
             "T" | "t" => TaskState::Stopped,
@@ -103,9 +130,10 @@ impl Stat {
             // "S", and the short-lived "P" and "W", which a signal wakes just as well.
             _ => TaskState::Sleeping,
         };
-        let flags: u32 = fields.nth(5)?.parse().ok()?;
+        let flags: u32 = fields.get(6)?.parse().ok()?;
         let kind = if flags & KERNEL_THREAD == 0 { TaskKind::User } else { TaskKind::Kernel };
-        Some(Self { comm: comm.to_owned(), task, kind })
+        let started = fields.get(19).and_then(|ticks| ticks.parse().ok()).unwrap_or(0);
+        Some(Self { comm: stat.get(begin..end)?.into(), task, kind, started })
     }
 }
 
@@ -151,15 +179,49 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_hide_the_state() {
-        let stat = Stat::parse("7 (a) R (b) D 1 7 7 0 -1 4194304 0").unwrap();
-        let expected = (TaskState::Uninterruptible, TaskKind::User);
-        assert_eq!((stat.comm.as_str(), (stat.task, stat.kind)), ("a) R (b", expected));
+        for name in [&b"a) R (b"[..], b"\xff\xfe", b"new\nline", b" ", b""] {
+            let line = [b"7 (", name, b") D 1 7 7 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4711 0"].concat();
+            let stat = Stat::parse(&line).unwrap();
+            let expected = (TaskState::Uninterruptible, TaskKind::User, 4711);
+            assert_eq!((stat.comm.as_bytes(), (stat.task, stat.kind, stat.started)), (name, expected));
+        }
     }
 
     #[test]
     fn a_kernel_thread_is_told_by_its_flag() {
-        let stat = Stat::parse("15 (rcu_preempt) I 2 0 0 0 -1 2129984 0").unwrap();
+        let stat = Stat::parse(b"15 (rcu_preempt) I 2 0 0 0 -1 2129984 0").unwrap();
         assert_eq!((stat.task, stat.kind), (TaskState::Idle, TaskKind::Kernel));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a real process is not killed")]
+    fn only_the_task_that_was_seen_is_killed_and_only_while_it_is_stuck() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let proc = Path::new("/proc");
+        let seen = blocker(
+            &proc.join(format!("{pid}/task/{pid}")),
+            pid,
+            pid,
+            &Suspects { functions: [].into(), modules: [].into() },
+            &Owners::new(None, Vec::new()),
+        )
+        .unwrap();
+        assert!(seen.started > 0);
+        for blocker in [seen.clone(), Blocker { started: seen.started + 1, ..seen.clone() }] {
+            kill_stuck(proc, &blocker).unwrap();
+            assert_eq!(child.try_wait().unwrap(), None, "it sleeps, and may be woken");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kill_stuck(proc, &seen).unwrap();
+
+        let root = tempfile::tempdir().unwrap();
+        let task = root.path().join(format!("{0}/task/{0}", i32::MAX));
+        fs::create_dir_all(&task).unwrap();
+        fs::write(task.join("stat"), "7 (x) D 1 7 7 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4711 0").unwrap();
+        let gone = Blocker { pid: i32::MAX, tid: i32::MAX, started: 4711, ..seen };
+        kill_stuck(root.path(), &gone).unwrap();
     }
 
     #[test]

@@ -15,13 +15,16 @@
 //! - Somebody who asks to stop is heard within [`HOLD`](watch::HOLD): the watch ends and leaves the
 //!   transition to the undo. Turning back is never interrupted.
 //! - It returns `Ok` only after the kernel has reported the state asked for as settled.
+//! - A process is killed only if the manifest permits it for its container, and only if it has been stuck for
+//!   longer than the kernel's own means take ([`Stuck`]).
 //! - It never forces. Loading and unloading belong to [`super::patching`].
 
 mod watch;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use manifests::ModuleName;
+use manifests::{ContainerId, ModuleName};
 use serde::{Deserialize, Serialize};
 use system::clock::{Clock, Interrupt, Uninterrupted, millis};
 use thiserror::Error;
@@ -67,6 +70,8 @@ pub struct Policy {
     pub patience: Duration,
     /// Whose groups may be frozen.
     pub unblock: Unblock,
+    /// What may be done to tasks that nothing else moves.
+    pub stuck: Stuck,
     /// What happens past the deadline.
     pub on_deadline: OnDeadline,
 }
@@ -81,6 +86,7 @@ impl Policy {
             reversal: REVERSAL,
             patience: PATIENCE,
             unblock: Unblock::Containers,
+            stuck: Stuck::LeaveAlone,
             on_deadline: OnDeadline::Reverse,
         }
     }
@@ -111,6 +117,26 @@ impl Unblock {
             CgroupOwner::Container(_) => self != Self::Never,
             CgroupOwner::Service(_) => self == Self::ContainersAndServices,
             CgroupOwner::Protected | CgroupOwner::Unknown => false,
+        }
+    }
+}
+
+/// What may be done to a task in uninterruptible sleep inside a patched function, which neither a signal nor a
+/// freeze moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// Nothing: past the deadline, the transition is turned back.
+    LeaveAlone,
+    /// Its process may be killed if it belongs to one of these containers: the manifest says so. It is lost; a way
+    /// back does not bring it again.
+    Kill(BTreeSet<ContainerId>),
+}
+
+impl Stuck {
+    fn may_kill(&self, owner: &CgroupOwner) -> bool {
+        match (self, owner) {
+            (Self::Kill(permitted), CgroupOwner::Container(id)) => permitted.contains(id),
+            _ => false,
         }
     }
 }
@@ -147,6 +173,14 @@ pub enum TransitionEvent {
         after: Duration,
         /// What was done.
         freeze: Freeze,
+    },
+    /// A blocker was stuck for good, and its process was killed, as the manifest permits.
+    Killed {
+        /// When.
+        #[serde(with = "millis")]
+        after: Duration,
+        /// Which.
+        blocker: Blocker,
     },
     /// A group holds blockers, and is not frozen.
     LeftAlone {
@@ -217,6 +251,9 @@ pub struct TransitionReport {
     pub blockers: Vec<Blocker>,
     /// Every freeze.
     pub freezes: Vec<Freeze>,
+    /// Every blocker whose process was killed.
+    #[serde(default)]
+    pub killed: Vec<Blocker>,
 }
 
 /// A transition that did not.

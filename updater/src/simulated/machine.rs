@@ -120,6 +120,7 @@ struct State {
     /// Groups asked to freeze, with the time they will have stopped.
     frozen: BTreeMap<CgroupPath, Duration>,
     ever_frozen: Vec<CgroupPath>,
+    killed: Vec<i32>,
 }
 
 /// The machine.
@@ -183,9 +184,10 @@ impl FakeMachine {
             blocker: Blocker {
                 pid: tid,
                 tid,
-                comm: format!("task-{tid}"),
+                comm: format!("task-{tid}").as_str().into(),
                 kind: TaskKind::User,
                 task,
+                started: 1,
                 cgroup: Some(cgroup.parse().unwrap()),
                 owner,
                 held_in: Some("cmdline_proc_show".to_owned()),
@@ -196,6 +198,11 @@ impl FakeMachine {
         });
         drop(state);
         self
+    }
+
+    /// The processes that were killed because they were stuck.
+    pub(crate) fn killed(&self) -> Vec<i32> {
+        self.lock().killed.clone()
     }
 
     /// Somebody else freezes a group.
@@ -503,6 +510,13 @@ impl Livepatch for FakeMachine {
             .filter(|task| state.is_waited_for(task))
             .map(|task| task.blocker.clone())
             .collect())
+    }
+
+    fn kill_stuck(&self, blocker: &Blocker) -> Result<(), KernelError> {
+        let mut state = self.request().ok_or_else(nowhere)?;
+        state.tasks.retain(|task| task.blocker.pid != blocker.pid);
+        state.killed.push(blocker.pid);
+        Ok(())
     }
 }
 

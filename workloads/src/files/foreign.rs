@@ -22,8 +22,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor, stat};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 
 use crate::model::Pid;
 
@@ -82,6 +82,15 @@ impl Handle {
     /// Whether it was made by `memfd_create(2)` or the like and never had a name.
     pub(crate) fn is_memory(&self) -> bool {
         self.is_unlinked() && fstatfs(&self.path).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC)
+    }
+
+    /// Whether `device`, as `/proc/PID/maps` shows it, and an inode number tell this file from all others while it
+    /// exists: on file systems that have one device and give each file a number of its own.
+    pub(crate) fn is_known_by_device(&self, device: &[u8]) -> bool {
+        let shown = format!("{:02x}:{:02x}", major(self.stat.st_dev), minor(self.stat.st_dev));
+        let plain = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, TMPFS_MAGIC];
+        device == shown.as_bytes()
+            && fstatfs(&self.path).is_ok_and(|fs| plain.contains(&fs.filesystem_type()))
     }
 
     /// Opens it for reading.
@@ -163,31 +172,31 @@ pub(crate) struct RootId {
     directory: (u64, u64),
 }
 
-/// Where the paths begin that the kernel shows us of a process: at the top of its mount namespace, or at our own
-/// root if it lives in our namespace. The root of a process that called `chroot(2)` is below that.
-///
-/// `known` is asked first, since the way up is longer than to the process's own root.
-pub(crate) fn top_of<T>(
-    pid: Pid,
-    known: impl FnOnce(&RootId) -> Option<T>,
-    made: impl FnOnce(RootId, Root) -> T,
-) -> io::Result<T> {
-    let mounts = readlink(format!("/proc/{pid}/ns/mnt").as_str())?;
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut directory = open(format!("/proc/{pid}/root").as_str(), flags, Mode::empty())?;
-    let mut at = identity(&directory)?;
-    let id = RootId { mounts, directory: at };
-    if let Some(known) = known(&id) {
-        return Ok(known);
+impl RootId {
+    /// That of a process.
+    pub(crate) fn of(pid: Pid) -> io::Result<Self> {
+        let mounts = readlink(format!("/proc/{pid}/ns/mnt").as_str())?;
+        let root = stat(format!("/proc/{pid}/root").as_str())?;
+        Ok(Self { mounts, directory: (root.st_dev, root.st_ino) })
     }
-    loop {
-        let above = openat(&directory, "..", flags, Mode::empty())?;
-        let above_at = identity(&above)?;
-        directory = above;
-        if above_at == at {
-            return Ok(made(id, Root { directory }));
+}
+
+impl Root {
+    /// Where the paths begin that the kernel shows us of a process: at the top of its mount namespace, or at our
+    /// own root if it lives in our namespace. The root of a process that called `chroot(2)` is below that.
+    pub(crate) fn above(pid: Pid) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = open(format!("/proc/{pid}/root").as_str(), flags, Mode::empty())?;
+        let mut at = identity(&directory)?;
+        loop {
+            let above = openat(&directory, "..", flags, Mode::empty())?;
+            let above_at = identity(&above)?;
+            directory = above;
+            if above_at == at {
+                return Ok(Self { directory });
+            }
+            at = above_at;
         }
-        at = above_at;
     }
 }
 

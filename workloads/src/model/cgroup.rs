@@ -4,6 +4,10 @@
 //! [`CgroupPath`] and nothing is ever frozen. [`Owners`] decides whose a group is: first from the
 //! containers that the runtime reports, then from the names that the common runtimes give to their
 //! groups. Nothing is guessed beyond that: an unknown group is [`CgroupOwner::Unknown`].
+//!
+//! Below its own group a container makes groups as it likes and calls them what it likes, in any bytes. So
+//! ownership goes by ancestry: from the root downwards, the first group that is somebody's decides for all below
+//! it, and their names are not looked at.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -69,6 +73,12 @@ impl CgroupPath {
             return None;
         }
         path.parse().ok()
+    }
+
+    /// The same, as it is in `/proc/PID/cgroup`.
+    #[must_use]
+    pub fn bytes_from_proc(content: &[u8]) -> Option<&[u8]> {
+        content.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))
     }
 
     /// `self` is `other` or lies below it.
@@ -150,28 +160,69 @@ impl Owners {
     /// Whose `cgroup` is.
     #[must_use]
     pub fn owner(&self, cgroup: &CgroupPath) -> CgroupOwner {
-        // Freezing a group freezes everything below it, so every ancestor of the own group is out
-        // of bounds as well.
-        let holds_us = self.own.as_ref().is_some_and(|own| own.is_within(cgroup));
-        if cgroup.is_root() || holds_us || cgroup.parts().any(|part| part == "init.scope") {
-            return CgroupOwner::Protected;
-        }
-        let known = self
-            .containers
-            .iter()
-            .filter(|container| !container.cgroup.is_root() && cgroup.is_within(&container.cgroup))
-            .max_by_key(|container| container.cgroup.as_str().len());
-        if let Some(container) = known {
-            return CgroupOwner::Container(container.id.clone());
-        }
-        if let Some(id) = cgroup.parts().rev().find_map(container_by_name) {
-            return CgroupOwner::Container(id);
-        }
-        match cgroup.parts().rev().find(|part| part.ends_with(".service")) {
-            Some(unit) => CgroupOwner::Service(unit.to_owned()),
-            None => CgroupOwner::Unknown,
+        self.place(cgroup.as_str().as_bytes()).owner
+    }
+
+    /// Whose a task's group is, by its path as the kernel shows it in `/proc/PID/cgroup`.
+    #[must_use]
+    pub fn place(&self, path: &[u8]) -> Place {
+        let whole = std::str::from_utf8(path).ok().and_then(|text| text.parse::<CgroupPath>().ok());
+        let (owner, group) = match self.of_container(path) {
+            Some((id, group)) => (CgroupOwner::Container(id), Some(group)),
+            None => match whole {
+                Some(whole) => (Self::owner_of_host_group(&whole), Some(whole)),
+                None => (CgroupOwner::Unknown, None),
+            },
+        };
+        // Freezing a group freezes everything below it, so every ancestor of the own group is out of bounds.
+        let holds_us = |group: &CgroupPath| self.own.as_ref().is_some_and(|own| own.is_within(group));
+        match group {
+            Some(group) if group.is_root() || holds_us(&group) => {
+                Place { owner: CgroupOwner::Protected, group: Some(group) }
+            }
+            group => Place { owner, group },
         }
     }
+
+    fn of_container(&self, path: &[u8]) -> Option<(ContainerId, CgroupPath)> {
+        let is_within = |group: &CgroupPath| {
+            let rest = path.strip_prefix(group.as_str().as_bytes());
+            !group.is_root() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        let known = self.containers.iter().filter(|container| is_within(&container.cgroup));
+        if let Some(known) = known.max_by_key(|container| container.cgroup.as_str().len()) {
+            return Some((known.id.clone(), known.cgroup.clone()));
+        }
+        let ends = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        // From the root downwards: what stands below a container's group is named by the container.
+        ends.chain([path.len()]).find_map(|end| {
+            let group: CgroupPath = std::str::from_utf8(&path[..end]).ok()?.parse().ok()?;
+            let id = container_by_name(group.parts().next_back()?)?;
+            Some((id, group))
+        })
+    }
+
+    fn owner_of_host_group(group: &CgroupPath) -> CgroupOwner {
+        match group.parts().next() {
+            None | Some("init.scope") => CgroupOwner::Protected,
+            // Login sessions, and what users' own systemd makes of them.
+            Some("user.slice") => CgroupOwner::Unknown,
+            Some(_) => {
+                let unit = group.parts().find(|part| part.ends_with(".service"));
+                unit.map_or(CgroupOwner::Unknown, |unit| CgroupOwner::Service(unit.to_owned()))
+            }
+        }
+    }
+}
+
+/// Whose group a task is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Whose it is.
+    pub owner: CgroupOwner,
+    /// The group that is all of its owner's: a container's own, whichever group below it the task is in; else the
+    /// task's. Absent if it has no name that can be written down, or lies outside of our view.
+    pub group: Option<CgroupPath>,
 }
 
 /// The container id in the name of a group, by the habits of the common engines.
@@ -255,5 +306,46 @@ mod tests {
     fn services_and_sessions_are_told_apart() {
         assert_eq!(owner("/system.slice/cron.service"), CgroupOwner::Service("cron.service".to_owned()));
         assert_eq!(owner("/user.slice/user-0.slice/session-1.scope"), CgroupOwner::Unknown);
+    }
+
+    #[test]
+    fn what_a_container_calls_its_groups_decides_nothing() {
+        let engines = format!("/system.slice/docker-{}.scope", "b".repeat(64));
+        for (of, group) in [("web-1", "/runc/web-1"), (&*"b".repeat(64), &*engines)] {
+            for below in [
+                &b"/init.scope"[..],
+                b"/user.slice/user-0.slice/session-1.scope",
+                b"/system.slice/update.service",
+                b"/docker-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc.scope",
+                b"/\xff\xfe",
+                b"/gone (deleted)",
+                b"/ (deleted)",
+            ] {
+                let own = Some(path("/system.slice/update.service"));
+                let known = KnownContainer { id: "web-1".parse().unwrap(), cgroup: path("/runc/web-1") };
+                let place = Owners::new(own, vec![known]).place(&[group.as_bytes(), below].concat());
+                assert_eq!(place.owner, CgroupOwner::Container(of.parse().unwrap()), "{group}{below:?}");
+                assert_eq!(place.group, Some(path(group)), "the container as a whole is frozen");
+            }
+        }
+    }
+
+    #[test]
+    fn a_users_own_systemd_makes_no_services_of_the_host_and_none_of_its_groups_is_protected() {
+        for group in [
+            "/user.slice/user-1000.slice/user@1000.service/init.scope",
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/cron.service",
+        ] {
+            assert_eq!(owner(group), CgroupOwner::Unknown, "{group}");
+        }
+        assert_eq!(owner("/system.slice/a.service/b.service"), CgroupOwner::Service("a.service".to_owned()));
+    }
+
+    #[test]
+    fn a_group_out_of_view_or_without_a_name_that_can_be_written_is_nobodys() {
+        for odd in [&b"/../../x"[..], b"/\xff", b"/gone (deleted)/../x", b""] {
+            let place = Owners::new(None, Vec::new()).place(odd);
+            assert_eq!((place.owner, place.group), (CgroupOwner::Unknown, None), "{odd:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ pub mod probe_site;
 pub mod topology;
 pub mod workload_id;
 
-pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners};
+pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners, Place};
 pub use comm::{Comm, SeenPath};
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,

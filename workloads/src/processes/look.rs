@@ -1,13 +1,16 @@
 //! One look at mapped files, process by process.
 //!
 //! Each file is opened for reading once, however many processes map it, and each name is looked up once for
-//! each root that it begins at. Keep a look no longer than one survey: an inode may become another file.
+//! each root that it begins at. Where device and inode number are enough to know a file by (not on btrfs, not on an
+//! overlay), it is not even asked for again: a process then costs little more than the reading of its maps. Keep a
+//! look no longer than one survey: an inode may become another file.
 //!
 //! What vanishes while it is looked at does not count, unless the process that had mapped it lives on: then the
 //! process is looked at again, and is [unknown](Reason::Restless) if it does not keep still.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
+use std::io;
 use std::mem;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
@@ -75,19 +78,27 @@ impl Seen {
     }
 }
 
-/// A file under a name below a root.
-type Place = (FileId, RootId, Vec<u8>);
-
 /// See the module.
 pub(crate) struct Look {
     questions: Questions,
     sought: Arc<Sought>,
     /// Devices whose file systems gave no answer.
     silent: HashSet<Vec<u8>>,
-    tops: HashMap<RootId, Arc<Root>>,
+    roots: HashMap<RootId, usize>,
+    tops: Vec<Top>,
     identities: HashMap<FileId, Result<Vec<FileIdentity>, Reason>>,
-    outdated: HashMap<Place, Result<Option<Why>, Reason>>,
     maps: Vec<u8>,
+}
+
+/// What was found: files by their paths, and what is wrong with each.
+type Faults = Vec<(SeenPath, Why)>;
+
+/// What is known of files whose names begin at one root.
+struct Top {
+    root: Root,
+    outdated: HashMap<(FileId, Vec<u8>), Result<Option<Why>, Reason>>,
+    /// What was found of mappings that are known by what the kernel prints of them; code apart from data.
+    settled: [HashMap<Vec<u8>, Faults>; 2],
 }
 
 /// The process's mappings changed while they were read.
@@ -99,9 +110,9 @@ impl Look {
             questions,
             sought,
             silent: silent.iter().map(|subject| subject.device.clone()).collect(),
-            tops: HashMap::new(),
+            roots: HashMap::new(),
+            tops: Vec::new(),
             identities: HashMap::new(),
-            outdated: HashMap::new(),
             maps: Vec::new(),
         }
     }
@@ -135,9 +146,25 @@ impl Look {
                 return Ok(seen);
             }
         };
+        let files = mapping::files(maps);
+        if files.is_empty() {
+            return Ok(seen);
+        }
+        let top = match self.top(pid) {
+            Ok(top) => top,
+            Err(error) if mapping::vanished(&error) => return Ok(seen),
+            Err(error) => {
+                seen.unknown.insert((None, error.into()));
+                return Ok(seen);
+            }
+        };
         let mut vanished = Ok(());
-        for mapping in mapping::files(maps) {
+        for mapping in files {
             if self.sought.is_empty() && mapping.executable == Executable::No {
+                continue;
+            }
+            if let Some(settled) = self.tops[top].settled[mapping.executable as usize].get(mapping.key) {
+                seen.files.extend(settled.iter().cloned());
                 continue;
             }
             let subject = Subject { device: mapping.device().to_owned(), file: mapping.name.into() };
@@ -147,7 +174,24 @@ impl Look {
             }
             pulse.begins(Some(subject));
             match foreign::mapped(pid, mapping.range) {
-                Ok(Found::File(handle)) => self.file(pid, &mapping, &handle, &mut seen, allowance, pulse),
+                Ok(Found::File(handle)) => {
+                    let exact = mapping.is_ambiguous().then(|| foreign::mapped_name(pid, mapping.range).ok());
+                    let exact = exact.flatten();
+                    let name = exact.as_ref().map_or(mapping.name, |exact| exact.as_bytes());
+                    match self.file(top, &mapping, name, &handle, allowance, pulse) {
+                        Ok(found) => {
+                            seen.files.extend(found.iter().cloned());
+                            if handle.is_known_by_device(mapping.device()) {
+                                let settled = &mut self.tops[top].settled[mapping.executable as usize];
+                                settled.insert(mapping.key.to_owned(), found);
+                            }
+                        }
+                        Err((found, reason)) => {
+                            seen.files.extend(found);
+                            seen.unknown.insert((Some(name.into()), reason));
+                        }
+                    }
+                }
                 Ok(Found::NoFile) => {}
                 Ok(Found::Nothing) => vanished = Err(Vanished),
                 Err(error) => {
@@ -158,39 +202,36 @@ impl Look {
         vanished.map(|()| seen)
     }
 
+    /// What is found of one file; with what could not be told, if something could not.
     fn file(
         &mut self,
-        pid: Pid,
+        top: usize,
         mapping: &Mapping<'_>,
+        name: &[u8],
         handle: &Handle,
-        seen: &mut Seen,
         allowance: &mut Allowance,
         pulse: &Pulse,
-    ) {
-        let exact = mapping.is_ambiguous().then(|| foreign::mapped_name(pid, mapping.range).ok()).flatten();
-        let name = exact.as_ref().map_or(mapping.name, |exact| exact.as_bytes());
+    ) -> Result<Faults, (Faults, Reason)> {
+        let mut found = Vec::new();
+        let mut trouble = None;
         if self.questions == Questions::OutdatedToo && mapping.executable == Executable::Yes {
-            match self.outdated(pid, name, handle) {
-                Ok(None) => {}
-                Ok(Some(why)) => {
-                    seen.files.insert((without_remark(name).into(), why));
-                }
-                Err(reason) => {
-                    seen.unknown.insert((Some(name.into()), reason));
-                }
+            match self.tops[top].outdated(name, handle) {
+                Ok(why) => found.extend(why.map(|why| (without_remark(name).into(), why))),
+                Err(reason) => trouble = Some(reason),
             }
         }
         match self.identities(handle, allowance, pulse) {
+            Ok(identities) if identities.is_empty() => {}
             Ok(identities) => {
-                if !identities.is_empty() {
-                    let path = self.path(pid, name, handle);
-                    let faults = identities.into_iter().map(|identity| Why::AtFault { identity });
-                    seen.files.extend(faults.map(|why| (path.clone(), why)));
-                }
+                let path = path(&self.tops[top].root, name, handle);
+                let faults = identities.into_iter().map(|identity| Why::AtFault { identity });
+                found.extend(faults.map(|why| (path.clone(), why)));
             }
-            Err(reason) => {
-                seen.unknown.insert((Some(name.into()), reason));
-            }
+            Err(reason) => trouble = Some(reason),
+        }
+        match trouble {
+            None => Ok(found),
+            Some(reason) => Err((found, reason)),
         }
     }
 
@@ -214,39 +255,37 @@ impl Look {
         found
     }
 
+    /// The index of what the names of a process begin at.
+    fn top(&mut self, pid: Pid) -> io::Result<usize> {
+        let id = RootId::of(pid)?;
+        if let Some(known) = self.roots.get(&id) {
+            return Ok(*known);
+        }
+        let root = Root::above(pid)?;
+        self.tops.push(Top { root, outdated: HashMap::new(), settled: [HashMap::new(), HashMap::new()] });
+        self.roots.insert(id, self.tops.len() - 1);
+        Ok(self.tops.len() - 1)
+    }
+}
+
+impl Top {
     /// Whether code is not what is under its path any more.
-    fn outdated(&mut self, pid: Pid, name: &[u8], handle: &Handle) -> Result<Option<Why>, Reason> {
-        let (id, top) = match self.top(pid) {
-            // Gone.
-            Err(error) if mapping::vanished(&error) => return Ok(None),
-            top => top?,
-        };
-        let key = (handle.id(), id, name.to_owned());
+    fn outdated(&mut self, name: &[u8], handle: &Handle) -> Result<Option<Why>, Reason> {
+        let key = (handle.id(), name.to_owned());
         if let Some(known) = self.outdated.get(&key) {
             return known.clone();
         }
-        let found = outdated(&top, name, handle);
+        let found = outdated(&self.root, name, handle);
         self.outdated.insert(key, found.clone());
         found
     }
+}
 
-    /// The path of a file, without the kernel's remark; with it if that is how the file is called.
-    fn path(&mut self, pid: Pid, name: &[u8], handle: &Handle) -> SeenPath {
-        let mut is_name = || {
-            let (_, top) = self.top(pid).ok()?;
-            leads_to(&top, name, handle).ok()
-        };
-        let whole = !name.ends_with(DELETED) || !handle.is_unlinked() && is_name() == Some(true);
-        if whole { name.into() } else { without_remark(name).into() }
-    }
-
-    fn top(&mut self, pid: Pid) -> std::io::Result<(RootId, Arc<Root>)> {
-        let tops = &self.tops;
-        let known = |id: &RootId| tops.get(id).map(|top| (id.clone(), Arc::clone(top)));
-        let found = foreign::top_of(pid, known, |id, root| (id, Arc::new(root)))?;
-        self.tops.entry(found.0.clone()).or_insert_with(|| Arc::clone(&found.1));
-        Ok(found)
-    }
+/// The path of a file, without the kernel's remark; with it if that is how the file is called.
+fn path(root: &Root, name: &[u8], handle: &Handle) -> SeenPath {
+    let is_remark =
+        name.ends_with(DELETED) && (handle.is_unlinked() || leads_to(root, name, handle) != Ok(true));
+    if is_remark { without_remark(name).into() } else { name.into() }
 }
 
 fn without_remark(name: &[u8]) -> &[u8] {
@@ -298,7 +337,7 @@ fn outdated(top: &Root, name: &[u8], handle: &Handle) -> Result<Option<Why>, Rea
 }
 
 fn leads_from_here(name: &[u8], handle: &Handle) -> bool {
-    let own = foreign::top_of(Pid(std::process::id()), |_| None, |_, root| root);
+    let own = Root::above(Pid(std::process::id()));
     own.is_ok_and(|own| leads_to(&own, name, handle) == Ok(true))
 }
 

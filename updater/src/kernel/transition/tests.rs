@@ -226,3 +226,42 @@ fn turning_back_past_the_deadline_is_not_interrupted() {
     let result = watch(watcher, &module(), Enabled::Enabled, &policy, &mut |_| {});
     assert!(matches!(result, Err(TransitionError::Reversed { .. })), "{result:?}");
 }
+
+/// A policy that permits to kill what is stuck in this container.
+fn may_kill(container: &str) -> Policy {
+    let stuck = Stuck::Kill([container.parse().unwrap()].into());
+    Policy { stuck, ..Policy::with_deadline(secs(120)) }
+}
+
+#[test]
+fn what_is_stuck_for_good_is_killed_where_the_manifest_permits_it_and_only_then() {
+    let machine = FakeMachine::new().with_task("web-1", Leaves::Never);
+    let (result, events) = load_and_watch(&machine, &may_kill("web-1"));
+    let report = result.unwrap();
+    assert_eq!((machine.killed(), report.killed.len()), (vec![100], 1));
+    let killed = events.iter().find_map(|event| match event {
+        TransitionEvent::Killed { after, blocker } => Some((*after, blocker.owner.to_string())),
+        _ => None,
+    });
+    let (after, owner) = killed.unwrap();
+    assert!(after >= secs(30) && after < secs(35), "{after:?}");
+    assert_eq!(owner, "container web-1");
+}
+
+#[test]
+fn nothing_is_killed_by_default_nor_elsewhere_nor_before_its_time() {
+    for policy in [Policy::with_deadline(secs(120)), may_kill("web-2")] {
+        let machine = FakeMachine::new().with_task("web-1", Leaves::Never);
+        let (result, _) = load_and_watch(&machine, &policy);
+        assert!(matches!(result, Err(TransitionError::Reversed { .. })), "{result:?}");
+        assert_eq!(machine.killed(), <[i32; 0]>::default());
+    }
+    let service = CgroupOwner::Service("web-1".into());
+    let others = FakeMachine::new()
+        .with_task("web-1", Leaves::ByItself(secs(25)))
+        .with_task("web-1", Leaves::WhenDisturbed)
+        .with_task_in("/system.slice/web-1", service, Leaves::ByItself(secs(60)));
+    let (result, _) = load_and_watch(&others, &may_kill("web-1"));
+    assert!(result.is_ok(), "{result:?}");
+    assert_eq!(others.killed(), <[i32; 0]>::default());
+}

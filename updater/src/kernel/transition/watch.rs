@@ -30,6 +30,10 @@ pub(super) const HOLD: Duration = Duration::from_secs(2);
 /// Between two freezes of one group; longer than the kernel's retry, growing to the ceiling.
 const FREEZE_AGAIN: (Duration, Duration) = (Duration::from_millis(1500), Duration::from_secs(10));
 
+/// How long a task is stuck before it counts as stuck for good: twice as long as the kernel waits before it sends
+/// its fake signal, which a task that can be woken obeys.
+const FOR_GOOD: Duration = Duration::from_secs(30);
+
 /// Watches `module` until it has settled in `to`.
 ///
 /// The transition must have been started already, by loading the module or by
@@ -54,7 +58,9 @@ pub fn watch(
         on_event,
         begun: watcher.clock.elapsed(),
         seen: BTreeMap::new(),
+        stuck_since: BTreeMap::new(),
         freezes: Vec::new(),
+        killed: Vec::new(),
     };
     match watch.follow(to, policy.deadline, FirstLook::AtBegin)? {
         Followed::Settled => Ok(watch.report(to)),
@@ -73,7 +79,10 @@ struct Watch<'a, 'e> {
     begun: Duration,
     /// By thread id, as first seen.
     seen: BTreeMap<i32, Blocker>,
+    /// Since when each task is stuck without a break, by thread id and begin.
+    stuck_since: BTreeMap<(i32, u64), Duration>,
     freezes: Vec<Freeze>,
+    killed: Vec<Blocker>,
 }
 
 /// When the kernel looks at every task for the first time.
@@ -136,6 +145,7 @@ impl Watch<'_, '_> {
                     told = names;
                 }
                 self.unblock(&blockers, &mut groups);
+                self.end_stuck(&blockers)?;
                 next_look = self.watcher.clock.elapsed() + LOOK_AGAIN;
                 continue;
             }
@@ -204,6 +214,30 @@ impl Watch<'_, '_> {
         }
     }
 
+    /// Kills what has been stuck for good, where that is permitted, once each.
+    fn end_stuck(&mut self, blockers: &[Blocker]) -> Result<(), TransitionError> {
+        let now = self.watcher.clock.elapsed();
+        let is_stuck = |one: &&Blocker| one.task == TaskState::Uninterruptible && one.kind == TaskKind::User;
+        let stuck: Vec<&Blocker> = blockers.iter().filter(is_stuck).collect();
+        self.stuck_since.retain(|key, _| stuck.iter().any(|one| (one.tid, one.started) == *key));
+        for blocker in stuck {
+            let since = *self.stuck_since.entry((blocker.tid, blocker.started)).or_insert(now);
+            let held_in_patch = blocker.held_in.is_some();
+            let killed_before =
+                self.killed.iter().any(|one| (one.tid, one.started) == (blocker.tid, blocker.started));
+            if held_in_patch
+                && now - since >= FOR_GOOD
+                && !killed_before
+                && self.policy.stuck.may_kill(&blocker.owner)
+            {
+                self.host(self.watcher.livepatch.kill_stuck(blocker))?;
+                self.killed.push(blocker.clone());
+                self.tell(|after| TransitionEvent::Killed { after, blocker: blocker.clone() });
+            }
+        }
+        Ok(())
+    }
+
     /// One freeze and thaw.
     fn freeze(&self, cgroup: &CgroupPath, owner: &CgroupOwner) -> Result<Freeze, LeftAlone> {
         let Watcher { freezer, leases, clock, .. } = self.watcher;
@@ -257,6 +291,7 @@ impl Watch<'_, '_> {
             took: self.since_begun(),
             blockers: self.seen.into_values().collect(),
             freezes: self.freezes,
+            killed: self.killed,
         }
     }
 

@@ -53,6 +53,9 @@ struct Linux {
 #[derive(Debug, Deserialize)]
 struct Saved {
     config: SavedConfig,
+    /// By controller; of the unified hierarchy under the empty name.
+    #[serde(default)]
+    cgroup_paths: BTreeMap<String, PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,6 +106,7 @@ fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
         Err(error) => NetworkPlace::Unknown(error.with_causes()),
     };
     let saved: Option<Saved> = read_json(&root.join(id.id.as_str()).join("state.json"), &id).ok();
+    let made = saved.as_ref().and_then(|saved| saved.cgroup_paths.get("").cloned());
     let systemd = saved.and_then(|saved| saved.config.cgroups).is_some_and(|cgroups| cgroups.systemd);
     let cgroup_driver = if systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
     Ok(Container {
@@ -111,12 +115,20 @@ fn complete(state: State, root: &Path) -> Result<Container, RuntimeError> {
         started: init.and_then(|pid| ProcessIdentity::of(pid.0)).map(|found| found.started),
         rootfs: state.rootfs,
         annotations: state.annotations.unwrap_or_default(),
-        cgroup: init.and_then(procfs::cgroup_of),
+        cgroup: init.and_then(procfs::cgroup_of).map(|own| group(own, made.as_deref())),
         cgroup_driver,
         network,
         bundle: state.bundle,
         id,
     })
+}
+
+/// The group of a container: that which the runtime made. Its first process may have moved into one below (systemd
+/// does), and others stay beside it.
+fn group(of_init: PathBuf, made: Option<&Path>) -> PathBuf {
+    let made =
+        made.and_then(|made| made.strip_prefix("/sys/fs/cgroup").ok()).map(|made| Path::new("/").join(made));
+    made.filter(|made| made != Path::new("/") && of_init.starts_with(made)).unwrap_or(of_init)
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path, id: &WorkloadId) -> Result<T, RuntimeError> {
@@ -153,6 +165,17 @@ mod tests {
     fn place(namespaces: &str) -> NetworkPlace {
         let text = format!(r#"{{"linux": {{"namespaces": [{namespaces}]}}}}"#);
         network(&serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn the_group_of_a_container_is_the_one_that_the_runtime_made() {
+        let made = Some(Path::new("/sys/fs/cgroup/system.slice/runc-web.scope"));
+        for of_init in ["/system.slice/runc-web.scope", "/system.slice/runc-web.scope/init.scope"] {
+            assert_eq!(group(of_init.into(), made), Path::new("/system.slice/runc-web.scope"), "{of_init}");
+        }
+        for elsewhere in [None, Some(Path::new("/sys/fs/cgroup")), Some(Path::new("/sys/fs/cgroup/other"))] {
+            assert_eq!(group("/a/b".into(), elsewhere), Path::new("/a/b"), "{elsewhere:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use system::lock::Turn;
 use workloads::processes::Onlooker;
 
 use crate::operations::trust::{authenticate_by, read_policy};
-use crate::operations::{Adapters, Drive, Driven, Engine, EngineError, Listeners};
+use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::Plan;
 use crate::plan::planner;
 use crate::state::floors::{raise_floor, reset_clock, see_policy};
@@ -76,21 +76,21 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Applied, EngineError> {
-        let mut adapters = self.lock(&format!("apply {}", request.manifest.display()), Turn::Now)?;
+        let mut session = self.lock(&format!("apply {}", request.manifest.display()), Turn::Now)?;
         self.expect_finished()?;
         let manifest = self.authenticate(request.manifest)?;
         let origin = Origin::of(&manifest);
-        adapters.say(&origin)?;
+        session.say(&origin)?;
         self.judge_crashes()?;
         let id = self.new_id();
         let onlooker = Onlooker { interrupt: listeners.boundaries, ..Onlooker::NOBODY };
-        let plan = self.plan_as(&adapters, &id, &manifest, request, onlooker)?;
+        let plan = self.plan_as(&session, &id, &manifest, request, onlooker)?;
         // Where there is nothing to do, too: an older version would be a step back from here.
         raise_floor(&mut self.journal(), &manifest)?;
         if plan.is_empty() {
             return Ok(Applied::Nothing(plan));
         }
-        let driven = self.begin(&adapters, &id, &origin, &plan, listeners, begun)?;
+        let driven = self.begin(&session, &id, &origin, &plan, listeners, begun)?;
         self.afterwards();
         Ok(Applied::Transaction { origin, plan, driven })
     }
@@ -114,7 +114,7 @@ impl Engine {
 
     pub(super) fn begin(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         id: &TransactionId,
         origin: &Origin,
         plan: &Plan,
@@ -124,7 +124,7 @@ impl Engine {
         self.journal().begin(id, origin, plan, self.host.clock.now())?;
         begun(id, plan);
         let stored = self.journal().transaction(id.as_str())?;
-        self.drive(adapters, stored, Drive::Begin, listeners)
+        self.drive(session, stored, Drive::Begin, listeners)
     }
 
     pub(super) fn new_id(&self) -> TransactionId {
@@ -135,7 +135,7 @@ impl Engine {
 
     fn plan_as(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         id: &TransactionId,
         manifest: &Manifest,
         request: &Request<'_>,
@@ -145,7 +145,7 @@ impl Engine {
         for index in manifest.for_kernel(&self.host.kernel).taken {
             self.payloads.add(manifest.components[index].payload(), request.payloads)?;
         }
-        let facts = self.survey(adapters, manifest, request.quarantine, onlooker)?;
+        let facts = self.survey(session, manifest, request.quarantine, onlooker)?;
         Ok(planner::plan(manifest, &facts, id.as_str())?)
     }
 }

@@ -66,11 +66,11 @@ pub struct Host {
     /// Has somebody look, every minute, whether the host lives on after a load; or no more.
     pub watch: Box<dyn Fn(Trial) -> Result<Scheduled, CommandError> + Send + Sync>,
     /// Makes the adapters of one operation; its children keep the lock.
-    pub connect: Box<dyn Fn(Option<HeldLock>) -> Result<Connected, EngineError> + Send + Sync>,
+    pub connect: Box<dyn Fn(Option<HeldLock>) -> Result<Adapters, EngineError> + Send + Sync>,
 }
 
 /// The adapters of one operation.
-pub struct Connected {
+pub struct Adapters {
     /// The kernel's livepatch interface, which knows whose control groups are containers.
     pub livepatch: Arc<dyn Livepatch + Send + Sync>,
     /// Starts and stops containers.
@@ -120,7 +120,7 @@ impl Host {
                     Some(lock) => runtime.holding(lock),
                     None => runtime,
                 });
-                Ok(Connected {
+                Ok(Adapters {
                     livepatch: Arc::new(Sysfs::new(Roots::default(), known.containers)?),
                     prober: Arc::new(Probes::new(Runc::new(&runc_root))),
                     lifecycle: runtime.clone(),

@@ -41,7 +41,7 @@ use workloads::processes::LookError;
 use crate::config::Config;
 use crate::kernel::error::KernelError;
 use crate::kernel::survival::Trial;
-use crate::operations::host::{Connected, Host};
+use crate::operations::host::{Adapters, Host};
 use crate::operations::trust::TrustError;
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
@@ -49,7 +49,7 @@ use crate::state::journal::{Journal, JournalError, Stored, TransactionId};
 use crate::state::payloads::{Payloads, StoreError};
 use crate::state::privacy;
 use crate::state::privacy::PrivacyError;
-use crate::steps::{Machine, Told};
+use crate::steps::{Performer, Told};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
 use crate::transaction::state::StepIndex;
 
@@ -213,13 +213,13 @@ pub struct Engine {
 }
 
 /// What one operation acts through.
-struct Adapters {
-    on: Connected,
-    /// Held for as long as the adapters are there; `None` for looking only.
+struct Session {
+    adapters: Adapters,
+    /// Held for as long as the session lasts; `None` for looking only.
     lock: Option<HostLock>,
 }
 
-impl Adapters {
+impl Session {
     /// Say what the host is held for.
     fn say(&mut self, purpose: &impl std::fmt::Display) -> Result<(), EngineError> {
         let Some(lock) = &mut self.lock else { return Ok(()) };
@@ -302,17 +302,17 @@ impl Engine {
         Settings { crash_guard: self.config.crash_guard, store: self.config.store.clone() }
     }
 
-    /// Adapters for looking.
-    fn look(&self) -> Result<Adapters, EngineError> {
-        Ok(Adapters { on: (self.host.connect)(None)?, lock: None })
+    /// Session for looking.
+    fn look(&self) -> Result<Session, EngineError> {
+        Ok(Session { adapters: (self.host.connect)(None)?, lock: None })
     }
 
-    /// Hold the host, or say who does; adapters for changing it.
-    fn lock(&self, purpose: &str, turn: Turn<'_>) -> Result<Adapters, EngineError> {
+    /// Hold the host, or say who does; a session for changing it.
+    fn lock(&self, purpose: &str, turn: Turn<'_>) -> Result<Session, EngineError> {
         let lock = HostLock::take(&self.config.store, purpose, turn, &*self.host.clock)?;
         let shared = HeldLock::share(lock.shared_with_children())
             .map_err(|source| LockError::Unusable { path: self.config.store.join("lock"), source })?;
-        Ok(Adapters { on: (self.host.connect)(Some(shared))?, lock: Some(lock) })
+        Ok(Session { adapters: (self.host.connect)(Some(shared))?, lock: Some(lock) })
     }
 
     /// Nothing new begins while something old is half-way.
@@ -323,18 +323,18 @@ impl Engine {
         }
     }
 
-    fn machine<'a>(&'a self, adapters: &'a Adapters, listeners: &Listeners<'a>) -> Machine<'a> {
-        Machine {
-            livepatch: &*adapters.on.livepatch,
+    fn performer<'a>(&'a self, session: &'a Session, listeners: &Listeners<'a>) -> Performer<'a> {
+        Performer {
+            livepatch: &*session.adapters.livepatch,
             freezer: &*self.host.freezer,
             leases: &self.host.leases,
-            lifecycle: &*adapters.on.lifecycle,
-            checkpointer: &*adapters.on.checkpointer,
+            lifecycle: &*session.adapters.lifecycle,
+            checkpointer: &*session.adapters.checkpointer,
             mounts: &*self.host.mounts,
             hold: &*self.host.hold,
             limits: &*self.host.limits,
             observer: &*self.host.observer,
-            prober: &*adapters.on.prober,
+            prober: &*session.adapters.prober,
             layers: &*self.host.layers,
             payloads: &self.payloads,
             journal: &self.journal,
@@ -351,16 +351,16 @@ impl Engine {
     /// Drive a transaction that was just begun, or take up one that was interrupted.
     fn drive(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         stored: Stored,
         how: Drive,
         listeners: &Listeners<'_>,
     ) -> Result<Driven, EngineError> {
         let id = stored.id.clone();
-        let machine = self.machine(adapters, listeners);
+        let performer = self.performer(session, listeners);
         let driver = Driver {
             journal: &self.journal,
-            hands: &machine,
+            hands: &performer,
             boundaries: listeners.boundaries,
             clock: &*self.host.clock,
             boot_id: &self.host.boot_id,

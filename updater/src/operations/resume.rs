@@ -12,11 +12,11 @@ use system::lock::Turn;
 use crate::kernel::KernelError;
 use crate::kernel::survival::Trial;
 use crate::operations::standing::Standing;
-use crate::operations::{Adapters, Drive, Driven, Engine, EngineError, Listeners, StillOpen};
+use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session, StillOpen};
 use crate::plan::LoadedPayload;
 use crate::state::baseline::{Baseline, Livepatch};
 use crate::state::crash_guard::{GuardBook, Quarantined};
-use crate::steps::Machine;
+use crate::steps::Performer;
 use crate::transaction::driver::Reached;
 use crate::transaction::state::Outcome;
 
@@ -147,15 +147,15 @@ impl Engine {
         turn: Turn<'_>,
         listeners: &Listeners<'_>,
     ) -> Result<(), EngineError> {
-        let adapters = self.lock("resume", turn)?;
+        let session = self.lock("resume", turn)?;
         resumed.thawed =
             self.host.leases.thaw_outstanding(&*self.host.freezer).map_err(KernelError::from)?.len();
         resumed.quarantined = self.judge_crashes()?;
         let unfinished = self.journal().unfinished()?;
         for stored in unfinished {
-            resumed.transactions.push(self.drive(&adapters, stored, Drive::Resume, listeners)?);
+            resumed.transactions.push(self.drive(&session, stored, Drive::Resume, listeners)?);
         }
-        self.reapply_baseline(&adapters, &self.machine(&adapters, listeners), &mut resumed.baseline)?;
+        self.reapply_baseline(&session, &self.performer(&session, listeners), &mut resumed.baseline)?;
         self.mark_due()?;
         self.afterwards();
         Ok(())
@@ -203,22 +203,22 @@ impl Engine {
 
     fn reapply_baseline(
         &self,
-        adapters: &Adapters,
-        machine: &Machine<'_>,
+        session: &Session,
+        performer: &Performer<'_>,
         report: &mut Vec<Reapplied>,
     ) -> Result<(), EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let quarantined = self.guards().quarantined()?;
         for livepatch in &baseline.livepatches {
             let became =
-                match Became::unless_missing(self.livepatch_standing(adapters, livepatch, &quarantined)) {
+                match Became::unless_missing(self.livepatch_standing(session, livepatch, &quarantined)) {
                     Some(became) => became,
-                    None => self.reapply_livepatch(machine, livepatch),
+                    None => self.reapply_livepatch(performer, livepatch),
                 };
             report.push(Reapplied { what: format!("livepatch {}", livepatch.module), became });
         }
         for rootfs in &baseline.rootfs {
-            let became = match Became::unless_missing(self.rootfs_standing(adapters, rootfs).0) {
+            let became = match Became::unless_missing(self.rootfs_standing(session, rootfs).0) {
                 Some(became) => became,
                 None => match self.host.mounts.switch(&rootfs.mount_point, &rootfs.topology) {
                     Ok(_) => Became::Reapplied,
@@ -230,10 +230,10 @@ impl Engine {
         Ok(())
     }
 
-    fn reapply_livepatch(&self, machine: &Machine<'_>, livepatch: &Livepatch) -> Became {
+    fn reapply_livepatch(&self, performer: &Performer<'_>, livepatch: &Livepatch) -> Became {
         let patch = LoadedPayload { module: livepatch.module.clone(), payload: livepatch.payload };
         let deadline = std::time::Duration::from_millis(livepatch.deadline_ms);
-        match machine.load_and_await(&patch, deadline) {
+        match performer.load_and_await(&patch, deadline) {
             Ok(_) => Became::Reapplied,
             Err(error) => Became::Failed { why: error.chain() },
         }

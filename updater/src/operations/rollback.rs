@@ -3,7 +3,7 @@
 use system::error::with_causes;
 use system::lock::Turn;
 
-use crate::operations::{Adapters, Driven, Engine, EngineError, Listeners};
+use crate::operations::{Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
 use crate::plan::planner::Refusal;
 use crate::plan::reverse;
@@ -80,7 +80,7 @@ impl Engine {
 
     fn plan_rollback_with(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         of: &Stored,
         back: Back,
         id: &TransactionId,
@@ -93,7 +93,7 @@ impl Engine {
         {
             let affected =
                 vec![AffectedBy { component: 0, files: planned.files.clone(), unknown: Vec::new() }];
-            let facts = match self.survey_container(adapters, &planned.container.id)? {
+            let facts = match self.survey_container(session, &planned.container.id)? {
                 Some(facts) => Some(facts),
                 None => self.survey_stopped(&planned.container)?,
             };
@@ -174,19 +174,19 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
-        let adapters = self.lock("rollback", Turn::Now)?;
+        let session = self.lock("rollback", Turn::Now)?;
         self.expect_finished()?;
         self.judge_crashes()?;
         let of = self.rollback_target(wanted)?;
         let id = self.new_id();
-        let plan = self.plan_rollback_with(&adapters, &of, back, &id)?;
+        let plan = self.plan_rollback_with(&session, &of, back, &id)?;
         let (name, version) = match &of.origin {
             Origin::Apply { name, version, .. } | Origin::Rollback { name, version, .. } => {
                 (name.clone(), *version)
             }
         };
         let origin = Origin::Rollback { of: of.id.clone(), name, version };
-        let driven = self.begin(&adapters, &id, &origin, &plan, listeners, begun)?;
+        let driven = self.begin(&session, &id, &origin, &plan, listeners, begun)?;
         self.afterwards();
         Ok(driven)
     }

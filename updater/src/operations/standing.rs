@@ -8,7 +8,7 @@ use serde::Serialize;
 use workloads::model::{Container, Topology};
 
 use crate::kernel::livepatch::{Enabled, PatchState};
-use crate::operations::{Adapters, Engine};
+use crate::operations::{Engine, Session};
 use crate::state::baseline::{Livepatch, Rootfs};
 use crate::state::crash_guard::Quarantined;
 
@@ -69,7 +69,7 @@ impl Standing {
 impl Engine {
     pub(super) fn livepatch_standing(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         livepatch: &Livepatch,
         quarantined: &[Quarantined],
     ) -> Standing {
@@ -77,7 +77,7 @@ impl Engine {
             return Standing::Quarantined { why: entry.why.clone() };
         }
         let running = &self.host.kernel.release;
-        match adapters.on.livepatch.state(&livepatch.module) {
+        match session.adapters.livepatch.state(&livepatch.module) {
             Err(error) => Standing::Unreadable { why: error.with_causes() },
             Ok(PatchState::Settled(Enabled::Enabled)) => Standing::InForce,
             Ok(_) if livepatch.kernel != *running => Standing::OtherKernel {
@@ -90,10 +90,10 @@ impl Engine {
     /// The standing, and the container if the runtime knows it.
     pub(super) fn rootfs_standing(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         rootfs: &Rootfs,
     ) -> (Standing, Option<Container>) {
-        let container = match adapters.on.lifecycle.inspect(&rootfs.container) {
+        let container = match session.adapters.lifecycle.inspect(&rootfs.container) {
             Ok(container) => container,
             Err(error) => return (Standing::Unreadable { why: error.with_causes() }, None),
         };

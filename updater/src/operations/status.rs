@@ -109,21 +109,21 @@ impl Engine {
             (Baseline::read(&journal)?, journal.unfinished()?)
         };
         let quarantined = self.guards().quarantined()?;
-        let adapters = self.look()?;
+        let session = self.look()?;
         let mut livepatches = Vec::new();
         for livepatch in &baseline.livepatches {
-            let kernel_says = adapters.on.livepatch.state(&livepatch.module).ok();
+            let kernel_says = session.adapters.livepatch.state(&livepatch.module).ok();
             livepatches.push(LivepatchStatus {
                 module: livepatch.module.to_string(),
                 payload: livepatch.payload.to_string(),
                 live: kernel_says == Some(PatchState::Settled(Enabled::Enabled)),
                 kernel_says,
-                standing: self.livepatch_standing(&adapters, livepatch, &quarantined),
+                standing: self.livepatch_standing(&session, livepatch, &quarantined),
             });
         }
         let ours =
             |loaded: &LoadedPatch| baseline.livepatches.iter().any(|known| known.module == loaded.module);
-        let (loaded, no_livepatch) = match adapters.on.livepatch.loaded() {
+        let (loaded, no_livepatch) = match session.adapters.livepatch.loaded() {
             Ok(loaded) => (loaded, None),
             // There is a history, and there are containers, all the same.
             Err(error @ KernelError::NoLivepatch { .. }) => (Vec::new(), Some(error.to_string())),
@@ -132,7 +132,7 @@ impl Engine {
         let foreign = loaded.into_iter().filter(|loaded| !ours(loaded)).collect();
         let mut rootfs = Vec::new();
         for known in &baseline.rootfs {
-            let (standing, container) = self.rootfs_standing(&adapters, known);
+            let (standing, container) = self.rootfs_standing(&session, known);
             rootfs.push(RootfsStatus {
                 container: known.container.to_string(),
                 mounted: standing == Standing::InForce,
@@ -140,7 +140,7 @@ impl Engine {
                 running: container.filter(|container| container.status.has_processes()),
             });
         }
-        let unreadable = match adapters.on.lifecycle.list() {
+        let unreadable = match session.adapters.lifecycle.list() {
             Ok(listing) => listing.unreadable.iter().map(ToString::to_string).collect(),
             Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Vec::new(),
             Err(error) => vec![error.with_causes()],

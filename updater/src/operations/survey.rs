@@ -11,7 +11,7 @@ use workloads::processes::{Mapped, Onlooker, Wanted};
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
 use crate::operations::apply::Quarantine;
-use crate::operations::{Adapters, Engine, EngineError};
+use crate::operations::{Engine, EngineError, Session};
 use crate::plan::facts::{
     AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
 };
@@ -26,7 +26,7 @@ impl Engine {
     /// fact.
     pub(super) fn survey(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         manifest: &Manifest,
         quarantine: Quarantine,
         onlooker: Onlooker<'_>,
@@ -37,7 +37,7 @@ impl Engine {
         for index in manifest.for_kernel(&self.host.kernel).taken {
             match &manifest.components[index] {
                 Component::Livepatch(livepatch) => {
-                    let facts = self.survey_livepatch(adapters, livepatch, &baseline, quarantine)?;
+                    let facts = self.survey_livepatch(session, livepatch, &baseline, quarantine)?;
                     livepatches.insert(index, facts);
                 }
                 Component::Layer(layer) => layers.push((index, layer)),
@@ -46,7 +46,7 @@ impl Engine {
         let (containers, unreadable) = if layers.is_empty() {
             Default::default()
         } else {
-            self.survey_containers(adapters, &layers, onlooker)?
+            self.survey_containers(session, &layers, onlooker)?
         };
         Ok(HostFacts {
             arch: self.host.arch.clone(),
@@ -62,7 +62,7 @@ impl Engine {
 
     fn survey_livepatch(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         component: &LivepatchComponent,
         baseline: &Baseline,
         quarantine: Quarantine,
@@ -70,7 +70,7 @@ impl Engine {
         let bytes = self.payloads.read(&component.payload.sha256)?;
         let module = Module::parse(&bytes)
             .map_err(|source| EngineError::Module { module: component.module.to_string(), source })?;
-        let presence = self.presence(adapters, component, baseline)?;
+        let presence = self.presence(session, component, baseline)?;
         let (mut unmet, mut warnings) = (Vec::new(), Vec::new());
         let mut quarantined = self
             .guards()
@@ -101,18 +101,18 @@ impl Engine {
         }
         let replaces = match component.replace {
             Replace::None => Vec::new(),
-            Replace::All => self.replaced_by(adapters, component, baseline)?,
+            Replace::All => self.replaced_by(session, component, baseline)?,
         };
         Ok(LivepatchFacts { unmet, warnings, presence, replaces, quarantined })
     }
 
     fn presence(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         component: &LivepatchComponent,
         baseline: &Baseline,
     ) -> Result<Presence, EngineError> {
-        let state = adapters.on.livepatch.state(&component.module)?;
+        let state = session.adapters.livepatch.state(&component.module)?;
         let ours = baseline
             .livepatches
             .iter()
@@ -128,11 +128,11 @@ impl Engine {
 
     fn replaced_by(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         component: &LivepatchComponent,
         baseline: &Baseline,
     ) -> Result<Vec<ReplacedPatch>, EngineError> {
-        let loaded = adapters.on.livepatch.loaded()?;
+        let loaded = session.adapters.livepatch.loaded()?;
         Ok(loaded
             .into_iter()
             .filter(|patch| patch.module != component.module)
@@ -149,11 +149,11 @@ impl Engine {
 
     fn survey_containers(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         layers: &[(usize, &LayerComponent)],
         onlooker: Onlooker<'_>,
     ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
-        let listing = adapters.on.lifecycle.list()?;
+        let listing = session.adapters.lifecycle.list()?;
         // What no selector takes is not looked at: its processes are nobody's business here.
         let concerned: Vec<Container> = listing
             .containers
@@ -200,10 +200,10 @@ impl Engine {
     /// The facts of one container, affected or not; `None` if it does not run.
     pub(super) fn survey_container(
         &self,
-        adapters: &Adapters,
+        session: &Session,
         id: &WorkloadId,
     ) -> Result<Option<ContainerFacts>, EngineError> {
-        let found = adapters.on.lifecycle.inspect(id)?;
+        let found = session.adapters.lifecycle.inspect(id)?;
         let running = found.filter(|container| container.status.has_processes());
         running.map(|container| self.container_facts(container)).transpose()
     }

@@ -15,7 +15,7 @@ use workloads::network::hold::HoldName;
 
 use crate::plan::PlannedContainer;
 use crate::state::journal::TransactionId;
-use crate::steps::Machine;
+use crate::steps::Performer;
 use crate::steps::dossier::{After, Before, Dossier};
 use crate::steps::livepatch::micros;
 use crate::transaction::driver::{Place, Since, StepError};
@@ -28,7 +28,7 @@ pub(super) fn doing<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
     StepError::doing(format!("{what} container {id}"))
 }
 
-impl Machine<'_> {
+impl Performer<'_> {
     pub(super) fn unpack_layer(&self, layer: &Sha256, format: LayerFormat) -> Result<Value, StepError> {
         let what = || format!("unpack layer {layer}");
         let payload = self.payloads.open(layer).map_err(StepError::doing(what()))?;

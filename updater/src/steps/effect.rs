@@ -10,11 +10,11 @@ use workloads::model::{Container, WorkloadId};
 use workloads::processes::{Mapped, Match, Onlooker, Wanted, procfs};
 
 use crate::plan::Action;
-use crate::steps::Machine;
+use crate::steps::Performer;
 use crate::steps::container::doing;
 use crate::transaction::driver::{Place, StepError};
 
-impl Machine<'_> {
+impl Performer<'_> {
     /// Nobody in the container maps any of these files.
     pub(super) fn confirm_effect(
         &self,

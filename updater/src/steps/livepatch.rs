@@ -12,10 +12,10 @@ use crate::kernel::transition::Watcher;
 use crate::kernel::transition::{Policy, watch};
 use crate::kernel::{patching, preflight};
 use crate::plan::{Claim, LoadedPayload};
-use crate::steps::{Machine, Told, receipt};
+use crate::steps::{Performer, Told, receipt};
 use crate::transaction::driver::{Place, Since, StepError};
 
-impl Machine<'_> {
+impl Performer<'_> {
     pub(super) fn arm_crash_guard(
         &self,
         module: &ModuleName,

@@ -50,8 +50,8 @@ pub enum Told<'a> {
     Transition(&'a TransitionEvent),
 }
 
-/// Everything that steps act through.
-pub struct Machine<'a> {
+/// Does steps and undoes them, through the adapters of the host.
+pub struct Performer<'a> {
     /// The kernel's livepatch interface.
     pub livepatch: &'a (dyn Livepatch + Sync),
     /// The cgroup freezer.
@@ -94,7 +94,7 @@ pub struct Machine<'a> {
     pub interrupt: &'a (dyn Interrupt + Sync),
 }
 
-impl Machine<'_> {
+impl Performer<'_> {
     /// For the way back.
     pub(crate) fn watcher(&self) -> Watcher<'_> {
         Watcher {
@@ -116,7 +116,7 @@ impl Machine<'_> {
     }
 }
 
-impl Hands for Machine<'_> {
+impl Hands for Performer<'_> {
     fn perform(&self, at: &Place<'_>) -> Result<Value, StepError> {
         match &at.step.action {
             Action::ArmCrashGuard { module, payload, window } => {

@@ -5,14 +5,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::plan::SitedProbe;
-use crate::steps::Machine;
+use crate::steps::Performer;
 use crate::steps::livepatch::micros;
 use crate::transaction::driver::{Place, StepError};
 
 /// Between two rounds of the settle time; a probe has its own interval for getting ready.
 const ROUND: Duration = Duration::from_millis(500);
 
-impl Machine<'_> {
+impl Performer<'_> {
     /// Ask until the probe has held as often in a row as the manifest wants.
     pub(super) fn probe(&self, probe: &SitedProbe) -> Result<Value, StepError> {
         let begun = self.clock.elapsed();

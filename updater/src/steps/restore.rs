@@ -10,7 +10,7 @@ use workloads::lifecycle::error::RuntimeError;
 use workloads::model::{CheckpointDir, Container, NetworkPlace, Run, WorkloadId};
 
 use crate::plan::PlannedContainer;
-use crate::steps::Machine;
+use crate::steps::Performer;
 use crate::steps::container::{doing, planned};
 use crate::steps::dossier::{After, Dossier, Return, Way};
 use crate::steps::livepatch::micros;
@@ -20,7 +20,7 @@ use crate::transaction::driver::{Place, Since, StepError};
 const CHOICE: &str =
     "end it, and `update resume` brings that memory back; leave it, and `update resume` leaves it, too";
 
-impl Machine<'_> {
+impl Performer<'_> {
     /// A dump or restore that took too long has ended: only now can be told what became of the container.
     fn settled(&self, id: &WorkloadId) -> Result<(), StepError> {
         self.checkpointer.settled(id).map_err(doing("wait for what is under way with", id))

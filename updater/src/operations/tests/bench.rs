@@ -14,7 +14,7 @@ use system::lock::{HostLock, Turn};
 
 use crate::kernel::survival::{Scheduled, Trial};
 use crate::operations::apply::{Applied, Quarantine, Request};
-use crate::operations::host::{Connected, Host};
+use crate::operations::host::{Adapters, Host};
 use crate::operations::resume::Resumed;
 use crate::operations::rollback::Back;
 use crate::operations::*;
@@ -162,7 +162,7 @@ impl Bench {
                 Ok(Scheduled::BySystemd)
             }),
             connect: Box::new(move |_| {
-                Ok(Connected {
+                Ok(Adapters {
                     livepatch: machine.clone(),
                     lifecycle: containers.clone(),
                     checkpointer: containers.clone(),

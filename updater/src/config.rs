@@ -27,7 +27,7 @@ pub struct Config {
     pub policy: PathBuf,
     /// Where runc keeps the state of containers (`runc --root`).
     pub runc_root: PathBuf,
-    /// How long the checkpoints of a committed transaction are kept.
+    /// How long the checkpoints of a committed transaction are kept: they hold the memory of containers, secrets too.
     #[serde(with = "humantime_text")]
     pub checkpoint_retention: Duration,
     /// The groups of hosts that this one is in; a manifest may be meant for some of them.
@@ -46,7 +46,7 @@ impl Default for Config {
             store: PathBuf::from("/var/lib/update"),
             policy: PathBuf::from("/etc/update/policy.yaml"),
             runc_root: PathBuf::from("/run/runc"),
-            checkpoint_retention: Duration::from_secs(7 * 24 * 3600),
+            checkpoint_retention: Duration::from_secs(24 * 3600),
             groups: Vec::new(),
             crash_guard: Duration::from_secs(600),
             stop_patience: Duration::from_secs(10),

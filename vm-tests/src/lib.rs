@@ -15,6 +15,7 @@
 //! | [`exam`] | what is too much for every run of the tests, and a rotating share of it that is not |
 //! | [`newcomer`] | a machine on which the lab has never run |
 //! | [`bench`] | what `update` costs beside the commands by hand |
+//! | [`series`] | a livepatch for a kernel of each series that people run |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
@@ -69,6 +70,7 @@ pub mod product;
 pub mod prove;
 pub mod publisher;
 pub mod scene;
+pub mod series;
 pub mod stage;
 pub mod stepped;
 pub mod suite;

@@ -24,6 +24,11 @@ fn real_fixes_are_built_loaded_used_and_unloaded_or_rightly_refused() -> Result<
 }
 
 #[test]
+fn kernels_of_other_series_take_a_livepatch_and_give_it_back() -> Result<()> {
+    sample("kernel-series")
+}
+
+#[test]
 fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
     sample("newcomers")
 }

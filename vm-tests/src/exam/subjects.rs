@@ -9,6 +9,7 @@ use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::newcomer::stories;
 use crate::product::{Build, Product};
 use crate::prove::{self, Beginning};
+use crate::series::takes_a_livepatch;
 use crate::stage::Stage;
 
 const A_BOOT_EACH: &str = "each needs a boot of its own, and there are several hundred";
@@ -38,6 +39,12 @@ pub const SUBJECTS: &[Subject] = &[
         units: "every fix between two versions of Debian 12's kernel that is in files of this machine's kind",
         reason: "each is compiled, loaded, used and unloaded; all of them take half an hour",
         examine: real_fixes,
+    },
+    Subject {
+        name: "kernel-series",
+        units: "a livepatch built, loaded, used and unloaded on 6.12 of Debian 12, 6.12 of Debian 13, and 7.3 of its backports",
+        reason: "each series has sources, a compiler and a prepared tree of its own, which take minutes and gigabytes",
+        examine: kernel_series,
     },
     Subject {
         name: "newcomers",
@@ -73,6 +80,19 @@ fn real_fixes(lab: &Lab, share: Share) -> Result<String> {
     let text = std::fs::read_to_string(&options.report)?;
     ensure!(total.failed + total.overcautious == 0, "{}\n{text}", report.summary());
     Ok(report.summary())
+}
+
+fn kernel_series(lab: &Lab, share: Share) -> Result<String> {
+    let takes = |release: &'static str| move || takes_a_livepatch(lab, release);
+    some_of(
+        &[
+            ("6.12 of Debian 12", &takes("6.12.117+deb12-amd64")),
+            ("6.12 of Debian 13", &takes("6.12.107+deb13-amd64")),
+            ("7.3 of Debian 13's backports", &takes("7.3.4+deb13-amd64")),
+        ],
+        0,
+        share,
+    )
 }
 
 fn newcomers(lab: &Lab, share: Share) -> Result<String> {

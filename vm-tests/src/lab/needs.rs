@@ -81,6 +81,7 @@ pub const NEEDS: &[Need] = &[
     need("diff", "diffutils"),
     need("find", "findutils"),
     need("getconf", "libc-bin"),
+    need("ldd", "libc-bin"),
     need("grep", "grep"),
     need("mount", "mount"),
     need("sed", "sed"),

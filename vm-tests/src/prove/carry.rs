@@ -5,7 +5,8 @@
 //! invocations of macros. A livepatch replaces functions. So it cannot carry a fix that changes
 //!
 //! 1. a function that has run and is gone (`__init`, `__exit`), or that ftrace does not hook: `notrace`, `noinstr`,
-//!    `inline` without `static` (the kernel's `inline` implies `notrace`), and all of `lib/*.c`, whose Makefile says so;
+//!    `inline` without `static` (the kernel's `inline` implies `notrace`), and all of `lib/*.c` and
+//!    `kernel/trace/*.c`, whose Makefiles say so;
 //! 2. a structure, a union or an enumeration that is in both versions: objects of the old layout live on;
 //! 3. the value of a variable that is in both versions: it holds a state;
 //! 4. what the kernel reads as a table when it boots or loads a module: exports, parameters, initcalls and the like.
@@ -23,12 +24,15 @@ use serde::{Deserialize, Serialize};
 pub(super) const RULE: &str = "A livepatch can carry a fix unless it changes, of what is in both versions of the C \
     file, a function marked `__init`, `__exit`, `notrace`, `noinstr` or `inline` without `static`, a structure, union or enumeration, the \
     initial value of a variable at the top of the file, or an export, parameter, initcall or other table entry; or \
-    unless it is in lib/*.c, which ftrace does not hook. \
+    unless it is in lib/*.c or kernel/trace/*.c, which ftrace does not hook. \
     Decided on the source text, before anything is built.";
 
 /// Words in a function's head with which it cannot be replaced.
 const NEVER_REPLACED: [&str; 9] =
     ["__init", "__exit", "__net_exit", "__meminit", "__cpuinit", "notrace", "noinstr", "__head", "__noendbr"];
+
+/// Directories whose Makefile takes ftrace's hook from every file in it.
+const WITHOUT_FTRACE: [&str; 2] = ["lib", "kernel/trace"];
 
 /// Beginnings of macros at the top of a file that tell people things, and change nothing.
 const TOLD: [&str; 1] = ["MODULE_"];
@@ -72,7 +76,7 @@ impl Carry {
         };
         let changed: BTreeSet<&Key> = old.keys().chain(new.keys()).filter(differs).collect();
         let mut obstacles = Vec::new();
-        if path.strip_prefix("lib/").is_some_and(|name| !name.contains('/')) {
+        if path.rsplit_once('/').is_some_and(|(directory, _)| WITHOUT_FTRACE.contains(&directory)) {
             obstacles.push("functions without ftrace".to_owned());
         }
         for key in &changed {

@@ -118,7 +118,7 @@ impl Entries {
             let (entry_size, count) = (6, size / 6);
             let mut places = self.shapes.values().filter(|shape| shape.table == Special::OrcUnwindIp);
             let places = places.next().map(|ip| ip.section_size / ip.entry_size);
-            return if size % entry_size == 0 && places == Some(count) {
+            return if size.is_multiple_of(entry_size) && places == Some(count) {
                 Ok(shape(entry_size))
             } else {
                 Err(format!("{size} bytes for {places:?} places"))

@@ -54,6 +54,11 @@ pub const NEEDS: &[Need] = &[
     need("strip", "binutils"),
     // Peers in tests
     need("openssl", "openssl"),
+    // What the tests of hosts run: packet filters in namespaces of their own, and the judge of units.
+    need("nft", "nftables"),
+    need("iptables-nft", "iptables"),
+    need("iptables-legacy", "iptables"),
+    need("systemd-analyze", "systemd"),
     // What every Debian has, unless somebody took it away
     need("sh", "dash"),
     need("bash", "bash"),

@@ -48,6 +48,7 @@ pub const NEEDS: &[Need] = &[
     need("gcc-12", "gcc-12"),
     need("/usr/lib/x86_64-linux-gnu/libelf.so.1", "libelf1"),
     need("make", "make"),
+    need("as", "binutils"),
     need("ld", "binutils"),
     need("objcopy", "binutils"),
     need("readelf", "binutils"),

@@ -51,7 +51,9 @@ pub(crate) fn variable(name: &str) -> Stem<'_> {
         .iter()
         .find_map(|part| stem.text.strip_suffix(part)?.strip_suffix('.'))
         .unwrap_or(&stem.text);
-    let Some((function, variable)) = text.rsplit_once('.') else { return stem };
+    let Some((function, variable)) = text.rsplit_once('.') else {
+        return Stem { text: Cow::Owned(text.to_owned()), numbered: stem.numbered };
+    };
     let by_compiler = ["__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"].contains(&function);
     let text = if text.starts_with("switch.table.") {
         "switch.table"

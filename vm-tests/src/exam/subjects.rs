@@ -90,7 +90,7 @@ fn kernel_series(lab: &Lab, share: Share) -> Result<String> {
             ("6.12 of Debian 13", &takes("6.12.107+deb13-amd64")),
             ("7.3 of Debian 13's backports", &takes("7.3.4+deb13-amd64")),
         ],
-        0,
+        4,
         share,
     )
 }
@@ -106,7 +106,7 @@ fn newcomers(lab: &Lab, share: Share) -> Result<String> {
             ("from the clone to the end of the demo", &|| stories::demo(cache, begin())),
             ("the tests that need no virtual machine", &|| stories::tests(cache)),
         ],
-        4,
+        0,
         share,
     )
 }

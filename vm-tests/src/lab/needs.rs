@@ -48,6 +48,13 @@ pub const NEEDS: &[Need] = &[
     need("gcc-12", "gcc-12"),
     need("/usr/lib/x86_64-linux-gnu/libelf.so.1", "libelf1"),
     need("make", "make"),
+    // What preparing the tree of a kernel takes that is given as files, and so has no build root.
+    need("flex", "flex"),
+    need("bison", "bison"),
+    need("bc", "bc"),
+    need("perl", "perl"),
+    need("/usr/include/gelf.h", "libelf-dev"),
+    need("/usr/include/openssl/ssl.h", "libssl-dev"),
     need("as", "binutils"),
     need("ld", "binutils"),
     need("objcopy", "binutils"),

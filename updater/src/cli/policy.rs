@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
+use manifests::document::DocumentKind;
 use manifests::policy::{PolicyKey, Role};
 use manifests::{Policy, UtcTime};
 use serde::Serialize;
@@ -89,7 +90,15 @@ fn check(args: &Check, global: &Global) -> Result<(), Failure> {
         report.print();
     }
     let lacking = policy.lacking_at(now);
-    let Some((role, missing)) = lacking.first() else { return Ok(()) };
+    let Some((role, missing)) = lacking.first() else {
+        // A policy without a rule for manifests lacks no signature, and lets none through either.
+        return match policy.fillable_at(DocumentKind::Manifest, now) {
+            true => Ok(()),
+            false => Err(Failure::new(Exit::Refused, format!("{} lets no manifest through", path.display()))
+                .because("a rule that says who signs manifests", "none")
+                .next("add one under rules")),
+        };
+    };
     Err(Failure::new(Exit::Refused, format!("role {} of {} cannot be filled", role.name, path.display()))
         .because(format!("{} keys in force", role.threshold), format!("{missing} too few"))
         .next("update key generate, and add the new key to the policy"))
@@ -128,7 +137,7 @@ impl<'a> Report<'a> {
         let keys = keys.map(|key| KeyReport { key, standing: KeyStanding::of(key, now), used: used(key) });
         Self {
             valid: true,
-            fillable: policy.lacking_at(now).is_empty(),
+            fillable: policy.fillable_at(DocumentKind::Manifest, now),
             roles: policy.roles(),
             keys: keys.collect(),
         }

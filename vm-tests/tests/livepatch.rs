@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use vm_tests::fixtures::livepatch::Livepatch;
 use vm_tests::lab::Lab;
@@ -152,7 +152,8 @@ fn a_boot_applies_again_what_was_committed_and_a_crash_does_not() -> Result<()> 
         "a patch that may have crashed the host stays out"
     );
     let status = update(&machine, &["status", "--json"])?;
-    let status: Value = serde_json::from_slice(&status.stdout)?;
+    // One object a line: the report, then that something is not as it should be.
+    let status: Value = serde_json::from_str(status.text().lines().next().context("a report")?)?;
     ensure!(
         status.to_string().contains("livepatch_version"),
         "the status should name what is missing: {status}"

@@ -322,6 +322,7 @@ fn prove_fixes(args: ProveArgs) -> Result<u8> {
         later: args.later,
         limit: args.limit,
         only: args.only,
+        files: usize::MAX,
         share: Share::ALL,
         program: args.program,
         report: args.report,

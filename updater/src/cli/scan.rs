@@ -77,7 +77,12 @@ fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<Want
         Component::Livepatch(_) => None,
     });
     Ok(layers
-        .flat_map(|layer| layer.replaces.iter().map(|file| Wanted::from(file.identity.clone())))
+        .flat_map(|layer| {
+            layer
+                .replaces
+                .iter()
+                .map(|file| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) })
+        })
         .collect())
 }
 

@@ -57,7 +57,9 @@ pub struct Options {
     pub limit: usize,
     /// Only these files.
     pub only: Vec<String>,
-    /// Which of the files that are left.
+    /// So many files are looked at, in the order in which they are chosen.
+    pub files: usize,
+    /// Which of these.
     pub share: Share,
     /// `patch-tools`; built from this workspace if not given.
     pub program: Option<PathBuf>,
@@ -102,6 +104,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
         chosen.retain(|candidate| options.only.contains(&candidate.path));
         ensure!(!chosen.is_empty(), "none of the files differs between {old} and {new} and is ours to see");
     }
+    chosen.truncate(options.files);
     let mut number = 0..;
     chosen.retain(|_| number.next().is_some_and(|number| options.share.takes(number)));
     eprintln!("{} files differ between {old} and {new} and are ours to see", chosen.len());

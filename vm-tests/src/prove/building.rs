@@ -207,7 +207,7 @@ impl Builder<'_> {
             .args(["build", "--json", "--kernel", self.release])
             .args(["--jobs", "1", "--max-units", &MAX_UNITS.to_string()])
             // The name's beginning is the area; its end tells more.
-            .args(["--name", &name[name.len().saturating_sub(40)..]])
+            .args(["--name", name[name.len().saturating_sub(40)..].trim_start_matches('-')])
             .arg("--output")
             .arg(&dir)
             .arg(&file)

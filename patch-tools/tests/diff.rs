@@ -32,7 +32,7 @@ macro_rules! cases {
 
 cases! {
     aliases alternative_feature_changed alternative_replacement_changed alternatives ambiguous_symbol
-    body_changed btf_ids_changed bug_flags_changed bug_table callbacks clones_renumbered cold_part_appears
+    body_changed btf_ids_changed bug_flags_changed bug_table callbacks clones_renumbered cold_part_appears cold_part_of_an_alias
     cold_split constant_data_changed constprop_clone_changed crc_changed data_alignment_changed
     data_initialised data_pointing_into_itself data_renamed data_resized data_retyped_pointer ex_table
     ex_table_type_changed export_added export_made_gpl export_moved_to_namespace export_removed

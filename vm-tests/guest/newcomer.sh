@@ -16,7 +16,14 @@ for file in /etc/resolv.conf /etc/hosts; do
 done
 mkdir -p "$root/var/cache/apt/archives/partial"
 mount --bind "$ARCHIVES" "$root/var/cache/apt/archives"
-exec chroot "$root" /usr/bin/env -i \
+# Its root is the root of this namespace, as on a machine: below a mere chroot nobody may make user namespaces. What was
+# the root goes, by a program that needs nothing of it.
+mkdir -p "$root/host"
+mount --rbind "$root" "$root"
+cd "$root"
+pivot_root . host
+/host/bin/busybox umount -l /host
+exec /usr/bin/env -i \
 	HOME=/root LANG=C.UTF-8 PATH="$RUST:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
 	CARGO_HOME="$CARGO_HOME" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$CARGO_TARGET_DIR" CARGO_TERM_COLOR=never \
 	sh -c "cd '$WORKSPACE' && $script"

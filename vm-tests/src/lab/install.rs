@@ -88,6 +88,15 @@ impl Reason {
         }
         reason
     }
+
+    /// The version of a package from the same source that is here, where apt wants exactly another one.
+    fn siblings_version(&self) -> Option<String> {
+        let said = self.said.join(" ");
+        let (_, found) = said.split_once(" (= ")?.1.split_once(") but ")?;
+        let (version, _) =
+            found.split_once(" is to be installed").or_else(|| found.split_once(" is installed"))?;
+        Some(version.to_owned())
+    }
 }
 
 /// Finds out which of `packages` can be installed together, and which cannot at all.
@@ -101,15 +110,23 @@ pub fn plan(packages: &[&str]) -> Result<Plan> {
     }
     let (mut fine, mut conflicts) = (Vec::new(), Vec::new());
     for package in packages {
-        match simulate(&[package])? {
-            None => fine.push(*package),
-            Some(reason) => conflicts.push(Conflict { package: (*package).to_owned(), reason }),
+        let Some(reason) = simulate(&[package])? else {
+            fine.push((*package).to_owned());
+            continue;
+        };
+        // The headers of a library that came from elsewhere come from there, too.
+        match reason.siblings_version().map(|version| format!("{package}={version}")) {
+            Some(sibling) if simulate(&[&sibling]).is_ok_and(|refusal| refusal.is_none()) => {
+                fine.push(sibling)
+            }
+            _ => conflicts.push(Conflict { package: (*package).to_owned(), reason }),
         }
     }
-    if let Some(reason) = simulate(&fine)? {
+    let together: Vec<&str> = fine.iter().map(String::as_str).collect();
+    if let Some(reason) = simulate(&together)? {
         bail!("{} cannot be installed together: {reason}; nothing was changed", fine.join(" "));
     }
-    Ok(Plan { install: owned(&fine), conflicts })
+    Ok(Plan { install: fine, conflicts })
 }
 
 /// Why apt would not install all of these; none when it would.
@@ -220,6 +237,7 @@ mod tests {
             E: Unable to correct problems, you have held broken packages.\n",
         );
         assert!(reason.to_string().contains("a : Depends: b (= 2) but 3 is to be installed"), "{reason}");
+        assert_eq!(reason.siblings_version().as_deref(), Some("3"));
     }
 
     #[test]

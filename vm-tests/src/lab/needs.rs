@@ -77,7 +77,6 @@ pub const NEEDS: &[Need] = &[
     need("dpkg-query", "dpkg"),
     need("cat", "coreutils"),
     need("chmod", "coreutils"),
-    need("chroot", "coreutils"),
     need("cp", "coreutils"),
     need("date", "coreutils"),
     need("dirname", "coreutils"),
@@ -99,6 +98,7 @@ pub const NEEDS: &[Need] = &[
     need("mount", "mount"),
     need("sed", "sed"),
     need("tar", "tar"),
+    need("pivot_root", "util-linux"),
     need("unshare", "util-linux"),
 ];
 

@@ -1,6 +1,6 @@
 //! A newcomer's machine: a bare Debian 12 with Rust and gcc and nothing else, on which the lab has never run.
 //!
-//! It is a directory that is entered with `chroot`, in namespaces of its own: files and packages are its own;
+//! It is a directory that is the root of namespaces of its own: files and packages are its own;
 //! kernel, network, Rust's toolchain, the fetched crates and this workspace are this host's. Its packages
 //! come from the servers that mmdebstrap knows, fetched in the way that this host's apt is told to.
 //!

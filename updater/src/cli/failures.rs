@@ -1,6 +1,6 @@
 //! How errors of this host's operations become exit codes and hints: the one mapping.
 
-use manifests::VerifyError;
+use manifests::{SuccessionError, VerifyError};
 use system::command::CommandError;
 use system::exit::{Exit, Failure, State};
 use system::lock::LockError;
@@ -63,6 +63,40 @@ pub(crate) fn trust(error: TrustError) -> Failure {
         TrustError::Policy { path, .. } => {
             let next = format!("mend it; update policy check {} tells when it is right", path.display());
             Failure::new(Exit::Refused, error).next(next)
+        }
+        TrustError::PolicyReplaced { path, accepted, found, version } => {
+            let edition =
+                version.map_or_else(|| "no edition".to_owned(), |version| format!("edition {version}"));
+            let expected = format!("edition {}, fingerprint {}", accepted.version, accepted.manifest);
+            let found = format!("{edition}, fingerprint {found}");
+            let next = format!(
+                "find out who wrote {}; update policy install puts the accepted edition, or a later one, in its place",
+                path.display()
+            );
+            Failure::new(Exit::NotAuthentic, error).because(expected, found).next(next)
+        }
+        TrustError::Fingerprint { path, fingerprint } => {
+            let next = format!(
+                "compare the fingerprint with the one that its authors tell, and then: update policy install {} \
+                 --expect {fingerprint}",
+                path.display()
+            );
+            let found = format!("{fingerprint} in the file");
+            Failure::new(Exit::Refused, error)
+                .because("the fingerprint that its authors tell, with --expect", found)
+                .next(next)
+        }
+        TrustError::Succession { source, .. } => {
+            let next = match source {
+                SuccessionError::Fingerprint { .. } => "do not use it; ask its authors which one they mean",
+                SuccessionError::Unreadable(_) => {
+                    "ask for a policy of schema 2 with version and issued; docs/manifest.md describes it"
+                }
+                SuccessionError::RulesBefore(refusal) | SuccessionError::OwnRules(refusal) => {
+                    next_for(refusal)
+                }
+            };
+            Failure::new(Exit::NotAuthentic, error).next(next)
         }
         TrustError::Floor(_) => Failure::new(Exit::Refused, error)
             .next("update status; without its memory this host cannot tell old manifests from new"),
@@ -160,6 +194,11 @@ pub(crate) fn engine(error: EngineError) -> Failure {
                 .because("a directory of root that nobody else can write", found)
                 .next(next)
         }
+        EngineError::PolicyFile { .. } => Failure::new(Exit::NeedsOperator, error)
+            .state(State::Named(
+                "the policy was accepted, and no manifest is until its file is there".to_owned(),
+            ))
+            .next("make room, or the directory writable, and give the same command again"),
         EngineError::Store { .. } | EngineError::Lock(_) => Failure::new(Exit::Refused, error)
             .next("make the store writable, or set another `store` in update.yaml"),
         EngineError::Journal(JournalError::Unknown { .. }) => {

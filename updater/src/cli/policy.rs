@@ -1,23 +1,26 @@
-//! `update policy`: look at a trust policy.
+//! `update policy`: look at a trust policy, put a signed one in force, take up revocations.
 
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use manifests::document::DocumentKind;
-use manifests::policy::{PolicyKey, Role};
-use manifests::{Policy, UtcTime};
+use manifests::policy::{Edition, PolicyKey, Role};
+use manifests::{Policy, Sha256, UtcTime};
 use serde::Serialize;
+use serde_json::json;
 use system::clock::{Clock as _, SystemClock};
-use system::exit::{Exit, Failure};
+use system::exit::{Exit, Failure, State};
 
 use crate::cli::output::{line, object};
+use crate::cli::resume::REVOKED;
 use crate::cli::{Global, failures};
+use crate::operations::policy::{Installed, TakenUp};
 use crate::operations::trust;
 
 /// Keys that end within this time are worth a word now.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// Look at a trust policy
+/// Check, install and revoke: whom this host believes
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -27,7 +30,36 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Check(Check),
+    Install(Install),
+    Revoke(Revoke),
     ResetClock(ResetClock),
+}
+
+/// Put a signed policy in force
+///
+/// The first one is believed by its fingerprint: without --expect it is printed and nothing is done. Each later one
+/// has to be signed under the rules of the one in force and under its own, and no earlier edition is ever taken.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  update policy install team.policy.json --expect 4a5e…\n  update policy install team-7.policy.json"
+)]
+struct Install {
+    /// The signed policy
+    policy: PathBuf,
+    /// Its fingerprint: the SHA-256 of the signed bytes, from its authors
+    #[arg(long, value_name = "SHA256")]
+    expect: Option<Sha256>,
+}
+
+/// Take up a signed revocation of keys, manifests or payloads, for good
+///
+/// What is revoked is not accepted any more. What is in force of it stays so, is shown by update status, and is not
+/// brought back by a boot unless the policy says so.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  update policy revoke stolen-key.revocation.json")]
+struct Revoke {
+    /// The signed revocation
+    revocation: PathBuf,
 }
 
 /// Forget the latest time that an accepted document proves, which a signer's wrong clock may have set
@@ -55,8 +87,46 @@ struct Check {
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     match &args.command {
         Command::Check(args) => check(args, global),
+        Command::Install(args) => install(args, global),
+        Command::Revoke(args) => revoke(args, global),
         Command::ResetClock(args) => reset_clock(args, global),
     }
+}
+
+fn install(args: &Install, global: &Global) -> Result<(), Failure> {
+    let installed = global.engine()?.install_policy(&args.policy, args.expect).map_err(failures::engine)?;
+    if global.json {
+        object(&installed);
+        return Ok(());
+    }
+    let Installed { fingerprint, version, issued, replaced } = installed;
+    let before = replaced.map(|version| format!(", in place of edition {version}")).unwrap_or_default();
+    line(&format!("edition {version}, issued {issued}, is in force{before}"));
+    line(&format!("fingerprint {fingerprint}"));
+    Ok(())
+}
+
+fn revoke(args: &Revoke, global: &Global) -> Result<(), Failure> {
+    let engine = global.engine()?;
+    let taken = engine.revoke(&args.revocation).map_err(failures::engine)?;
+    // What is in force already is the operator's next concern.
+    let touched = engine.status().map(|status| status.revoked().count()).map_err(failures::engine)?;
+    if global.json {
+        object(&json!({ "revocation": taken, "in_force": touched }));
+    } else {
+        let TakenUp { reason, issued, keys, manifests, payloads } = taken;
+        line(&format!(
+            "revoked since {issued}: {keys} keys, {manifests} manifests, {payloads} payloads ({reason})"
+        ));
+    }
+    if touched == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::NeedsOperator, "this host has what was revoked")
+        .state(State::Named(format!(
+            "the revocation is remembered; {touched} things of it are in force, as update status shows"
+        )))
+        .next(REVOKED))
 }
 
 /// What was forgotten.
@@ -81,9 +151,9 @@ fn check(args: &Check, global: &Global) -> Result<(), Failure> {
         Some(path) => path.clone(),
         None => global.settings()?.policy,
     };
-    let policy = trust::read_policy(&path).map_err(failures::trust)?;
+    let (policy, fingerprint) = trust::read_edition(&path).map_err(failures::trust)?;
     let now = UtcTime::floor(SystemClock.now());
-    let report = Report::new(&policy, now);
+    let report = Report::new(&policy, fingerprint, now);
     if global.json {
         object(&report);
     } else {
@@ -109,6 +179,8 @@ fn check(args: &Check, global: &Global) -> Result<(), Failure> {
 struct Report<'a> {
     valid: bool,
     fillable: bool,
+    fingerprint: Sha256,
+    edition: Option<Edition>,
     roles: &'a [Role],
     keys: Vec<KeyReport<'a>>,
 }
@@ -131,19 +203,25 @@ enum KeyStanding {
 }
 
 impl<'a> Report<'a> {
-    fn new(policy: &'a Policy, now: UtcTime) -> Self {
+    fn new(policy: &'a Policy, fingerprint: Sha256, now: UtcTime) -> Self {
         let used = |key: &PolicyKey| policy.roles().iter().any(|role| role.keys.contains(&key.name));
         let keys = policy.keys().iter();
         let keys = keys.map(|key| KeyReport { key, standing: KeyStanding::of(key, now), used: used(key) });
         Self {
             valid: true,
             fillable: policy.fillable_at(DocumentKind::Manifest, now),
+            fingerprint,
+            edition: policy.edition(),
             roles: policy.roles(),
             keys: keys.collect(),
         }
     }
 
     fn print(&self) {
+        let edition =
+            self.edition.map(|Edition { version, issued }| format!("edition {version}, issued {issued}"));
+        line(&edition.unwrap_or_else(|| "no edition: it can be replaced by hand only".to_owned()));
+        line(&format!("fingerprint {}", self.fingerprint));
         for Role { name, keys, threshold, .. } in self.roles {
             let keys: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
             line(&format!("role {name:<18} {threshold} of {}", keys.join(", ")));

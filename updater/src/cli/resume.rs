@@ -99,6 +99,9 @@ fn outcome(engine: &Engine, resumed: &Resumed) -> Result<(), Failure> {
         Became::Failed { why } => Some(format!("{}: {why}", item.what)),
         Became::Displaced { why } => Some(format!("{}: {why}", item.what)),
         Became::Quarantined { .. } => Some(format!("{} is in quarantine and not loaded", item.what)),
+        Became::Revoked { since } => {
+            Some(format!("{} was revoked at {since} and is not brought back", item.what))
+        }
         _ => None,
     }));
     let any = |wanted: fn(&Became) -> bool| resumed.baseline.iter().any(|item| wanted(&item.became));
@@ -106,6 +109,8 @@ fn outcome(engine: &Engine, resumed: &Resumed) -> Result<(), Failure> {
         DISPLACED
     } else if any(|became| matches!(became, Became::Quarantined { .. })) {
         QUARANTINED
+    } else if any(|became| matches!(became, Became::Revoked { .. })) {
+        REVOKED
     } else {
         "mend the cause, then update resume"
     };
@@ -119,6 +124,10 @@ pub(super) const DISPLACED: &str = "stop the container, unmount what is on its r
 
 /// What to do about a livepatch in quarantine.
 pub(super) const QUARANTINED: &str = "look into the crash; update apply --retry-quarantined loads the livepatch once more, update rollback gives it up";
+
+/// What to do about something that was revoked.
+pub(super) const REVOKED: &str =
+    "update rollback gives it up; or update apply the manifest that takes its place";
 
 /// For people: what was found, and what was done and why.
 fn render(resumed: &Resumed) -> Page {
@@ -145,6 +154,7 @@ fn render(resumed: &Resumed) -> Page {
             Became::Reapplied => "re-applied".to_owned(),
             Became::LeftAlone { why } => format!("left alone: {why}"),
             Became::Quarantined { why } => format!("QUARANTINED: {why}"),
+            Became::Revoked { since } => format!("NOT BROUGHT BACK: revoked since {since}"),
             Became::Displaced { why } => format!("NOT AS COMMITTED: {why}"),
             Became::Failed { why } => format!("FAILED: {why}"),
         };

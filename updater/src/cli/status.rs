@@ -1,9 +1,10 @@
 //! `update status`.
 
+use manifests::UtcTime;
 use system::exit::{Exit, Failure, State};
 
 use crate::cli::output::{line, object};
-use crate::cli::resume::{DISPLACED, QUARANTINED};
+use crate::cli::resume::{DISPLACED, QUARANTINED, REVOKED};
 use crate::cli::{Global, failures};
 use crate::operations::standing::Standing;
 use crate::operations::status::Status;
@@ -39,6 +40,9 @@ fn next(status: &Status) -> &'static str {
     if status.standings().any(|standing| matches!(standing, Standing::Quarantined { .. })) {
         return QUARANTINED;
     }
+    if status.revoked().next().is_some() {
+        return REVOKED;
+    }
     "update resume"
 }
 
@@ -56,7 +60,7 @@ fn print(status: &Status) {
             Standing::OtherKernel { .. } => "not for this kernel",
             _ => "NOT LIVE",
         };
-        let why = because(&livepatch.standing);
+        let why = because(&livepatch.standing) + &revoked(livepatch.revoked);
         line(&format!("livepatch {:<24} {state}  sha256 {:.12}{why}", livepatch.module, livepatch.payload));
     }
     for foreign in &status.foreign {
@@ -70,7 +74,7 @@ fn print(status: &Status) {
             _ => "NOT AS COMMITTED",
         };
         let running = if rootfs.running.is_some() { "running" } else { "not running" };
-        let why = because(&rootfs.standing);
+        let why = because(&rootfs.standing) + &revoked(rootfs.revoked);
         line(&format!("container {:<24} {running}, files {files}{why}", rootfs.container));
     }
     for quarantined in &status.quarantined {
@@ -86,6 +90,10 @@ fn print(status: &Status) {
     if let Some(holder) = &status.in_progress {
         line(&format!("in progress: {holder}; what is listed may be the middle of it"));
     }
+}
+
+fn revoked(since: Option<UtcTime>) -> String {
+    since.map(|since| format!("  REVOKED since {since}")).unwrap_or_default()
 }
 
 fn because(standing: &Standing) -> String {

@@ -125,12 +125,17 @@ pub(super) fn examine(
     floor: FloorSeen,
     now: Timestamp,
 ) -> Result<(Report, Result<(), Failure>), Failure> {
-    let policy = trust::read_policy(policy_path).map_err(failures::trust)?;
-    let envelope = trust::read_envelope(&args.manifest).map_err(failures::trust)?;
     let (history, floor) = match floor {
         FloorSeen::Floor(floor) => (History::Checked, floor),
         FloorSeen::Unreadable => (History::NotReadable, TrustFloor::default()),
     };
+    let policy = match args.policy {
+        // Somebody else's policy has nothing to do with this host's editions.
+        Some(_) => trust::read_policy(policy_path),
+        None => trust::policy_in_force(policy_path, &floor),
+    }
+    .map_err(failures::trust)?;
+    let envelope = trust::read_envelope(&args.manifest).map_err(failures::trust)?;
     let Examination { signers: Signers { signatures, roles }, signed, digest, outcome } =
         policy.examine(&envelope, VerifyAt { now, floor: &floor });
 

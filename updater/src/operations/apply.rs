@@ -5,15 +5,16 @@
 
 use std::path::Path;
 
-use manifests::{Manifest, UtcTime, Verified};
+use jiff::Timestamp;
+use manifests::{Manifest, Policy, TrustFloor, UtcTime, Verified};
 use system::lock::Turn;
 use workloads::processes::Onlooker;
 
-use crate::operations::trust::{authenticate_by, read_policy};
+use crate::operations::trust::{authenticate_by, policy_in_force};
 use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::Plan;
 use crate::plan::planner;
-use crate::state::floors::{raise_floor, reset_clock, see_policy};
+use crate::state::floors::{raise_floor, read_floor, reset_clock, see_policy};
 use crate::state::journal::{Origin, TransactionId};
 use crate::state::payloads::PayloadSource;
 
@@ -97,9 +98,16 @@ impl Engine {
 
     fn authenticate(&self, manifest: &Path) -> Result<Verified<Manifest>, EngineError> {
         let now = self.host.clock.now();
-        let policy = read_policy(&self.config.policy)?;
-        let floor = see_policy(&mut self.journal(), &policy, now)?;
+        let (policy, floor) = self.trusting(now)?;
         Ok(authenticate_by(manifest, &policy, &floor, now)?)
+    }
+
+    /// The policy in force, and what this host remembers, with what the policy revokes by now.
+    pub(super) fn trusting(&self, now: Timestamp) -> Result<(Policy, TrustFloor), EngineError> {
+        let remembered = read_floor(&self.journal())?;
+        let policy = policy_in_force(&self.config.policy, &remembered)?;
+        let floor = see_policy(&mut self.journal(), &policy, now)?;
+        Ok((policy, floor))
     }
 
     /// Forget the time that accepted documents prove, as somebody who holds the host.

@@ -3,6 +3,7 @@
 //! - [`host`]: the adapters that it works with
 //! - [`survey`]: fills the planner's facts from the running host
 //! - [`trust`]: whom this host believes: envelope, policy, floors, payload digests
+//! - [`policy`]: the trust policy put in force and replaced; revocations taken up
 //! - [`apply`], [`rollback`]: begin a transaction and drive it
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
@@ -15,6 +16,7 @@
 pub mod apply;
 pub mod collect;
 pub mod host;
+pub mod policy;
 pub mod reports;
 pub mod resume;
 pub mod rollback;
@@ -95,6 +97,14 @@ pub enum EngineError {
     /// The manifest is not to be acted upon, or the policy cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// A policy was accepted and its file cannot be written.
+    #[error("cannot write the policy {path}")]
+    PolicyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The host does not meet the preconditions.
     #[error(transparent)]
     Refused(#[from] Refusal),

@@ -6,6 +6,8 @@
 //! are mounted where no container runs on them yet. Single things that fail are in the report and hold nothing
 //! else up; how each stands is judged where `update status` judges it ([`super::standing`]).
 
+use manifests::policy::RevokedAtBoot;
+use manifests::{Sha256, UtcTime};
 use serde::Serialize;
 use system::lock::Turn;
 
@@ -88,6 +90,11 @@ pub enum Became {
         /// What happened.
         why: String,
     },
+    /// It is not brought back, because it was revoked.
+    Revoked {
+        /// Since when.
+        since: UtcTime,
+    },
     /// Something else is in its place, which is not for this program to take away.
     Displaced {
         /// What.
@@ -115,7 +122,10 @@ impl Became {
 
     /// Whether it needs an operator.
     pub fn needs_operator(&self) -> bool {
-        matches!(self, Self::Failed { .. } | Self::Quarantined { .. } | Self::Displaced { .. })
+        matches!(
+            self,
+            Self::Failed { .. } | Self::Quarantined { .. } | Self::Displaced { .. } | Self::Revoked { .. }
+        )
     }
 }
 
@@ -209,22 +219,34 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let quarantined = self.guards().quarantined()?;
+        let revoked = self.revoked_payloads()?;
+        let at_boot = self.revoked_at_boot()?;
+        // A revocation bars the way back; what is there is not taken away behind anybody's back.
+        let barred = |payload: &Sha256, what: &str| {
+            let since = *revoked.get(payload)?;
+            match at_boot {
+                RevokedAtBoot::Refuse => Some(Became::Revoked { since }),
+                RevokedAtBoot::Warn => {
+                    tracing::warn!(what, %since, "is revoked, and is brought back since the policy says so");
+                    None
+                }
+            }
+        };
         for livepatch in &baseline.livepatches {
-            let became =
-                match Became::unless_missing(self.livepatch_standing(session, livepatch, &quarantined)) {
-                    Some(became) => became,
-                    None => self.reapply_livepatch(performer, livepatch),
-                };
+            let standing = self.livepatch_standing(session, livepatch, &quarantined);
+            let became = Became::unless_missing(standing)
+                .or_else(|| barred(&livepatch.payload, livepatch.module.as_str()))
+                .unwrap_or_else(|| self.reapply_livepatch(performer, livepatch));
             report.push(Reapplied { what: format!("livepatch {}", livepatch.module), became });
         }
         for rootfs in &baseline.rootfs {
-            let became = match Became::unless_missing(self.rootfs_standing(session, rootfs).0) {
-                Some(became) => became,
-                None => match self.host.mounts.switch(&rootfs.mount_point, &rootfs.topology) {
+            let name = rootfs.container.to_string();
+            let became = Became::unless_missing(self.rootfs_standing(session, rootfs).0)
+                .or_else(|| rootfs.layers().find_map(|layer| barred(&layer, &name)))
+                .unwrap_or_else(|| match self.host.mounts.switch(&rootfs.mount_point, &rootfs.topology) {
                     Ok(_) => Became::Reapplied,
                     Err(error) => Became::Failed { why: error.to_string() },
-                },
-            };
+                });
             report.push(Reapplied { what: format!("root file system of {}", rootfs.container), became });
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! A host in the middle of an operation is not out of order: what does not look sound is looked at once more
 //! while nobody can begin anything, or is said to be in progress.
 
+use manifests::UtcTime;
 use serde::Serialize;
 use system::command::CommandError;
 use system::lock::{HostLock, Looked};
@@ -46,7 +47,16 @@ pub struct Status {
 impl Status {
     /// Whether the host is as it should be, or is being changed at this moment.
     pub fn is_sound(&self) -> bool {
-        self.in_progress.is_some() || (self.unfinished.is_empty() && self.standings().all(Standing::is_sound))
+        self.in_progress.is_some()
+            || (self.unfinished.is_empty()
+                && self.standings().all(Standing::is_sound)
+                && self.revoked().next().is_none())
+    }
+
+    /// Since when things that it has, or should have, are revoked.
+    pub fn revoked(&self) -> impl Iterator<Item = UtcTime> {
+        let livepatches = self.livepatches.iter().filter_map(|livepatch| livepatch.revoked);
+        livepatches.chain(self.rootfs.iter().filter_map(|rootfs| rootfs.revoked))
     }
 
     /// How the host stands to everything that it should have.
@@ -70,6 +80,8 @@ pub struct LivepatchStatus {
     /// Whether that is as it should be.
     #[serde(flatten)]
     pub standing: Standing,
+    /// Since when it must not be in force any more; `null` if it may.
+    pub revoked: Option<UtcTime>,
 }
 
 /// A root file system that the host should have.
@@ -84,6 +96,8 @@ pub struct RootfsStatus {
     pub standing: Standing,
     /// The container as the runtime sees it; `null` if it does not run.
     pub running: Option<Container>,
+    /// Since when a layer of it must not be in force any more; `null` if all may.
+    pub revoked: Option<UtcTime>,
 }
 
 impl Engine {
@@ -109,6 +123,7 @@ impl Engine {
             (Baseline::read(&journal)?, journal.unfinished()?)
         };
         let quarantined = self.guards().quarantined()?;
+        let revoked = self.revoked_payloads()?;
         let session = self.look()?;
         let mut livepatches = Vec::new();
         for livepatch in &baseline.livepatches {
@@ -119,6 +134,7 @@ impl Engine {
                 live: kernel_says == Some(PatchState::Settled(Enabled::Enabled)),
                 kernel_says,
                 standing: self.livepatch_standing(&session, livepatch, &quarantined),
+                revoked: revoked.get(&livepatch.payload).copied(),
             });
         }
         let ours =
@@ -138,6 +154,7 @@ impl Engine {
                 mounted: standing == Standing::InForce,
                 standing,
                 running: container.filter(|container| container.status.has_processes()),
+                revoked: known.layers().find_map(|layer| revoked.get(&layer).copied()),
             });
         }
         let unreadable = match session.adapters.lifecycle.list() {

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use manifests::bounded::{self, BoundedError};
+use manifests::verify::AcceptedVersion;
 use manifests::{
-    Envelope, EnvelopeError, Manifest, Payload, Policy, PolicyError, Sha256, TrustFloor, Verified, VerifyAt,
-    VerifyError,
+    Envelope, EnvelopeError, Manifest, Payload, Policy, PolicyError, Sha256, SuccessionError, TrustFloor,
+    Verified, VerifyAt, VerifyError,
 };
 use serde::Serialize;
 
@@ -80,6 +81,34 @@ pub enum TrustError {
         /// What is wrong.
         source: PolicyError,
     },
+    /// The policy is not the edition that was installed last.
+    #[error("the policy {path} is not the one that this host has accepted")]
+    PolicyReplaced {
+        /// The file.
+        path: PathBuf,
+        /// The edition that was accepted, and the fingerprint of its bytes.
+        accepted: AcceptedVersion,
+        /// The fingerprint of the file.
+        found: Sha256,
+        /// Its edition, if it has one.
+        version: Option<u64>,
+    },
+    /// Nobody said which policy is expected.
+    #[error("{path} would be this host's first signed policy, and nobody vouches for that")]
+    Fingerprint {
+        /// The file.
+        path: PathBuf,
+        /// Its fingerprint.
+        fingerprint: Sha256,
+    },
+    /// The policy does not follow the one in force.
+    #[error("the policy {path} does not become this host's")]
+    Succession {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: SuccessionError,
+    },
     /// The floors cannot be read from the store.
     #[error(transparent)]
     Floor(#[from] FloorError),
@@ -99,6 +128,31 @@ pub enum TrustError {
 /// [`TrustError`]; [`TrustError::PolicyUnsafe`] unless it belongs to root or the caller, and its
 /// group and others cannot write it.
 pub fn read_policy(path: &Path) -> Result<Policy, TrustError> {
+    read_edition(path).map(|(policy, _)| policy)
+}
+
+/// Reads the policy that is in force: where a signed edition was installed, that very one.
+///
+/// # Errors
+/// As [`read_policy`], and [`TrustError::PolicyReplaced`].
+pub fn policy_in_force(path: &Path, floor: &TrustFloor) -> Result<Policy, TrustError> {
+    let (policy, found) = read_edition(path)?;
+    match floor.policy {
+        Some(accepted) if accepted.manifest != found => Err(TrustError::PolicyReplaced {
+            path: path.to_owned(),
+            accepted,
+            found,
+            version: policy.edition().map(|edition| edition.version),
+        }),
+        _ => Ok(policy),
+    }
+}
+
+/// A policy, and the fingerprint of its bytes.
+///
+/// # Errors
+/// As [`read_policy`].
+pub fn read_edition(path: &Path) -> Result<(Policy, Sha256), TrustError> {
     let (file, bytes) = read("policy", path, Policy::MAX_BYTES)?;
     let facts = file.metadata().map_err(read_error("policy", path))?;
     let owned = [0, nix::unistd::geteuid().as_raw()].contains(&facts.uid());
@@ -106,7 +160,9 @@ pub fn read_policy(path: &Path) -> Result<Policy, TrustError> {
         let mode = facts.mode() & 0o7777;
         return Err(TrustError::PolicyUnsafe { path: path.to_owned(), owner: facts.uid(), mode });
     }
-    Policy::parse(&bytes).map_err(|source| TrustError::Policy { path: path.to_owned(), source })
+    let policy =
+        Policy::parse(&bytes).map_err(|source| TrustError::Policy { path: path.to_owned(), source })?;
+    Ok((policy, Sha256::of(&bytes)))
 }
 
 /// Reads an envelope; checks no signature.
@@ -131,7 +187,7 @@ pub fn authenticate(
     floor: &TrustFloor,
     now: Timestamp,
 ) -> Result<Verified<Manifest>, TrustError> {
-    let policy = read_policy(policy)?;
+    let policy = policy_in_force(policy, floor)?;
     let mut floor = floor.clone();
     floor.see(&policy, now);
     authenticate_by(manifest, &policy, &floor, now)

@@ -40,6 +40,17 @@ pub struct Rootfs {
     pub topology: Topology,
 }
 
+impl Rootfs {
+    /// The layers of this program that are in it: directories of the store are named by their content.
+    pub fn layers(&self) -> impl Iterator<Item = Sha256> {
+        let lower = match &self.topology {
+            Topology::Plain => &[][..],
+            Topology::Overlay(overlay) => &overlay.lower,
+        };
+        lower.iter().filter_map(|directory| directory.file_name()?.to_str()?.parse().ok())
+    }
+}
+
 /// One change of the baseline, written with the commit event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BaselineChange {

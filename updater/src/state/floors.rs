@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use manifests::revocation::Revoked;
 use manifests::verify::AcceptedVersion;
-use manifests::{Manifest, Policy, TrustFloor, UtcTime, Verified};
+use manifests::{Document, Policy, TrustFloor, UtcTime, Verified};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +94,7 @@ pub fn see_policy(
 ///
 /// # Errors
 /// [`JournalError::Sqlite`]; the floors are then what they were.
-pub fn raise_floor(journal: &mut Journal, accepted: &Verified<Manifest>) -> Result<(), JournalError> {
+pub fn raise_floor<T: Document>(journal: &mut Journal, accepted: &Verified<T>) -> Result<(), JournalError> {
     journal.write("raise the trust floors", |write| {
         let mut floor = query_floor(write)?;
         floor.raise(accepted);

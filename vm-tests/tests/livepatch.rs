@@ -169,3 +169,47 @@ fn a_boot_applies_again_what_was_committed_and_a_crash_does_not() -> Result<()> 
     ensure!(!machine.sh("cat /proc/cmdline")?.contains(SECRET));
     Ok(())
 }
+
+/// The module with other bytes in its build id: what somebody else built under the same name.
+fn rebuilt(module: &std::path::Path) -> Result<Vec<u8>> {
+    let mut bytes = std::fs::read(module)?;
+    // An ELF note of type 3 (NT_GNU_BUILD_ID) with 20 bytes of description.
+    let note = [&[4_u32, 20, 3].map(u32::to_le_bytes).concat()[..], b"GNU\0"].concat();
+    let at = bytes.windows(note.len()).position(|window| window == note).context("a build id")?;
+    bytes[at + note.len()..][..20].fill(0xee);
+    Ok(bytes)
+}
+
+#[test]
+fn somebody_elses_module_of_our_name_is_told_apart_and_left_alone() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    let manifest = stage.publish(&machine, &kernel_fix("one", Livepatch::Cmdline))?;
+    ensure!(update(&machine, &["apply", &manifest])?.status == 0);
+
+    machine.sh(&Livepatch::Cmdline.unload_by_hand())?;
+    let other = rebuilt(&stage.props.livepatches.path(Livepatch::Cmdline))?;
+    machine.guest().write_file("/root/livepatch-cmdline.ko", &other, 0o644)?;
+    machine.sh(&Livepatch::Cmdline.load_by_hand())?;
+
+    let foreign = "ee".repeat(20);
+    for (arguments, expected) in [
+        (&["status"][..], 6),
+        (&["resume"], 6),
+        (&["rollback"], 3),
+        (&["apply", &manifest], 3),
+    ] {
+        let output = update(&machine, arguments)?;
+        ensure!(output.status == expected, "{arguments:?}: expected {expected}, found {}", output.status);
+        let said = output.text() + &output.complaint();
+        ensure!(said.contains(&foreign), "{arguments:?} should name the other build:\n{said}");
+        ensure!(livepatches(&machine)? == "livepatch_cmdline", "{arguments:?} took it off");
+    }
+    machine.sh(&Livepatch::Cmdline.unload_by_hand())?;
+    ensure!(update(&machine, &["resume"])?.status == 0, "with the name free, ours comes back");
+    ensure!(livepatches(&machine)? == "livepatch_cmdline");
+    ensure!(update(&machine, &["status"])?.status == 0);
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}

@@ -4,9 +4,11 @@
 //! `Documentation/ABI/testing/sysfs-kernel-livepatch`): a patch is *enabled* or not, and while
 //! tasks move between the two it is *in transition*. One patch at a time can be in transition.
 
+use std::fmt;
 use std::fs::File;
 
 use manifests::{BuildId, ModuleName};
+use patch_tools::module::Module;
 use serde::{Deserialize, Serialize};
 use workloads::model::{CgroupOwner, CgroupPath, Comm};
 
@@ -25,6 +27,12 @@ pub trait Livepatch {
     /// # Errors
     /// [`KernelError::Read`], [`KernelError::Format`].
     fn state(&self, module: &ModuleName) -> Result<PatchState, KernelError>;
+
+    /// Which build of the module of that name is loaded, livepatch or not; `None` if none is.
+    ///
+    /// # Errors
+    /// [`KernelError::Read`].
+    fn module(&self, module: &ModuleName) -> Result<Option<ModuleIdentity>, KernelError>;
 
     /// Loads a module from an open, already verified file. The kernel enables the livepatch and
     /// begins the transition before this returns; it does not wait for its end.
@@ -102,6 +110,18 @@ pub enum PatchState {
     Settled(Enabled),
 }
 
+impl fmt::Display for PatchState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "not registered as a livepatch",
+            Self::InTransition(Enabled::Enabled) => "in transition to enabled",
+            Self::InTransition(Enabled::Disabled) => "in transition to disabled",
+            Self::Settled(Enabled::Enabled) => "enabled",
+            Self::Settled(Enabled::Disabled) => "disabled",
+        })
+    }
+}
+
 /// One livepatch as the kernel shows it under `/sys/kernel/livepatch`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoadedPatch {
@@ -143,6 +163,33 @@ pub struct ModuleIdentity {
     pub srcversion: Option<String>,
     /// The GNU build-id, from `/sys/module/NAME/notes`.
     pub build_id: Option<BuildId>,
+}
+
+impl ModuleIdentity {
+    /// That of a module's bytes.
+    #[must_use]
+    pub fn of(module: &Module) -> Self {
+        Self {
+            srcversion: module.modinfo.get("srcversion").map(str::to_owned),
+            build_id: module.build_id.as_deref().and_then(|id| id.parse().ok()),
+        }
+    }
+
+    /// Whether a module with this identity is certainly a build with that one. What has no build id is certainly
+    /// nobody's.
+    #[must_use]
+    pub fn proves(&self, other: &Self) -> bool {
+        self.build_id.is_some() && self.build_id == other.build_id
+    }
+}
+
+impl fmt::Display for ModuleIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.build_id {
+            Some(id) => write!(f, "build id {id}"),
+            None => f.write_str("no build id"),
+        }
+    }
 }
 
 /// A task that a transition waits for.

@@ -40,6 +40,7 @@ pub fn claims(component: &LivepatchComponent, module: &Module) -> Vec<Finding> {
 /// What a module holds, of what a manifest says about it.
 struct Content {
     name: Option<String>,
+    build_id: Option<String>,
     release: Option<String>,
     patch: Option<Patch>,
 }
@@ -68,7 +69,8 @@ impl Content {
                 .collect(),
             forced: livepatch.forced.clone(),
         });
-        Self { name: module.name.clone(), release: module.release().map(str::to_owned), patch }
+        let build_id = module.build_id.clone();
+        Self { name: module.name.clone(), build_id, release: module.release().map(str::to_owned), patch }
     }
 }
 
@@ -81,6 +83,10 @@ fn compare_claims(component: &LivepatchComponent, content: &Content) -> Vec<Find
     let release = content.release.as_deref().unwrap_or("none");
     if release != component.kernel.as_str() {
         findings.push(refusal("claim-kernel", "module", component.kernel.as_str(), release));
+    }
+    if content.build_id.is_none() {
+        let expected = "a build id, which tells it from any other module of its name";
+        findings.push(refusal("claim-identity", "module", expected, "none"));
     }
     let Some(patch) = &content.patch else {
         findings.push(refusal("claim-function", "module", "a livepatch", "a module without patch tables"));

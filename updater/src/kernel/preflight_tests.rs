@@ -35,6 +35,7 @@ fn component() -> LivepatchComponent {
 fn content() -> Content {
     Content {
         name: Some("fix".to_owned()),
+        build_id: Some("ab".repeat(20)),
         release: Some("6.1.0-50-amd64".to_owned()),
         patch: Some(Patch {
             functions: places([("vmlinux", "cmdline_proc_show", 0), ("vmlinux", "do_thing", 2)].into_iter()),

@@ -149,6 +149,12 @@ impl Livepatch for Sysfs {
         })
     }
 
+    fn module(&self, module: &ModuleName) -> Result<Option<ModuleIdentity>, KernelError> {
+        let directory = self.roots.sys.join("module").join(module.as_str());
+        let found = unless_gone(&directory, fs::metadata(&directory))?;
+        Ok(found.map(|_| self.identity(module)))
+    }
+
     fn load(&self, module: &ModuleName, image: &File) -> Result<(), KernelError> {
         let log = Tail::open(&self.roots.kmsg);
         finit_module(image, c"", ModuleInitFlags::empty()).map_err(|errno| KernelError::Load {

@@ -49,6 +49,7 @@ use crate::state::journal::{Journal, JournalError, Stored, TransactionId};
 use crate::state::payloads::{Payloads, StoreError};
 use crate::state::privacy;
 use crate::state::privacy::PrivacyError;
+use crate::steps::ownership::OwnershipError;
 use crate::steps::{Performer, Told};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
 use crate::transaction::state::StepIndex;
@@ -118,6 +119,9 @@ pub enum EngineError {
     /// The kernel cannot be asked about a module.
     #[error("look at the kernel")]
     Preflight(#[from] patch_tools::check::GatherError),
+    /// It cannot be told whose a loaded module is.
+    #[error("look at the loaded modules")]
+    Ownership(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The containers cannot be asked.
     #[error("look at the containers")]
     Runtime(#[from] RuntimeError),
@@ -162,6 +166,15 @@ pub enum EngineError {
         /// The text.
         found: String,
     },
+}
+
+impl From<OwnershipError> for EngineError {
+    fn from(error: OwnershipError) -> Self {
+        match error {
+            OwnershipError::Kernel(error) => Self::Host(error),
+            other => Self::Ownership(other.into()),
+        }
+    }
 }
 
 impl From<PrivacyError> for EngineError {

@@ -17,6 +17,7 @@ use crate::plan::facts::{
 };
 use crate::plan::planner::layer_directory;
 use crate::state::baseline::Baseline;
+use crate::steps::ownership::Whose;
 
 impl Engine {
     /// Everything that planning this manifest needs to know.
@@ -112,16 +113,18 @@ impl Engine {
         component: &LivepatchComponent,
         baseline: &Baseline,
     ) -> Result<Presence, EngineError> {
+        let payload = &component.payload.sha256;
         let state = session.adapters.livepatch.state(&component.module)?;
         let ours = baseline
             .livepatches
             .iter()
-            .any(|known| known.module == component.module && known.payload == component.payload.sha256);
-        Ok(match state {
-            PatchState::Absent => Presence::Absent,
-            PatchState::Settled(Enabled::Enabled) if ours => Presence::Live,
-            other => {
-                Presence::Other { what: format!("{other:?}, not loaded from these bytes by this program") }
+            .any(|known| known.module == component.module && known.payload == *payload);
+        Ok(match self.ownership(session).of(&component.module, payload)? {
+            Whose::Nobodys => Presence::Absent,
+            Whose::Foreign(foreign) => Presence::Other { what: foreign.found() },
+            Whose::Ours if ours && state == PatchState::Settled(Enabled::Enabled) => Presence::Live,
+            Whose::Ours => {
+                Presence::Other { what: format!("these bytes, {state}, not as this program left them") }
             }
         })
     }
@@ -132,19 +135,22 @@ impl Engine {
         component: &LivepatchComponent,
         baseline: &Baseline,
     ) -> Result<Vec<ReplacedPatch>, EngineError> {
+        let ownership = self.ownership(session);
         let loaded = session.adapters.livepatch.loaded()?;
-        Ok(loaded
-            .into_iter()
-            .filter(|patch| patch.module != component.module)
-            .map(|patch| ReplacedPatch {
-                payload: baseline
-                    .livepatches
-                    .iter()
-                    .find(|known| known.module == patch.module)
-                    .map(|known| known.payload),
-                module: patch.module,
+        let others = loaded.into_iter().filter(|patch| patch.module != component.module);
+        others
+            .map(|patch| {
+                let known = baseline.livepatches.iter().find(|known| known.module == patch.module);
+                let payload = match known {
+                    // One that is only named like ours cannot be loaded again.
+                    Some(known) if ownership.of(&known.module, &known.payload)? == Whose::Ours => {
+                        Some(known.payload)
+                    }
+                    _ => None,
+                };
+                Ok(ReplacedPatch { module: patch.module, payload })
             })
-            .collect())
+            .collect()
     }
 
     fn survey_containers(

@@ -44,6 +44,19 @@ impl Plan {
         self.containers.iter().find(|planned| &planned.container.id == id)
     }
 
+    /// What loading this livepatch replaces, in the order of loading it again.
+    pub fn replaced_by(&self, livepatch: &ModuleName) -> &[LoadedPayload] {
+        let replaced = self.steps.iter().find_map(|step| match (&step.action, &step.undo) {
+            (Action::LoadLivepatch { module, .. }, Undo::UnloadLivepatch { reload, .. })
+                if module == livepatch =>
+            {
+                Some(reload.as_slice())
+            }
+            _ => None,
+        });
+        replaced.unwrap_or_default()
+    }
+
     /// The affected containers that the manifest leaves alone: they go on running what it replaces.
     pub fn skipped(&self) -> impl Iterator<Item = &WorkloadId> {
         let skipped = |planned: &&PlannedContainer| matches!(planned.feels, Feels::Skipped { .. });

@@ -1,6 +1,6 @@
 //! The hands of a transaction: each step's action and undo, in terms of the host and runtime traits.
 //!
-//! - [`livepatch`]: load, wait, remove
+//! - [`livepatch`]: load, wait, remove; `ownership`: whose a loaded module is
 //! - [`container`]: pre-dump, hold, checkpoint, switch, start, and how each is taken back
 //! - `restore`: a container's way back from its checkpoint
 //! - [`probe`]: probes and the settle time
@@ -15,6 +15,7 @@ pub mod container;
 pub mod dossier;
 mod effect;
 pub mod livepatch;
+pub(crate) mod ownership;
 pub mod probe;
 mod restore;
 
@@ -37,7 +38,7 @@ use workloads::processes::Observer;
 use crate::kernel::livepatch::Livepatch;
 use crate::kernel::transition::TransitionEvent;
 use crate::kernel::transition::Watcher;
-use crate::plan::{Action, Undo};
+use crate::plan::{Action, LoadedPayload, Undo};
 use crate::state::crash_guard::GuardBook;
 use crate::state::journal::Journal;
 use crate::state::payloads::Payloads;
@@ -124,10 +125,14 @@ impl Hands for Performer<'_> {
             }
             Action::LoadLivepatch { module, payload, .. } => self.load_livepatch(module, payload),
             Action::AwaitTransition { module, deadline, claim, replaced } => {
-                self.await_transition(module, *deadline, claim, replaced)
+                self.await_transition(at, module, *deadline, claim, replaced)
             }
             Action::RemoveLivepatch { module, deadline } => {
-                self.remove_livepatch(self.forward_watcher(), module, *deadline)
+                let payload = at.step_payload().ok_or_else(|| {
+                    StepError::doing(at.step.action.title())("the plan does not say which build it is")
+                })?;
+                let patch = LoadedPayload { module: module.clone(), payload: *payload };
+                self.remove_livepatch(self.forward_watcher(), &patch, *deadline)
             }
             Action::UnpackLayer { layer, format } => self.unpack_layer(layer, *format),
             Action::PrepareRootfs { container, layers, fresh } => {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use system::boot::BootId;
 use system::clock::{Clock, Interrupt};
 
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, Undo};
 use crate::state::baseline::BaselineChange;
 use crate::state::journal::{Journal, JournalError, Recorded, Stored, TransactionId};
 use crate::transaction::state::{
@@ -51,10 +51,11 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The bytes of the module that the step loads; `None` for every other step.
+    /// The bytes of the module that the step loads or takes off; `None` for every other step.
     pub fn step_payload(&self) -> Option<&manifests::Sha256> {
-        match &self.step.action {
-            Action::LoadLivepatch { payload, .. } => Some(payload),
+        match (&self.step.action, &self.step.undo) {
+            (Action::LoadLivepatch { payload, .. }, _) => Some(payload),
+            (Action::RemoveLivepatch { .. }, Undo::ReloadLivepatch { patch, .. }) => Some(&patch.payload),
             _ => None,
         }
     }

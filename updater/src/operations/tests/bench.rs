@@ -265,13 +265,17 @@ impl Bench {
 
     /// Applies a livepatch of that name which replaces every other.
     pub(crate) fn apply_replacing(&self, name: &str, version: u32) -> Driven {
+        self.try_apply_replacing(name, version).unwrap()
+    }
+
+    pub(crate) fn try_apply_replacing(&self, name: &str, version: u32) -> Result<Driven, EngineError> {
         let replaces = FakeModule { replace: Replace::All, ..FakeModule::default() };
         self.machine.teach(name, replaces);
         self.write("one-function.ko", &replacing_module(name));
         let text = livepatch_only(MANIFEST)
             .replace("module: one_function", &format!("module: {name}\n    replace: all"))
             .replace("version: 3", &format!("version: {version}"));
-        self.apply(&text).unwrap()
+        self.apply(&text)
     }
 
     pub(crate) fn rollback(&self) -> Result<Driven, EngineError> {
@@ -344,8 +348,18 @@ fn source(name: &str) -> String {
     fs::read_to_string(sources().join(name).join("module.c")).unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a compiler is run")]
+/// The fixture as no kbuild would leave it.
+pub(crate) fn module_without_build_id(name: &str) -> Vec<u8> {
+    compile_with(&source(name), "--build-id=none")
+}
+
 fn compile(text: &str) -> Vec<u8> {
+    // As kbuild does it: the build id is what a loaded module is known by.
+    compile_with(text, "--build-id=sha1")
+}
+
+#[expect(clippy::disallowed_methods, reason = "a compiler is run")]
+fn compile_with(text: &str, build_id: &str) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("module.c");
     fs::write(&file, text).unwrap();
@@ -361,7 +375,10 @@ fn compile(text: &str) -> Vec<u8> {
         .status()
         .expect("gcc is needed to compile the fixtures");
     assert!(compiled.success(), "{text}");
-    fs::read(object).unwrap()
+    let module = directory.path().join("module.ko");
+    let linked = Command::new("ld").args(["-r", build_id, "-o"]).arg(&module).arg(&object).status();
+    assert!(linked.expect("ld is needed to link the fixtures").success(), "{text}");
+    fs::read(module).unwrap()
 }
 
 /// Nobody interferes.

@@ -6,6 +6,7 @@ pub(crate) mod bench;
 mod boots;
 mod crashes;
 mod effects;
+mod foreign;
 mod hostile;
 mod one_way_in;
 mod refusals;

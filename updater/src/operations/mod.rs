@@ -297,7 +297,7 @@ impl Engine {
 
     /// Whether a livepatch of this boot is on trial.
     fn trial(&self) -> Result<Trial, EngineError> {
-        let on_trial = self.guards().on_trial(&self.host.boot_id)?;
+        let on_trial = self.guards().on_trial(&self.host.incarnation.boot_id)?;
         Ok(if on_trial.is_empty() { Trial::Over } else { Trial::Runs })
     }
 
@@ -352,7 +352,7 @@ impl Engine {
             payloads: &self.payloads,
             journal: &self.journal,
             clock: &*self.host.clock,
-            boot_id: &self.host.boot_id,
+            incarnation: &self.host.incarnation,
             store: self.config.store.clone(),
             stop_patience: self.config.stop_patience,
             crash_guard: self.config.crash_guard,
@@ -376,7 +376,7 @@ impl Engine {
             hands: &performer,
             boundaries: listeners.boundaries,
             clock: &*self.host.clock,
-            boot_id: &self.host.boot_id,
+            incarnation: &self.host.incarnation,
             listener: listeners.event,
         };
         let reached = match how {

@@ -151,7 +151,7 @@ impl Engine {
         };
         Ok(Status {
             kernel: self.host.kernel.release.to_string(),
-            boot_id: self.host.boot_id.to_string(),
+            boot_id: self.host.incarnation.boot_id.to_string(),
             uptime_s: self.host.clock.elapsed().as_secs(),
             livepatches,
             foreign,

@@ -288,6 +288,15 @@ impl FakeContainers {
         }
     }
 
+    /// Processes and mounts go; the packet filters are the kernel's, and stay.
+    pub(crate) fn soft_reboot(&self) {
+        let mut state = self.lock();
+        for one in state.containers.values_mut() {
+            (one.process, one.mounted, one.under_way) = (None, Topology::Plain, None);
+        }
+        state.exchange_packets();
+    }
+
     pub(crate) fn process(&self, id: &str) -> Option<Process> {
         self.lock().containers[&id.parse::<WorkloadId>().unwrap()].process
     }

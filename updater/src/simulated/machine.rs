@@ -19,7 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use manifests::ModuleName;
 use patch_tools::module::Module;
-use system::boot::BootId;
+use system::boot::Incarnation;
 use system::clock::{Clock, Uninterrupted};
 use workloads::limits::freezer::{FreezeError, FreezeState, Freezer, LeaseStore};
 use workloads::model::{CgroupOwner, CgroupPath};
@@ -115,6 +115,8 @@ struct State {
     /// The kernel was built without livepatch.
     without_livepatch: bool,
     boot: u32,
+    /// How often userspace was started anew in this boot.
+    userspace: u32,
     requests: u64,
     stop_before: Option<u64>,
     dead: Option<()>,
@@ -223,14 +225,27 @@ impl FakeMachine {
         state.frozen.insert(cgroup.parse().unwrap(), now);
     }
 
-    pub(crate) fn boot_id(&self) -> BootId {
-        format!("00000000-0000-0000-0000-{:012x}", self.lock().boot).parse().unwrap()
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        let state = self.lock();
+        Incarnation {
+            boot_id: format!("00000000-0000-0000-0000-{:012x}", state.boot).parse().unwrap(),
+            userspace: Some(format!("{:032x}", state.boot * 1000 + state.userspace + 1).parse().unwrap()),
+        }
+    }
+
+    /// Userspace ends and starts anew on the running kernel: groups are gone, frozen or not; modules stay.
+    pub(crate) fn soft_reboot(&self) {
+        let mut state = self.lock();
+        state.userspace += 1;
+        (state.dead, state.stop_before) = (None, None);
+        state.frozen.clear();
+        state.tasks.iter_mut().for_each(|task| task.moved = None);
     }
 
     /// Power off and on: modules, livepatches and frozen groups are gone, time goes on.
     pub(crate) fn reboot(&self) {
         let mut state = self.lock();
-        state.boot += 1;
+        (state.boot, state.userspace) = (state.boot + 1, 0);
         state.dead = None;
         state.stop_before = None;
         state.modules.clear();

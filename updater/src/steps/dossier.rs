@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use system::boot::BootId;
+use system::boot::Incarnation;
 use system::durable;
 use workloads::criu::images::Connection;
 use workloads::files::rootfs::FileRecord;
@@ -42,8 +42,9 @@ pub struct After {
 /// How the container came back, or is about to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Return {
-    /// The boot in which it did.
-    pub boot_id: BootId,
+    /// The boot, and the start of userspace, in which it did.
+    #[serde(flatten)]
+    pub during: Incarnation,
     /// By which way.
     pub way: Way,
     /// Which run of it this began; not known before it runs.

@@ -26,7 +26,8 @@ impl Performer<'_> {
         let record = LoadRecord {
             module: module.clone(),
             digest: *payload,
-            boot_id: self.boot_id.clone(),
+            boot_id: self.incarnation.boot_id.clone(),
+            stopped: None,
             loaded_at: self.clock.now(),
             uptime: self.clock.elapsed(),
             window,
@@ -37,7 +38,9 @@ impl Performer<'_> {
     }
 
     pub(super) fn disarm_crash_guard(&self, payload: &Sha256) -> Result<Value, StepError> {
-        self.guards().disarm(payload, self.boot_id).map_err(StepError::doing("disarm the crash guard"))?;
+        self.guards()
+            .disarm(payload, &self.incarnation.boot_id)
+            .map_err(StepError::doing("disarm the crash guard"))?;
         Ok(Value::Null)
     }
 
@@ -134,7 +137,7 @@ impl Performer<'_> {
         if let Some(payload) = at.step_payload()
             && self
                 .guards()
-                .armed(Some(payload), self.boot_id)
+                .armed(Some(payload), &self.incarnation.boot_id)
                 .map_err(StepError::doing("read the crash guard"))?
         {
             match self.whose(&LoadedPayload { module: module.clone(), payload: *payload })? {

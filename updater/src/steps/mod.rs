@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::boot::BootId;
+use system::boot::Incarnation;
 use system::clock::Clock;
 use system::clock::{Interrupt, Uninterrupted};
 use workloads::files::{Layers, RootfsMounts};
@@ -81,8 +81,8 @@ pub struct Performer<'a> {
     pub journal: &'a Mutex<Journal>,
     /// Time.
     pub clock: &'a (dyn Clock + Sync),
-    /// The running boot.
-    pub boot_id: &'a BootId,
+    /// The running boot, and the start of userspace in it.
+    pub incarnation: &'a Incarnation,
     /// The store's directory.
     pub store: PathBuf,
     /// How long a container may take to end by SIGTERM.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use manifests::Sha256;
 use serde_json::Value;
-use system::boot::BootId;
+use system::boot::Incarnation;
 use system::clock::{Clock, Interrupt, SystemClock};
 
 use crate::plan::{Action, LoadedPayload, OnFailure, Plan, Step, Undo};
@@ -20,6 +20,10 @@ use crate::transaction::state::{Cause, Event, Outcome, Phase};
 
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";
+
+fn during(boot: &str) -> Incarnation {
+    Incarnation { boot_id: boot.parse().unwrap(), userspace: None }
+}
 
 /// A host that is a set of loaded modules.
 #[derive(Default)]
@@ -122,7 +126,7 @@ struct Bench {
     store: tempfile::TempDir,
     journal: Mutex<Journal>,
     id: TransactionId,
-    boot_id: BootId,
+    incarnation: Incarnation,
 }
 
 impl Bench {
@@ -137,7 +141,7 @@ impl Bench {
             signed_by: Vec::new(),
         };
         journal.begin(&id, &origin, plan, SystemClock.now()).unwrap();
-        Self { store, journal: Mutex::new(journal), id, boot_id: BOOT.parse().unwrap() }
+        Self { store, journal: Mutex::new(journal), id, incarnation: during(BOOT) }
     }
 
     /// Forget everything that was only in memory.
@@ -167,7 +171,7 @@ impl Bench {
             hands: model,
             boundaries,
             clock: &SystemClock,
-            boot_id: &self.boot_id,
+            incarnation: &self.incarnation,
             listener,
         }
     }
@@ -186,13 +190,13 @@ impl Bench {
     /// Records events of this boot as the driver would.
     fn record(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
-            let recorded = Recorded { at: SystemClock.now(), boot_id: self.boot_id.to_string(), event };
+            let recorded = Recorded { at: SystemClock.now(), during: self.incarnation.clone(), event };
             self.journal.lock().unwrap().append(&self.id, &recorded, &[]).unwrap();
         }
     }
 
     fn reboot(&mut self) {
-        self.boot_id = NEXT_BOOT.parse().unwrap();
+        self.incarnation = during(NEXT_BOOT);
         self.power_cycle();
     }
 }

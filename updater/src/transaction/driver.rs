@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use serde_json::Value;
-use system::boot::BootId;
+use system::boot::Incarnation;
+pub use system::boot::Since;
 use system::clock::{Clock, Interrupt};
 
 use crate::plan::{Action, Plan, Step, Undo};
@@ -46,7 +47,7 @@ pub struct Place<'a> {
     pub step: &'a Step,
     /// What the step reported when it was done; only for undos, and only if its outcome was recorded.
     pub receipt: Option<&'a Value>,
-    /// Whether the host was booted since the step was intended.
+    /// What the host may have lost since the step was intended.
     pub since: Since,
 }
 
@@ -59,15 +60,6 @@ impl Place<'_> {
             _ => None,
         }
     }
-}
-
-/// What may have happened to the host since a step was intended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
-    /// Nothing volatile was lost.
-    SameBoot,
-    /// Processes, loaded modules, mounts and network namespaces are gone.
-    Rebooted,
 }
 
 /// A step or undo that failed: what it was, with its causes.
@@ -172,7 +164,7 @@ pub struct Driver<'a> {
     /// For the time of events.
     pub clock: &'a (dyn Clock + Sync),
     /// The boot that is running.
-    pub boot_id: &'a BootId,
+    pub incarnation: &'a Incarnation,
     /// Who is told.
     pub listener: &'a (dyn Fn(&Heard<'_>) + Sync),
 }
@@ -189,13 +181,13 @@ impl Driver<'_> {
 
     fn live(&self, stored: Stored) -> Live<'_> {
         let intents = stored.events.iter().filter_map(|recorded| match recorded.event {
-            Event::Intended { step } => Some((step, recorded.boot_id.clone())),
+            Event::Intended { step } => Some((step, recorded.during.clone())),
             _ => None,
         });
         Live {
             driver: self,
             // The boot of the first event: a resume that was itself cut has recorded events of a later boot.
-            began_in: stored.events.first().map(|recorded| recorded.boot_id.clone()),
+            began_in: stored.events.first().map(|recorded| recorded.during.clone()),
             intended_in: Mutex::new(intents.collect()),
             id: stored.id,
             progress: Mutex::new(stored.progress),
@@ -216,9 +208,11 @@ impl Driver<'_> {
                 Phase::Forward if !progress.committed() => {
                     // What waited for an operator did not crash, unless the host has gone down meanwhile.
                     let waited = matches!(progress.next(), Next::NeedsOperator(_));
-                    Some(match (live.since(live.began_in.as_deref()), progress.rebooting()) {
+                    Some(match (live.since(live.began_in.as_ref()), progress.rebooting()) {
                         (Since::Rebooted, Some(step)) => Event::Booted { step },
-                        (Since::SameBoot, _) if waited => Event::RollbackDecided { cause: Cause::Operator },
+                        (Since::SameBoot | Since::SoftRebooted, _) if waited => {
+                            Event::RollbackDecided { cause: Cause::Operator }
+                        }
                         _ => Event::RollbackDecided { cause: Cause::Crash },
                     })
                 }
@@ -236,23 +230,20 @@ impl Driver<'_> {
 struct Live<'a> {
     driver: &'a Driver<'a>,
     id: TransactionId,
-    began_in: Option<String>,
+    began_in: Option<Incarnation>,
     /// The boots in which the steps were intended.
-    intended_in: Mutex<BTreeMap<StepIndex, String>>,
+    intended_in: Mutex<BTreeMap<StepIndex, Incarnation>>,
     progress: Mutex<Progress>,
 }
 
 impl Live<'_> {
     /// What may have happened to the host since that boot.
-    fn since(&self, boot: Option<&str>) -> Since {
-        match boot {
-            Some(boot) if boot != self.driver.boot_id.to_string() => Since::Rebooted,
-            _ => Since::SameBoot,
-        }
+    fn since(&self, earlier: Option<&Incarnation>) -> Since {
+        earlier.map_or(Since::SameBoot, |earlier| self.driver.incarnation.since(earlier))
     }
 
     fn since_intent(&self, step: StepIndex) -> Since {
-        self.since(lock(&self.intended_in).get(&step).map(String::as_str))
+        self.since(lock(&self.intended_in).get(&step))
     }
 
     fn run(&self) -> Result<Reached, DriveError> {
@@ -349,7 +340,7 @@ impl Live<'_> {
     /// Write an event to the journal, then make it true here.
     fn write(&self, event: Event) -> Result<(), DriveError> {
         let recorded =
-            Recorded { at: self.driver.clock.now(), boot_id: self.driver.boot_id.to_string(), event };
+            Recorded { at: self.driver.clock.now(), during: self.driver.incarnation.clone(), event };
         let mut progress = self.progress();
         let mut after = progress.clone();
         after.apply(&recorded.event)?;
@@ -362,7 +353,7 @@ impl Live<'_> {
         let changes = if commits { BaselineChange::of(after.plan()) } else { Vec::new() };
         lock(self.driver.journal).append(&self.id, &recorded, &changes)?;
         if let Event::Intended { step } = recorded.event {
-            lock(&self.intended_in).insert(step, recorded.boot_id.clone());
+            lock(&self.intended_in).insert(step, recorded.during.clone());
         }
         *progress = after;
         (self.driver.listener)(&Heard::Event(&recorded, &progress));

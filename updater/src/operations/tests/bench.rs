@@ -148,7 +148,7 @@ impl Bench {
                 build_id: None,
                 package: None,
             },
-            boot_id: self.machine.boot_id(),
+            incarnation: self.machine.incarnation(),
             clock: self.machine.clone(),
             freezer: self.machine.clone(),
             leases: self.machine.leases().clone(),
@@ -304,6 +304,13 @@ impl Bench {
         self.watched.store(false, Ordering::SeqCst);
         self.machine.reboot();
         self.containers.reboot();
+    }
+
+    /// `systemctl soft-reboot`.
+    pub(crate) fn soft_reboot(&self) {
+        self.watched.store(false, Ordering::SeqCst);
+        self.machine.soft_reboot();
+        self.containers.soft_reboot();
     }
 
     pub(crate) fn reboot_into(&self, kernel: &'static str) {

@@ -223,12 +223,10 @@ fn a_livepatch_stays_and_files_are_mounted_again_when_userspace_is_started_anew(
 
     // What `systemctl soft-reboot` does to this host, by hand, where systemd has no such verb (before 254): the
     // containers and their mounts end, userspace gets another invocation, the kernel goes on.
-    machine.sh(
-        "runc list -q | while read -r id; do runc delete --force \"$id\"; done
+    machine.sh("runc list -q | while read -r id; do runc delete --force \"$id\"; done
         findmnt -rno TARGET -t overlay | tac | while read -r at; do umount \"$at\" || true; done
         systemctl restart --job-mode=ignore-dependencies sysinit.target
-        systemctl restart update-resume.service",
-    )?;
+        systemctl restart update-resume.service")?;
     ensure!(machine.sh("cat /proc/sys/kernel/random/boot_id")? == boot);
     ensure!(livepatches(&machine)? == loaded, "the livepatch should have stayed");
     let status = update(&machine, &["status"])?;

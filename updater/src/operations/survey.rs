@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
+use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace, StuckRule};
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
-use workloads::model::{Container, ContainerStatus, NetworkPlace, Topology, Unreadable, WorkloadId};
+use system::command::CommandError;
+use workloads::lifecycle::error::RuntimeError;
+use workloads::model::{Container, ContainerStatus, Listing, NetworkPlace, Topology, Unreadable, WorkloadId};
 use workloads::processes::{Mapped, Onlooker, Wanted};
 
 use crate::kernel::livepatch::{Enabled, PatchState};
@@ -35,9 +37,11 @@ impl Engine {
         let baseline = Baseline::read(&self.journal())?;
         let mut livepatches = BTreeMap::new();
         let mut layers = Vec::new();
+        let mut livepatch_rules: Vec<&StuckRule> = Vec::new();
         for index in manifest.for_kernel(&self.host.kernel).taken {
             match &manifest.components[index] {
                 Component::Livepatch(livepatch) => {
+                    livepatch_rules.extend(&livepatch.transition.stuck);
                     let facts = self.survey_livepatch(session, livepatch, &baseline, quarantine)?;
                     livepatches.insert(index, facts);
                 }
@@ -49,6 +53,7 @@ impl Engine {
         } else {
             self.survey_containers(session, &layers, onlooker)?
         };
+        let running = self.survey_running(session, &livepatch_rules)?;
         Ok(HostFacts {
             arch: self.host.arch.clone(),
             kernel: self.host.kernel.clone(),
@@ -56,9 +61,24 @@ impl Engine {
             now: self.host.clock.now(),
             livepatches,
             containers,
+            running,
             unreadable,
             settings: self.settings(),
         })
+    }
+
+    /// The running containers, if there is something to say about their stuck tasks. A host without the runtime has
+    /// none.
+    fn survey_running(&self, session: &Session, rules: &[&StuckRule]) -> Result<Vec<Container>, EngineError> {
+        if rules.is_empty() {
+            return Ok(Vec::new());
+        }
+        let listing = match session.adapters.lifecycle.list() {
+            Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Listing::default(),
+            listing => listing?,
+        };
+        let running = listing.containers.into_iter().filter(|container| container.status.has_processes());
+        Ok(running.collect())
     }
 
     fn survey_livepatch(

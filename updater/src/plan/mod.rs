@@ -12,10 +12,13 @@ pub mod facts;
 pub mod planner;
 pub mod reverse;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use manifests::{KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile, Sha256};
+use manifests::{
+    ContainerId, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile, Sha256,
+};
 use serde::{Deserialize, Serialize};
 use system::clock::millis;
 pub use workloads::model::ProbeSite;
@@ -173,6 +176,9 @@ pub enum Action {
         /// Modules that have no effect once it has.
         #[serde(default)]
         replaced: Vec<ModuleName>,
+        /// Containers of which the manifest permits to kill a process that is stuck uninterruptibly for good.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        may_kill: BTreeSet<ContainerId>,
     },
     /// Disable a loaded livepatch, wait, unload it.
     RemoveLivepatch {
@@ -270,7 +276,16 @@ impl Action {
         match self {
             Self::ArmCrashGuard { module, .. } => format!("arm the crash guard for {module}"),
             Self::LoadLivepatch { module, .. } => format!("load livepatch {module}"),
-            Self::AwaitTransition { module, .. } => format!("wait for the transition of {module}"),
+            Self::AwaitTransition { module, may_kill, .. } if may_kill.is_empty() => {
+                format!("wait for the transition of {module}")
+            }
+            Self::AwaitTransition { module, may_kill, .. } => {
+                let whose: Vec<_> = may_kill.iter().map(ContainerId::as_str).collect();
+                format!(
+                    "wait for the transition of {module}, killing what is stuck for good in {}",
+                    whose.join(", ")
+                )
+            }
             Self::RemoveLivepatch { module, .. } => format!("disable and unload livepatch {module}"),
             Self::UnpackLayer { layer, .. } => format!("unpack layer {:.12}", layer.to_string()),
             Self::PrepareRootfs { container, .. } => format!("prepare the root file system of {container}"),

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use manifests::{
-    Component, ComponentFit, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
+    Component, ComponentFit, ContainerId, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
     LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile, StuckAction,
-    WithoutCheckpoint,
+    StuckRule, WithoutCheckpoint,
 };
-use workloads::model::{FreshUpper, NetworkPlace, Topology, WorkloadId};
+use workloads::model::{Container, FreshUpper, NetworkPlace, Topology, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
 use crate::plan::{
@@ -143,15 +143,6 @@ impl<'a> Draft<'a> {
                 "all, since this version takes the whole manifest back",
                 "workload",
             ),
-            Component::Livepatch(livepatch)
-                if livepatch.transition.stuck.iter().any(|rule| rule.action == StuckAction::Kill) =>
-            {
-                self.miss(
-                    format!("livepatch {}", livepatch.module),
-                    "stuck tasks that may wait, since this version kills none",
-                    "permission to kill them",
-                );
-            }
             _ => {}
         }
     }
@@ -202,6 +193,12 @@ impl<'a> Draft<'a> {
         let deadline = component.transition.deadline.duration();
         let payload = component.payload.sha256;
         let replaced = reload.iter().map(|patch| patch.module.clone()).collect();
+        let may_kill = self.may_kill(&component.transition.stuck);
+        for container in &may_kill {
+            self.notes.push(format!(
+                "a process of container {container} that is stuck uninterruptibly in what livepatch {module} patches is killed, and is lost: a way back does not bring it again"
+            ));
+        }
         self.stage([
             (
                 Action::ArmCrashGuard {
@@ -222,10 +219,22 @@ impl<'a> Draft<'a> {
                     deadline,
                     claim: Claim::Manifest(component.patches.clone()),
                     replaced,
+                    may_kill,
                 },
                 Undo::Nothing,
             ),
         ]);
+    }
+
+    /// The running containers of which a stuck process may be killed: of each, the first rule that selects it decides.
+    fn may_kill(&self, rules: &[StuckRule]) -> BTreeSet<ContainerId> {
+        let decided = |container: &&Container| {
+            let label = |name: &str| container.annotations.get(name).map(String::as_str);
+            let selecting =
+                rules.iter().find(|rule| rule.containers.selects(container.id.id.as_str(), label));
+            selecting.is_some_and(|rule| rule.action == StuckAction::Kill)
+        };
+        self.facts.running.iter().filter(decided).map(|container| container.id.id.clone()).collect()
     }
 
     fn containers(&mut self, manifest: &Manifest, selection: &KernelSelection, name: &str) {

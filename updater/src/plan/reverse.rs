@@ -5,7 +5,7 @@
 //! old files and keeps its data; [`Memory::FromCheckpoint`] brings back memory and files of the checkpoint
 //! and loses what came since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -276,6 +276,7 @@ fn livepatch(
                     deadline,
                     claim: Claim::Bytes(old.payload),
                     replaced: Vec::new(),
+                    may_kill: BTreeSet::new(),
                 },
                 Undo::Nothing,
             ),

@@ -63,12 +63,11 @@ impl Performer<'_> {
         &self,
         at: &Place<'_>,
         module: &ModuleName,
-        deadline: Duration,
+        policy: &Policy,
         claim: &Claim,
         replaced: &[ModuleName],
     ) -> Result<Value, StepError> {
-        let policy = Policy::with_deadline(deadline);
-        let report = watch(self.forward_watcher(), module, Enabled::Enabled, &policy, &mut |event| {
+        let report = watch(self.forward_watcher(), module, Enabled::Enabled, policy, &mut |event| {
             (self.tell)(&Told::Transition(&event))
         })
         .map_err(StepError::doing(format!("complete the transition of {module}")))?;
@@ -77,7 +76,7 @@ impl Performer<'_> {
         for old in at.plan.replaced_by(module).iter().filter(|old| replaced.contains(&old.module)) {
             match self.whose(old)? {
                 Whose::Nobodys => {}
-                Whose::Ours => drop(self.remove_livepatch(self.watcher(), old, deadline)?),
+                Whose::Ours => drop(self.remove_livepatch(self.watcher(), old, policy.deadline)?),
                 // It came after the plan, and has no effect any more.
                 Whose::Foreign(foreign) => {
                     tracing::warn!(error = &foreign as &dyn std::error::Error, "left loaded")

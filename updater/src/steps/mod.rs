@@ -37,7 +37,7 @@ use workloads::processes::Observer;
 
 use crate::kernel::livepatch::Livepatch;
 use crate::kernel::transition::TransitionEvent;
-use crate::kernel::transition::Watcher;
+use crate::kernel::transition::{Policy, Stuck, Watcher};
 use crate::plan::{Action, LoadedPayload, Undo};
 use crate::state::crash_guard::GuardBook;
 use crate::state::journal::Journal;
@@ -124,8 +124,12 @@ impl Hands for Performer<'_> {
                 self.arm_crash_guard(module, payload, *window)
             }
             Action::LoadLivepatch { module, payload, .. } => self.load_livepatch(module, payload),
-            Action::AwaitTransition { module, deadline, claim, replaced } => {
-                self.await_transition(at, module, *deadline, claim, replaced)
+            Action::AwaitTransition { module, deadline, claim, replaced, may_kill } => {
+                let mut policy = Policy::with_deadline(*deadline);
+                if !may_kill.is_empty() {
+                    policy.stuck = Stuck::Kill(may_kill.clone());
+                }
+                self.await_transition(at, module, &policy, claim, replaced)
             }
             Action::RemoveLivepatch { module, deadline } => {
                 let payload = at.step_payload().ok_or_else(|| {

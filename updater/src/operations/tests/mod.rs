@@ -14,6 +14,7 @@ mod replacing;
 mod rolling_back;
 mod slow_helpers;
 mod standings;
+mod stuck;
 mod ways_back;
 
 use bench::{Bench, MANIFEST, Signal, livepatch_only};

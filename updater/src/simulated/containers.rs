@@ -213,6 +213,13 @@ impl FakeContainers {
         self
     }
 
+    /// Every container is in this network namespace.
+    pub(crate) fn sharing(self, namespace: &str) -> Self {
+        let place = NetworkPlace::Path(namespace.into());
+        self.lock().containers.values_mut().for_each(|one| one.described.network = place.clone());
+        self
+    }
+
     /// Something that stands in the way of checkpoints of every container.
     pub(crate) fn with_obstacle(self, kind: ObstacleKind, place: &str) -> Self {
         let obstacle = Obstacle { kind, process: None, place: place.to_owned(), found: "found".to_owned() };
@@ -645,13 +652,15 @@ impl ConnectionHold for FakeContainers {
 
     fn clear_checkpoint_lock(
         &self,
-        _: &NetworkPlace,
+        place: &NetworkPlace,
         connections: &[Connection],
     ) -> Result<LeftoverLock, HoldError> {
+        let whole_chain = matches!(place, NetworkPlace::Path(_));
         let Some(mut state) = self.request() else { return Ok(LeftoverLock::default()) };
         let mut removed = 0;
         for one in state.containers.values_mut() {
-            let concerned = one.connections.keys().any(|known| connections.contains(known));
+            let concerned = one.connections.keys().any(|known| connections.contains(known))
+                || whole_chain && one.described.network == *place;
             // A dump that failed left a lock of which nobody has written down the connections.
             if one.locked && (concerned || connections.is_empty()) {
                 assert!(

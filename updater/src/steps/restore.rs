@@ -22,13 +22,20 @@ const CHOICE: &str =
     "end it, and `update resume` brings that memory back; leave it, and `update resume` leaves it, too";
 
 impl Performer<'_> {
-    /// A dump or restore that took too long has ended: only now can be told what became of the container.
-    fn settled(&self, id: &WorkloadId) -> Result<(), StepError> {
-        self.checkpointer.settled(id).map_err(doing("wait for what is under way with", id))
+    /// A dump or restore that took too long has ended: only now can be told what became of the container. The same goes
+    /// for those that share its network namespace, since CRIU's lock is the namespace's.
+    fn settled(&self, at: &Place<'_>, planned: &PlannedContainer) -> Result<(), StepError> {
+        let own = &planned.container;
+        let shares =
+            |other: &Container| matches!(own.network, NetworkPlace::Path(_)) && other.network == own.network;
+        let all = at.plan.containers.iter().map(|planned| &planned.container);
+        all.filter(|other| other.id == own.id || shares(other)).try_for_each(|other| {
+            self.checkpointer.settled(&other.id).map_err(doing("wait for what is under way with", &other.id))
+        })
     }
 
     pub(super) fn discard_images(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
-        self.settled(id)?;
+        self.settled(at, planned(at, id)?)?;
         let dossier = self.dossier(at, id);
         let finished = dossier.after().map_err(doing("read the checkpoint of", id))?.is_some();
         let back = dossier.come_back().map_err(doing("read how it came back:", id))?;
@@ -43,7 +50,7 @@ impl Performer<'_> {
     /// Bring a container back with memory, files and connections, wherever the transaction was stopped.
     pub(super) fn restore_checkpoint(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
-        self.settled(id)?;
+        self.settled(at, planned)?;
         let dossier = self.dossier(at, id);
         let network = &planned.container.network;
         let after = dossier.after().map_err(doing("read the checkpoint of", id))?;

@@ -18,7 +18,7 @@ use workloads::model::Topology;
 
 use crate::operations::rollback::in_force;
 use crate::operations::{Engine, EngineError};
-use crate::plan::{Action, Undo};
+use crate::plan::{Action, Step, Undo};
 use crate::state::baseline::Baseline;
 use crate::state::journal::Stored;
 use crate::transaction::state::Outcome;
@@ -78,7 +78,7 @@ impl Engine {
                 remove(&path);
             }
         }
-        for stored in all.iter().filter(|stored| stored.outcome() == Some(Outcome::RolledBack)) {
+        for stored in all.iter().filter(|stored| stored.outcome().is_some()) {
             trial_directories(stored)
                 .iter()
                 .filter(|path| !needed.directories.contains(*path))
@@ -153,7 +153,10 @@ impl Needed {
                 Action::UnpackLayer { layer, .. } => {
                     self.payloads.insert(layer.to_string());
                 }
-                Action::SwitchRootfs { to, .. } if stored.outcome() != Some(Outcome::RolledBack) => {
+                Action::SwitchRootfs { container, to }
+                    if stored.outcome() != Some(Outcome::RolledBack)
+                        && !stored.progress.given_up().contains_key(container) =>
+                {
                     self.topology(to)
                 }
                 Action::RestoreRetained { of, .. } => {
@@ -174,10 +177,16 @@ impl Needed {
     }
 }
 
-/// What a rolled back trial wrote into; the work directory of the way back is in use and not among these.
+/// What a trial that went back wrote into: that of every container, or of those that went back alone. The work
+/// directory of the way back is in use and not among these.
 fn trial_directories(stored: &Stored) -> Vec<PathBuf> {
     let mut directories = Vec::new();
-    for step in &stored.progress.plan().steps {
+    let went_back = |step: &&Step| {
+        let container = step.action.container();
+        stored.outcome() == Some(Outcome::RolledBack)
+            || container.is_some_and(|id| stored.progress.given_up().contains_key(id))
+    };
+    for step in stored.progress.plan().steps.iter().filter(went_back) {
         if let Action::SwitchRootfs { to: Topology::Overlay(overlay), .. } = &step.action {
             directories.extend(overlay.upper.iter().chain(&overlay.work).cloned());
         }

@@ -42,6 +42,7 @@ use crate::config::Config;
 use crate::kernel::error::KernelError;
 use crate::kernel::survival::Trial;
 use crate::operations::host::{Adapters, Host};
+use crate::operations::story::GivenUp;
 use crate::operations::trust::TrustError;
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
@@ -202,6 +203,8 @@ pub struct Driven {
     pub id: TransactionId,
     /// How far it came.
     pub reached: Reached,
+    /// Containers that went back alone.
+    pub given_up: Vec<GivenUp>,
     /// For everything but a plain success: the first error that was recorded, with the step that had it.
     pub first_error: Option<(StepIndex, String)>,
 }
@@ -384,11 +387,11 @@ impl Engine {
             Drive::Resume => driver.resume(stored),
         }
         .map_err(|source| EngineError::Stopped { id: id.clone(), source })?;
-        let stored = self.journal().transaction(id.as_str());
-        let first_error = stored
-            .map_err(|source| EngineError::Stopped { id: id.clone(), source: source.into() })?
-            .first_error();
-        Ok(Driven { id, reached, first_error })
+        let stored = self
+            .journal()
+            .transaction(id.as_str())
+            .map_err(|source| EngineError::Stopped { id: id.clone(), source: source.into() })?;
+        Ok(Driven { id, reached, given_up: stored.given_up(), first_error: stored.first_error() })
     }
 }
 

@@ -89,7 +89,7 @@ impl Engine {
         back: Back,
         id: &TransactionId,
     ) -> Result<Plan, EngineError> {
-        let done = of.progress.plan();
+        let done = &of.progress.in_effect();
         let baseline = Baseline::read(&self.journal())?;
         let mut containers = Vec::new();
         for planned in

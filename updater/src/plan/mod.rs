@@ -17,7 +17,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use manifests::{
-    ContainerId, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile, Sha256,
+    ContainerId, FailureScope, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile,
+    Sha256,
 };
 use serde::{Deserialize, Serialize};
 use system::clock::millis;
@@ -45,6 +46,31 @@ impl Plan {
     /// The planned container of that name.
     pub fn container(&self, id: &WorkloadId) -> Option<&PlannedContainer> {
         self.containers.iter().find(|planned| &planned.container.id == id)
+    }
+
+    /// The container of this step, if it goes back alone when the step fails before the commit.
+    pub fn goes_back_alone(&self, step: &Step) -> Option<&WorkloadId> {
+        let planned = self.container(step.action.container()?)?;
+        (planned.on_failure == FailureScope::Workload).then_some(&planned.container.id)
+    }
+
+    /// The plan without what it does to these containers.
+    #[must_use]
+    pub fn without(&self, containers: &BTreeSet<WorkloadId>) -> Self {
+        let mut plan = self.clone();
+        plan.containers.retain(|planned| !containers.contains(&planned.container.id));
+        plan.steps.retain(|step| step.action.container().is_none_or(|id| !containers.contains(id)));
+        plan
+    }
+
+    /// Whether it changes what the host should have.
+    pub fn changes_the_host(&self) -> bool {
+        self.steps.iter().any(|step| {
+            matches!(
+                step.action,
+                Action::LoadLivepatch { .. } | Action::RemoveLivepatch { .. } | Action::SwitchRootfs { .. }
+            )
+        })
     }
 
     /// What loading this livepatch replaces, in the order of loading it again.
@@ -94,6 +120,9 @@ pub struct PlannedContainer {
     pub topology: Topology,
     /// The files that made it affected, as the container sees them.
     pub files: Vec<PathBuf>,
+    /// What goes back when it fails before the commit.
+    #[serde(default, skip_serializing_if = "FailureScope::is_default")]
+    pub on_failure: FailureScope,
     /// What it will feel.
     pub feels: Feels,
 }
@@ -255,6 +284,9 @@ pub enum Action {
     },
     /// Watch: every probe must keep holding.
     Settle {
+        /// Of the container whose probes and effect these are, where it goes back alone; of all others together.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<WorkloadId>,
         /// For this long.
         #[serde(with = "millis")]
         watch: Duration,
@@ -303,7 +335,12 @@ impl Action {
                 format!("probe {container}")
             }
             Self::ConfirmEffect { container, .. } => format!("see the effect of the fix in {container}"),
-            Self::Settle { watch, .. } => format!("settle for {}", humantime::format_duration(*watch)),
+            Self::Settle { container: None, watch, .. } => {
+                format!("settle for {}", humantime::format_duration(*watch))
+            }
+            Self::Settle { container: Some(container), watch, .. } => {
+                format!("settle {container} for {}", humantime::format_duration(*watch))
+            }
             Self::Commit => "commit".to_owned(),
             Self::ReleaseConnections { container } => format!("release the held connections of {container}"),
         }
@@ -322,6 +359,7 @@ impl Action {
             | Self::RestoreRetained { container, .. }
             | Self::ConfirmEffect { container, .. }
             | Self::ReleaseConnections { container }
+            | Self::Settle { container: Some(container), .. }
             | Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => Some(container),
             _ => None,
         }

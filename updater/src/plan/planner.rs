@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use manifests::{
     Component, ComponentFit, ContainerId, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
@@ -105,9 +106,6 @@ impl<'a> Draft<'a> {
             let found = if found.is_empty() { "none".to_owned() } else { found };
             self.miss("the groups that this host is in", format!("one of {}", join(&targets.groups)), found);
         }
-        for component in &manifest.components {
-            self.expect_offered(component);
-        }
         let fits =
             selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
                 Component::Livepatch(livepatch) => Some((livepatch, fit)),
@@ -132,18 +130,6 @@ impl<'a> Draft<'a> {
                 )),
                 _ => self.notes.push(format!("livepatch {module} is for another kernel: {kernel}")),
             }
-        }
-    }
-
-    /// What a manifest may ask for and this program does not do is refused, and never passed over.
-    fn expect_offered(&mut self, component: &Component) {
-        match component {
-            Component::Layer(layer) if layer.on_failure == FailureScope::Workload => self.miss(
-                "on_failure of a layer",
-                "all, since this version takes the whole manifest back",
-                "workload",
-            ),
-            _ => {}
         }
     }
 
@@ -305,6 +291,7 @@ impl<'a> Draft<'a> {
             container: known.container.clone(),
             topology: known.topology.clone(),
             files,
+            on_failure: together(by),
             feels: feels.clone(),
         });
         let checkpoint = match feels {
@@ -380,6 +367,27 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Containers that go back alone settle each by itself, beside the rest.
+    fn settle(&self, watch: Duration) -> Vec<Action> {
+        let alone = self.containers.iter().filter(|planned| planned.on_failure == FailureScope::Workload);
+        let alone: Vec<&WorkloadId> = alone.map(|planned| &planned.container.id).collect();
+        let probes = |of: Option<&WorkloadId>| {
+            let site = |step: &Step| step.action.container().filter(|id| alone.contains(id)).cloned();
+            let probe = |step: &Step| match &step.action {
+                Action::Probe(probe) if site(step).as_ref() == of => Some(probe.clone()),
+                _ => None,
+            };
+            self.steps.iter().filter_map(probe).collect()
+        };
+        let updated = |id: &&&WorkloadId| {
+            let confirms = |step: &Step| matches!(&step.action, Action::ConfirmEffect { container, .. } if container == **id);
+            self.steps.iter().any(confirms)
+        };
+        let of =
+            |id: Option<&WorkloadId>| Action::Settle { container: id.cloned(), watch, probes: probes(id) };
+        [of(None)].into_iter().chain(alone.iter().filter(updated).map(|id| of(Some(id)))).collect()
+    }
+
     fn finish(mut self, manifest: &Manifest) -> Result<Plan, Refusal> {
         if !self.unmet.is_empty() {
             return Err(Refusal { unmet: self.unmet });
@@ -387,12 +395,8 @@ impl<'a> Draft<'a> {
         let host: Vec<SitedProbe> = sited(&manifest.probes, &ProbeSite::Host).collect();
         self.stage(host.iter().cloned().map(|probe| (Action::Probe(probe), Undo::Nothing)));
         if !self.steps.is_empty() {
-            let probes = self.steps.iter().filter_map(|step| match &step.action {
-                Action::Probe(probe) => Some(probe.clone()),
-                _ => None,
-            });
-            let settle = Action::Settle { watch: manifest.settle.duration(), probes: probes.collect() };
-            self.stage([(settle, Undo::Nothing)]);
+            let settle = self.settle(manifest.settle.duration());
+            self.lanes(settle.into_iter().map(|action| vec![(action, Undo::Nothing)]));
         }
         let why = "the host was committed to the new state".to_owned();
         self.stage([(Action::Commit, Undo::Impossible { why: why.clone() })]);
@@ -438,6 +442,14 @@ fn one_lane_a_namespace<'a>(
         }
     }
     lanes.into_iter().map(|(_, steps)| steps).collect()
+}
+
+/// A container goes back alone if every layer that affects it says so.
+fn together(by: &[&LayerComponent]) -> FailureScope {
+    match by.iter().all(|layer| layer.on_failure == FailureScope::Workload) {
+        true => FailureScope::Workload,
+        false => FailureScope::All,
+    }
 }
 
 /// The steps that end a running container so that it can come back.

@@ -244,9 +244,27 @@ fn a_host_that_is_in_no_group_that_is_meant_is_refused() {
 }
 
 #[test]
-fn what_a_manifest_asks_for_and_nobody_does_is_refused_and_not_passed_over() {
+fn a_container_that_goes_back_alone_settles_alone_and_with_its_own_probes() {
     let alone = changed("    format: tar\n", "    format: tar\n    on_failure: workload\n");
-    assert!(refused(&alone, &facts(Vec::new())).contains("found workload"));
+    let plan = plan(&alone, &facts(vec![container("a", None), container("b", None)]), "tx").unwrap();
+    let settling: Vec<_> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::Settle { container, probes, .. } => {
+                Some((container.as_ref().map(ToString::to_string), probes.len()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(settling, [(None, 0), (Some("a".to_owned()), 1), (Some("b".to_owned()), 1)]);
+    let stages: std::collections::BTreeSet<_> = plan
+        .steps
+        .iter()
+        .filter(|step| matches!(step.action, Action::Settle { .. }))
+        .map(|step| step.stage)
+        .collect();
+    assert_eq!(stages.len(), 1, "side by side");
 }
 
 #[test]

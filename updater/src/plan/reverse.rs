@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{KernelRelease, ModuleName, Sha256};
+use manifests::{FailureScope, KernelRelease, ModuleName, Sha256};
 use workloads::model::{Topology, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, Settings, Unmet};
@@ -94,6 +94,7 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
                     container: now.container.clone(),
                     topology: now.topology.clone(),
                     files: planned.files.clone(),
+                    on_failure: FailureScope::All,
                     feels: feels(now),
                 });
             }

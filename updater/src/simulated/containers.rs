@@ -131,6 +131,8 @@ struct Fake {
     old_helper: bool,
     /// How often its probes were asked.
     asked: u32,
+    /// From which question on its fixed version does not pass its probes.
+    fails_from: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +209,7 @@ impl FakeContainers {
                 under_way: None,
                 old_helper: false,
                 asked: 0,
+                fails_from: None,
             },
         );
         drop(state);
@@ -239,6 +242,11 @@ impl FakeContainers {
 
     pub(crate) fn make(&self, trouble: Trouble) {
         self.lock().trouble.insert(trouble);
+    }
+
+    /// The fixed version of one container passes its probes only so many times.
+    pub(crate) fn spoil(&self, id: &str, passes: u32) {
+        self.lock().get(&id.parse().unwrap()).unwrap().fails_from = Some(passes);
     }
 
     /// Somebody else ends the container, or starts it, outside of all plans.
@@ -733,7 +741,8 @@ impl Prober for FakeContainers {
         // The first answer is that to the probe step, the others come during the settle time.
         one.old_helper = late && one.asked > 0;
         one.asked += 1;
-        if process.version == Version::Fixed && state.trouble.contains(&Trouble::BadFix) {
+        let spoilt = one.fails_from.is_some_and(|passes| one.asked > passes);
+        if process.version == Version::Fixed && (spoilt || state.trouble.contains(&Trouble::BadFix)) {
             let (check, stderr) = (probe.check.to_string(), "the greeting is wrong".to_owned());
             return Err(ProbeError::Status { check, status: 1, stderr });
         }

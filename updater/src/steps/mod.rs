@@ -151,7 +151,9 @@ impl Hands for Performer<'_> {
             Action::RestoreRetained { container, of } => self.restore_retained(at, container, of),
             Action::Probe(probe) => self.probe(probe),
             Action::ConfirmEffect { container, replaced } => self.confirm_effect(container, replaced),
-            Action::Settle { watch, probes } => self.settle(at, *watch, probes),
+            Action::Settle { container, watch, probes } => {
+                self.settle(at, container.as_ref(), *watch, probes)
+            }
             // The driver makes the commit true together with its record.
             Action::Commit => Ok(Value::Null),
             Action::ReleaseConnections { container } => self.release_connections(at, container),

@@ -251,6 +251,7 @@ impl Live<'_> {
             let next = self.progress().next();
             match next {
                 Next::Run(lanes) => self.stage(&lanes)?,
+                Next::GiveUp(step) => self.record(Event::GivenUp { step })?,
                 Next::DecideRollback(cause) => self.record(Event::RollbackDecided { cause })?,
                 Next::Undo(step) => self.undo(step)?,
                 Next::End(outcome) => self.record(Event::Ended { outcome })?,
@@ -263,7 +264,8 @@ impl Live<'_> {
         }
     }
 
-    /// Run the lanes of a stage side by side. Lanes stop at their next boundary when one of them fails.
+    /// Run the lanes of a stage side by side. Lanes stop at their next boundary when one of them fails, unless what
+    /// fails goes back alone.
     fn stage(&self, lanes: &[Vec<StepIndex>]) -> Result<(), DriveError> {
         if let [lane] = lanes {
             return self.lane(lane);
@@ -310,8 +312,7 @@ impl Live<'_> {
     /// Whether lanes may take another step.
     fn going_forward(&self) -> bool {
         let progress = self.progress();
-        let failed = |index| matches!(progress.status(index), Some(StepStatus::Failed(_)));
-        *progress.phase() == Phase::Forward && !(0..progress.plan().steps.len()).any(failed)
+        *progress.phase() == Phase::Forward && !progress.is_halted()
     }
 
     fn undo(&self, step: StepIndex) -> Result<(), DriveError> {
@@ -350,7 +351,7 @@ impl Live<'_> {
             }
             _ => false,
         };
-        let changes = if commits { BaselineChange::of(after.plan()) } else { Vec::new() };
+        let changes = if commits { BaselineChange::of(&after.in_effect()) } else { Vec::new() };
         lock(self.driver.journal).append(&self.id, &recorded, &changes)?;
         if let Event::Intended { step } = recorded.event {
             lock(&self.intended_in).insert(step, recorded.during.clone());

@@ -2,6 +2,7 @@
 //!
 //! [`whole`] is the question after everything: is the host all new, or all old?
 
+mod alone;
 pub(crate) mod bench;
 mod boots;
 mod crashes;

@@ -53,12 +53,13 @@ impl Engine {
             }
         }
         let store = &self.config.store;
-        finish_removals(store);
-        for name in entries(&store.join("checkpoints")) {
+        let checkpoints = self.config.checkpoints();
+        finish_removals(store, &checkpoints);
+        for name in entries(&checkpoints) {
             let recent =
                 all.iter().any(|stored| stored.id.as_str() == name && needed.transactions.contains(&name));
             if !recent {
-                remove(&store.join("checkpoints").join(name));
+                remove(&checkpoints.join(name));
             }
         }
         match self.payloads.unused()? {
@@ -217,11 +218,10 @@ fn remove_in_place(path: &Path) -> io::Result<()> {
 }
 
 /// Removes what a crash in the middle of a removal left.
-fn finish_removals(store: &Path) {
-    let checkpoints = store.join("checkpoints");
-    let below = entries(&checkpoints).into_iter().map(|name| checkpoints.join(name));
+fn finish_removals(store: &Path, checkpoints: &Path) {
+    let below = entries(checkpoints).into_iter().map(|name| checkpoints.join(name));
     for directory in
-        [store.join("payloads"), store.join("layers"), checkpoints.clone()].into_iter().chain(below)
+        [store.join("payloads"), store.join("layers"), checkpoints.to_owned()].into_iter().chain(below)
     {
         if let Err(error) = durable::finish_removals(&directory) {
             tracing::warn!(path = %directory.display(), %error, "an earlier removal cannot be finished");

@@ -11,6 +11,8 @@ use manifests::HostKernel;
 use system::boot::{Incarnation, UserspaceId, boot_id, userspace};
 use system::clock::{Clock, SystemClock};
 use system::command::{CommandError, HeldLock};
+use system::medium;
+use system::medium::Medium;
 use workloads::files::layer::LayerStore;
 use workloads::files::rootfs::OverlayMounts;
 use workloads::files::{Layers, RootfsMounts};
@@ -39,6 +41,8 @@ use crate::operations::EngineError;
 
 /// Everything through which an engine reaches its host.
 pub struct Host {
+    /// What the files of a directory are written to.
+    pub medium: Box<dyn Fn(&Path) -> std::io::Result<Medium> + Send + Sync>,
     /// Below which `/proc`, `/sys`, `/boot` and `/lib/modules` are, for the facts of the kernel.
     pub root: PathBuf,
     /// `uname -m`.
@@ -97,6 +101,7 @@ impl Host {
             .map_err(|_| EngineError::Unusable { what: "the kernel release", found: release })?;
         let runc_root = config.runc_root.clone();
         Ok(Self {
+            medium: Box::new(|directory| medium::Roots::default().medium(directory)),
             root: PathBuf::from("/"),
             arch: uname.machine().to_string_lossy().into_owned(),
             kernel: identity::of_running(Path::new("/"), release, &uname.version().to_string_lossy()),

@@ -252,18 +252,20 @@ impl Engine {
         if !nix::unistd::geteuid().is_root() {
             return Err(EngineError::NotRoot);
         }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&config.store)
-            .map_err(|source| EngineError::Store { path: config.store.clone(), source })?;
-        expect_only_root_writes(&config.store)?;
+        for directory in [config.store.clone(), config.checkpoints()] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory)
+                .map_err(|source| EngineError::Store { path: directory.clone(), source })?;
+            expect_only_root_writes(&directory)?;
+        }
         // Containers are started from here: what they may do to their files must not depend on who
         // runs this program.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         let host = Host::running(&config)?;
         let engine = Self::with(config, host)?;
-        privacy::close(&engine.config.store)?;
+        privacy::close(&engine.config.store, &engine.config.checkpoints())?;
         Ok(engine)
     }
 
@@ -356,7 +358,7 @@ impl Engine {
             journal: &self.journal,
             clock: &*self.host.clock,
             incarnation: &self.host.incarnation,
-            store: self.config.store.clone(),
+            checkpoints: self.config.checkpoints(),
             stop_patience: self.config.stop_patience,
             crash_guard: self.config.crash_guard,
             tell: listeners.told,

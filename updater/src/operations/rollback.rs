@@ -113,7 +113,7 @@ impl Engine {
             Back::Files => Memory::StartAfresh,
             Back::Checkpoint => {
                 for planned in containers.iter().filter(|planned| planned.container.status.has_processes()) {
-                    let dossier = Dossier::new(&self.config.store, &of.id, &planned.container.id);
+                    let dossier = Dossier::new(&self.config.checkpoints(), &of.id, &planned.container.id);
                     if !matches!(dossier.after(), Ok(Some(_))) {
                         return Err(EngineError::NothingToRollBack(format!(
                             "transaction {} has no checkpoint of container {} any more (looked in {})",

@@ -6,10 +6,12 @@ use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Man
 use patch_tools::check::{KernelFacts, Severity};
 use patch_tools::module::Module;
 use system::command::CommandError;
+use system::medium::Medium;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::model::{Container, ContainerStatus, Listing, NetworkPlace, Topology, Unreadable, WorkloadId};
 use workloads::processes::{Mapped, Onlooker, Wanted};
 
+use crate::config::CheckpointMedium;
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
 use crate::operations::apply::Quarantine;
@@ -264,8 +266,28 @@ impl Engine {
             })
             .collect();
         let obstacles =
-            verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string).collect();
+            verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string);
+        let obstacles = obstacles.chain(self.unfit_medium()).collect();
         Ok(ContainerFacts { container, topology, affected: Vec::new(), obstacles, unmet })
+    }
+}
+
+impl Engine {
+    /// Why nobody's memory may be written down on this host, if the settings forbid it.
+    fn unfit_medium(&self) -> Option<String> {
+        if self.config.checkpoint_medium == CheckpointMedium::Any {
+            return None;
+        }
+        let place = self.config.checkpoints();
+        let found = match (self.host.medium)(&place) {
+            Ok(Medium::Memory | Medium::Encrypted) => return None,
+            Ok(found) => found.to_string(),
+            Err(error) => format!("what cannot be told: {error}"),
+        };
+        Some(format!(
+            "checkpoints have to be in memory or on an encrypted device (checkpoint_medium: private), and {} is on {found}",
+            place.display()
+        ))
     }
 }
 

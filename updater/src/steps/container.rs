@@ -246,7 +246,7 @@ impl Performer<'_> {
     }
 
     pub(super) fn dossier(&self, at: &Place<'_>, id: &WorkloadId) -> Dossier {
-        Dossier::new(&self.store, at.id, id)
+        Dossier::new(&self.checkpoints, at.id, id)
     }
 
     pub(super) fn running(&self, id: &WorkloadId) -> Result<Option<Container>, StepError> {

@@ -95,17 +95,13 @@ pub struct Dossier {
 
 impl Dossier {
     /// The dossier of this container in this transaction; nothing is made.
-    pub fn new(store: &Path, id: &TransactionId, container: &WorkloadId) -> Self {
-        Self::named(store, id.as_str(), container)
+    pub fn new(checkpoints: &Path, id: &TransactionId, container: &WorkloadId) -> Self {
+        Self::named(checkpoints, id.as_str(), container)
     }
 
     /// As [`Dossier::new`] with the transaction's name as text.
-    pub fn named(store: &Path, transaction: &str, container: &WorkloadId) -> Self {
-        Self {
-            dir: CheckpointDir::new(
-                store.join("checkpoints").join(transaction).join(container.directory_name()),
-            ),
-        }
+    pub fn named(checkpoints: &Path, transaction: &str, container: &WorkloadId) -> Self {
+        Self { dir: CheckpointDir::new(checkpoints.join(transaction).join(container.directory_name())) }
     }
 
     /// Where the images are.

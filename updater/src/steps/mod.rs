@@ -83,8 +83,8 @@ pub struct Performer<'a> {
     pub clock: &'a (dyn Clock + Sync),
     /// The running boot, and the start of userspace in it.
     pub incarnation: &'a Incarnation,
-    /// The store's directory.
-    pub store: PathBuf,
+    /// Where checkpoints are.
+    pub checkpoints: PathBuf,
     /// How long a container may take to end by SIGTERM.
     pub stop_patience: Duration,
     /// How long a crash is blamed on a livepatch that is loaded again on a way back or at boot.

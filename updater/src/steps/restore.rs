@@ -243,7 +243,7 @@ impl Performer<'_> {
     ) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
         self.expect_down(id)?;
-        let dossier = Dossier::named(&self.store, of, id);
+        let dossier = Dossier::named(&self.checkpoints, of, id);
         let after =
             dossier.after().map_err(doing("read the retained checkpoint of", id))?.ok_or_else(|| {
                 doing("find the retained checkpoint of", id)(format!(

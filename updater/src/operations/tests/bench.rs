@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use manifests::{Envelope, HostKernel, SecretKey, Sha256};
 use system::clock::Interrupt;
 use system::lock::{HostLock, Turn};
+use system::medium::Medium;
 
 use crate::kernel::survival::{Scheduled, Trial};
 use crate::operations::apply::{Applied, Quarantine, Request};
@@ -71,6 +72,8 @@ pub(crate) struct Bench {
     signed: AtomicUsize,
     /// Since when the policy says that the key is revoked.
     revoked: Mutex<Option<&'static str>>,
+    /// What the host's settings say beside where its store and policy are.
+    settings: Mutex<Config>,
 }
 
 impl Bench {
@@ -91,6 +94,7 @@ impl Bench {
             watched: Arc::default(),
             signed: AtomicUsize::new(0),
             revoked: Mutex::default(),
+            settings: Mutex::default(),
         };
         bench.write("one-function.ko", &module("one-function"));
         bench.write("fix.tar", &[0; 1024]);
@@ -127,9 +131,15 @@ impl Bench {
         self.files.path().to_owned()
     }
 
+    /// From now on the host's settings are these.
+    pub(crate) fn set(&self, settings: Config) {
+        *self.settings.lock().unwrap() = settings;
+    }
+
     pub(crate) fn config(&self) -> Config {
         let policy = self.files.path().join("policy.yaml");
-        Config { store: self.store.path().to_owned(), policy, ..Config::default() }
+        let own = self.settings.lock().unwrap().clone();
+        Config { store: self.store.path().to_owned(), policy, ..own }
     }
 
     /// A new process of the program.
@@ -141,6 +151,7 @@ impl Bench {
         let (machine, containers) = (Arc::clone(&self.machine), Arc::clone(&self.containers));
         let watched = Arc::clone(&self.watched);
         let host = Host {
+            medium: Box::new(|_| Ok(Medium::Readable { what: "device sda without encryption".to_owned() })),
             root: self.files.path().to_owned(),
             arch: "x86_64".to_owned(),
             kernel: HostKernel {

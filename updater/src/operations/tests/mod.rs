@@ -9,6 +9,7 @@ mod crashes;
 mod effects;
 mod foreign;
 mod hostile;
+mod media;
 mod one_way_in;
 mod refusals;
 mod replacing;

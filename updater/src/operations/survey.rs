@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace, StuckRule};
-use patch_tools::check::{KernelFacts, Severity};
+use manifests::{
+    Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, ModuleName, Replace, StuckRule,
+};
+use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
 use system::command::CommandError;
 use system::medium::Medium;
@@ -14,6 +16,7 @@ use workloads::processes::{Mapped, Onlooker, Wanted};
 use crate::config::CheckpointMedium;
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
+use crate::kernel::preflight::Keeps;
 use crate::operations::apply::Quarantine;
 use crate::operations::{Engine, EngineError, Session};
 use crate::plan::facts::{
@@ -110,14 +113,9 @@ impl Engine {
         if presence != Presence::Live {
             let facts = KernelFacts::gather(&self.host.root, &module)?;
             for finding in preflight::judge(component, &module, &facts) {
-                let told = Unmet {
-                    subject: format!("livepatch {}: {}", component.module, finding.subject),
-                    expected: finding.expected,
-                    found: finding.found,
-                };
                 match finding.severity {
-                    Severity::Refuse => unmet.push(told),
-                    Severity::Warn => warnings.push(told.to_string()),
+                    Severity::Refuse => unmet.push(told(component, finding)),
+                    Severity::Warn => warnings.push(told(component, finding).to_string()),
                     Severity::Note => {}
                 }
             }
@@ -126,7 +124,25 @@ impl Engine {
             Replace::None => Vec::new(),
             Replace::All => self.replaced_by(session, component, baseline)?,
         };
+        if presence != Presence::Live {
+            let left = preflight::left_behind(&Keeps::of(&module), &self.kept_by(&replaces)?);
+            unmet.extend(left.into_iter().map(|finding| told(component, finding)));
+        }
         Ok(LivepatchFacts { unmet, warnings, presence, replaces, quarantined })
+    }
+
+    /// What the replaced livepatches keep in the kernel, as far as their modules are in the store. What is not there is
+    /// refused by the planner: it could not be loaded again.
+    fn kept_by(&self, replaced: &[ReplacedPatch]) -> Result<Vec<(ModuleName, Keeps)>, EngineError> {
+        let known = replaced.iter().filter_map(|patch| Some((&patch.module, patch.payload?)));
+        known
+            .map(|(name, payload)| {
+                let bytes = self.payloads.read(&payload)?;
+                let module = Module::parse(&bytes)
+                    .map_err(|source| EngineError::Module { module: name.to_string(), source })?;
+                Ok((name.clone(), Keeps::of(&module)))
+            })
+            .collect()
     }
 
     fn presence(
@@ -288,6 +304,14 @@ impl Engine {
             "checkpoints have to be in memory or on an encrypted device (checkpoint_medium: private), and {} is on {found}",
             place.display()
         ))
+    }
+}
+
+fn told(component: &LivepatchComponent, finding: Finding) -> Unmet {
+    Unmet {
+        subject: format!("livepatch {}: {}", component.module, finding.subject),
+        expected: finding.expected,
+        found: finding.found,
     }
 }
 

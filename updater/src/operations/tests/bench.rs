@@ -280,9 +280,19 @@ impl Bench {
     }
 
     pub(crate) fn try_apply_replacing(&self, name: &str, version: u32) -> Result<Driven, EngineError> {
+        self.try_apply_module(name, version, &replacing_module(name))
+    }
+
+    /// Applies these bytes as a livepatch of that name which replaces every other.
+    pub(crate) fn try_apply_module(
+        &self,
+        name: &str,
+        version: u32,
+        bytes: &[u8],
+    ) -> Result<Driven, EngineError> {
         let replaces = FakeModule { replace: Replace::All, ..FakeModule::default() };
         self.machine.teach(name, replaces);
-        self.write("one-function.ko", &replacing_module(name));
+        self.write("one-function.ko", bytes);
         let text = livepatch_only(MANIFEST)
             .replace("module: one_function", &format!("module: {name}\n    replace: all"))
             .replace("version: 3", &format!("version: {version}"));
@@ -355,6 +365,26 @@ pub(crate) fn replacing_module(name: &str) -> Vec<u8> {
     let text = source("one-function")
         .replace("one_function", name)
         .replace(".objs = objs", ".objs = objs, .replace = 1");
+    compile(&text)
+}
+
+/// As [`replacing_module`], with a `klp_state` 7 of this version and a callback that cleans up, if it has one.
+pub(crate) fn module_with_state(name: &str, version: Option<u32>, cleanup: &str) -> Vec<u8> {
+    let (before, states) = match version {
+        Some(version) => (
+            format!("static struct klp_state states[] = {{ {{ .id = 7, .version = {version} }}, {{ }} }};\n"),
+            ", .states = states",
+        ),
+        None => (String::new(), ""),
+    };
+    let text = source("one-function")
+        .replace("one_function", name)
+        .replace(
+            "static int new_show",
+            &format!("{before}static void clean(void *object) {{ helper(5); }}\nstatic int new_show"),
+        )
+        .replace("{ .funcs = funcs }", &format!("{{ .funcs = funcs{cleanup} }}"))
+        .replace(".objs = objs", &format!(".objs = objs, .replace = 1{states}"));
     compile(&text)
 }
 

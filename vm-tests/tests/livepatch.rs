@@ -235,3 +235,34 @@ fn a_livepatch_stays_and_files_are_mounted_again_when_userspace_is_started_anew(
     ensure!(!journal.contains("would not be noticed"), "systemd should tell its invocation:\n{journal}");
     Ok(())
 }
+
+#[test]
+fn data_that_a_livepatch_keeps_is_handed_over_and_back_or_its_successor_is_refused() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    let shown = || machine.sh("cat /proc/cmdline");
+    let one = stage.publish(&machine, &kernel_fix("one", Livepatch::StateOne))?;
+    let two = stage.publish(&machine, &kernel_fix("two", Livepatch::StateTwo))?;
+    let without = stage.publish(&machine, &kernel_fix("without", Livepatch::All))?;
+    ensure!(update(&machine, &["apply", &one])?.status == 0);
+    ensure!(shown()? == "state 1 by livepatch_state_one");
+
+    let refused = update(&machine, &["apply", &without])?;
+    ensure!(refused.status == 3, "expected exit code 3, found {}", refused.status);
+    let said = refused.text() + &refused.complaint();
+    ensure!(said.contains("state 7 in version 1 or later"), "the refusal should name the state:\n{said}");
+    // The kernel says no to that, too, only later and in one word.
+    let file = Livepatch::All.file_name();
+    machine.guest().push(&stage.props.livepatches.path(Livepatch::All), &format!("/root/{file}"))?;
+    ensure!(machine.sh(&format!("insmod /root/{file} 2>&1 || true"))?.contains("Invalid"));
+
+    ensure!(update(&machine, &["apply", &two])?.status == 0);
+    ensure!(shown()? == "state 2 by livepatch_state_two");
+    ensure!(update(&machine, &["rollback"])?.status == 0);
+    ensure!(livepatches(&machine)? == "livepatch_state_one");
+    ensure!(shown()? == "state 1 by livepatch_state_one", "the old one has its own data again");
+    ensure!(update(&machine, &["rollback"])?.status == 0);
+    ensure!(livepatches(&machine)?.is_empty() && machine.splats()?.is_empty());
+    Ok(())
+}

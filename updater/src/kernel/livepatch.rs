@@ -19,19 +19,19 @@ pub trait Livepatch {
     /// Every livepatch that the kernel knows, in no particular order.
     ///
     /// # Errors
-    /// [`KernelError::NoLivepatch`], [`KernelError::Read`], [`KernelError::Format`].
+    /// [`KernelError::NoLivepatch`], [`KernelError::File`].
     fn loaded(&self) -> Result<Vec<LoadedPatch>, KernelError>;
 
     /// The state of one livepatch; cheap enough to be asked every millisecond.
     ///
     /// # Errors
-    /// [`KernelError::Read`], [`KernelError::Format`].
+    /// [`KernelError::File`].
     fn state(&self, module: &ModuleName) -> Result<PatchState, KernelError>;
 
     /// Which build of the module of that name is loaded, livepatch or not; `None` if none is.
     ///
     /// # Errors
-    /// [`KernelError::Read`].
+    /// [`KernelError::File`].
     fn module(&self, module: &ModuleName) -> Result<Option<ModuleIdentity>, KernelError>;
 
     /// Loads a module from an open, already verified file. The kernel enables the livepatch and
@@ -45,7 +45,7 @@ pub trait Livepatch {
     ///
     /// # Errors
     /// [`KernelError::TransitionBusy`] while another patch is in transition,
-    /// [`KernelError::NothingToChange`], [`KernelError::NoSuchPatch`], [`KernelError::Write`].
+    /// [`KernelError::NothingToChange`], [`KernelError::NoSuchPatch`], [`KernelError::File`].
     fn set_enabled(&self, module: &ModuleName, to: Enabled) -> Result<(), KernelError>;
 
     /// Unloads the module of a livepatch that is disabled and not in transition.
@@ -57,7 +57,7 @@ pub trait Livepatch {
     /// The tasks that the running transition still waits for; none without a transition.
     ///
     /// # Errors
-    /// [`KernelError::Read`], [`KernelError::Format`]. Tasks that end meanwhile are left out.
+    /// [`KernelError::File`]. Tasks that end meanwhile are left out.
     fn blockers(&self) -> Result<Vec<Blocker>, KernelError>;
 
     /// Kills the process of a blocker that is stuck uninterruptibly; whoever else has its number by now, or is no

@@ -6,6 +6,7 @@ use workloads::model::CgroupOwner;
 
 use super::*;
 use crate::kernel::livepatch::TaskState;
+use system::kernel_file::KernelFileError;
 
 struct Machine {
     directory: tempfile::TempDir,
@@ -114,7 +115,10 @@ fn the_state_tells_the_direction() {
 fn a_state_file_with_anything_but_a_flag_is_an_error() {
     let machine = Machine::new();
     machine.patch("fix", "yes\n", "0\n");
-    assert!(matches!(machine.sysfs().state(&name("fix")), Err(KernelError::Format { .. })));
+    assert!(matches!(
+        machine.sysfs().state(&name("fix")),
+        Err(KernelError::File(KernelFileError::Format { .. }))
+    ));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use manifests::ModuleName;
 use patch_tools::module::Module;
 use system::boot::Incarnation;
 use system::clock::{Clock, Uninterrupted};
+use system::kernel_file::KernelFileError;
 use workloads::limits::freezer::{FreezeError, FreezeState, Freezer, LeaseStore};
 use workloads::model::{CgroupOwner, CgroupPath};
 
@@ -377,11 +378,11 @@ fn dead() -> io::Error {
 }
 
 fn nowhere() -> KernelError {
-    KernelError::Read { path: PathBuf::from("anything"), source: dead() }
+    KernelFileError::Read { path: PathBuf::from("anything"), source: dead() }.into()
 }
 
 fn no_group() -> FreezeError {
-    FreezeError::Read { path: PathBuf::from("anything"), source: dead() }
+    KernelFileError::Read { path: PathBuf::from("anything"), source: dead() }.into()
 }
 
 impl State {

@@ -27,6 +27,10 @@ pub struct Config {
     pub policy: PathBuf,
     /// Where runc keeps the state of containers (`runc --root`).
     pub runc_root: PathBuf,
+    /// Checkpoints, if not in the store. Root's alone. In memory, they are gone with the power.
+    pub checkpoints: Option<PathBuf>,
+    /// What checkpoints may be written to.
+    pub checkpoint_medium: CheckpointMedium,
     /// How long the checkpoints of a committed transaction are kept: they hold the memory of containers, secrets too.
     #[serde(with = "humantime_text")]
     pub checkpoint_retention: Duration,
@@ -46,12 +50,25 @@ impl Default for Config {
             store: PathBuf::from("/var/lib/update"),
             policy: PathBuf::from("/etc/update/policy.yaml"),
             runc_root: PathBuf::from("/run/runc"),
+            checkpoints: None,
+            checkpoint_medium: CheckpointMedium::Any,
             checkpoint_retention: Duration::from_secs(24 * 3600),
             groups: Vec::new(),
             crash_guard: Duration::from_secs(600),
             stop_patience: Duration::from_secs(10),
         }
     }
+}
+
+/// What checkpoints, which hold the memory of containers, may be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointMedium {
+    /// Anything.
+    Any,
+    /// Memory or an encrypted device: nothing that can be read from a disk without a key. Elsewhere no container can
+    /// be checkpointed.
+    Private,
 }
 
 /// The file is there but cannot be used.
@@ -94,6 +111,11 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Where checkpoints are.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.checkpoints.clone().unwrap_or_else(|| self.store.join("checkpoints"))
+    }
+
     /// Read the file; the defaults if it was not asked for by name and does not exist.
     ///
     /// # Errors
@@ -122,10 +144,10 @@ impl Config {
         }
         let config: Self = manifests::yaml::from_slice(text.as_bytes(), MAX_BYTES)
             .map_err(|source| ConfigError::Invalid { path: path.clone(), source })?;
-        let relative =
-            [&config.store, &config.policy, &config.runc_root].into_iter().find(|one| one.is_relative());
+        let paths = [&config.store, &config.policy, &config.runc_root].into_iter().chain(&config.checkpoints);
+        let relative = Vec::from_iter(paths).into_iter().find(|one| one.is_relative()).cloned();
         match relative {
-            Some(found) => Err(ConfigError::Relative { found: found.clone(), path }),
+            Some(found) => Err(ConfigError::Relative { found, path }),
             None => Ok(config),
         }
     }
@@ -175,6 +197,15 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         assert!(matches!(Config::load(Some(&path)), Err(ConfigError::Unsafe { mode: 0o666, .. })));
         assert!(matches!(load("store: here\n"), Err(ConfigError::Relative { .. })));
+    }
+
+    #[test]
+    fn checkpoints_lie_in_the_store_unless_they_are_put_elsewhere() {
+        assert_eq!(load("store: /s\n").unwrap().checkpoints(), Path::new("/s/checkpoints"));
+        let elsewhere = load("checkpoints: /run/update/checkpoints\ncheckpoint_medium: private\n").unwrap();
+        assert_eq!(elsewhere.checkpoints(), Path::new("/run/update/checkpoints"));
+        assert_eq!(elsewhere.checkpoint_medium, CheckpointMedium::Private);
+        assert!(matches!(load("checkpoints: here\n"), Err(ConfigError::Relative { .. })));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Draft {
                 module = patch.module_name(),
                 file = patch.file_name(),
                 function = patch.function().unwrap_or("none"),
-                replace = if patch == Livepatch::All { "all" } else { "none" },
+                replace = if patch.replaces_all() { "all" } else { "none" },
             );
         }
         if let Some(library) = self.library {

@@ -169,3 +169,100 @@ fn a_boot_applies_again_what_was_committed_and_a_crash_does_not() -> Result<()> 
     ensure!(!machine.sh("cat /proc/cmdline")?.contains(SECRET));
     Ok(())
 }
+
+/// The module with other bytes in its build id: what somebody else built under the same name.
+fn rebuilt(module: &std::path::Path) -> Result<Vec<u8>> {
+    let mut bytes = std::fs::read(module)?;
+    // An ELF note of type 3 (NT_GNU_BUILD_ID) with 20 bytes of description.
+    let note = [&[4_u32, 20, 3].map(u32::to_le_bytes).concat()[..], b"GNU\0"].concat();
+    let at = bytes.windows(note.len()).position(|window| window == note).context("a build id")?;
+    bytes[at + note.len()..][..20].fill(0xee);
+    Ok(bytes)
+}
+
+#[test]
+fn somebody_elses_module_of_our_name_is_told_apart_and_left_alone() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    let manifest = stage.publish(&machine, &kernel_fix("one", Livepatch::Cmdline))?;
+    ensure!(update(&machine, &["apply", &manifest])?.status == 0);
+
+    machine.sh(&Livepatch::Cmdline.unload_by_hand())?;
+    let other = rebuilt(&stage.props.livepatches.path(Livepatch::Cmdline))?;
+    machine.guest().write_file("/root/livepatch-cmdline.ko", &other, 0o644)?;
+    machine.sh(&Livepatch::Cmdline.load_by_hand())?;
+
+    let foreign = "ee".repeat(20);
+    for (arguments, expected) in
+        [(&["status"][..], 6), (&["resume"], 6), (&["rollback"], 3), (&["apply", &manifest], 3)]
+    {
+        let output = update(&machine, arguments)?;
+        ensure!(output.status == expected, "{arguments:?}: expected {expected}, found {}", output.status);
+        let said = output.text() + &output.complaint();
+        ensure!(said.contains(&foreign), "{arguments:?} should name the other build:\n{said}");
+        ensure!(livepatches(&machine)? == "livepatch_cmdline", "{arguments:?} took it off");
+    }
+    machine.sh(&Livepatch::Cmdline.unload_by_hand())?;
+    ensure!(update(&machine, &["resume"])?.status == 0, "with the name free, ours comes back");
+    ensure!(livepatches(&machine)? == "livepatch_cmdline");
+    ensure!(update(&machine, &["status"])?.status == 0);
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_livepatch_stays_and_files_are_mounted_again_when_userspace_is_started_anew() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    let manifest = stage.publish(&machine, &Draft::fix())?;
+    ensure!(update(&machine, &["apply", &manifest])?.status == 0);
+    let loaded = livepatches(&machine)?;
+    let boot = machine.sh("cat /proc/sys/kernel/random/boot_id")?;
+
+    // What `systemctl soft-reboot` does to this host, by hand, where systemd has no such verb (before 254): the
+    // containers and their mounts end, userspace gets another invocation, the kernel goes on.
+    machine.sh("runc list -q | while read -r id; do runc delete --force \"$id\"; done
+        findmnt -rno TARGET -t overlay | tac | while read -r at; do umount \"$at\" || true; done
+        systemctl restart --job-mode=ignore-dependencies sysinit.target
+        systemctl restart update-resume.service")?;
+    ensure!(machine.sh("cat /proc/sys/kernel/random/boot_id")? == boot);
+    ensure!(livepatches(&machine)? == loaded, "the livepatch should have stayed");
+    let status = update(&machine, &["status"])?;
+    ensure!(status.status == 0, "the committed files should be mounted again:\n{}", status.text());
+    let journal = machine.sh("journalctl -b -u update-resume.service --no-pager")?;
+    ensure!(!journal.contains("would not be noticed"), "systemd should tell its invocation:\n{journal}");
+    Ok(())
+}
+
+#[test]
+fn data_that_a_livepatch_keeps_is_handed_over_and_back_or_its_successor_is_refused() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    let shown = || machine.sh("cat /proc/cmdline");
+    let one = stage.publish(&machine, &kernel_fix("one", Livepatch::StateOne))?;
+    let two = stage.publish(&machine, &kernel_fix("two", Livepatch::StateTwo))?;
+    let without = stage.publish(&machine, &kernel_fix("without", Livepatch::All))?;
+    ensure!(update(&machine, &["apply", &one])?.status == 0);
+    ensure!(shown()? == "state 1 by livepatch_state_one");
+
+    let refused = update(&machine, &["apply", &without])?;
+    ensure!(refused.status == 3, "expected exit code 3, found {}", refused.status);
+    let said = refused.text() + &refused.complaint();
+    ensure!(said.contains("state 7 in version 1 or later"), "the refusal should name the state:\n{said}");
+    // The kernel says no to that, too, only later and in one word.
+    let file = Livepatch::All.file_name();
+    machine.guest().push(&stage.props.livepatches.path(Livepatch::All), &format!("/root/{file}"))?;
+    ensure!(machine.sh(&format!("insmod /root/{file} 2>&1 || true"))?.contains("Invalid"));
+
+    ensure!(update(&machine, &["apply", &two])?.status == 0);
+    ensure!(shown()? == "state 2 by livepatch_state_two");
+    ensure!(update(&machine, &["rollback"])?.status == 0);
+    ensure!(livepatches(&machine)? == "livepatch_state_one");
+    ensure!(shown()? == "state 1 by livepatch_state_one", "the old one has its own data again");
+    ensure!(update(&machine, &["rollback"])?.status == 0);
+    ensure!(livepatches(&machine)?.is_empty() && machine.splats()?.is_empty());
+    Ok(())
+}

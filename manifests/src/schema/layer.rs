@@ -174,8 +174,7 @@ pub enum WithoutCheckpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FailureScope {
-    /// This container alone: the rest of the manifest goes on, and the outcome names it. Hosts do not offer this
-    /// yet, and refuse it.
+    /// This container alone: the rest of the manifest goes on, and the outcome names it.
     Workload,
     /// The whole manifest.
     #[default]
@@ -183,7 +182,9 @@ pub enum FailureScope {
 }
 
 impl FailureScope {
-    fn is_default(&self) -> bool {
+    /// Whether it is what a component has that does not say it.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -89,10 +89,16 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     }
     match &applied {
         Applied::Nothing(plan) => super::plan::print(plan, global),
-        Applied::Transaction { origin, plan, .. } if !global.json => {
+        Applied::Transaction { origin, plan, driven } if !global.json => {
             line(&format!("done: {origin} is in force; update rollback undoes it"));
             for id in plan.skipped() {
                 line(&format!("but container {id} was skipped, and goes on running what it replaces"));
+            }
+            for container in &driven.given_up {
+                line(&format!(
+                    "but container {} failed and went back alone: it goes on running what it replaces ({})",
+                    container.container, container.why
+                ));
             }
         }
         Applied::Transaction { .. } => {}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use manifests::FailureScope;
 use system::exit::Failure;
 
 use crate::cli::apply::Signed;
@@ -120,7 +121,11 @@ fn container(text: &mut Page, planned: &PlannedContainer) -> fmt::Result {
     };
     writeln!(text, "container {}: {happens}", planned.container.id)?;
     writeln!(text, "    its connections: {connections}")?;
-    writeln!(text, "    on failure: {on_failure}")?;
+    let scope = match planned.on_failure {
+        FailureScope::Workload => "; the rest of the manifest goes on without it",
+        FailureScope::All => "",
+    };
+    writeln!(text, "    on failure: {on_failure}{scope}")?;
     for obstacle in obstacles {
         writeln!(text, "    no checkpoint: {obstacle}")?;
     }

@@ -251,3 +251,42 @@ impl KeyStanding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use manifests::SecretKey;
+
+    use super::*;
+
+    /// What a check of a schema-2 policy with these rules comes to.
+    fn checked(rules: &str) -> Result<(), Failure> {
+        let public = SecretKey::from_seed([1; 32]).public();
+        let text = format!(
+            "schema: 2\nversion: 1\nissued: 2026-11-01T00:00:00Z\n\
+             keys: [{{name: forge, id: {}, public: {public}}}]\n\
+             roles: [{{name: build, keys: [forge], threshold: 1}}]\n\
+             rules:\n{rules}",
+            public.id()
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.yaml");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        check(&Check { policy: Some(path) }, &Global { json: false, config: None })
+    }
+
+    const POLICIES: &str = "  - {document: policy, any_of: [[build]]}\n";
+    const MANIFESTS: &str = "  - {document: manifest, any_of: [[build]]}\n";
+
+    #[test]
+    fn a_policy_without_a_rule_for_manifests_is_refused_and_told_what_it_lacks() {
+        let failure = checked(POLICIES).unwrap_err();
+        assert_eq!(failure.exit(), Exit::Refused);
+        let words = failure.for_person();
+        assert!(words.contains("lets no manifest through"), "{words}");
+        assert!(words.contains("a rule that says who signs manifests"), "{words}");
+        assert!(checked(&format!("{POLICIES}{MANIFESTS}")).is_ok(), "with the rule it passes");
+    }
+}

@@ -74,6 +74,11 @@ impl Progress {
                 self.say(&format!("{} ({took}{})", title(*step), highlights(receipt)));
             }
             Event::Failed { step, error } => self.say(&format!("{} FAILED: {error}", title(*step))),
+            Event::GivenUp { step } => {
+                let container = steps.get(*step).and_then(|step| step.action.container());
+                let container = container.map_or_else(String::new, ToString::to_string);
+                self.say(&format!("container {container} goes back alone, the rest goes on"));
+            }
             Event::RollbackDecided { cause: Cause::Operator } => {
                 self.say("asked to stop: going back to the old state");
             }

@@ -47,6 +47,9 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     if let Some(cause) = &story.cause {
         line(&format!("  went back: {cause}"));
     }
+    for container in &story.given_up {
+        line(&format!("  container {} went back alone: {}", container.container, container.why));
+    }
     for chapter in &story.steps {
         let took = chapter.took_us.map_or_else(|| "-".to_owned(), |took| short(Duration::from_micros(took)));
         let direction = match chapter.direction {

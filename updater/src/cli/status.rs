@@ -64,7 +64,7 @@ fn print(status: &Status) {
         line(&format!("livepatch {:<24} {state}  sha256 {:.12}{why}", livepatch.module, livepatch.payload));
     }
     for foreign in &status.foreign {
-        line(&format!("livepatch {:<24} loaded by somebody else", foreign.module));
+        line(&format!("livepatch {:<24} loaded by somebody else, {}", foreign.module, foreign.identity));
     }
     for rootfs in &status.rootfs {
         let files = match &rootfs.standing {

@@ -4,10 +4,11 @@
 //! caller's decision: [`KernelError::is_busy`] tells which failures pass by themselves.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use manifests::ModuleName;
 use nix::errno::Errno;
+use system::kernel_file::KernelFileError;
 use workloads::limits::FreezeError;
 
 use crate::kernel::kmsg::KernelWords;
@@ -29,34 +30,9 @@ pub enum KernelError {
         /// The directory looked for.
         path: PathBuf,
     },
-    /// A file of procfs, sysfs or cgroupfs could not be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A file of sysfs or cgroupfs could not be written.
-    #[error("cannot write {value:?} to {path}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What was to be written.
-        value: String,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A kernel file holds something that its documentation does not allow.
-    #[error("{path} holds {found:?}, expected {expected}")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        expected: &'static str,
-        /// What it holds, shortened.
-        found: String,
-    },
+    /// A file of procfs, sysfs or cgroupfs could not be used.
+    #[error(transparent)]
+    File(#[from] KernelFileError),
     /// `finit_module(2)` failed.
     #[error("the kernel refused to load {module}: {refusal}{words}")]
     Load {
@@ -114,10 +90,6 @@ impl KernelError {
     /// The error and its causes on one line.
     pub(crate) fn with_causes(&self) -> String {
         system::error::with_causes(self)
-    }
-
-    pub(super) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        |source| Self::Read { path: path.to_owned(), source }
     }
 }
 

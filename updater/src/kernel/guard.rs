@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use manifests::{ModuleName, Sha256};
 use serde::{Deserialize, Serialize};
-use system::boot::BootId;
+use system::boot::{BootId, UserspaceId};
 use system::clock::millis;
 
 /// One load of one livepatch in one boot.
@@ -40,6 +40,10 @@ pub struct LoadRecord {
     pub window: Duration,
     /// How this load ended, as far as is known.
     pub fate: LoadFate,
+    /// The start of userspace that was stopped in order, if that was told: another one in the same boot means that the
+    /// kernel went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<UserspaceId>,
 }
 
 /// What became of the host after a load.
@@ -139,6 +143,7 @@ mod tests {
             uptime: Duration::from_secs(40),
             window: Duration::from_secs(600),
             fate,
+            stopped: None,
         }
     }
 

@@ -4,9 +4,11 @@
 //! `Documentation/ABI/testing/sysfs-kernel-livepatch`): a patch is *enabled* or not, and while
 //! tasks move between the two it is *in transition*. One patch at a time can be in transition.
 
+use std::fmt;
 use std::fs::File;
 
 use manifests::{BuildId, ModuleName};
+use patch_tools::module::Module;
 use serde::{Deserialize, Serialize};
 use workloads::model::{CgroupOwner, CgroupPath, Comm};
 
@@ -17,14 +19,20 @@ pub trait Livepatch {
     /// Every livepatch that the kernel knows, in no particular order.
     ///
     /// # Errors
-    /// [`KernelError::NoLivepatch`], [`KernelError::Read`], [`KernelError::Format`].
+    /// [`KernelError::NoLivepatch`], [`KernelError::File`].
     fn loaded(&self) -> Result<Vec<LoadedPatch>, KernelError>;
 
     /// The state of one livepatch; cheap enough to be asked every millisecond.
     ///
     /// # Errors
-    /// [`KernelError::Read`], [`KernelError::Format`].
+    /// [`KernelError::File`].
     fn state(&self, module: &ModuleName) -> Result<PatchState, KernelError>;
+
+    /// Which build of the module of that name is loaded, livepatch or not; `None` if none is.
+    ///
+    /// # Errors
+    /// [`KernelError::File`].
+    fn module(&self, module: &ModuleName) -> Result<Option<ModuleIdentity>, KernelError>;
 
     /// Loads a module from an open, already verified file. The kernel enables the livepatch and
     /// begins the transition before this returns; it does not wait for its end.
@@ -37,7 +45,7 @@ pub trait Livepatch {
     ///
     /// # Errors
     /// [`KernelError::TransitionBusy`] while another patch is in transition,
-    /// [`KernelError::NothingToChange`], [`KernelError::NoSuchPatch`], [`KernelError::Write`].
+    /// [`KernelError::NothingToChange`], [`KernelError::NoSuchPatch`], [`KernelError::File`].
     fn set_enabled(&self, module: &ModuleName, to: Enabled) -> Result<(), KernelError>;
 
     /// Unloads the module of a livepatch that is disabled and not in transition.
@@ -49,7 +57,7 @@ pub trait Livepatch {
     /// The tasks that the running transition still waits for; none without a transition.
     ///
     /// # Errors
-    /// [`KernelError::Read`], [`KernelError::Format`]. Tasks that end meanwhile are left out.
+    /// [`KernelError::File`]. Tasks that end meanwhile are left out.
     fn blockers(&self) -> Result<Vec<Blocker>, KernelError>;
 
     /// Kills the process of a blocker that is stuck uninterruptibly; whoever else has its number by now, or is no
@@ -102,6 +110,18 @@ pub enum PatchState {
     Settled(Enabled),
 }
 
+impl fmt::Display for PatchState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "not registered as a livepatch",
+            Self::InTransition(Enabled::Enabled) => "in transition to enabled",
+            Self::InTransition(Enabled::Disabled) => "in transition to disabled",
+            Self::Settled(Enabled::Enabled) => "enabled",
+            Self::Settled(Enabled::Disabled) => "disabled",
+        })
+    }
+}
+
 /// One livepatch as the kernel shows it under `/sys/kernel/livepatch`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LoadedPatch {
@@ -143,6 +163,33 @@ pub struct ModuleIdentity {
     pub srcversion: Option<String>,
     /// The GNU build-id, from `/sys/module/NAME/notes`.
     pub build_id: Option<BuildId>,
+}
+
+impl ModuleIdentity {
+    /// That of a module's bytes.
+    #[must_use]
+    pub fn of(module: &Module) -> Self {
+        Self {
+            srcversion: module.modinfo.get("srcversion").map(str::to_owned),
+            build_id: module.build_id.as_deref().and_then(|id| id.parse().ok()),
+        }
+    }
+
+    /// Whether a module with this identity is certainly a build with that one. What has no build id is certainly
+    /// nobody's.
+    #[must_use]
+    pub fn proves(&self, other: &Self) -> bool {
+        self.build_id.is_some() && self.build_id == other.build_id
+    }
+}
+
+impl fmt::Display for ModuleIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.build_id {
+            Some(id) => write!(f, "build id {id}"),
+            None => f.write_str("no build id"),
+        }
+    }
 }
 
 /// A task that a transition waits for.

@@ -102,9 +102,9 @@ fn killed_at_any_request_taking_off_later_leaves_no_module() {
 fn a_power_cut_takes_livepatch_and_module_and_starts_another_boot() {
     let machine = FakeMachine::new();
     put_on(&machine, "fix").unwrap();
-    let before = machine.boot_id();
+    let before = machine.incarnation();
     machine.reboot();
-    assert_ne!(machine.boot_id(), before);
+    assert_ne!(machine.incarnation(), before);
     assert_eq!(state(&machine, "fix"), PatchState::Absent);
     assert_eq!(machine.modules(), [""; 0]);
 }

@@ -1,15 +1,16 @@
 //! Would this livepatch load here, and does it do what its manifest says, no more and no less?
 //!
-//! Three questions, each answered with findings that say what was expected and what was found:
+//! Four questions, each answered with findings that say what was expected and what was found:
 //!
 //! - [`claims`]: manifest against module, before anything else is asked. Pure.
 //! - [`judge`]: the module against the running kernel, by the rules of [`patch_tools::check`], which
 //!   are written there once. Pure, over the [`KernelFacts`] that [`KernelFacts::gather`] reads.
+//! - [`left_behind`]: what callbacks, states and shadow variables of it or of those it replaces would leave. Pure.
 //! - [`confirm`]: manifest against what the kernel reports after the transition. Pure.
 //!
 //! Nothing here changes the host. Facts that cannot be had become notes, never silence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use manifests::{LivepatchComponent, ModuleName, PatchedObject, Replace};
 use patch_tools::check::{Finding, KernelFacts, Severity, check};
@@ -30,6 +31,102 @@ pub fn judge(component: &LivepatchComponent, module: &Module, facts: &KernelFact
     findings
 }
 
+/// What a livepatch keeps in the kernel beside its functions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keeps {
+    /// `klp_state` entries: id and version.
+    states: BTreeMap<u64, u32>,
+    /// Functions that run when it is taken off by itself. Where another livepatch replaces it they do not run.
+    unpatch: Vec<String>,
+    /// Functions of the kernel by which it attaches shadow variables to objects.
+    shadow: Vec<String>,
+}
+
+impl Keeps {
+    /// What the module keeps, as far as its tables and imports say.
+    #[must_use]
+    pub fn of(module: &Module) -> Self {
+        let livepatch = module.livepatch.as_ref();
+        let states = livepatch.iter().flat_map(|livepatch| &livepatch.states);
+        let callbacks = livepatch.iter().flat_map(|livepatch| &livepatch.objects);
+        let callbacks = callbacks.flat_map(|object| object.callbacks.iter());
+        let imports = module.imports.iter().map(|import| import.name.as_str());
+        Self {
+            states: states.map(|state| (state.id, state.version)).collect(),
+            unpatch: callbacks
+                .filter(|(slot, _)| slot.ends_with("_unpatch"))
+                .map(|(_, name)| name.to_owned())
+                .collect(),
+            shadow: imports.filter(|name| SHADOW_MAKERS.contains(name)).map(str::to_owned).collect(),
+        }
+    }
+
+    /// What there is to leave behind, for people; `None` if there is nothing.
+    fn told(&self) -> Option<String> {
+        let callbacks = self.unpatch.iter().map(|name| format!("what its callback {name} would take back"));
+        let shadow = self.shadow.iter().map(|name| format!("shadow variables ({name})"));
+        let states = self.states.iter().map(|(id, version)| format!("state {id} of version {version}"));
+        let all: Vec<String> = states.chain(shadow).chain(callbacks).collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+}
+
+/// What makes shadow variables (`Documentation/livepatch/shadow-vars.rst`).
+const SHADOW_MAKERS: [&str; 2] = ["klp_shadow_alloc", "klp_shadow_get_or_alloc"];
+
+/// Where a livepatch would leave data behind: when it is taken off again, and of those that it replaces. Pure.
+///
+/// The kernel runs the callbacks of the newest livepatch only: what is replaced atomically gets no chance to clean up,
+/// and hands its data over by `klp_state` or not at all (`Documentation/livepatch/cumulative-patches.rst`,
+/// `system-state.rst`). Of states the kernel refuses, while the replaced one is enabled, a replacement that lacks one
+/// or has it in a lower version; found out here before anything is touched.
+#[must_use]
+pub fn left_behind(own: &Keeps, replaced: &[(ModuleName, Keeps)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !own.shadow.is_empty() && own.unpatch.is_empty() {
+        findings.push(refusal(
+            "left-behind",
+            "taking it off again",
+            "a callback (pre_unpatch, post_unpatch) that frees its shadow variables",
+            &format!("none, and shadow variables by {}", own.shadow.join(", ")),
+        ));
+    }
+    for (name, old) in replaced {
+        for (id, version) in &old.states {
+            let found = match own.states.get(id) {
+                Some(has) if has >= version => continue,
+                Some(has) => format!("version {has}"),
+                None => "no such state".to_owned(),
+            };
+            let expected = format!("state {id} in version {version} or later, to take over what it holds");
+            findings.push(refusal("klp-state", format!("replacing {name}"), &expected, &found));
+        }
+        if let (true, Some(kept)) = (old.states.is_empty(), old.told()) {
+            let expected = "a livepatch that says by klp_state what is to be taken over from it";
+            findings.push(refusal(
+                "left-behind",
+                format!("replacing {name}"),
+                expected,
+                &format!("{kept}, and no state"),
+            ));
+        }
+        // Going back takes this one off by itself and loads the old one, which knows nothing of newer data.
+        let raised =
+            own.states.iter().find(|(id, version)| old.states.get(id).is_some_and(|had| had < *version));
+        if let (Some((id, version)), true) = (raised, own.unpatch.is_empty()) {
+            findings.push(refusal(
+                "left-behind",
+                format!("going back to {name}"),
+                &format!(
+                    "a callback (pre_unpatch, post_unpatch) that takes state {id} back from version {version}"
+                ),
+                "none",
+            ));
+        }
+    }
+    findings
+}
+
 /// Where the manifest and the module disagree. The functions are compared both ways: one that the
 /// manifest does not name is as bad as one that the module lacks.
 #[must_use]
@@ -40,6 +137,7 @@ pub fn claims(component: &LivepatchComponent, module: &Module) -> Vec<Finding> {
 /// What a module holds, of what a manifest says about it.
 struct Content {
     name: Option<String>,
+    build_id: Option<String>,
     release: Option<String>,
     patch: Option<Patch>,
 }
@@ -68,7 +166,8 @@ impl Content {
                 .collect(),
             forced: livepatch.forced.clone(),
         });
-        Self { name: module.name.clone(), release: module.release().map(str::to_owned), patch }
+        let build_id = module.build_id.clone();
+        Self { name: module.name.clone(), build_id, release: module.release().map(str::to_owned), patch }
     }
 }
 
@@ -81,6 +180,10 @@ fn compare_claims(component: &LivepatchComponent, content: &Content) -> Vec<Find
     let release = content.release.as_deref().unwrap_or("none");
     if release != component.kernel.as_str() {
         findings.push(refusal("claim-kernel", "module", component.kernel.as_str(), release));
+    }
+    if content.build_id.is_none() {
+        let expected = "a build id, which tells it from any other module of its name";
+        findings.push(refusal("claim-identity", "module", expected, "none"));
     }
     let Some(patch) = &content.patch else {
         findings.push(refusal("claim-function", "module", "a livepatch", "a module without patch tables"));

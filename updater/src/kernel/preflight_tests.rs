@@ -35,6 +35,7 @@ fn component() -> LivepatchComponent {
 fn content() -> Content {
     Content {
         name: Some("fix".to_owned()),
+        build_id: Some("ab".repeat(20)),
         release: Some("6.1.0-50-amd64".to_owned()),
         patch: Some(Patch {
             functions: places([("vmlinux", "cmdline_proc_show", 0), ("vmlinux", "do_thing", 2)].into_iter()),
@@ -159,4 +160,49 @@ fn a_livepatch_that_is_gone_or_still_moving_confirms_nothing() {
             matches!(confirmed(&[moving.clone()]), Err(NotConfirmed::NotLive { found, .. }) if found == state)
         );
     }
+}
+
+fn keeps(states: &[(u64, u32)], unpatch: &[&str], shadow: &[&str]) -> Keeps {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Keeps { states: states.iter().copied().collect(), unpatch: owned(unpatch), shadow: owned(shadow) }
+}
+
+/// The subjects of what is refused when `own` replaces `old`.
+fn left(own: &Keeps, old: &Keeps) -> Vec<String> {
+    let findings = left_behind(own, &[("old".parse().unwrap(), old.clone())]);
+    assert!(findings.iter().all(|finding| finding.severity == Severity::Refuse));
+    findings.into_iter().map(|finding| format!("{}: {}", finding.rule, finding.subject)).collect()
+}
+
+#[test]
+fn shadow_variables_that_nobody_frees_are_refused() {
+    let leaking = keeps(&[], &[], &["klp_shadow_alloc"]);
+    assert_eq!(left_behind(&leaking, &[])[0].subject, "taking it off again");
+    assert!(left_behind(&keeps(&[], &["free_all"], &["klp_shadow_alloc"]), &[]).is_empty());
+    assert!(left_behind(&Keeps::default(), &[]).is_empty());
+}
+
+#[test]
+fn a_replacement_has_every_state_of_what_it_replaces_in_no_lower_version() {
+    let old = keeps(&[(7, 2)], &["undo"], &[]);
+    assert_eq!(left(&keeps(&[], &["undo"], &[]), &old), ["klp-state: replacing old"]);
+    assert_eq!(left(&keeps(&[(7, 1)], &["undo"], &[]), &old), ["klp-state: replacing old"]);
+    for version in [2, 3] {
+        assert!(left(&keeps(&[(7, version)], &["undo"], &[]), &old).is_empty(), "version {version}");
+    }
+}
+
+#[test]
+fn callbacks_and_shadow_variables_without_a_state_cannot_be_taken_over() {
+    let new = keeps(&[(7, 1)], &["undo"], &[]);
+    assert_eq!(left(&new, &keeps(&[], &["undo"], &[])), ["left-behind: replacing old"]);
+    assert_eq!(left(&new, &keeps(&[], &[], &["klp_shadow_get_or_alloc"])), ["left-behind: replacing old"]);
+    assert!(left(&new, &Keeps::default()).is_empty());
+}
+
+#[test]
+fn newer_data_that_nobody_takes_back_is_refused_before_there_is_any() {
+    let old = keeps(&[(7, 1)], &["undo"], &[]);
+    assert_eq!(left(&keeps(&[(7, 2)], &[], &[]), &old), ["left-behind: going back to old"]);
+    assert!(left(&keeps(&[(7, 1)], &[], &[]), &old).is_empty(), "the same data serves both");
 }

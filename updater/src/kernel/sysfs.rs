@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use manifests::{BuildId, ModuleName};
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use nix::libc;
+use system::kernel_file::KernelFileError;
 use workloads::model::{CgroupPath, KnownContainer, Owners};
 
 use crate::kernel::error::{KernelError, LoadRefusal, UnloadRefusal};
@@ -51,11 +52,11 @@ impl Sysfs {
     /// With these mounts, and the containers that the runtime reports.
     ///
     /// # Errors
-    /// [`KernelError::Read`] if this program's own control group cannot be read: without it, nobody
+    /// [`KernelError::File`] if this program's own control group cannot be read: without it, nobody
     /// could tell which groups must not be frozen.
     pub fn new(roots: Roots, containers: Vec<KnownContainer>) -> Result<Self, KernelError> {
         let path = roots.proc.join("self/cgroup");
-        let text = fs::read(&path).map_err(KernelError::read(&path))?;
+        let text = fs::read(&path).map_err(KernelFileError::read(&path))?;
         let own = CgroupPath::from_proc(&String::from_utf8_lossy(&text));
         let owners = Owners::new(own, containers);
         Ok(Self { roots, owners })
@@ -95,7 +96,7 @@ impl Sysfs {
             Some(libc::EBUSY) => KernelError::TransitionBusy { module: module.clone() },
             Some(libc::EINVAL) => KernelError::NothingToChange { module: module.clone() },
             Some(libc::ENOENT | libc::ENODEV) => KernelError::NoSuchPatch { module: module.clone() },
-            _ => KernelError::Write { path, value: value.to_owned(), source },
+            _ => KernelFileError::Write { path, value: value.to_owned(), source }.into(),
         })
     }
 }
@@ -107,11 +108,11 @@ impl Livepatch for Sysfs {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(KernelError::NoLivepatch { path: directory });
             }
-            result => result.map_err(KernelError::read(&directory))?,
+            result => result.map_err(KernelFileError::read(&directory))?,
         };
         let mut patches = Vec::with_capacity(names.len());
         for name in names {
-            let module = name.parse().map_err(|_| KernelError::Format {
+            let module = name.parse().map_err(|_| KernelFileError::Format {
                 path: directory.clone(),
                 expected: "directories named after modules",
                 found: name.clone(),
@@ -129,11 +130,12 @@ impl Livepatch for Sysfs {
             match text.trim_end() {
                 "0" => Ok(Some(Flag::Clear)),
                 "1" => Ok(Some(Flag::Set)),
-                found => Err(KernelError::Format {
+                found => Err(KernelFileError::Format {
                     path,
                     expected: "0 or 1",
                     found: found.chars().take(64).collect(),
-                }),
+                }
+                .into()),
             }
         };
         let (Some(transition), Some(enabled)) = (flag("transition")?, flag("enabled")?) else {
@@ -147,6 +149,12 @@ impl Livepatch for Sysfs {
             Flag::Set => PatchState::InTransition(enabled),
             Flag::Clear => PatchState::Settled(enabled),
         })
+    }
+
+    fn module(&self, module: &ModuleName) -> Result<Option<ModuleIdentity>, KernelError> {
+        let directory = self.roots.sys.join("module").join(module.as_str());
+        let found = unless_gone(&directory, fs::metadata(&directory))?;
+        Ok(found.map(|_| self.identity(module)))
     }
 
     fn load(&self, module: &ModuleName, image: &File) -> Result<(), KernelError> {
@@ -207,7 +215,7 @@ fn unless_gone<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, Kerne
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
-        Err(source) => Err(KernelError::Read { path: path.to_owned(), source }),
+        Err(source) => Err(KernelFileError::Read { path: path.to_owned(), source }.into()),
     }
 }
 

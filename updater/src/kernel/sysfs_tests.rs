@@ -6,6 +6,7 @@ use workloads::model::CgroupOwner;
 
 use super::*;
 use crate::kernel::livepatch::TaskState;
+use system::kernel_file::KernelFileError;
 
 struct Machine {
     directory: tempfile::TempDir,
@@ -86,6 +87,20 @@ fn a_patch_is_read_with_its_functions_and_its_build() {
 }
 
 #[test]
+fn a_loaded_module_is_told_by_its_build_whether_it_is_a_livepatch_or_not() {
+    let machine = Machine::new();
+    assert_eq!(machine.sysfs().module(&name("fix")).unwrap(), None);
+    machine.file("sys/module/fix/initstate", "live\n");
+    let unnamed = machine.sysfs().module(&name("fix")).unwrap().unwrap();
+    assert!(!unnamed.proves(&unnamed), "no build id proves nothing");
+    let note = [&[4u32, 20, 3].map(u32::to_ne_bytes).concat()[..], b"GNU\0", &[0xab; 20]].concat();
+    machine.file("sys/module/fix/notes/.note.gnu.build-id", note);
+    let found = machine.sysfs().module(&name("fix")).unwrap().unwrap();
+    assert_eq!(found.to_string(), format!("build id {}", "ab".repeat(20)));
+    assert!(found.proves(&found) && !found.proves(&unnamed) && !unnamed.proves(&found));
+}
+
+#[test]
 fn the_state_tells_the_direction() {
     let machine = Machine::new();
     machine.patch("on", "1\n", "1\n");
@@ -100,7 +115,10 @@ fn the_state_tells_the_direction() {
 fn a_state_file_with_anything_but_a_flag_is_an_error() {
     let machine = Machine::new();
     machine.patch("fix", "yes\n", "0\n");
-    assert!(matches!(machine.sysfs().state(&name("fix")), Err(KernelError::Format { .. })));
+    assert!(matches!(
+        machine.sysfs().state(&name("fix")),
+        Err(KernelError::File(KernelFileError::Format { .. }))
+    ));
 }
 
 #[test]

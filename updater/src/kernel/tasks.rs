@@ -19,6 +19,7 @@ use workloads::model::{CgroupOwner, CgroupPath, Comm, Owners, Place};
 
 use crate::kernel::error::KernelError;
 use crate::kernel::livepatch::{Blocker, Enabled, TaskKind, TaskState};
+use system::kernel_file::KernelFileError;
 
 /// Stack frames kept of a blocker.
 const FRAMES: usize = 16;
@@ -40,8 +41,8 @@ pub(super) fn blockers(
 ) -> Result<Vec<Blocker>, KernelError> {
     let held_back = to.opposite().as_str();
     let mut found = Vec::new();
-    for process in fs::read_dir(proc).map_err(KernelError::read(proc))? {
-        let process = process.map_err(KernelError::read(proc))?;
+    for process in fs::read_dir(proc).map_err(KernelFileError::read(proc))? {
+        let process = process.map_err(KernelFileError::read(proc))?;
         let Some(pid) = number(&process.file_name()) else { continue };
         let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
         for thread in threads {
@@ -54,7 +55,9 @@ pub(super) fn blockers(
                 }
                 // Not being root must not look like "nobody blocks".
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    return Err(KernelError::Read { path: path.join("patch_state"), source: error });
+                    return Err(
+                        KernelFileError::Read { path: path.join("patch_state"), source: error }.into()
+                    );
                 }
                 _ => {}
             }

@@ -18,7 +18,7 @@ use workloads::model::Topology;
 
 use crate::operations::rollback::in_force;
 use crate::operations::{Engine, EngineError};
-use crate::plan::{Action, Undo};
+use crate::plan::{Action, Step, Undo};
 use crate::state::baseline::Baseline;
 use crate::state::journal::Stored;
 use crate::transaction::state::Outcome;
@@ -53,12 +53,13 @@ impl Engine {
             }
         }
         let store = &self.config.store;
-        finish_removals(store);
-        for name in entries(&store.join("checkpoints")) {
+        let checkpoints = self.config.checkpoints();
+        finish_removals(store, &checkpoints);
+        for name in entries(&checkpoints) {
             let recent =
                 all.iter().any(|stored| stored.id.as_str() == name && needed.transactions.contains(&name));
             if !recent {
-                remove(&store.join("checkpoints").join(name));
+                remove(&checkpoints.join(name));
             }
         }
         match self.payloads.unused()? {
@@ -78,7 +79,7 @@ impl Engine {
                 remove(&path);
             }
         }
-        for stored in all.iter().filter(|stored| stored.outcome() == Some(Outcome::RolledBack)) {
+        for stored in all.iter().filter(|stored| stored.outcome().is_some()) {
             trial_directories(stored)
                 .iter()
                 .filter(|path| !needed.directories.contains(*path))
@@ -153,7 +154,10 @@ impl Needed {
                 Action::UnpackLayer { layer, .. } => {
                     self.payloads.insert(layer.to_string());
                 }
-                Action::SwitchRootfs { to, .. } if stored.outcome() != Some(Outcome::RolledBack) => {
+                Action::SwitchRootfs { container, to }
+                    if stored.outcome() != Some(Outcome::RolledBack)
+                        && !stored.progress.given_up().contains_key(container) =>
+                {
                     self.topology(to)
                 }
                 Action::RestoreRetained { of, .. } => {
@@ -174,10 +178,16 @@ impl Needed {
     }
 }
 
-/// What a rolled back trial wrote into; the work directory of the way back is in use and not among these.
+/// What a trial that went back wrote into: that of every container, or of those that went back alone. The work
+/// directory of the way back is in use and not among these.
 fn trial_directories(stored: &Stored) -> Vec<PathBuf> {
     let mut directories = Vec::new();
-    for step in &stored.progress.plan().steps {
+    let went_back = |step: &&Step| {
+        let container = step.action.container();
+        stored.outcome() == Some(Outcome::RolledBack)
+            || container.is_some_and(|id| stored.progress.given_up().contains_key(id))
+    };
+    for step in stored.progress.plan().steps.iter().filter(went_back) {
         if let Action::SwitchRootfs { to: Topology::Overlay(overlay), .. } = &step.action {
             directories.extend(overlay.upper.iter().chain(&overlay.work).cloned());
         }
@@ -208,11 +218,10 @@ fn remove_in_place(path: &Path) -> io::Result<()> {
 }
 
 /// Removes what a crash in the middle of a removal left.
-fn finish_removals(store: &Path) {
-    let checkpoints = store.join("checkpoints");
-    let below = entries(&checkpoints).into_iter().map(|name| checkpoints.join(name));
+fn finish_removals(store: &Path, checkpoints: &Path) {
+    let below = entries(checkpoints).into_iter().map(|name| checkpoints.join(name));
     for directory in
-        [store.join("payloads"), store.join("layers"), checkpoints.clone()].into_iter().chain(below)
+        [store.join("payloads"), store.join("layers"), checkpoints.to_owned()].into_iter().chain(below)
     {
         if let Err(error) = durable::finish_removals(&directory) {
             tracing::warn!(path = %directory.display(), %error, "an earlier removal cannot be finished");

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use manifests::HostKernel;
-use system::boot::{BootId, boot_id};
+use system::boot::{Incarnation, UserspaceId, boot_id, userspace};
 use system::clock::{Clock, SystemClock};
 use system::command::{CommandError, HeldLock};
+use system::medium;
+use system::medium::Medium;
 use workloads::files::layer::LayerStore;
 use workloads::files::rootfs::OverlayMounts;
 use workloads::files::{Layers, RootfsMounts};
@@ -39,14 +41,16 @@ use crate::operations::EngineError;
 
 /// Everything through which an engine reaches its host.
 pub struct Host {
+    /// What the files of a directory are written to.
+    pub medium: Box<dyn Fn(&Path) -> std::io::Result<Medium> + Send + Sync>,
     /// Below which `/proc`, `/sys`, `/boot` and `/lib/modules` are, for the facts of the kernel.
     pub root: PathBuf,
     /// `uname -m`.
     pub arch: String,
     /// The running kernel.
     pub kernel: HostKernel,
-    /// The running boot.
-    pub boot_id: BootId,
+    /// The running boot, and the start of userspace in it.
+    pub incarnation: Incarnation,
     /// Time.
     pub clock: Arc<dyn Clock + Send + Sync>,
     /// Stops containers for a moment.
@@ -97,10 +101,11 @@ impl Host {
             .map_err(|_| EngineError::Unusable { what: "the kernel release", found: release })?;
         let runc_root = config.runc_root.clone();
         Ok(Self {
+            medium: Box::new(|directory| medium::Roots::default().medium(directory)),
             root: PathBuf::from("/"),
             arch: uname.machine().to_string_lossy().into_owned(),
             kernel: identity::of_running(Path::new("/"), release, &uname.version().to_string_lossy()),
-            boot_id: boot_id()?,
+            incarnation: Incarnation { boot_id: boot_id()?, userspace: known_userspace() },
             clock: Arc::new(SystemClock),
             freezer: Arc::new(CgroupFreezer::new("/sys/fs/cgroup")),
             leases: LeaseStore::new(LEASES),
@@ -129,6 +134,14 @@ impl Host {
             }),
         })
     }
+}
+
+/// The running start of userspace, as far as it is told: a host is not given up because systemd does not answer.
+fn known_userspace() -> Option<UserspaceId> {
+    userspace().unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a soft reboot would not be noticed");
+        None
+    })
 }
 
 /// The containers whose groups may be frozen.

@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::kernel::error::KernelError;
 use crate::kernel::survival::Trial;
 use crate::operations::host::{Adapters, Host};
+use crate::operations::story::GivenUp;
 use crate::operations::trust::TrustError;
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
@@ -51,6 +52,7 @@ use crate::state::journal::{Journal, JournalError, Stored, TransactionId};
 use crate::state::payloads::{Payloads, StoreError};
 use crate::state::privacy;
 use crate::state::privacy::PrivacyError;
+use crate::steps::ownership::OwnershipError;
 use crate::steps::{Performer, Told};
 use crate::transaction::driver::{Boundaries, DriveError, Driver, Heard, Reached};
 use crate::transaction::state::StepIndex;
@@ -128,6 +130,9 @@ pub enum EngineError {
     /// The kernel cannot be asked about a module.
     #[error("look at the kernel")]
     Preflight(#[from] patch_tools::check::GatherError),
+    /// It cannot be told whose a loaded module is.
+    #[error("look at the loaded modules")]
+    Ownership(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The containers cannot be asked.
     #[error("look at the containers")]
     Runtime(#[from] RuntimeError),
@@ -174,6 +179,15 @@ pub enum EngineError {
     },
 }
 
+impl From<OwnershipError> for EngineError {
+    fn from(error: OwnershipError) -> Self {
+        match error {
+            OwnershipError::Kernel(error) => Self::Host(error),
+            other => Self::Ownership(other.into()),
+        }
+    }
+}
+
 impl From<PrivacyError> for EngineError {
     fn from(error: PrivacyError) -> Self {
         match error {
@@ -199,6 +213,8 @@ pub struct Driven {
     pub id: TransactionId,
     /// How far it came.
     pub reached: Reached,
+    /// Containers that went back alone.
+    pub given_up: Vec<GivenUp>,
     /// For everything but a plain success: the first error that was recorded, with the step that had it.
     pub first_error: Option<(StepIndex, String)>,
 }
@@ -246,18 +262,20 @@ impl Engine {
         if !nix::unistd::geteuid().is_root() {
             return Err(EngineError::NotRoot);
         }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&config.store)
-            .map_err(|source| EngineError::Store { path: config.store.clone(), source })?;
-        expect_only_root_writes(&config.store)?;
+        for directory in [config.store.clone(), config.checkpoints()] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&directory)
+                .map_err(|source| EngineError::Store { path: directory.clone(), source })?;
+            expect_only_root_writes(&directory)?;
+        }
         // Containers are started from here: what they may do to their files must not depend on who
         // runs this program.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         let host = Host::running(&config)?;
         let engine = Self::with(config, host)?;
-        privacy::close(&engine.config.store)?;
+        privacy::close(&engine.config.store, &engine.config.checkpoints())?;
         Ok(engine)
     }
 
@@ -294,7 +312,7 @@ impl Engine {
 
     /// Whether a livepatch of this boot is on trial.
     fn trial(&self) -> Result<Trial, EngineError> {
-        let on_trial = self.guards().on_trial(&self.host.boot_id)?;
+        let on_trial = self.guards().on_trial(&self.host.incarnation.boot_id)?;
         Ok(if on_trial.is_empty() { Trial::Over } else { Trial::Runs })
     }
 
@@ -349,8 +367,8 @@ impl Engine {
             payloads: &self.payloads,
             journal: &self.journal,
             clock: &*self.host.clock,
-            boot_id: &self.host.boot_id,
-            store: self.config.store.clone(),
+            incarnation: &self.host.incarnation,
+            checkpoints: self.config.checkpoints(),
             stop_patience: self.config.stop_patience,
             crash_guard: self.config.crash_guard,
             tell: listeners.told,
@@ -373,7 +391,7 @@ impl Engine {
             hands: &performer,
             boundaries: listeners.boundaries,
             clock: &*self.host.clock,
-            boot_id: &self.host.boot_id,
+            incarnation: &self.host.incarnation,
             listener: listeners.event,
         };
         let reached = match how {
@@ -381,11 +399,11 @@ impl Engine {
             Drive::Resume => driver.resume(stored),
         }
         .map_err(|source| EngineError::Stopped { id: id.clone(), source })?;
-        let stored = self.journal().transaction(id.as_str());
-        let first_error = stored
-            .map_err(|source| EngineError::Stopped { id: id.clone(), source: source.into() })?
-            .first_error();
-        Ok(Driven { id, reached, first_error })
+        let stored = self
+            .journal()
+            .transaction(id.as_str())
+            .map_err(|source| EngineError::Stopped { id: id.clone(), source: source.into() })?;
+        Ok(Driven { id, reached, given_up: stored.given_up(), first_error: stored.first_error() })
     }
 }
 

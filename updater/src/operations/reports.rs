@@ -6,6 +6,7 @@ use workloads::model::WorkloadId;
 
 use crate::operations::apply::Applied;
 use crate::operations::resume::{Reapplied, Resumed};
+use crate::operations::story::GivenUp;
 use crate::plan::Plan;
 use crate::state::crash_guard::Quarantined;
 use crate::state::journal::{Origin, Stored, TransactionId};
@@ -22,6 +23,9 @@ pub enum Changed {
         transaction: TransactionId,
         /// Affected containers that the manifest leaves alone.
         skipped: Vec<WorkloadId>,
+        /// Containers that failed and went back alone, as the manifest says: they run what they ran before.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        given_up: Vec<GivenUp>,
     },
     /// The host had all of it.
     NothingToDo {
@@ -53,7 +57,8 @@ impl Changed {
         match applied {
             Applied::Nothing(plan) => Self::nothing(plan),
             Applied::Transaction { plan, driven, .. } => {
-                Self::Committed { transaction: driven.id.clone(), skipped: plan.skipped().cloned().collect() }
+                let skipped = plan.skipped().cloned().collect();
+                Self::Committed { transaction: driven.id.clone(), skipped, given_up: driven.given_up.clone() }
             }
         }
     }

@@ -161,6 +161,7 @@ impl Engine {
         resumed.thawed =
             self.host.leases.thaw_outstanding(&*self.host.freezer).map_err(KernelError::from)?.len();
         resumed.quarantined = self.judge_crashes()?;
+        self.guards().go_on(&self.host.incarnation)?;
         let unfinished = self.journal().unfinished()?;
         for stored in unfinished {
             resumed.transactions.push(self.drive(&session, stored, Drive::Resume, listeners)?);
@@ -176,7 +177,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Journal`].
     pub fn mark_stopping(&self) -> Result<usize, EngineError> {
-        Ok(self.guards().mark_stopped(&self.host.boot_id, self.host.clock.now())?)
+        Ok(self.guards().mark_stopped(&self.host.incarnation, self.host.clock.now())?)
     }
 
     /// Clear the loads whose time is over; when none is left on trial, nobody has to look any more.
@@ -193,13 +194,13 @@ impl Engine {
 
     fn mark_due(&self) -> Result<usize, EngineError> {
         let clock = &self.host.clock;
-        Ok(self.guards().mark_survived(&self.host.boot_id, clock.now(), clock.elapsed())?)
+        Ok(self.guards().mark_survived(&self.host.incarnation.boot_id, clock.now(), clock.elapsed())?)
     }
 
     /// Put what the host may have crashed of in an earlier boot into quarantine. Whatever loads livepatches does
     /// this first: the boot's own resume may not have run.
     pub(super) fn judge_crashes(&self) -> Result<Vec<Quarantined>, EngineError> {
-        let quarantined = self.guards().judge(&self.host.boot_id, self.host.clock.now())?;
+        let quarantined = self.guards().judge(&self.host.incarnation.boot_id, self.host.clock.now())?;
         for entry in &quarantined {
             tracing::warn!(module = %entry.module, why = %entry.why, "in quarantine from now on");
         }

@@ -1,5 +1,8 @@
 //! Undo a committed transaction, as a transaction of its own.
 
+use std::collections::BTreeMap;
+
+use manifests::ModuleName;
 use system::error::with_causes;
 use system::lock::Turn;
 
@@ -12,6 +15,7 @@ use crate::plan::{Action, Feels, LoadedPayload, Plan, Undo};
 use crate::state::baseline::Baseline;
 use crate::state::journal::{Origin, Stored, TransactionId};
 use crate::steps::dossier::Dossier;
+use crate::steps::ownership::Whose;
 use crate::transaction::state::Outcome;
 
 /// The applies that are committed and not rolled back, oldest first.
@@ -85,7 +89,7 @@ impl Engine {
         back: Back,
         id: &TransactionId,
     ) -> Result<Plan, EngineError> {
-        let done = of.progress.plan();
+        let done = &of.progress.in_effect();
         let baseline = Baseline::read(&self.journal())?;
         let mut containers = Vec::new();
         for planned in
@@ -104,11 +108,12 @@ impl Engine {
             .into_iter()
             .map(|livepatch| LoadedPayload { module: livepatch.module, payload: livepatch.payload })
             .collect();
+        let foreign = self.foreign_among(session, &live);
         let memory = match back {
             Back::Files => Memory::StartAfresh,
             Back::Checkpoint => {
                 for planned in containers.iter().filter(|planned| planned.container.status.has_processes()) {
-                    let dossier = Dossier::new(&self.config.store, &of.id, &planned.container.id);
+                    let dossier = Dossier::new(&self.config.checkpoints(), &of.id, &planned.container.id);
                     if !matches!(dossier.after(), Ok(Some(_))) {
                         return Err(EngineError::NothingToRollBack(format!(
                             "transaction {} has no checkpoint of container {} any more (looked in {})",
@@ -128,6 +133,7 @@ impl Engine {
             of: of.id.as_str(),
             done,
             live: &live,
+            foreign: &foreign,
             quarantined: &quarantined,
             containers: &containers,
             committed: &baseline.rootfs,
@@ -137,6 +143,18 @@ impl Engine {
         let plan = reverse::plan(&facts, id.as_str())?;
         self.expect_payloads(&plan)?;
         Ok(plan)
+    }
+
+    /// What is loaded under the names of these and is something else.
+    fn foreign_among(&self, session: &Session, live: &[LoadedPayload]) -> BTreeMap<ModuleName, String> {
+        let ownership = self.ownership(session);
+        live.iter()
+            // One whose payload is lost is refused by what the plan needs of it.
+            .filter_map(|patch| match ownership.of_loaded(patch) {
+                Ok(Whose::Foreign(foreign)) => Some((patch.module.clone(), foreign.found())),
+                _ => None,
+            })
+            .collect()
     }
 
     /// What the plan, or its way back, loads is in the store: found out before a container is touched.

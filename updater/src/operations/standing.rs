@@ -5,12 +5,15 @@
 //! cannot be looked at is a standing of its own: it hides no other.
 
 use serde::Serialize;
+use system::error::with_causes;
 use workloads::model::{Container, Topology};
 
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::operations::{Engine, Session};
+use crate::plan::LoadedPayload;
 use crate::state::baseline::{Livepatch, Rootfs};
 use crate::state::crash_guard::Quarantined;
+use crate::steps::ownership::{Ownership, Whose};
 
 /// How the host stands to one thing that it should have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,6 +56,11 @@ impl Standing {
         matches!(self, Self::InForce | Self::OtherKernel { .. } | Self::Gone { .. })
     }
 
+    /// Whether what the host has under that name, if anything, is not it.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Displaced { .. } | Self::OtherKernel { .. })
+    }
+
     /// What an operator should know of it.
     pub fn why(&self) -> Option<&str> {
         match self {
@@ -77,14 +85,25 @@ impl Engine {
             return Standing::Quarantined { why: entry.why.clone() };
         }
         let running = &self.host.kernel.release;
-        match session.adapters.livepatch.state(&livepatch.module) {
-            Err(error) => Standing::Unreadable { why: error.with_causes() },
-            Ok(PatchState::Settled(Enabled::Enabled)) => Standing::InForce,
-            Ok(_) if livepatch.kernel != *running => Standing::OtherKernel {
+        let patch = LoadedPayload { module: livepatch.module.clone(), payload: livepatch.payload };
+        let whose = match self.ownership(session).of_loaded(&patch) {
+            Ok(whose) => whose,
+            Err(error) => return Standing::Unreadable { why: with_causes(&error) },
+        };
+        match (session.adapters.livepatch.state(&livepatch.module), whose) {
+            (Err(error), _) => Standing::Unreadable { why: error.with_causes() },
+            (Ok(PatchState::Settled(Enabled::Enabled)), Whose::Ours) => Standing::InForce,
+            _ if livepatch.kernel != *running => Standing::OtherKernel {
                 why: format!("it is for kernel {}, this is {running}", livepatch.kernel),
             },
-            Ok(_) => Standing::Missing,
+            (_, Whose::Foreign(foreign)) => Standing::Displaced { why: foreign.to_string() },
+            (_, Whose::Ours | Whose::Nobodys) => Standing::Missing,
         }
+    }
+
+    /// Tells whose loaded modules are.
+    pub(super) fn ownership<'a>(&'a self, session: &'a Session) -> Ownership<'a> {
+        Ownership { livepatch: &*session.adapters.livepatch, payloads: &self.payloads }
     }
 
     /// The standing, and the container if the runtime knows it.

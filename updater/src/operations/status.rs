@@ -128,17 +128,21 @@ impl Engine {
         let mut livepatches = Vec::new();
         for livepatch in &baseline.livepatches {
             let kernel_says = session.adapters.livepatch.state(&livepatch.module).ok();
+            let standing = self.livepatch_standing(&session, livepatch, &quarantined);
             livepatches.push(LivepatchStatus {
                 module: livepatch.module.to_string(),
                 payload: livepatch.payload.to_string(),
-                live: kernel_says == Some(PatchState::Settled(Enabled::Enabled)),
+                live: kernel_says == Some(PatchState::Settled(Enabled::Enabled)) && !standing.is_elsewhere(),
                 kernel_says,
-                standing: self.livepatch_standing(&session, livepatch, &quarantined),
+                standing,
                 revoked: revoked.get(&livepatch.payload).copied(),
             });
         }
-        let ours =
-            |loaded: &LoadedPatch| baseline.livepatches.iter().any(|known| known.module == loaded.module);
+        // What has the name of one of ours, and is another module, is somebody else's.
+        let ours = |loaded: &LoadedPatch| {
+            let named = |known: &&LivepatchStatus| known.module == loaded.module.as_str();
+            livepatches.iter().filter(named).any(|known| !known.standing.is_elsewhere())
+        };
         let (loaded, no_livepatch) = match session.adapters.livepatch.loaded() {
             Ok(loaded) => (loaded, None),
             // There is a history, and there are containers, all the same.
@@ -164,7 +168,7 @@ impl Engine {
         };
         Ok(Status {
             kernel: self.host.kernel.release.to_string(),
-            boot_id: self.host.boot_id.to_string(),
+            boot_id: self.host.incarnation.boot_id.to_string(),
             uptime_s: self.host.clock.elapsed().as_secs(),
             livepatches,
             foreign,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use workloads::model::WorkloadId;
 
 use crate::plan::Action;
 use crate::state::journal::{Origin, Stored};
@@ -25,12 +26,24 @@ pub struct Story {
     pub outcome: Option<Outcome>,
     /// Why it went back, if it did.
     pub cause: Option<String>,
+    /// Containers that went back alone, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<GivenUp>,
     /// The steps that were begun, in order, with their undos.
     pub steps: Vec<Chapter>,
     /// Times of each container.
     pub containers: Vec<ContainerTimes>,
     /// Times of each livepatch.
     pub livepatches: Vec<LivepatchTimes>,
+}
+
+/// A container that failed and went back alone: it runs what it ran before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GivenUp {
+    /// Which.
+    pub container: WorkloadId,
+    /// The step that failed, with its error.
+    pub why: String,
 }
 
 /// One step or undo.
@@ -118,6 +131,7 @@ impl Story {
             until: stored.events.last().map_or(stored.began, |recorded| recorded.at),
             outcome: stored.outcome(),
             cause,
+            given_up: stored.given_up(),
             containers: container_times(stored, &steps),
             livepatches: livepatch_times(stored, &steps),
             steps,
@@ -132,6 +146,20 @@ impl Stored {
             Event::Failed { step, error } | Event::UndoFailed { step, error } => Some((*step, error.clone())),
             _ => None,
         })
+    }
+
+    /// The containers that went back alone.
+    pub fn given_up(&self) -> Vec<GivenUp> {
+        let why = |failed: StepIndex| {
+            let title = self.progress.plan().steps.get(failed).map(|step| step.action.title());
+            let error = self.events.iter().find_map(|recorded| match &recorded.event {
+                Event::Failed { step, error } if *step == failed => Some(error.as_str()),
+                _ => None,
+            });
+            format!("{}: {}", title.unwrap_or_default(), error.unwrap_or("it failed"))
+        };
+        let given_up = self.progress.given_up().iter();
+        given_up.map(|(id, step)| GivenUp { container: id.clone(), why: why(*step) }).collect()
     }
 
     /// The steps whose undo (or, after the commit, whose action) failed, with the errors.

@@ -2,14 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, Replace};
-use patch_tools::check::{KernelFacts, Severity};
+use manifests::{
+    Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, ModuleName, Replace, StuckRule,
+};
+use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
-use workloads::model::{Container, ContainerStatus, NetworkPlace, Topology, Unreadable, WorkloadId};
+use system::command::CommandError;
+use system::medium::Medium;
+use workloads::lifecycle::error::RuntimeError;
+use workloads::model::{Container, ContainerStatus, Listing, NetworkPlace, Topology, Unreadable, WorkloadId};
 use workloads::processes::{Mapped, Onlooker, Wanted};
 
+use crate::config::CheckpointMedium;
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
+use crate::kernel::preflight::Keeps;
 use crate::operations::apply::Quarantine;
 use crate::operations::{Engine, EngineError, Session};
 use crate::plan::facts::{
@@ -17,6 +24,7 @@ use crate::plan::facts::{
 };
 use crate::plan::planner::layer_directory;
 use crate::state::baseline::Baseline;
+use crate::steps::ownership::Whose;
 
 impl Engine {
     /// Everything that planning this manifest needs to know.
@@ -34,9 +42,11 @@ impl Engine {
         let baseline = Baseline::read(&self.journal())?;
         let mut livepatches = BTreeMap::new();
         let mut layers = Vec::new();
+        let mut livepatch_rules: Vec<&StuckRule> = Vec::new();
         for index in manifest.for_kernel(&self.host.kernel).taken {
             match &manifest.components[index] {
                 Component::Livepatch(livepatch) => {
+                    livepatch_rules.extend(&livepatch.transition.stuck);
                     let facts = self.survey_livepatch(session, livepatch, &baseline, quarantine)?;
                     livepatches.insert(index, facts);
                 }
@@ -48,6 +58,7 @@ impl Engine {
         } else {
             self.survey_containers(session, &layers, onlooker)?
         };
+        let running = self.survey_running(session, &livepatch_rules)?;
         Ok(HostFacts {
             arch: self.host.arch.clone(),
             kernel: self.host.kernel.clone(),
@@ -55,9 +66,24 @@ impl Engine {
             now: self.host.clock.now(),
             livepatches,
             containers,
+            running,
             unreadable,
             settings: self.settings(),
         })
+    }
+
+    /// The running containers, if there is something to say about their stuck tasks. A host without the runtime has
+    /// none.
+    fn survey_running(&self, session: &Session, rules: &[&StuckRule]) -> Result<Vec<Container>, EngineError> {
+        if rules.is_empty() {
+            return Ok(Vec::new());
+        }
+        let listing = match session.adapters.lifecycle.list() {
+            Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Listing::default(),
+            listing => listing?,
+        };
+        let running = listing.containers.into_iter().filter(|container| container.status.has_processes());
+        Ok(running.collect())
     }
 
     fn survey_livepatch(
@@ -87,14 +113,9 @@ impl Engine {
         if presence != Presence::Live {
             let facts = KernelFacts::gather(&self.host.root, &module)?;
             for finding in preflight::judge(component, &module, &facts) {
-                let told = Unmet {
-                    subject: format!("livepatch {}: {}", component.module, finding.subject),
-                    expected: finding.expected,
-                    found: finding.found,
-                };
                 match finding.severity {
-                    Severity::Refuse => unmet.push(told),
-                    Severity::Warn => warnings.push(told.to_string()),
+                    Severity::Refuse => unmet.push(told(component, finding)),
+                    Severity::Warn => warnings.push(told(component, finding).to_string()),
                     Severity::Note => {}
                 }
             }
@@ -103,7 +124,25 @@ impl Engine {
             Replace::None => Vec::new(),
             Replace::All => self.replaced_by(session, component, baseline)?,
         };
+        if presence != Presence::Live {
+            let left = preflight::left_behind(&Keeps::of(&module), &self.kept_by(&replaces)?);
+            unmet.extend(left.into_iter().map(|finding| told(component, finding)));
+        }
         Ok(LivepatchFacts { unmet, warnings, presence, replaces, quarantined })
+    }
+
+    /// What the replaced livepatches keep in the kernel, as far as their modules are in the store. What is not there is
+    /// refused by the planner: it could not be loaded again.
+    fn kept_by(&self, replaced: &[ReplacedPatch]) -> Result<Vec<(ModuleName, Keeps)>, EngineError> {
+        let known = replaced.iter().filter_map(|patch| Some((&patch.module, patch.payload?)));
+        known
+            .map(|(name, payload)| {
+                let bytes = self.payloads.read(&payload)?;
+                let module = Module::parse(&bytes)
+                    .map_err(|source| EngineError::Module { module: name.to_string(), source })?;
+                Ok((name.clone(), Keeps::of(&module)))
+            })
+            .collect()
     }
 
     fn presence(
@@ -112,16 +151,18 @@ impl Engine {
         component: &LivepatchComponent,
         baseline: &Baseline,
     ) -> Result<Presence, EngineError> {
+        let payload = &component.payload.sha256;
         let state = session.adapters.livepatch.state(&component.module)?;
         let ours = baseline
             .livepatches
             .iter()
-            .any(|known| known.module == component.module && known.payload == component.payload.sha256);
-        Ok(match state {
-            PatchState::Absent => Presence::Absent,
-            PatchState::Settled(Enabled::Enabled) if ours => Presence::Live,
-            other => {
-                Presence::Other { what: format!("{other:?}, not loaded from these bytes by this program") }
+            .any(|known| known.module == component.module && known.payload == *payload);
+        Ok(match self.ownership(session).of(&component.module, payload)? {
+            Whose::Nobodys => Presence::Absent,
+            Whose::Foreign(foreign) => Presence::Other { what: foreign.found() },
+            Whose::Ours if ours && state == PatchState::Settled(Enabled::Enabled) => Presence::Live,
+            Whose::Ours => {
+                Presence::Other { what: format!("these bytes, {state}, not as this program left them") }
             }
         })
     }
@@ -132,19 +173,22 @@ impl Engine {
         component: &LivepatchComponent,
         baseline: &Baseline,
     ) -> Result<Vec<ReplacedPatch>, EngineError> {
+        let ownership = self.ownership(session);
         let loaded = session.adapters.livepatch.loaded()?;
-        Ok(loaded
-            .into_iter()
-            .filter(|patch| patch.module != component.module)
-            .map(|patch| ReplacedPatch {
-                payload: baseline
-                    .livepatches
-                    .iter()
-                    .find(|known| known.module == patch.module)
-                    .map(|known| known.payload),
-                module: patch.module,
+        let others = loaded.into_iter().filter(|patch| patch.module != component.module);
+        others
+            .map(|patch| {
+                let known = baseline.livepatches.iter().find(|known| known.module == patch.module);
+                let payload = match known {
+                    // One that is only named like ours cannot be loaded again.
+                    Some(known) if ownership.of(&known.module, &known.payload)? == Whose::Ours => {
+                        Some(known.payload)
+                    }
+                    _ => None,
+                };
+                Ok(ReplacedPatch { module: patch.module, payload })
             })
-            .collect())
+            .collect()
     }
 
     fn survey_containers(
@@ -238,8 +282,36 @@ impl Engine {
             })
             .collect();
         let obstacles =
-            verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string).collect();
+            verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string);
+        let obstacles = obstacles.chain(self.unfit_medium()).collect();
         Ok(ContainerFacts { container, topology, affected: Vec::new(), obstacles, unmet })
+    }
+}
+
+impl Engine {
+    /// Why nobody's memory may be written down on this host, if the settings forbid it.
+    fn unfit_medium(&self) -> Option<String> {
+        if self.config.checkpoint_medium == CheckpointMedium::Any {
+            return None;
+        }
+        let place = self.config.checkpoints();
+        let found = match (self.host.medium)(&place) {
+            Ok(Medium::Memory | Medium::Encrypted) => return None,
+            Ok(found) => found.to_string(),
+            Err(error) => format!("what cannot be told: {error}"),
+        };
+        Some(format!(
+            "checkpoints have to be in memory or on an encrypted device (checkpoint_medium: private), and {} is on {found}",
+            place.display()
+        ))
+    }
+}
+
+fn told(component: &LivepatchComponent, finding: Finding) -> Unmet {
+    Unmet {
+        subject: format!("livepatch {}: {}", component.module, finding.subject),
+        expected: finding.expected,
+        found: finding.found,
     }
 }
 

@@ -25,6 +25,8 @@ pub struct HostFacts {
     pub livepatches: BTreeMap<usize, LivepatchFacts>,
     /// Every running container that a layer component affects.
     pub containers: Vec<ContainerFacts>,
+    /// Every running container, where a livepatch asks for what may be done to their stuck tasks.
+    pub running: Vec<Container>,
     /// Containers, affected or not, that the runtime could not describe whole.
     pub unreadable: Vec<Unreadable>,
     /// From the host's configuration.

@@ -12,10 +12,14 @@ pub mod facts;
 pub mod planner;
 pub mod reverse;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use manifests::{KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile, Sha256};
+use manifests::{
+    ContainerId, FailureScope, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile,
+    Sha256,
+};
 use serde::{Deserialize, Serialize};
 use system::clock::millis;
 pub use workloads::model::ProbeSite;
@@ -42,6 +46,44 @@ impl Plan {
     /// The planned container of that name.
     pub fn container(&self, id: &WorkloadId) -> Option<&PlannedContainer> {
         self.containers.iter().find(|planned| &planned.container.id == id)
+    }
+
+    /// The container of this step, if it goes back alone when the step fails before the commit.
+    pub fn goes_back_alone(&self, step: &Step) -> Option<&WorkloadId> {
+        let planned = self.container(step.action.container()?)?;
+        (planned.on_failure == FailureScope::Workload).then_some(&planned.container.id)
+    }
+
+    /// The plan without what it does to these containers.
+    #[must_use]
+    pub fn without(&self, containers: &BTreeSet<WorkloadId>) -> Self {
+        let mut plan = self.clone();
+        plan.containers.retain(|planned| !containers.contains(&planned.container.id));
+        plan.steps.retain(|step| step.action.container().is_none_or(|id| !containers.contains(id)));
+        plan
+    }
+
+    /// Whether it changes what the host should have.
+    pub fn changes_the_host(&self) -> bool {
+        self.steps.iter().any(|step| {
+            matches!(
+                step.action,
+                Action::LoadLivepatch { .. } | Action::RemoveLivepatch { .. } | Action::SwitchRootfs { .. }
+            )
+        })
+    }
+
+    /// What loading this livepatch replaces, in the order of loading it again.
+    pub fn replaced_by(&self, livepatch: &ModuleName) -> &[LoadedPayload] {
+        let replaced = self.steps.iter().find_map(|step| match (&step.action, &step.undo) {
+            (Action::LoadLivepatch { module, .. }, Undo::UnloadLivepatch { reload, .. })
+                if module == livepatch =>
+            {
+                Some(reload.as_slice())
+            }
+            _ => None,
+        });
+        replaced.unwrap_or_default()
     }
 
     /// The affected containers that the manifest leaves alone: they go on running what it replaces.
@@ -78,6 +120,9 @@ pub struct PlannedContainer {
     pub topology: Topology,
     /// The files that made it affected, as the container sees them.
     pub files: Vec<PathBuf>,
+    /// What goes back when it fails before the commit.
+    #[serde(default, skip_serializing_if = "FailureScope::is_default")]
+    pub on_failure: FailureScope,
     /// What it will feel.
     pub feels: Feels,
 }
@@ -160,6 +205,9 @@ pub enum Action {
         /// Modules that have no effect once it has.
         #[serde(default)]
         replaced: Vec<ModuleName>,
+        /// Containers of which the manifest permits to kill a process that is stuck uninterruptibly for good.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        may_kill: BTreeSet<ContainerId>,
     },
     /// Disable a loaded livepatch, wait, unload it.
     RemoveLivepatch {
@@ -236,6 +284,9 @@ pub enum Action {
     },
     /// Watch: every probe must keep holding.
     Settle {
+        /// Of the container whose probes and effect these are, where it goes back alone; of all others together.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<WorkloadId>,
         /// For this long.
         #[serde(with = "millis")]
         watch: Duration,
@@ -257,7 +308,16 @@ impl Action {
         match self {
             Self::ArmCrashGuard { module, .. } => format!("arm the crash guard for {module}"),
             Self::LoadLivepatch { module, .. } => format!("load livepatch {module}"),
-            Self::AwaitTransition { module, .. } => format!("wait for the transition of {module}"),
+            Self::AwaitTransition { module, may_kill, .. } if may_kill.is_empty() => {
+                format!("wait for the transition of {module}")
+            }
+            Self::AwaitTransition { module, may_kill, .. } => {
+                let whose: Vec<_> = may_kill.iter().map(ContainerId::as_str).collect();
+                format!(
+                    "wait for the transition of {module}, killing what is stuck for good in {}",
+                    whose.join(", ")
+                )
+            }
             Self::RemoveLivepatch { module, .. } => format!("disable and unload livepatch {module}"),
             Self::UnpackLayer { layer, .. } => format!("unpack layer {:.12}", layer.to_string()),
             Self::PrepareRootfs { container, .. } => format!("prepare the root file system of {container}"),
@@ -275,7 +335,12 @@ impl Action {
                 format!("probe {container}")
             }
             Self::ConfirmEffect { container, .. } => format!("see the effect of the fix in {container}"),
-            Self::Settle { watch, .. } => format!("settle for {}", humantime::format_duration(*watch)),
+            Self::Settle { container: None, watch, .. } => {
+                format!("settle for {}", humantime::format_duration(*watch))
+            }
+            Self::Settle { container: Some(container), watch, .. } => {
+                format!("settle {container} for {}", humantime::format_duration(*watch))
+            }
             Self::Commit => "commit".to_owned(),
             Self::ReleaseConnections { container } => format!("release the held connections of {container}"),
         }
@@ -294,6 +359,7 @@ impl Action {
             | Self::RestoreRetained { container, .. }
             | Self::ConfirmEffect { container, .. }
             | Self::ReleaseConnections { container }
+            | Self::Settle { container: Some(container), .. }
             | Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => Some(container),
             _ => None,
         }

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use manifests::{
-    Component, ComponentFit, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
+    Component, ComponentFit, ContainerId, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
     LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile, StuckAction,
-    WithoutCheckpoint,
+    StuckRule, WithoutCheckpoint,
 };
-use workloads::model::{FreshUpper, NetworkPlace, Topology, WorkloadId};
+use workloads::model::{Container, FreshUpper, NetworkPlace, Topology, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
 use crate::plan::{
@@ -105,9 +106,6 @@ impl<'a> Draft<'a> {
             let found = if found.is_empty() { "none".to_owned() } else { found };
             self.miss("the groups that this host is in", format!("one of {}", join(&targets.groups)), found);
         }
-        for component in &manifest.components {
-            self.expect_offered(component);
-        }
         let fits =
             selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
                 Component::Livepatch(livepatch) => Some((livepatch, fit)),
@@ -132,27 +130,6 @@ impl<'a> Draft<'a> {
                 )),
                 _ => self.notes.push(format!("livepatch {module} is for another kernel: {kernel}")),
             }
-        }
-    }
-
-    /// What a manifest may ask for and this program does not do is refused, and never passed over.
-    fn expect_offered(&mut self, component: &Component) {
-        match component {
-            Component::Layer(layer) if layer.on_failure == FailureScope::Workload => self.miss(
-                "on_failure of a layer",
-                "all, since this version takes the whole manifest back",
-                "workload",
-            ),
-            Component::Livepatch(livepatch)
-                if livepatch.transition.stuck.iter().any(|rule| rule.action == StuckAction::Kill) =>
-            {
-                self.miss(
-                    format!("livepatch {}", livepatch.module),
-                    "stuck tasks that may wait, since this version kills none",
-                    "permission to kill them",
-                );
-            }
-            _ => {}
         }
     }
 
@@ -202,6 +179,12 @@ impl<'a> Draft<'a> {
         let deadline = component.transition.deadline.duration();
         let payload = component.payload.sha256;
         let replaced = reload.iter().map(|patch| patch.module.clone()).collect();
+        let may_kill = self.may_kill(&component.transition.stuck);
+        for container in &may_kill {
+            self.notes.push(format!(
+                "a process of container {container} that is stuck uninterruptibly in what livepatch {module} patches is killed, and is lost: a way back does not bring it again"
+            ));
+        }
         self.stage([
             (
                 Action::ArmCrashGuard {
@@ -222,10 +205,22 @@ impl<'a> Draft<'a> {
                     deadline,
                     claim: Claim::Manifest(component.patches.clone()),
                     replaced,
+                    may_kill,
                 },
                 Undo::Nothing,
             ),
         ]);
+    }
+
+    /// The running containers of which a stuck process may be killed: of each, the first rule that selects it decides.
+    fn may_kill(&self, rules: &[StuckRule]) -> BTreeSet<ContainerId> {
+        let decided = |container: &&Container| {
+            let label = |name: &str| container.annotations.get(name).map(String::as_str);
+            let selecting =
+                rules.iter().find(|rule| rule.containers.selects(container.id.id.as_str(), label));
+            selecting.is_some_and(|rule| rule.action == StuckAction::Kill)
+        };
+        self.facts.running.iter().filter(decided).map(|container| container.id.id.clone()).collect()
     }
 
     fn containers(&mut self, manifest: &Manifest, selection: &KernelSelection, name: &str) {
@@ -296,6 +291,7 @@ impl<'a> Draft<'a> {
             container: known.container.clone(),
             topology: known.topology.clone(),
             files,
+            on_failure: together(by),
             feels: feels.clone(),
         });
         let checkpoint = match feels {
@@ -371,6 +367,27 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Containers that go back alone settle each by itself, beside the rest.
+    fn settle(&self, watch: Duration) -> Vec<Action> {
+        let alone = self.containers.iter().filter(|planned| planned.on_failure == FailureScope::Workload);
+        let alone: Vec<&WorkloadId> = alone.map(|planned| &planned.container.id).collect();
+        let probes = |of: Option<&WorkloadId>| {
+            let site = |step: &Step| step.action.container().filter(|id| alone.contains(id)).cloned();
+            let probe = |step: &Step| match &step.action {
+                Action::Probe(probe) if site(step).as_ref() == of => Some(probe.clone()),
+                _ => None,
+            };
+            self.steps.iter().filter_map(probe).collect()
+        };
+        let updated = |id: &&&WorkloadId| {
+            let confirms = |step: &Step| matches!(&step.action, Action::ConfirmEffect { container, .. } if container == **id);
+            self.steps.iter().any(confirms)
+        };
+        let of =
+            |id: Option<&WorkloadId>| Action::Settle { container: id.cloned(), watch, probes: probes(id) };
+        [of(None)].into_iter().chain(alone.iter().filter(updated).map(|id| of(Some(id)))).collect()
+    }
+
     fn finish(mut self, manifest: &Manifest) -> Result<Plan, Refusal> {
         if !self.unmet.is_empty() {
             return Err(Refusal { unmet: self.unmet });
@@ -378,12 +395,8 @@ impl<'a> Draft<'a> {
         let host: Vec<SitedProbe> = sited(&manifest.probes, &ProbeSite::Host).collect();
         self.stage(host.iter().cloned().map(|probe| (Action::Probe(probe), Undo::Nothing)));
         if !self.steps.is_empty() {
-            let probes = self.steps.iter().filter_map(|step| match &step.action {
-                Action::Probe(probe) => Some(probe.clone()),
-                _ => None,
-            });
-            let settle = Action::Settle { watch: manifest.settle.duration(), probes: probes.collect() };
-            self.stage([(settle, Undo::Nothing)]);
+            let settle = self.settle(manifest.settle.duration());
+            self.lanes(settle.into_iter().map(|action| vec![(action, Undo::Nothing)]));
         }
         let why = "the host was committed to the new state".to_owned();
         self.stage([(Action::Commit, Undo::Impossible { why: why.clone() })]);
@@ -429,6 +442,14 @@ fn one_lane_a_namespace<'a>(
         }
     }
     lanes.into_iter().map(|(_, steps)| steps).collect()
+}
+
+/// A container goes back alone if every layer that affects it says so.
+fn together(by: &[&LayerComponent]) -> FailureScope {
+    match by.iter().all(|layer| layer.on_failure == FailureScope::Workload) {
+        true => FailureScope::Workload,
+        false => FailureScope::All,
+    }
 }
 
 /// The steps that end a running container so that it can come back.

@@ -107,6 +107,7 @@ fn facts(containers: Vec<ContainerFacts>) -> HostFacts {
         now: "2026-11-02T00:00:00Z".parse().unwrap(),
         livepatches: [(0, absent())].into(),
         containers,
+        running: Vec::new(),
         unreadable: Vec::new(),
         settings: Settings { crash_guard: Duration::from_secs(600), store: PathBuf::from("/store") },
     }
@@ -243,13 +244,48 @@ fn a_host_that_is_in_no_group_that_is_meant_is_refused() {
 }
 
 #[test]
-fn what_a_manifest_asks_for_and_nobody_does_is_refused_and_not_passed_over() {
+fn a_container_that_goes_back_alone_settles_alone_and_with_its_own_probes() {
     let alone = changed("    format: tar\n", "    format: tar\n    on_failure: workload\n");
-    assert!(refused(&alone, &facts(Vec::new())).contains("found workload"));
-    let kill =
-        "    kernel: 6.1.0-50-amd64\n    transition: {stuck: [{containers: {ids: [web]}, action: kill}]}\n";
-    let kill = changed("    kernel: 6.1.0-50-amd64\n", kill);
-    assert!(refused(&kill, &facts(Vec::new())).contains("permission to kill"));
+    let plan = plan(&alone, &facts(vec![container("a", None), container("b", None)]), "tx").unwrap();
+    let settling: Vec<_> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::Settle { container, probes, .. } => {
+                Some((container.as_ref().map(ToString::to_string), probes.len()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(settling, [(None, 0), (Some("a".to_owned()), 1), (Some("b".to_owned()), 1)]);
+    let stages: std::collections::BTreeSet<_> = plan
+        .steps
+        .iter()
+        .filter(|step| matches!(step.action, Action::Settle { .. }))
+        .map(|step| step.stage)
+        .collect();
+    assert_eq!(stages.len(), 1, "side by side");
+}
+
+#[test]
+fn stuck_tasks_are_killed_only_in_containers_that_the_first_selecting_rule_permits() {
+    let rules = "    kernel: 6.1.0-50-amd64\n    transition: {stuck: [\
+                 {containers: {ids: [db]}, action: wait}, \
+                 {containers: {labels: [{name: tier, value: front}]}, action: kill}]}\n";
+    let permitting = changed("    kernel: 6.1.0-50-amd64\n", rules);
+    let mut facts = facts(Vec::new());
+    let running = [("web", Some("front")), ("db", Some("front")), ("mail", Some("back")), ("bare", None)];
+    facts.running = running.map(|(id, tier)| container(id, tier).container).to_vec();
+    let plan = plan(&permitting, &facts, "tx").unwrap();
+    let permitted = plan.steps.iter().find_map(|step| match &step.action {
+        Action::AwaitTransition { may_kill, .. } => Some(may_kill.clone()),
+        _ => None,
+    });
+    assert_eq!(permitted.unwrap(), ["web".parse().unwrap()].into());
+    assert!(plan.notes.iter().any(|note| note.contains("container web that is stuck")), "{:?}", plan.notes);
+    assert!(titles(&plan).iter().any(|title| title.ends_with("killing what is stuck for good in web")));
+    let silent = planned(&facts);
+    assert!(silent.notes.is_empty() && !titles(&silent).iter().any(|title| title.contains("killing")));
 }
 
 /// The manifest with a second livepatch for another kernel, and with what the packages have fixed.

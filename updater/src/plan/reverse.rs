@@ -5,10 +5,11 @@
 //! old files and keeps its data; [`Memory::FromCheckpoint`] brings back memory and files of the checkpoint
 //! and loses what came since.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{KernelRelease, Sha256};
+use manifests::{FailureScope, KernelRelease, ModuleName, Sha256};
 use workloads::model::{Topology, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, Settings, Unmet};
@@ -37,6 +38,8 @@ pub struct ReverseFacts<'a> {
     pub done: &'a Plan,
     /// Livepatches that are loaded now and that the host should have.
     pub live: &'a [LoadedPayload],
+    /// Modules that somebody else loaded under the names of these, and what they are.
+    pub foreign: &'a BTreeMap<ModuleName, String>,
     /// Modules that this host may have crashed of.
     pub quarantined: &'a [Sha256],
     /// The containers of the plan that are still there, running or not.
@@ -52,7 +55,8 @@ pub struct ReverseFacts<'a> {
 /// Make the plan; `name` is unique to the new transaction.
 ///
 /// # Errors
-/// [`Refusal`] if a container's root file system cannot be put back.
+/// [`Refusal`] if a container's root file system cannot be put back, or somebody else's module has the name of a
+/// livepatch that is to be taken off.
 pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
     let mut plan = Plan {
         containers: Vec::new(),
@@ -90,6 +94,7 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
                     container: now.container.clone(),
                     topology: now.topology.clone(),
                     files: planned.files.clone(),
+                    on_failure: FailureScope::All,
                     feels: feels(now),
                 });
             }
@@ -102,6 +107,13 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
             if !facts.live.contains(&patch) {
                 plan.notes.push(format!("livepatch {module} is not live"));
                 continue;
+            }
+            if let Some(found) = facts.foreign.get(module) {
+                unmet.push(Unmet {
+                    subject: format!("livepatch {module}"),
+                    expected: "the module that this program loaded".to_owned(),
+                    found: found.clone(),
+                });
             }
             let (deadline, reload) = match &step.undo {
                 Undo::UnloadLivepatch { deadline, reload, .. } => (*deadline, reload.clone()),
@@ -265,6 +277,7 @@ fn livepatch(
                     deadline,
                     claim: Claim::Bytes(old.payload),
                     replaced: Vec::new(),
+                    may_kill: BTreeSet::new(),
                 },
                 Undo::Nothing,
             ),

@@ -131,6 +131,8 @@ struct Fake {
     old_helper: bool,
     /// How often its probes were asked.
     asked: u32,
+    /// From which question on its fixed version does not pass its probes.
+    fails_from: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -207,9 +209,17 @@ impl FakeContainers {
                 under_way: None,
                 old_helper: false,
                 asked: 0,
+                fails_from: None,
             },
         );
         drop(state);
+        self
+    }
+
+    /// Every container is in this network namespace.
+    pub(crate) fn sharing(self, namespace: &str) -> Self {
+        let place = NetworkPlace::Path(namespace.into());
+        self.lock().containers.values_mut().for_each(|one| one.described.network = place.clone());
         self
     }
 
@@ -232,6 +242,11 @@ impl FakeContainers {
 
     pub(crate) fn make(&self, trouble: Trouble) {
         self.lock().trouble.insert(trouble);
+    }
+
+    /// The fixed version of one container passes its probes only so many times.
+    pub(crate) fn spoil(&self, id: &str, passes: u32) {
+        self.lock().get(&id.parse().unwrap()).unwrap().fails_from = Some(passes);
     }
 
     /// Somebody else ends the container, or starts it, outside of all plans.
@@ -286,6 +301,15 @@ impl FakeContainers {
             one.mounted = Topology::Plain;
             (one.locked, one.under_way) = (false, None);
         }
+    }
+
+    /// Processes and mounts go; the packet filters are the kernel's, and stay.
+    pub(crate) fn soft_reboot(&self) {
+        let mut state = self.lock();
+        for one in state.containers.values_mut() {
+            (one.process, one.mounted, one.under_way) = (None, Topology::Plain, None);
+        }
+        state.exchange_packets();
     }
 
     pub(crate) fn process(&self, id: &str) -> Option<Process> {
@@ -636,13 +660,15 @@ impl ConnectionHold for FakeContainers {
 
     fn clear_checkpoint_lock(
         &self,
-        _: &NetworkPlace,
+        place: &NetworkPlace,
         connections: &[Connection],
     ) -> Result<LeftoverLock, HoldError> {
+        let whole_chain = matches!(place, NetworkPlace::Path(_));
         let Some(mut state) = self.request() else { return Ok(LeftoverLock::default()) };
         let mut removed = 0;
         for one in state.containers.values_mut() {
-            let concerned = one.connections.keys().any(|known| connections.contains(known));
+            let concerned = one.connections.keys().any(|known| connections.contains(known))
+                || whole_chain && one.described.network == *place;
             // A dump that failed left a lock of which nobody has written down the connections.
             if one.locked && (concerned || connections.is_empty()) {
                 assert!(
@@ -715,7 +741,8 @@ impl Prober for FakeContainers {
         // The first answer is that to the probe step, the others come during the settle time.
         one.old_helper = late && one.asked > 0;
         one.asked += 1;
-        if process.version == Version::Fixed && state.trouble.contains(&Trouble::BadFix) {
+        let spoilt = one.fails_from.is_some_and(|passes| one.asked > passes);
+        if process.version == Version::Fixed && (spoilt || state.trouble.contains(&Trouble::BadFix)) {
             let (check, stderr) = (probe.check.to_string(), "the greeting is wrong".to_owned());
             return Err(ProbeError::Status { check, status: 1, stderr });
         }

@@ -11,14 +11,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use manifests::ModuleName;
-use system::boot::BootId;
+use patch_tools::module::Module;
+use system::boot::Incarnation;
 use system::clock::{Clock, Uninterrupted};
+use system::kernel_file::KernelFileError;
 use workloads::limits::freezer::{FreezeError, FreezeState, Freezer, LeaseStore};
 use workloads::model::{CgroupOwner, CgroupPath};
 
@@ -58,6 +61,13 @@ pub(crate) struct FakeModule {
     /// Atomic replace: other livepatches go when this one is enabled.
     pub(crate) replace: Replace,
     pub(crate) refusal: Option<(LoadRefusal, &'static str)>,
+}
+
+/// What somebody else loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Insmod {
+    Livepatch,
+    NoLivepatch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +116,8 @@ struct State {
     /// The kernel was built without livepatch.
     without_livepatch: bool,
     boot: u32,
+    /// How often userspace was started anew in this boot.
+    userspace: u32,
     requests: u64,
     stop_before: Option<u64>,
     dead: Option<()>,
@@ -113,6 +125,8 @@ struct State {
     catalog: BTreeMap<ModuleName, FakeModule>,
     /// Loaded modules; the value is when the kernel lets go of a module without a patch.
     modules: BTreeMap<ModuleName, Duration>,
+    /// Which build each of them is, as far as its file said.
+    identities: BTreeMap<ModuleName, ModuleIdentity>,
     patches: BTreeMap<ModuleName, Patch>,
     transition: Option<Transition>,
     forced: BTreeSet<ModuleName>,
@@ -212,14 +226,27 @@ impl FakeMachine {
         state.frozen.insert(cgroup.parse().unwrap(), now);
     }
 
-    pub(crate) fn boot_id(&self) -> BootId {
-        format!("00000000-0000-0000-0000-{:012x}", self.lock().boot).parse().unwrap()
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        let state = self.lock();
+        Incarnation {
+            boot_id: format!("00000000-0000-0000-0000-{:012x}", state.boot).parse().unwrap(),
+            userspace: Some(format!("{:032x}", state.boot * 1000 + state.userspace + 1).parse().unwrap()),
+        }
+    }
+
+    /// Userspace ends and starts anew on the running kernel: groups are gone, frozen or not; modules stay.
+    pub(crate) fn soft_reboot(&self) {
+        let mut state = self.lock();
+        state.userspace += 1;
+        (state.dead, state.stop_before) = (None, None);
+        state.frozen.clear();
+        state.tasks.iter_mut().for_each(|task| task.moved = None);
     }
 
     /// Power off and on: modules, livepatches and frozen groups are gone, time goes on.
     pub(crate) fn reboot(&self) {
         let mut state = self.lock();
-        state.boot += 1;
+        (state.boot, state.userspace) = (state.boot + 1, 0);
         state.dead = None;
         state.stop_before = None;
         state.modules.clear();
@@ -269,12 +296,35 @@ impl FakeMachine {
         self.lock().modules.keys().map(ToString::to_string).collect()
     }
 
+    /// The build id of the loaded module of that name.
+    pub(crate) fn module_build_id(&self, name: &str) -> Option<String> {
+        let (state, module) = (self.lock(), name.parse::<ModuleName>().unwrap());
+        let loaded = state.modules.contains_key(&module);
+        state.identities.get(&module).filter(|_| loaded)?.build_id.as_ref().map(ToString::to_string)
+    }
+
     pub(crate) fn frozen(&self) -> Vec<CgroupPath> {
         self.lock().frozen.keys().cloned().collect()
     }
 
     pub(crate) fn ever_frozen(&self) -> Vec<CgroupPath> {
         self.lock().ever_frozen.clone()
+    }
+
+    /// Somebody else loads a module of their own under this name: a livepatch, or none.
+    pub(crate) fn insmod_by_others(&self, name: &str, build_id: &str, what: Insmod) {
+        let mut state = self.lock();
+        let module: ModuleName = name.parse().unwrap();
+        let identity = ModuleIdentity { srcversion: None, build_id: Some(build_id.parse().unwrap()) };
+        state.modules.insert(module.clone(), Duration::ZERO);
+        state.identities.insert(module.clone(), identity);
+        state.patches.remove(&module);
+        state.transition = None;
+        if what == Insmod::Livepatch {
+            let functions = vec!["cmdline_proc_show"];
+            let patch = Patch { functions, replace: Replace::None, enabled: Enabled::Enabled };
+            state.patches.insert(module, patch);
+        }
     }
 
     /// An operator forces the transition by hand, which nothing here ever does.
@@ -315,16 +365,24 @@ impl FakeMachine {
     }
 }
 
+/// What the kernel would show of a module's file.
+fn identity(image: &File) -> ModuleIdentity {
+    let mut bytes = vec![0; image.metadata().map_or(0, |found| found.len() as usize)];
+    let read = image.read_exact_at(&mut bytes, 0).is_ok();
+    let parsed = read.then(|| Module::parse(&bytes).ok()).flatten();
+    parsed.map(|module| ModuleIdentity::of(&module)).unwrap_or_default()
+}
+
 fn dead() -> io::Error {
     io::Error::other("the process is dead")
 }
 
 fn nowhere() -> KernelError {
-    KernelError::Read { path: PathBuf::from("anything"), source: dead() }
+    KernelFileError::Read { path: PathBuf::from("anything"), source: dead() }.into()
 }
 
 fn no_group() -> FreezeError {
-    FreezeError::Read { path: PathBuf::from("anything"), source: dead() }
+    KernelFileError::Read { path: PathBuf::from("anything"), source: dead() }.into()
 }
 
 impl State {
@@ -434,7 +492,7 @@ impl Livepatch for FakeMachine {
                     .map(|name| LoadedFunction { name: (*name).to_owned(), sympos: 1 })
                     .collect(),
             }],
-            identity: ModuleIdentity::default(),
+            identity: state.identities.get(module).cloned().unwrap_or_default(),
         };
         Ok(state.patches.iter().map(show).collect())
     }
@@ -452,7 +510,13 @@ impl Livepatch for FakeMachine {
         })
     }
 
-    fn load(&self, module: &ModuleName, _image: &File) -> Result<(), KernelError> {
+    fn module(&self, module: &ModuleName) -> Result<Option<ModuleIdentity>, KernelError> {
+        let state = self.request().ok_or_else(nowhere)?;
+        let loaded = state.modules.contains_key(module);
+        Ok(loaded.then(|| state.identities.get(module).cloned().unwrap_or_default()))
+    }
+
+    fn load(&self, module: &ModuleName, image: &File) -> Result<(), KernelError> {
         let mut state = self.request().ok_or_else(nowhere)?;
         let known = state.catalog.get(module).cloned().unwrap_or_default();
         let (refusal, words) = match known.refusal {
@@ -461,6 +525,7 @@ impl Livepatch for FakeMachine {
             None if state.transition.is_some() => (LoadRefusal::Busy, ""),
             None => {
                 state.modules.insert(module.clone(), Duration::ZERO);
+                state.identities.insert(module.clone(), identity(image));
                 state.patches.insert(
                     module.clone(),
                     Patch { functions: known.functions, replace: known.replace, enabled: Enabled::Enabled },

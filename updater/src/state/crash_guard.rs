@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use manifests::{ModuleName, Sha256};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
-use system::boot::BootId;
+use system::boot::{BootId, Incarnation, Since};
 
 use crate::kernel::guard::{Decision, LoadFate, LoadRecord, Suspicion, decide};
 use crate::state::journal::{Journal, JournalError, decode, encode};
@@ -103,31 +103,46 @@ impl<'a> GuardBook<'a> {
         now: Timestamp,
         uptime: Duration,
     ) -> Result<usize, JournalError> {
-        self.mark(boot, LoadFate::Survived(now), |record| {
-            uptime.saturating_sub(record.uptime) >= record.window
-        })
+        let mut due = self.on_trial(boot)?;
+        due.retain(|record| uptime.saturating_sub(record.uptime) >= record.window);
+        self.change(due, |record| LoadRecord { fate: LoadFate::Survived(now), ..record })
     }
 
     /// Clear every load of this boot: the host is being shut down in order. Returns how many.
     ///
     /// # Errors
     /// [`JournalError`].
-    pub fn mark_stopped(&self, boot: &BootId, now: Timestamp) -> Result<usize, JournalError> {
-        self.mark(boot, LoadFate::Stopped(now), |_| true)
+    pub fn mark_stopped(&self, now: &Incarnation, at: Timestamp) -> Result<usize, JournalError> {
+        let stopped = now.userspace.clone();
+        self.change(self.on_trial(&now.boot_id)?, |record| LoadRecord {
+            fate: LoadFate::Stopped(at),
+            stopped: stopped.clone(),
+            ..record
+        })
     }
 
-    fn mark(
+    /// Put the loads of this boot on trial again that were cleared by an orderly shutdown of an earlier start of
+    /// userspace: it was a soft reboot, and the kernel goes on with them. Returns how many.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn go_on(&self, now: &Incarnation) -> Result<usize, JournalError> {
+        let mut records = self.records()?;
+        records.retain(|record| {
+            let then = Incarnation { boot_id: record.boot_id.clone(), userspace: record.stopped.clone() };
+            matches!(record.fate, LoadFate::Stopped(_)) && now.since(&then) == Since::SoftRebooted
+        });
+        self.change(records, |record| LoadRecord { fate: LoadFate::Unknown, stopped: None, ..record })
+    }
+
+    fn change(
         &self,
-        boot: &BootId,
-        fate: LoadFate,
-        due: impl Fn(&LoadRecord) -> bool,
+        records: Vec<LoadRecord>,
+        change: impl Fn(LoadRecord) -> LoadRecord,
     ) -> Result<usize, JournalError> {
-        let mut marked = 0;
-        for record in self.on_trial(boot)?.into_iter().filter(due) {
-            self.arm(&LoadRecord { fate, ..record })?;
-            marked += 1;
-        }
-        Ok(marked)
+        let changed = records.len();
+        records.into_iter().try_for_each(|record| self.arm(&change(record)))?;
+        Ok(changed)
     }
 
     /// The loads of this boot whose fate is not known yet.

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use manifests::{Manifest, Verified};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use system::boot::Incarnation;
 
 use crate::plan::Plan;
 use crate::state::baseline::BaselineChange;
@@ -167,8 +168,9 @@ impl std::fmt::Display for Origin {
 pub struct Recorded {
     /// Wall clock.
     pub at: Timestamp,
-    /// `/proc/sys/kernel/random/boot_id` of the boot that recorded it.
-    pub boot_id: String,
+    /// The boot, and the start of userspace in it, that recorded it.
+    #[serde(flatten)]
+    pub during: Incarnation,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
@@ -298,9 +300,15 @@ impl Journal {
         let write = self.db.transaction().map_err(sqlite)?;
         write
             .execute(
-                "INSERT INTO events (tx, seq, at, boot_id, event)
-                 SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4 FROM events WHERE tx = ?1",
-                params![id.as_str(), recorded.at.to_string(), recorded.boot_id, encode(&recorded.event)],
+                "INSERT INTO events (tx, seq, at, boot_id, userspace, event)
+                 SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4, ?5 FROM events WHERE tx = ?1",
+                params![
+                    id.as_str(),
+                    recorded.at.to_string(),
+                    recorded.during.boot_id.to_string(),
+                    recorded.during.userspace.as_ref().map(ToString::to_string),
+                    encode(&recorded.event)
+                ],
             )
             .map_err(sqlite)?;
         for change in changes {
@@ -393,16 +401,22 @@ impl Journal {
                 .optional()
             })?
             .ok_or_else(|| JournalError::Unknown { wanted: id.to_string() })?;
-        let rows: Vec<(String, String, String)> = self.read("read events", |db| {
-            db.prepare("SELECT at, boot_id, event FROM events WHERE tx = ?1 ORDER BY seq")?
-                .query_map(params![id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        let rows: Vec<(String, String, Option<String>, String)> = self.read("read events", |db| {
+            db.prepare("SELECT at, boot_id, userspace, event FROM events WHERE tx = ?1 ORDER BY seq")?
+                .query_map(params![id.as_str()], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })?
                 .collect()
         })?;
         let mut events = Vec::with_capacity(rows.len());
-        for (at, boot_id, event) in rows {
+        for (at, boot_id, userspace, event) in rows {
+            let during = Incarnation {
+                boot_id: decode_text("boot id", &boot_id)?,
+                userspace: userspace.map(|text| decode_text("start of userspace", &text)).transpose()?,
+            };
             events.push(Recorded {
-                at: decode_time("event time", &at)?,
-                boot_id,
+                at: decode_text("event time", &at)?,
+                during,
                 event: decode("event", &event)?,
             });
         }
@@ -412,7 +426,7 @@ impl Journal {
         Ok(Stored {
             id: id.clone(),
             origin: decode("origin", &origin)?,
-            began: decode_time("begin time", &began)?,
+            began: decode_text("begin time", &began)?,
             events,
             progress,
         })
@@ -429,7 +443,11 @@ pub(crate) fn decode<T: DeserializeOwned>(what: &'static str, text: &str) -> Res
     serde_json::from_str(text).map_err(|source| JournalError::Damaged { what, source })
 }
 
-fn decode_time(what: &'static str, text: &str) -> Result<Timestamp, JournalError> {
+fn decode_text<T>(what: &'static str, text: &str) -> Result<T, JournalError>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
     use serde::de::Error;
     text.parse().map_err(|error| JournalError::Damaged { what, source: serde_json::Error::custom(error) })
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 /// What holds something of its own that nobody else may see.
-const CLOSED: [&str; 3] = ["checkpoints", "payloads", "layers"];
+const CLOSED: [&str; 2] = ["payloads", "layers"];
 
 /// Why the store cannot be closed.
 #[derive(Debug, thiserror::Error)]
@@ -39,15 +39,16 @@ pub enum PrivacyError {
 ///
 /// # Errors
 /// [`PrivacyError`], with the first thing that is not root's.
-pub fn close(store: &Path) -> Result<(), PrivacyError> {
+pub fn close(store: &Path, checkpoints: &Path) -> Result<(), PrivacyError> {
     set(store)?;
     for path in entries(store)?.into_iter().filter(|path| !path.is_dir()) {
         set(&path)?;
     }
-    for path in CLOSED.map(|name| store.join(name)).iter().filter(|path| path.is_dir()) {
+    let closed = CLOSED.map(|name| store.join(name));
+    for path in closed.iter().map(PathBuf::as_path).chain([checkpoints]).filter(|path| path.is_dir()) {
         set(path)?;
     }
-    let mut waiting = vec![store.join(CLOSED[0])];
+    let mut waiting = vec![checkpoints.to_owned()];
     while let Some(directory) = waiting.pop() {
         for path in entries(&directory)? {
             set(&path)?;
@@ -125,7 +126,7 @@ mod tests {
         fs::set_permissions(store.path(), Permissions::from_mode(0o755)).unwrap();
         symlink("/etc/passwd", at("checkpoints/t1/web/full/link")).unwrap();
         let (passwd, upper) = (mode(Path::new("/etc/passwd")), mode(&at("rootfs/web/t1/upper")));
-        close(store.path()).unwrap();
+        close(store.path(), &at("checkpoints")).unwrap();
         for directory in ["", "checkpoints", "checkpoints/t1/web/full", "payloads", "layers"] {
             assert_eq!(mode(&at(directory)), 0o700, "{directory:?}");
         }
@@ -141,7 +142,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         fs::create_dir(store.path().join("checkpoints")).unwrap();
         chown(store.path().join("checkpoints"), Some(1000), None).unwrap();
-        let error = close(store.path()).unwrap_err();
+        let error = close(store.path(), &store.path().join("checkpoints")).unwrap_err();
         assert!(
             matches!(&error, PrivacyError::Foreign { owner: 1000, path, .. } if path.ends_with("checkpoints")),
             "{error}"

@@ -12,6 +12,7 @@ use manifests::{LayerFormat, Sha256};
 use serde_json::{Value, json};
 use workloads::model::{Container, DumpBase, FreshUpper, Topology, WorkloadId};
 use workloads::network::hold::HoldName;
+use workloads::network::is_there;
 
 use crate::plan::PlannedContainer;
 use crate::state::journal::TransactionId;
@@ -81,10 +82,11 @@ impl Performer<'_> {
     }
 
     pub(super) fn let_connections_go(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
-        if at.since == Since::Rebooted {
+        let network = &planned(at, id)?.container.network;
+        // The host's own packet filters outlive its userspace.
+        if at.since == Since::Rebooted || at.since == Since::SoftRebooted && !is_there(network) {
             return Ok(Value::Null);
         }
-        let network = &planned(at, id)?.container.network;
         self.hold
             .release(network, &hold_name(at.id, id)?)
             .map_err(doing("let go of the connections of", id))?;
@@ -156,7 +158,7 @@ impl Performer<'_> {
     }
 
     pub(super) fn start_again(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
-        if at.since == Since::Rebooted {
+        if at.since.userspace_is_gone() {
             return Ok(json!({ "note": "whoever starts it at boot does so" }));
         }
         let running = match self.running(id)? {
@@ -197,8 +199,12 @@ impl Performer<'_> {
         let planned = planned(at, id)?;
         let rootfs = &planned.container.rootfs;
         let put_back = || doing("put back the root file system of", id);
+        let now = self.mounts.current(rootfs).map_err(put_back())?;
+        if at.since == Since::SoftRebooted && now == Topology::Plain && planned.topology != now {
+            return Ok(json!({ "note": "the soft reboot unmounted it" }));
+        }
         // `to` has a work directory of its own, so a switch that failed before it began is told by the old one.
-        if self.mounts.current(rootfs).map_err(put_back())? == planned.topology {
+        if now == planned.topology {
             return Ok(json!({ "note": "it was not switched" }));
         }
         self.expect_down(id)?;
@@ -216,7 +222,7 @@ impl Performer<'_> {
     }
 
     pub(super) fn stop_trial(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
-        if at.since == Since::Rebooted {
+        if at.since.userspace_is_gone() {
             return Ok(json!({ "note": "the reboot ended it" }));
         }
         // What failed its trial gets no time to say goodbye: the old version is waiting.
@@ -227,7 +233,7 @@ impl Performer<'_> {
     pub(super) fn release_connections(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let network = &planned(at, id)?.container.network;
         let after = self.dossier(at, id).after().map_err(doing("read the checkpoint of", id))?;
-        if at.since == Since::Rebooted {
+        if at.since == Since::Rebooted || at.since == Since::SoftRebooted && !is_there(network) {
             return Ok(json!({ "note": "the reboot let go of them" }));
         }
         self.hold
@@ -240,7 +246,7 @@ impl Performer<'_> {
     }
 
     pub(super) fn dossier(&self, at: &Place<'_>, id: &WorkloadId) -> Dossier {
-        Dossier::new(&self.store, at.id, id)
+        Dossier::new(&self.checkpoints, at.id, id)
     }
 
     pub(super) fn running(&self, id: &WorkloadId) -> Result<Option<Container>, StepError> {

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use system::boot::BootId;
+use system::boot::Incarnation;
 use system::durable;
 use workloads::criu::images::Connection;
 use workloads::files::rootfs::FileRecord;
@@ -42,8 +42,9 @@ pub struct After {
 /// How the container came back, or is about to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Return {
-    /// The boot in which it did.
-    pub boot_id: BootId,
+    /// The boot, and the start of userspace, in which it did.
+    #[serde(flatten)]
+    pub during: Incarnation,
     /// By which way.
     pub way: Way,
     /// Which run of it this began; not known before it runs.
@@ -94,17 +95,13 @@ pub struct Dossier {
 
 impl Dossier {
     /// The dossier of this container in this transaction; nothing is made.
-    pub fn new(store: &Path, id: &TransactionId, container: &WorkloadId) -> Self {
-        Self::named(store, id.as_str(), container)
+    pub fn new(checkpoints: &Path, id: &TransactionId, container: &WorkloadId) -> Self {
+        Self::named(checkpoints, id.as_str(), container)
     }
 
     /// As [`Dossier::new`] with the transaction's name as text.
-    pub fn named(store: &Path, transaction: &str, container: &WorkloadId) -> Self {
-        Self {
-            dir: CheckpointDir::new(
-                store.join("checkpoints").join(transaction).join(container.directory_name()),
-            ),
-        }
+    pub fn named(checkpoints: &Path, transaction: &str, container: &WorkloadId) -> Self {
+        Self { dir: CheckpointDir::new(checkpoints.join(transaction).join(container.directory_name())) }
     }
 
     /// Where the images are.

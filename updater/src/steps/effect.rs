@@ -34,10 +34,11 @@ impl Performer<'_> {
         )))
     }
 
-    /// The same for every container of the plan, once more before the commit: processes may have begun since.
-    pub(super) fn confirm_all_effects(&self, at: &Place<'_>) -> Result<(), StepError> {
+    /// The same for a container that goes back alone, or for all others, once more before the commit: processes may
+    /// have begun since.
+    pub(super) fn confirm_effects(&self, at: &Place<'_>, of: Option<&WorkloadId>) -> Result<(), StepError> {
         at.plan.steps.iter().try_for_each(|step| match &step.action {
-            Action::ConfirmEffect { container, replaced } => {
+            Action::ConfirmEffect { container, replaced } if at.plan.goes_back_alone(step) == of => {
                 self.confirm_effect(container, replaced).map(drop)
             }
             _ => Ok(()),

@@ -12,6 +12,7 @@ use crate::kernel::transition::Watcher;
 use crate::kernel::transition::{Policy, watch};
 use crate::kernel::{patching, preflight};
 use crate::plan::{Claim, LoadedPayload};
+use crate::steps::ownership::{Ownership, Whose};
 use crate::steps::{Performer, Told, receipt};
 use crate::transaction::driver::{Place, Since, StepError};
 
@@ -25,7 +26,8 @@ impl Performer<'_> {
         let record = LoadRecord {
             module: module.clone(),
             digest: *payload,
-            boot_id: self.boot_id.clone(),
+            boot_id: self.incarnation.boot_id.clone(),
+            stopped: None,
             loaded_at: self.clock.now(),
             uptime: self.clock.elapsed(),
             window,
@@ -36,7 +38,9 @@ impl Performer<'_> {
     }
 
     pub(super) fn disarm_crash_guard(&self, payload: &Sha256) -> Result<Value, StepError> {
-        self.guards().disarm(payload, self.boot_id).map_err(StepError::doing("disarm the crash guard"))?;
+        self.guards()
+            .disarm(payload, &self.incarnation.boot_id)
+            .map_err(StepError::doing("disarm the crash guard"))?;
         Ok(Value::Null)
     }
 
@@ -44,11 +48,9 @@ impl Performer<'_> {
         let doing = || {
             StepError::doing::<Box<dyn std::error::Error + Send + Sync>>(format!("load livepatch {module}"))
         };
-        let found = self.livepatch.state(module).map_err(|error| doing()(error.into()))?;
-        if found != PatchState::Absent {
-            let why = format!(
-                "expected no livepatch of that name, found one that is {found:?}: it came after the plan"
-            );
+        if let Some(found) = self.livepatch.module(module).map_err(|error| doing()(error.into()))? {
+            let why =
+                format!("expected no module of that name, found one with {found}: it came after the plan");
             return Err(doing()(why.into()));
         }
         let image = self.payloads.open(payload).map_err(|error| doing()(error.into()))?;
@@ -59,20 +61,27 @@ impl Performer<'_> {
 
     pub(super) fn await_transition(
         &self,
+        at: &Place<'_>,
         module: &ModuleName,
-        deadline: Duration,
+        policy: &Policy,
         claim: &Claim,
         replaced: &[ModuleName],
     ) -> Result<Value, StepError> {
-        let policy = Policy::with_deadline(deadline);
-        let report = watch(self.forward_watcher(), module, Enabled::Enabled, &policy, &mut |event| {
+        let report = watch(self.forward_watcher(), module, Enabled::Enabled, policy, &mut |event| {
             (self.tell)(&Told::Transition(&event))
         })
         .map_err(StepError::doing(format!("complete the transition of {module}")))?;
         self.confirm(module, claim)?;
         // The kernel has disabled them; as modules they would only stand in the way of loading them again.
-        for old in replaced {
-            self.remove_livepatch(self.watcher(), old, deadline)?;
+        for old in at.plan.replaced_by(module).iter().filter(|old| replaced.contains(&old.module)) {
+            match self.whose(old)? {
+                Whose::Nobodys => {}
+                Whose::Ours => drop(self.remove_livepatch(self.watcher(), old, policy.deadline)?),
+                // It came after the plan, and has no effect any more.
+                Whose::Foreign(foreign) => {
+                    tracing::warn!(error = &foreign as &dyn std::error::Error, "left loaded")
+                }
+            }
         }
         Ok(receipt(&report))
     }
@@ -92,16 +101,23 @@ impl Performer<'_> {
         .map_err(StepError::doing(doing()))
     }
 
+    /// Take off a livepatch that this program loaded, and nothing else of that name.
     pub(super) fn remove_livepatch(
         &self,
         watcher: Watcher<'_>,
-        module: &ModuleName,
+        patch: &LoadedPayload,
         deadline: Duration,
     ) -> Result<Value, StepError> {
+        let doing = || format!("disable and unload livepatch {}", patch.module);
+        match self.whose(patch)? {
+            Whose::Nobodys => return Ok(json!({ "note": "it is not loaded" })),
+            Whose::Foreign(foreign) => return Err(StepError::doing(doing())(foreign)),
+            Whose::Ours => {}
+        }
         let policy = Policy::with_deadline(deadline);
-        patching::remove(watcher, module, &policy, &mut |event| (self.tell)(&Told::Transition(&event)))
+        patching::remove(watcher, &patch.module, &policy, &mut |event| (self.tell)(&Told::Transition(&event)))
             .map(|report| receipt(&report))
-            .map_err(StepError::doing(format!("disable and unload livepatch {module}")))
+            .map_err(StepError::doing(doing()))
     }
 
     /// Take off what this step loaded, and nothing else of that name; then load again what it replaced.
@@ -117,18 +133,24 @@ impl Performer<'_> {
             return Ok(json!({ "note": "the reboot unloaded it" }));
         }
         let mut report = json!({ "note": "it was never loaded" });
-        if self
-            .guards()
-            .armed(at.step_payload(), self.boot_id)
-            .map_err(StepError::doing("read the crash guard"))?
-            && self.is_ours(module, at.step_payload())?
+        if let Some(payload) = at.step_payload()
+            && self
+                .guards()
+                .armed(Some(payload), &self.incarnation.boot_id)
+                .map_err(StepError::doing("read the crash guard"))?
         {
-            let policy = Policy::undoing(&Policy::with_deadline(deadline));
-            report = patching::remove(self.watcher(), module, &policy, &mut |event| {
-                (self.tell)(&Told::Transition(&event));
-            })
-            .map(|report| receipt(&report))
-            .map_err(StepError::doing(format!("unload livepatch {module}")))?;
+            match self.whose(&LoadedPayload { module: module.clone(), payload: *payload })? {
+                Whose::Nobodys => {}
+                Whose::Foreign(foreign) => report = json!({ "note": foreign.to_string() }),
+                Whose::Ours => {
+                    let policy = Policy::undoing(&Policy::with_deadline(deadline));
+                    report = patching::remove(self.watcher(), module, &policy, &mut |event| {
+                        (self.tell)(&Told::Transition(&event));
+                    })
+                    .map(|report| receipt(&report))
+                    .map_err(StepError::doing(format!("unload livepatch {module}")))?;
+                }
+            }
         }
         for old in reload {
             self.reload_livepatch(old, deadline)?;
@@ -155,12 +177,19 @@ impl Performer<'_> {
 
     fn reload_livepatch(&self, patch: &LoadedPayload, deadline: Duration) -> Result<Value, StepError> {
         let doing = |what: &str| format!("{what} livepatch {}", patch.module);
-        match self.livepatch.state(&patch.module).map_err(StepError::doing(doing("look for")))? {
-            PatchState::Settled(Enabled::Enabled) => return Ok(json!({ "note": "it is live" })),
-            PatchState::Absent | PatchState::InTransition(_) | PatchState::Settled(Enabled::Disabled) => {
+        match self.whose(patch)? {
+            Whose::Nobodys => {}
+            Whose::Foreign(foreign) => return Err(StepError::doing(doing("load again"))(foreign)),
+            Whose::Ours => {
+                let state = self.livepatch.state(&patch.module);
+                if state.map_err(StepError::doing(doing("look for")))?
+                    == PatchState::Settled(Enabled::Enabled)
+                {
+                    return Ok(json!({ "note": "it is live" }));
+                }
                 // Half gone, or replaced and still loaded: take it off to the end, since the kernel enables a
                 // livepatch only as it loads.
-                self.remove_livepatch(self.watcher(), &patch.module, deadline)?;
+                self.remove_livepatch(self.watcher(), patch, deadline)?;
             }
         }
         self.load_and_await(patch, deadline)
@@ -181,22 +210,16 @@ impl Performer<'_> {
         })
         .map_err(StepError::doing(what()))?;
         if let Err(error) = self.confirm(&patch.module, &Claim::Bytes(patch.payload)) {
-            self.remove_livepatch(self.watcher(), &patch.module, deadline)?;
+            self.remove_livepatch(self.watcher(), patch, deadline)?;
             return Err(error);
         }
         Ok(receipt(&report))
     }
 
-    /// Whether the loaded livepatch of that name has the build-id of these bytes. Somebody else may have
-    /// loaded another one between the plan and the step; that one is not ours to unload.
-    fn is_ours(&self, module: &ModuleName, payload: Option<&Sha256>) -> Result<bool, StepError> {
-        let doing = || format!("tell whether the loaded {module} is this transaction's");
-        let loaded = self.livepatch.loaded().map_err(StepError::doing(doing()))?;
-        let Some(loaded) = loaded.into_iter().find(|patch| patch.module == *module) else { return Ok(true) };
-        let (Some(found), Some(payload)) = (loaded.identity.build_id, payload) else { return Ok(true) };
-        let bytes = self.payloads.read(payload).map_err(StepError::doing(doing()))?;
-        let parsed = Module::parse(&bytes).map_err(StepError::doing(doing()))?;
-        Ok(parsed.build_id.is_none_or(|ours| ours == found.to_string()))
+    fn whose(&self, patch: &LoadedPayload) -> Result<Whose, StepError> {
+        let ownership = Ownership { livepatch: self.livepatch, payloads: self.payloads };
+        let doing = || format!("look for livepatch {}", patch.module);
+        ownership.of_loaded(patch).map_err(StepError::doing(doing()))
     }
 }
 

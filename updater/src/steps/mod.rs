@@ -1,6 +1,6 @@
 //! The hands of a transaction: each step's action and undo, in terms of the host and runtime traits.
 //!
-//! - [`livepatch`]: load, wait, remove
+//! - [`livepatch`]: load, wait, remove; `ownership`: whose a loaded module is
 //! - [`container`]: pre-dump, hold, checkpoint, switch, start, and how each is taken back
 //! - `restore`: a container's way back from its checkpoint
 //! - [`probe`]: probes and the settle time
@@ -15,6 +15,7 @@ pub mod container;
 pub mod dossier;
 mod effect;
 pub mod livepatch;
+pub(crate) mod ownership;
 pub mod probe;
 mod restore;
 
@@ -23,7 +24,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::Value;
-use system::boot::BootId;
+use system::boot::Incarnation;
 use system::clock::Clock;
 use system::clock::{Interrupt, Uninterrupted};
 use workloads::files::{Layers, RootfsMounts};
@@ -36,8 +37,8 @@ use workloads::processes::Observer;
 
 use crate::kernel::livepatch::Livepatch;
 use crate::kernel::transition::TransitionEvent;
-use crate::kernel::transition::Watcher;
-use crate::plan::{Action, Undo};
+use crate::kernel::transition::{Policy, Stuck, Watcher};
+use crate::plan::{Action, LoadedPayload, Undo};
 use crate::state::crash_guard::GuardBook;
 use crate::state::journal::Journal;
 use crate::state::payloads::Payloads;
@@ -80,10 +81,10 @@ pub struct Performer<'a> {
     pub journal: &'a Mutex<Journal>,
     /// Time.
     pub clock: &'a (dyn Clock + Sync),
-    /// The running boot.
-    pub boot_id: &'a BootId,
-    /// The store's directory.
-    pub store: PathBuf,
+    /// The running boot, and the start of userspace in it.
+    pub incarnation: &'a Incarnation,
+    /// Where checkpoints are.
+    pub checkpoints: PathBuf,
     /// How long a container may take to end by SIGTERM.
     pub stop_patience: Duration,
     /// How long a crash is blamed on a livepatch that is loaded again on a way back or at boot.
@@ -123,11 +124,19 @@ impl Hands for Performer<'_> {
                 self.arm_crash_guard(module, payload, *window)
             }
             Action::LoadLivepatch { module, payload, .. } => self.load_livepatch(module, payload),
-            Action::AwaitTransition { module, deadline, claim, replaced } => {
-                self.await_transition(module, *deadline, claim, replaced)
+            Action::AwaitTransition { module, deadline, claim, replaced, may_kill } => {
+                let mut policy = Policy::with_deadline(*deadline);
+                if !may_kill.is_empty() {
+                    policy.stuck = Stuck::Kill(may_kill.clone());
+                }
+                self.await_transition(at, module, &policy, claim, replaced)
             }
             Action::RemoveLivepatch { module, deadline } => {
-                self.remove_livepatch(self.forward_watcher(), module, *deadline)
+                let payload = at.step_payload().ok_or_else(|| {
+                    StepError::doing(at.step.action.title())("the plan does not say which build it is")
+                })?;
+                let patch = LoadedPayload { module: module.clone(), payload: *payload };
+                self.remove_livepatch(self.forward_watcher(), &patch, *deadline)
             }
             Action::UnpackLayer { layer, format } => self.unpack_layer(layer, *format),
             Action::PrepareRootfs { container, layers, fresh } => {
@@ -142,7 +151,9 @@ impl Hands for Performer<'_> {
             Action::RestoreRetained { container, of } => self.restore_retained(at, container, of),
             Action::Probe(probe) => self.probe(probe),
             Action::ConfirmEffect { container, replaced } => self.confirm_effect(container, replaced),
-            Action::Settle { watch, probes } => self.settle(at, *watch, probes),
+            Action::Settle { container, watch, probes } => {
+                self.settle(at, container.as_ref(), *watch, probes)
+            }
             // The driver makes the commit true together with its record.
             Action::Commit => Ok(Value::Null),
             Action::ReleaseConnections { container } => self.release_connections(at, container),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use workloads::model::WorkloadId;
 
 use crate::plan::SitedProbe;
 use crate::steps::Performer;
@@ -26,6 +27,7 @@ impl Performer<'_> {
     pub(super) fn settle(
         &self,
         at: &Place<'_>,
+        of: Option<&WorkloadId>,
         watch: Duration,
         probes: &[SitedProbe],
     ) -> Result<Value, StepError> {
@@ -43,7 +45,7 @@ impl Performer<'_> {
             rounds += 1;
             let left = watch.saturating_sub(self.clock.elapsed() - begun);
             if left.is_zero() {
-                self.confirm_all_effects(at)?;
+                self.confirm_effects(at, of)?;
                 return Ok(json!({ "rounds": rounds }));
             }
             self.clock.sleep(left.min(ROUND));

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use workloads::files::rootfs::FileRecord;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::model::{CheckpointDir, Container, NetworkPlace, Run, WorkloadId};
+use workloads::network::is_there;
 
 use crate::plan::PlannedContainer;
 use crate::steps::Performer;
@@ -21,13 +22,20 @@ const CHOICE: &str =
     "end it, and `update resume` brings that memory back; leave it, and `update resume` leaves it, too";
 
 impl Performer<'_> {
-    /// A dump or restore that took too long has ended: only now can be told what became of the container.
-    fn settled(&self, id: &WorkloadId) -> Result<(), StepError> {
-        self.checkpointer.settled(id).map_err(doing("wait for what is under way with", id))
+    /// A dump or restore that took too long has ended: only now can be told what became of the container. The same goes
+    /// for those that share its network namespace, since CRIU's lock is the namespace's.
+    fn settled(&self, at: &Place<'_>, planned: &PlannedContainer) -> Result<(), StepError> {
+        let own = &planned.container;
+        let shares =
+            |other: &Container| matches!(own.network, NetworkPlace::Path(_)) && other.network == own.network;
+        let all = at.plan.containers.iter().map(|planned| &planned.container);
+        all.filter(|other| other.id == own.id || shares(other)).try_for_each(|other| {
+            self.checkpointer.settled(&other.id).map_err(doing("wait for what is under way with", &other.id))
+        })
     }
 
     pub(super) fn discard_images(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
-        self.settled(id)?;
+        self.settled(at, planned(at, id)?)?;
         let dossier = self.dossier(at, id);
         let finished = dossier.after().map_err(doing("read the checkpoint of", id))?.is_some();
         let back = dossier.come_back().map_err(doing("read how it came back:", id))?;
@@ -42,7 +50,7 @@ impl Performer<'_> {
     /// Bring a container back with memory, files and connections, wherever the transaction was stopped.
     pub(super) fn restore_checkpoint(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
-        self.settled(id)?;
+        self.settled(at, planned)?;
         let dossier = self.dossier(at, id);
         let network = &planned.container.network;
         let after = dossier.after().map_err(doing("read the checkpoint of", id))?;
@@ -50,8 +58,16 @@ impl Performer<'_> {
         if let Some(running) = self.running(id)? {
             return self.running_already(at, planned, &dossier, after.as_ref(), back, &running);
         }
-        if at.since == Since::Rebooted {
-            if after.is_none() {
+        if at.since.userspace_is_gone() {
+            // What was written before a soft reboot is there, synced or not, and so is CRIU's lock.
+            let soft = at.since == Since::SoftRebooted;
+            let dumped = after.is_some() || soft && self.checkpointer.content(id, dossier.images()).is_ok();
+            if !dumped {
+                if soft {
+                    self.hold
+                        .clear_checkpoint_lock(network, &[])
+                        .map_err(doing("remove CRIU's network lock of", id))?;
+                }
                 return Ok(
                     json!({ "note": "the reboot ended it before it was checkpointed; whoever starts it at boot does so" }),
                 );
@@ -68,7 +84,7 @@ impl Performer<'_> {
                 Some(Way::Restoring) | None => {}
             }
             if let NetworkPlace::Path(path) = network
-                && !path.exists()
+                && !is_there(network)
             {
                 let why = format!("its network namespace {} is gone", path.display());
                 return Ok(kept(&why, &dossier));
@@ -131,7 +147,7 @@ impl Performer<'_> {
         let id = &planned.container.id;
         let connections = after.map(|after| after.connections.as_slice()).unwrap_or_default();
         let was_back = back.as_ref().is_some_and(|back| back.way == Way::Restored);
-        let back = back.filter(|back| back.boot_id == *self.boot_id);
+        let back = back.filter(|back| self.incarnation.since(&back.during) == Since::SameBoot);
         // What was brought back and ended may have been started by anybody since.
         let ours = |back: &Return| match (back.run, running.run()) {
             (Some(then), Some(now)) => now.is_the_same_as(&then),
@@ -185,7 +201,7 @@ impl Performer<'_> {
 
     /// Writes down how the container comes back. A disk without room for it is no reason to leave it down.
     fn note_return(&self, dossier: &Dossier, way: Way, run: Option<Run>) {
-        let back = Return { boot_id: self.boot_id.clone(), way, run };
+        let back = Return { during: self.incarnation.clone(), way, run };
         if let Err(error) = dossier.write_return(&back) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -227,7 +243,7 @@ impl Performer<'_> {
     ) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
         self.expect_down(id)?;
-        let dossier = Dossier::named(&self.store, of, id);
+        let dossier = Dossier::named(&self.checkpoints, of, id);
         let after =
             dossier.after().map_err(doing("read the retained checkpoint of", id))?.ok_or_else(|| {
                 doing("find the retained checkpoint of", id)(format!(

@@ -5,12 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use manifests::Sha256;
+use manifests::{FailureScope, Sha256};
 use serde_json::Value;
-use system::boot::BootId;
+use system::boot::Incarnation;
 use system::clock::{Clock, Interrupt, SystemClock};
+use workloads::model::{CgroupDriver, Container, ContainerStatus, NetworkPlace, Topology, WorkloadId};
 
-use crate::plan::{Action, LoadedPayload, OnFailure, Plan, Step, Undo};
+use crate::plan::{Action, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
 use crate::state::baseline::Baseline;
 use crate::state::journal::{Journal, Origin, Recorded, TransactionId};
 use crate::transaction::driver::{
@@ -21,9 +22,14 @@ use crate::transaction::state::{Cause, Event, Outcome, Phase};
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 const NEXT_BOOT: &str = "22222222-2222-2222-2222-222222222222";
 
-/// A host that is a set of loaded modules.
+fn during(boot: &str) -> Incarnation {
+    Incarnation { boot_id: boot.parse().unwrap(), userspace: None }
+}
+
+/// A host that is a set of loaded modules and one of containers on other files.
 #[derive(Default)]
 struct Model {
+    switched: Mutex<BTreeSet<WorkloadId>>,
     loaded: Mutex<BTreeSet<String>>,
     fails: Option<&'static str>,
     undo_fails: Mutex<Option<&'static str>>,
@@ -38,6 +44,14 @@ impl Hands for Model {
             }
             self.loaded.lock().unwrap().insert(module.to_string());
         }
+        if let Action::SwitchRootfs { container, .. } = &at.step.action {
+            self.switched.lock().unwrap().insert(container.clone());
+        }
+        if let Action::Start { container } = &at.step.action
+            && self.fails == Some(container.id.as_str())
+        {
+            return Err(StepError::doing(format!("start {container}"))("the model says no"));
+        }
         Ok(Value::Null)
     }
 
@@ -48,6 +62,12 @@ impl Hands for Model {
                 return Err(StepError::doing(format!("unload {module}"))("the model says no"));
             }
             self.loaded.lock().unwrap().remove(module.as_str());
+        }
+        if let Undo::SwitchBack { container, .. } = &at.step.undo {
+            if *self.undo_fails.lock().unwrap() == Some(container.id.as_str()) {
+                return Err(StepError::doing(format!("switch {container} back"))("the model says no"));
+            }
+            self.switched.lock().unwrap().remove(container);
         }
         Ok(Value::Null)
     }
@@ -100,7 +120,7 @@ fn plan() -> Plan {
     };
     let mut after = commit.clone();
     after.stage = 4;
-    after.action = Action::Settle { watch: Duration::ZERO, probes: Vec::new() };
+    after.action = Action::Settle { container: None, watch: Duration::ZERO, probes: Vec::new() };
     Plan {
         containers: Vec::new(),
         steps: vec![
@@ -122,7 +142,7 @@ struct Bench {
     store: tempfile::TempDir,
     journal: Mutex<Journal>,
     id: TransactionId,
-    boot_id: BootId,
+    incarnation: Incarnation,
 }
 
 impl Bench {
@@ -137,7 +157,7 @@ impl Bench {
             signed_by: Vec::new(),
         };
         journal.begin(&id, &origin, plan, SystemClock.now()).unwrap();
-        Self { store, journal: Mutex::new(journal), id, boot_id: BOOT.parse().unwrap() }
+        Self { store, journal: Mutex::new(journal), id, incarnation: during(BOOT) }
     }
 
     /// Forget everything that was only in memory.
@@ -167,7 +187,7 @@ impl Bench {
             hands: model,
             boundaries,
             clock: &SystemClock,
-            boot_id: &self.boot_id,
+            incarnation: &self.incarnation,
             listener,
         }
     }
@@ -186,13 +206,13 @@ impl Bench {
     /// Records events of this boot as the driver would.
     fn record(&self, events: impl IntoIterator<Item = Event>) {
         for event in events {
-            let recorded = Recorded { at: SystemClock.now(), boot_id: self.boot_id.to_string(), event };
+            let recorded = Recorded { at: SystemClock.now(), during: self.incarnation.clone(), event };
             self.journal.lock().unwrap().append(&self.id, &recorded, &[]).unwrap();
         }
     }
 
     fn reboot(&mut self) {
-        self.boot_id = NEXT_BOOT.parse().unwrap();
+        self.incarnation = during(NEXT_BOOT);
         self.power_cycle();
     }
 }
@@ -356,4 +376,147 @@ fn the_journal_replays_to_the_state_that_was_driven() {
     assert_eq!(*stored.progress.phase(), Phase::Ended(Outcome::Committed));
     let reload = LoadedPayload { module: "one".parse().unwrap(), payload: Sha256::of(b"one") };
     assert_eq!(bench.baseline().livepatches[0].payload, reload.payload);
+}
+
+fn planned(id: &str) -> PlannedContainer {
+    PlannedContainer {
+        container: Container {
+            id: id.parse().unwrap(),
+            status: ContainerStatus::Running,
+            init: None,
+            started: None,
+            bundle: format!("/c/{id}").into(),
+            rootfs: format!("/c/{id}/rootfs").into(),
+            annotations: Default::default(),
+            cgroup: None,
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            network: NetworkPlace::Host,
+        },
+        topology: Topology::Plain,
+        files: Vec::new(),
+        on_failure: FailureScope::Workload,
+        feels: Feels::RestartWithCheckpoint,
+    }
+}
+
+/// One livepatch, and these containers side by side, each of which goes back alone.
+fn plan_alone(containers: &[&str]) -> Plan {
+    let switch = |lane: u32, id: &str| {
+        let container: WorkloadId = id.parse().unwrap();
+        let undo = Undo::SwitchBack { container: container.clone(), to: Topology::Plain };
+        let action = Action::SwitchRootfs { container: container.clone(), to: Topology::Plain };
+        let start = Action::Start { container };
+        [Step { stage: 1, lane, action, undo }, Step { stage: 1, lane, action: start, undo: Undo::Nothing }]
+    };
+    let mut plan = plan();
+    let after = plan.steps.split_off(4);
+    plan.steps.truncate(1);
+    plan.steps.extend((0..).zip(containers).flat_map(|(lane, id)| switch(lane, id)));
+    plan.steps.extend(after);
+    plan.containers = containers.iter().map(|id| planned(id)).collect();
+    plan
+}
+
+/// All of the plan but what was done to the container `a`, or nothing of it.
+fn expect_whole_but_a(bench: &Bench, model: &Model, outcome: Outcome, context: &str) {
+    let (modules, switched): (&[&str], &[&str]) = match outcome {
+        Outcome::Committed => (&["one"], &["b"]),
+        Outcome::RolledBack => (&[], &[]),
+    };
+    let loaded: Vec<_> = model.loaded.lock().unwrap().iter().cloned().collect();
+    assert_eq!(loaded, modules, "{context}: {outcome:?}");
+    let on_other_files: Vec<_> = model.switched.lock().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(on_other_files, switched, "{context}: {outcome:?}");
+    let baseline = bench.baseline();
+    assert_eq!(baseline.livepatches.len(), modules.len(), "{context}: baseline");
+    let rootfs: Vec<_> = baseline.rootfs.iter().map(|rootfs| rootfs.container.to_string()).collect();
+    assert_eq!(rootfs, switched, "{context}: baseline");
+}
+
+fn failing_a() -> Model {
+    Model { fails: Some("a"), ..Model::default() }
+}
+
+#[test]
+fn a_container_that_fails_goes_back_alone_and_the_rest_is_committed() {
+    let (bench, model) = (Bench::new(&plan_alone(&["a", "b"])), failing_a());
+    let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::Ended(Outcome::Committed));
+    expect_whole_but_a(&bench, &model, Outcome::Committed, "undisturbed");
+    assert!(bench.events().contains(&Event::GivenUp { step: 2 }));
+    let stored = bench.journal.lock().unwrap().transaction(bench.id.as_str()).unwrap();
+    let given_up = stored.given_up();
+    assert_eq!(given_up.len(), 1);
+    assert!(
+        given_up[0].why.contains("start a") && given_up[0].why.contains("the model says no"),
+        "{given_up:?}"
+    );
+}
+
+#[test]
+fn a_cut_at_any_boundary_of_a_transaction_that_gives_a_container_up_resumes_to_a_whole_state() {
+    let (mut cuts, mut committed) = (0, 0);
+    for boundary in 0.. {
+        let (mut bench, model) = (Bench::new(&plan_alone(&["a", "b"])), failing_a());
+        if bench.drive(&model, &at(boundary, Onward::Cut)).is_ok() {
+            break;
+        }
+        cuts += 1;
+        for second in 0.. {
+            bench.power_cycle();
+            let Ok(reached) = bench.resume(&model, &at(second, Onward::Cut)) else { continue };
+            let Reached::Ended(outcome) = reached else { panic!("{boundary}, {second}: {reached:?}") };
+            expect_whole_but_a(&bench, &model, outcome, &format!("{boundary}, {second}"));
+            committed += u32::from(outcome == Outcome::Committed);
+            break;
+        }
+    }
+    assert!(cuts > 30 && committed > 2, "only {cuts} boundaries, {committed} after the commit");
+}
+
+#[test]
+fn an_operator_who_stops_a_transaction_that_gave_a_container_up_gets_the_old_state() {
+    for boundary in 0..40 {
+        let (bench, model) = (Bench::new(&plan_alone(&["a", "b"])), failing_a());
+        let reached = bench.drive(&model, &at(boundary, Onward::TurnBack)).unwrap();
+        let Reached::Ended(outcome) = reached else { panic!("{boundary}: {reached:?}") };
+        let turned = bench.events().contains(&Event::RollbackDecided { cause: Cause::Operator });
+        assert_eq!(outcome == Outcome::RolledBack, turned, "boundary {boundary}");
+        expect_whole_but_a(&bench, &model, outcome, &format!("boundary {boundary}"));
+    }
+}
+
+#[test]
+fn where_every_container_fails_and_nothing_else_changes_all_goes_back() {
+    let mut plan = plan_alone(&["a"]);
+    plan.steps.remove(0);
+    let (bench, model) = (Bench::new(&plan), failing_a());
+    let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::Ended(Outcome::RolledBack));
+    expect_whole_but_a(&bench, &model, Outcome::RolledBack, "nothing left");
+}
+
+#[test]
+fn a_container_that_cannot_go_back_holds_nobody_up_and_stays_open_until_it_can() {
+    let (bench, model) = (Bench::new(&plan_alone(&["a", "b"])), failing_a());
+    *model.undo_fails.lock().unwrap() = Some("a");
+    let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::NeedsOperator(vec![1]));
+    let baseline = bench.baseline();
+    assert_eq!((baseline.livepatches.len(), baseline.rootfs.len()), (1, 1), "the rest is committed");
+    assert_eq!(bench.resume(&model, &at(NEVER, Onward::Continue)).unwrap(), Reached::NeedsOperator(vec![1]));
+    *model.undo_fails.lock().unwrap() = None;
+    let reached = bench.resume(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::Ended(Outcome::Committed));
+    expect_whole_but_a(&bench, &model, Outcome::Committed, "after the retry");
+}
+
+#[test]
+fn the_failure_of_one_that_goes_back_with_the_rest_takes_all_of_it_back() {
+    let mut plan = plan_alone(&["a", "b"]);
+    plan.containers[0].on_failure = FailureScope::All;
+    let (bench, model) = (Bench::new(&plan), failing_a());
+    let reached = bench.drive(&model, &at(NEVER, Onward::Continue)).unwrap();
+    assert_eq!(reached, Reached::Ended(Outcome::RolledBack));
+    expect_whole_but_a(&bench, &model, Outcome::RolledBack, "all");
 }

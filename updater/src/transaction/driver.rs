@@ -10,10 +10,11 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 use serde_json::Value;
-use system::boot::BootId;
+use system::boot::Incarnation;
+pub use system::boot::Since;
 use system::clock::{Clock, Interrupt};
 
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Step, Undo};
 use crate::state::baseline::BaselineChange;
 use crate::state::journal::{Journal, JournalError, Recorded, Stored, TransactionId};
 use crate::transaction::state::{
@@ -46,27 +47,19 @@ pub struct Place<'a> {
     pub step: &'a Step,
     /// What the step reported when it was done; only for undos, and only if its outcome was recorded.
     pub receipt: Option<&'a Value>,
-    /// Whether the host was booted since the step was intended.
+    /// What the host may have lost since the step was intended.
     pub since: Since,
 }
 
 impl Place<'_> {
-    /// The bytes of the module that the step loads; `None` for every other step.
+    /// The bytes of the module that the step loads or takes off; `None` for every other step.
     pub fn step_payload(&self) -> Option<&manifests::Sha256> {
-        match &self.step.action {
-            Action::LoadLivepatch { payload, .. } => Some(payload),
+        match (&self.step.action, &self.step.undo) {
+            (Action::LoadLivepatch { payload, .. }, _) => Some(payload),
+            (Action::RemoveLivepatch { .. }, Undo::ReloadLivepatch { patch, .. }) => Some(&patch.payload),
             _ => None,
         }
     }
-}
-
-/// What may have happened to the host since a step was intended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
-    /// Nothing volatile was lost.
-    SameBoot,
-    /// Processes, loaded modules, mounts and network namespaces are gone.
-    Rebooted,
 }
 
 /// A step or undo that failed: what it was, with its causes.
@@ -171,7 +164,7 @@ pub struct Driver<'a> {
     /// For the time of events.
     pub clock: &'a (dyn Clock + Sync),
     /// The boot that is running.
-    pub boot_id: &'a BootId,
+    pub incarnation: &'a Incarnation,
     /// Who is told.
     pub listener: &'a (dyn Fn(&Heard<'_>) + Sync),
 }
@@ -188,13 +181,13 @@ impl Driver<'_> {
 
     fn live(&self, stored: Stored) -> Live<'_> {
         let intents = stored.events.iter().filter_map(|recorded| match recorded.event {
-            Event::Intended { step } => Some((step, recorded.boot_id.clone())),
+            Event::Intended { step } => Some((step, recorded.during.clone())),
             _ => None,
         });
         Live {
             driver: self,
             // The boot of the first event: a resume that was itself cut has recorded events of a later boot.
-            began_in: stored.events.first().map(|recorded| recorded.boot_id.clone()),
+            began_in: stored.events.first().map(|recorded| recorded.during.clone()),
             intended_in: Mutex::new(intents.collect()),
             id: stored.id,
             progress: Mutex::new(stored.progress),
@@ -215,9 +208,11 @@ impl Driver<'_> {
                 Phase::Forward if !progress.committed() => {
                     // What waited for an operator did not crash, unless the host has gone down meanwhile.
                     let waited = matches!(progress.next(), Next::NeedsOperator(_));
-                    Some(match (live.since(live.began_in.as_deref()), progress.rebooting()) {
+                    Some(match (live.since(live.began_in.as_ref()), progress.rebooting()) {
                         (Since::Rebooted, Some(step)) => Event::Booted { step },
-                        (Since::SameBoot, _) if waited => Event::RollbackDecided { cause: Cause::Operator },
+                        (Since::SameBoot | Since::SoftRebooted, _) if waited => {
+                            Event::RollbackDecided { cause: Cause::Operator }
+                        }
                         _ => Event::RollbackDecided { cause: Cause::Crash },
                     })
                 }
@@ -235,23 +230,20 @@ impl Driver<'_> {
 struct Live<'a> {
     driver: &'a Driver<'a>,
     id: TransactionId,
-    began_in: Option<String>,
+    began_in: Option<Incarnation>,
     /// The boots in which the steps were intended.
-    intended_in: Mutex<BTreeMap<StepIndex, String>>,
+    intended_in: Mutex<BTreeMap<StepIndex, Incarnation>>,
     progress: Mutex<Progress>,
 }
 
 impl Live<'_> {
     /// What may have happened to the host since that boot.
-    fn since(&self, boot: Option<&str>) -> Since {
-        match boot {
-            Some(boot) if boot != self.driver.boot_id.to_string() => Since::Rebooted,
-            _ => Since::SameBoot,
-        }
+    fn since(&self, earlier: Option<&Incarnation>) -> Since {
+        earlier.map_or(Since::SameBoot, |earlier| self.driver.incarnation.since(earlier))
     }
 
     fn since_intent(&self, step: StepIndex) -> Since {
-        self.since(lock(&self.intended_in).get(&step).map(String::as_str))
+        self.since(lock(&self.intended_in).get(&step))
     }
 
     fn run(&self) -> Result<Reached, DriveError> {
@@ -259,6 +251,7 @@ impl Live<'_> {
             let next = self.progress().next();
             match next {
                 Next::Run(lanes) => self.stage(&lanes)?,
+                Next::GiveUp(step) => self.record(Event::GivenUp { step })?,
                 Next::DecideRollback(cause) => self.record(Event::RollbackDecided { cause })?,
                 Next::Undo(step) => self.undo(step)?,
                 Next::End(outcome) => self.record(Event::Ended { outcome })?,
@@ -271,7 +264,8 @@ impl Live<'_> {
         }
     }
 
-    /// Run the lanes of a stage side by side. Lanes stop at their next boundary when one of them fails.
+    /// Run the lanes of a stage side by side. Lanes stop at their next boundary when one of them fails, unless what
+    /// fails goes back alone.
     fn stage(&self, lanes: &[Vec<StepIndex>]) -> Result<(), DriveError> {
         if let [lane] = lanes {
             return self.lane(lane);
@@ -318,8 +312,7 @@ impl Live<'_> {
     /// Whether lanes may take another step.
     fn going_forward(&self) -> bool {
         let progress = self.progress();
-        let failed = |index| matches!(progress.status(index), Some(StepStatus::Failed(_)));
-        *progress.phase() == Phase::Forward && !(0..progress.plan().steps.len()).any(failed)
+        *progress.phase() == Phase::Forward && !progress.is_halted()
     }
 
     fn undo(&self, step: StepIndex) -> Result<(), DriveError> {
@@ -348,7 +341,7 @@ impl Live<'_> {
     /// Write an event to the journal, then make it true here.
     fn write(&self, event: Event) -> Result<(), DriveError> {
         let recorded =
-            Recorded { at: self.driver.clock.now(), boot_id: self.driver.boot_id.to_string(), event };
+            Recorded { at: self.driver.clock.now(), during: self.driver.incarnation.clone(), event };
         let mut progress = self.progress();
         let mut after = progress.clone();
         after.apply(&recorded.event)?;
@@ -358,10 +351,10 @@ impl Live<'_> {
             }
             _ => false,
         };
-        let changes = if commits { BaselineChange::of(after.plan()) } else { Vec::new() };
+        let changes = if commits { BaselineChange::of(&after.in_effect()) } else { Vec::new() };
         lock(self.driver.journal).append(&self.id, &recorded, &changes)?;
         if let Event::Intended { step } = recorded.event {
-            lock(&self.intended_in).insert(step, recorded.boot_id.clone());
+            lock(&self.intended_in).insert(step, recorded.during.clone());
         }
         *progress = after;
         (self.driver.listener)(&Heard::Event(&recorded, &progress));

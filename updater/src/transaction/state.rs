@@ -11,12 +11,16 @@
 //! - a step is undone if it was *intended*, whether or not its outcome was recorded, because an intended step
 //!   may have acted; undos are therefore safe to repeat and safe on untouched things;
 //! - the steps of one container are undone strictly last to first: an undo that fails bars those below it;
+//! - a container whose plan says so goes back alone when one of its steps fails before the commit: from then on its
+//!   steps are undone and no more of them run, and the commit makes true what is left. If nothing is left, all goes
+//!   back; if its undo fails, the rest goes on, and the transaction stays open at its end;
 //! - nothing here touches a host, reads a clock, or panics on a strange journal: an impossible event is an
 //!   [`Impossible`] error.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use workloads::model::WorkloadId;
 
 use crate::plan::{Action, OnFailure, Plan};
 
@@ -45,6 +49,11 @@ pub enum Event {
         step: StepIndex,
         /// The error with its causes.
         error: String,
+    },
+    /// The container of this failed step goes back alone, from here on; the rest of the transaction goes on.
+    GivenUp {
+        /// Which step.
+        step: StepIndex,
     },
     /// From here on the transaction goes back to the old state.
     RollbackDecided {
@@ -163,6 +172,8 @@ pub enum Phase {
 pub enum Next {
     /// Run the rest of a stage: lanes that are independent of each other, each with its steps in order.
     Run(Vec<Vec<StepIndex>>),
+    /// Record that the container of this failed step goes back alone.
+    GiveUp(StepIndex),
     /// Record that the transaction goes back.
     DecideRollback(Cause),
     /// Undo this step.
@@ -195,13 +206,15 @@ pub struct Progress {
     plan: Plan,
     steps: Vec<StepStatus>,
     phase: Phase,
+    /// Containers that went back, or go back, alone, with the steps that failed them.
+    given_up: BTreeMap<WorkloadId, StepIndex>,
 }
 
 impl Progress {
     /// A transaction to which nothing has happened yet.
     pub fn new(plan: Plan) -> Self {
         let steps = vec![StepStatus::Pending; plan.steps.len()];
-        Self { plan, steps, phase: Phase::Forward }
+        Self { plan, steps, phase: Phase::Forward, given_up: BTreeMap::new() }
     }
 
     /// The state after all `events`, in order.
@@ -240,6 +253,34 @@ impl Progress {
             .any(|(step, status)| step.action == Action::Commit && matches!(status, StepStatus::Done(_)))
     }
 
+    /// The containers that went back alone, or are about to, and the step that failed of each.
+    pub fn given_up(&self) -> &BTreeMap<WorkloadId, StepIndex> {
+        &self.given_up
+    }
+
+    /// The part of the plan that a commit makes true: all but what is done to the containers that went back alone.
+    pub fn in_effect(&self) -> Plan {
+        self.plan.without(&self.given_up.keys().cloned().collect())
+    }
+
+    /// Whether a step has failed and stands in the way of every other. The failure of a container that goes back
+    /// alone does not.
+    pub fn is_halted(&self) -> bool {
+        self.failures().any(|step| self.plan.goes_back_alone(&self.plan.steps[step]).is_none())
+    }
+
+    /// The steps that failed, but for those of containers that were given up.
+    fn failures(&self) -> impl Iterator<Item = StepIndex> {
+        let failed = |index: &StepIndex| matches!(self.steps[*index], StepStatus::Failed(_));
+        (0..self.steps.len()).filter(failed).filter(|index| !self.is_given_up(*index))
+    }
+
+    /// Whether the step is one of a container that goes back alone.
+    fn is_given_up(&self, step: StepIndex) -> bool {
+        let container = self.plan.steps.get(step).and_then(|step| step.action.container());
+        container.is_some_and(|container| self.given_up.contains_key(container))
+    }
+
     /// The step that has planned a boot which it has not seen yet.
     pub fn rebooting(&self) -> Option<StepIndex> {
         self.steps.iter().position(|status| matches!(status, StepStatus::Rebooting))
@@ -269,10 +310,28 @@ impl Progress {
                     _ => None,
                 })
             }
+            Event::GivenUp { step } => {
+                let possible = self.phase == Phase::Forward && !self.committed();
+                self.expect_phase("given-up", possible, "moving forward and not committed")?;
+                let alone = self.plan.steps.get(*step).and_then(|step| self.plan.goes_back_alone(step));
+                let container = alone.cloned();
+                self.change("given-up", *step, "failed, of a container that goes back alone", |status| {
+                    let failed = matches!(status, S::Failed(_)) && container.is_some();
+                    failed.then(|| status.clone())
+                })?;
+                self.given_up.extend(container.map(|container| (container, *step)));
+                Ok(())
+            }
             Event::RollbackDecided { cause } => {
                 let possible = self.phase == Phase::Forward && !self.committed();
                 self.expect_phase("rollback-decided", possible, "moving forward and not committed")?;
                 self.phase = Phase::Backward(cause.clone());
+                // Of a container that was given up: it is tried once more with the rest.
+                for status in &mut self.steps {
+                    if let S::UndoFailed(receipt, _) = status {
+                        *status = S::Undoing(receipt.take());
+                    }
+                }
                 Ok(())
             }
             Event::RebootPlanned { step } => {
@@ -290,7 +349,7 @@ impl Progress {
                 })
             }
             Event::UndoIntended { step } => {
-                let backward = matches!(self.phase, Phase::Backward(_));
+                let backward = matches!(self.phase, Phase::Backward(_)) || self.is_given_up(*step);
                 self.expect_phase("undo-intended", backward, "moving backward")?;
                 self.change("undo-intended", *step, "begun and not undone", |status| match status {
                     S::Intended | S::Rebooting | S::Failed(_) => Some(S::Undoing(None)),
@@ -316,11 +375,14 @@ impl Progress {
                 let open = !matches!(self.phase, Phase::Ended(_));
                 self.expect_phase("retry-decided", open, "not ended")?;
                 let committed = self.committed();
-                for status in &mut self.steps {
+                let alone: Vec<bool> = (0..self.steps.len()).map(|step| self.is_given_up(step)).collect();
+                for (status, alone) in self.steps.iter_mut().zip(alone) {
                     match status {
                         S::UndoFailed(receipt, _) => *status = S::Undoing(receipt.take()),
                         // After the commit an unfinished step is simply done again.
-                        S::Failed(_) | S::Intended | S::Rebooting if committed => *status = S::Pending,
+                        S::Failed(_) | S::Intended | S::Rebooting if committed && !alone => {
+                            *status = S::Pending
+                        }
                         _ => {}
                     }
                 }
@@ -345,17 +407,30 @@ impl Progress {
     }
 
     fn next_forward(&self) -> Next {
-        let failed = self.steps.iter().position(|status| matches!(status, StepStatus::Failed(_)));
-        if let Some(step) = failed {
-            return if self.committed() || self.plan.on_failure == OnFailure::Hold {
+        if let Some(step) = self.failures().next() {
+            let alone = self.plan.goes_back_alone(&self.plan.steps[step]).is_some();
+            return if alone && !self.committed() && !self.is_halted() {
+                Next::GiveUp(step)
+            } else if self.committed() || self.plan.on_failure == OnFailure::Hold {
                 Next::NeedsOperator(vec![step])
             } else {
                 Next::DecideRollback(Cause::StepFailed { step })
             };
         }
-        let unfinished = |index: &StepIndex| !matches!(self.steps[*index], StepStatus::Done(_));
+        if let Some(step) = self.next_undo(|index| self.is_given_up(index)) {
+            return Next::Undo(step);
+        }
+        // What went back alone is not the whole of it, unless nothing is left.
+        if let Some(step) = self.given_up.values().min()
+            && !self.in_effect().changes_the_host()
+        {
+            return Next::DecideRollback(Cause::StepFailed { step: *step });
+        }
+        let unfinished = |index: &StepIndex| {
+            !matches!(self.steps[*index], StepStatus::Done(_)) && !self.is_given_up(*index)
+        };
         let Some(first) = (0..self.steps.len()).find(unfinished) else {
-            return Next::End(Outcome::Committed);
+            return self.end(Outcome::Committed);
         };
         let stage = self.plan.steps[first].stage;
         let mut lanes: BTreeMap<u32, Vec<StepIndex>> = BTreeMap::new();
@@ -369,6 +444,22 @@ impl Progress {
     }
 
     fn next_backward(&self) -> Next {
+        match self.next_undo(|_| true) {
+            Some(step) => Next::Undo(step),
+            None => self.end(Outcome::RolledBack),
+        }
+    }
+
+    /// The end, unless an undo failed.
+    fn end(&self, outcome: Outcome) -> Next {
+        let stuck: Vec<StepIndex> = (0..self.steps.len())
+            .filter(|index| matches!(self.steps[*index], StepStatus::UndoFailed(..)))
+            .collect();
+        if stuck.is_empty() { Next::End(outcome) } else { Next::NeedsOperator(stuck) }
+    }
+
+    /// The last of these steps that may have acted and can be undone now.
+    fn next_undo(&self, among: impl Fn(StepIndex) -> bool) -> Option<StepIndex> {
         let begun = |status: &StepStatus| {
             matches!(
                 status,
@@ -383,14 +474,7 @@ impl Progress {
         let acted = |index: &StepIndex| {
             begun(&self.steps[*index]) && self.plan.steps[*index].action != Action::Commit
         };
-        if let Some(step) = (0..self.steps.len()).rev().find(|index| acted(index) && !self.is_barred(*index))
-        {
-            return Next::Undo(step);
-        }
-        let stuck: Vec<StepIndex> = (0..self.steps.len())
-            .filter(|index| matches!(self.steps[*index], StepStatus::UndoFailed(..)))
-            .collect();
-        if stuck.is_empty() { Next::End(Outcome::RolledBack) } else { Next::NeedsOperator(stuck) }
+        (0..self.steps.len()).rev().find(|index| among(*index) && acted(index) && !self.is_barred(*index))
     }
 
     /// Whether the undo of a later step of the same container failed. What is below it stands on that undo: old files

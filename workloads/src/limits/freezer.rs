@@ -21,6 +21,7 @@ use std::time::Duration;
 use manifests::Sha256;
 use serde::{Deserialize, Serialize};
 use system::clock::Clock;
+use system::kernel_file::KernelFileError;
 
 use crate::model::CgroupPath;
 
@@ -33,34 +34,9 @@ pub enum FreezeError {
         /// The group.
         cgroup: CgroupPath,
     },
-    /// A file of cgroupfs could not be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A file of cgroupfs could not be written.
-    #[error("cannot write {value:?} to {path}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What was to be written.
-        value: String,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A file holds something that its documentation does not allow, or is not a lease.
-    #[error("{path} holds {found:?}, expected {expected}")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        expected: &'static str,
-        /// What it holds, shortened.
-        found: String,
-    },
+    /// A file of cgroupfs, or a lease, could not be used.
+    #[error(transparent)]
+    File(#[from] KernelFileError),
     /// A record of a frozen group could not be kept or dropped.
     #[error("cannot keep the record of a frozen control group in {path}")]
     Lease {
@@ -76,19 +52,19 @@ pub trait Freezer {
     /// How far the group is.
     ///
     /// # Errors
-    /// [`FreezeError::CgroupGone`], [`FreezeError::Read`], [`FreezeError::Format`].
+    /// [`FreezeError::CgroupGone`], [`FreezeError::File`].
     fn state(&self, cgroup: &CgroupPath) -> Result<FreezeState, FreezeError>;
 
     /// Begins to freeze the group and everything below it; does not wait.
     ///
     /// # Errors
-    /// [`FreezeError::CgroupGone`], [`FreezeError::Write`].
+    /// [`FreezeError::CgroupGone`], [`FreezeError::File`].
     fn freeze(&self, cgroup: &CgroupPath) -> Result<(), FreezeError>;
 
     /// Lets the group go on.
     ///
     /// # Errors
-    /// [`FreezeError::CgroupGone`], [`FreezeError::Write`].
+    /// [`FreezeError::CgroupGone`], [`FreezeError::File`].
     fn thaw(&self, cgroup: &CgroupPath) -> Result<(), FreezeError>;
 }
 
@@ -120,13 +96,15 @@ impl CgroupFreezer {
     fn read(&self, cgroup: &CgroupPath, file: &str) -> Result<String, FreezeError> {
         let path = cgroup.below(&self.mount).join(file);
         fs::read_to_string(&path)
-            .map_err(|source| gone_or(cgroup, source, |source| FreezeError::Read { path, source }))
+            .map_err(|source| gone_or(cgroup, source, |source| KernelFileError::Read { path, source }.into()))
     }
 
     fn write(&self, cgroup: &CgroupPath, value: &str) -> Result<(), FreezeError> {
         let path = cgroup.below(&self.mount).join("cgroup.freeze");
         fs::write(&path, value).map_err(|source| {
-            gone_or(cgroup, source, |source| FreezeError::Write { path, value: value.to_owned(), source })
+            gone_or(cgroup, source, |source| {
+                KernelFileError::Write { path, value: value.to_owned(), source }.into()
+            })
         })
     }
 }
@@ -152,11 +130,12 @@ impl Freezer for CgroupFreezer {
         match self.read(cgroup, "cgroup.freeze")?.trim_end() {
             "0" => Ok(FreezeState::Thawed),
             "1" => Ok(FreezeState::Freezing),
-            found => Err(FreezeError::Format {
+            found => Err(KernelFileError::Format {
                 path: cgroup.below(&self.mount).join("cgroup.freeze"),
                 expected: "0 or 1",
                 found: found.chars().take(64).collect(),
-            }),
+            }
+            .into()),
         }
     }
 
@@ -192,7 +171,7 @@ impl LeaseStore {
     /// The leases that nobody has given back.
     ///
     /// # Errors
-    /// [`FreezeError::Lease`], [`FreezeError::Format`] for a file that is not a lease.
+    /// [`FreezeError::Lease`], [`FreezeError::File`] for a file that is not a lease.
     pub fn outstanding(&self) -> Result<Vec<FreezeLease>, FreezeError> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -211,7 +190,7 @@ impl LeaseStore {
                 self.forget(&path)?;
                 continue;
             }
-            leases.push(serde_json::from_str(&text).map_err(|_| FreezeError::Format {
+            leases.push(serde_json::from_str(&text).map_err(|_| KernelFileError::Format {
                 path,
                 expected: "a freeze lease",
                 found: text.chars().take(64).collect(),

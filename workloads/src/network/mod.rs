@@ -4,6 +4,7 @@ pub mod hold;
 pub(crate) mod netns;
 
 pub use self::hold::{Farewell, HoldError, HoldName, LeftoverLock, NftHold};
+pub use self::netns::is_there;
 use crate::criu::Connection;
 use crate::model::NetworkPlace;
 

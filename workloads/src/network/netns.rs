@@ -9,7 +9,9 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{FsType, statfs};
 
 use crate::model::NetworkPlace;
 
@@ -45,9 +47,30 @@ pub(crate) fn entered<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> 
     })
 }
 
+/// Whether the place still names a namespace. A name whose mount is gone is an empty file: after a soft reboot
+/// `/run` has what was in it, and nothing is mounted there.
+#[must_use]
+pub fn is_there(place: &NetworkPlace) -> bool {
+    match place {
+        NetworkPlace::Host => true,
+        NetworkPlace::Own | NetworkPlace::Unknown(_) => false,
+        NetworkPlace::Path(path) => {
+            statfs(path).is_ok_and(|found| found.filesystem_type() == FsType(libc::NSFS_MAGIC as _))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_lost_its_mount_is_not_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(!is_there(&NetworkPlace::Path(file.path().to_owned())));
+        assert!(!is_there(&NetworkPlace::Path("/no/such/namespace".into())));
+        assert!(is_there(&NetworkPlace::Path("/proc/self/ns/net".into())));
+    }
 
     #[test]
     fn a_missing_namespace_is_an_error_and_the_work_is_not_done() {

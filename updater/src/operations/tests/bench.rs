@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use manifests::{Envelope, HostKernel, SecretKey, Sha256};
 use system::clock::Interrupt;
 use system::lock::{HostLock, Turn};
+use system::medium::Medium;
 
 use crate::kernel::survival::{Scheduled, Trial};
 use crate::operations::apply::{Applied, Quarantine, Request};
@@ -71,6 +72,8 @@ pub(crate) struct Bench {
     signed: AtomicUsize,
     /// Since when the policy says that the key is revoked.
     revoked: Mutex<Option<&'static str>>,
+    /// What the host's settings say beside where its store and policy are.
+    settings: Mutex<Config>,
 }
 
 impl Bench {
@@ -91,6 +94,7 @@ impl Bench {
             watched: Arc::default(),
             signed: AtomicUsize::new(0),
             revoked: Mutex::default(),
+            settings: Mutex::default(),
         };
         bench.write("one-function.ko", &module("one-function"));
         bench.write("fix.tar", &[0; 1024]);
@@ -127,9 +131,15 @@ impl Bench {
         self.files.path().to_owned()
     }
 
+    /// From now on the host's settings are these.
+    pub(crate) fn set(&self, settings: Config) {
+        *self.settings.lock().unwrap() = settings;
+    }
+
     pub(crate) fn config(&self) -> Config {
         let policy = self.files.path().join("policy.yaml");
-        Config { store: self.store.path().to_owned(), policy, ..Config::default() }
+        let own = self.settings.lock().unwrap().clone();
+        Config { store: self.store.path().to_owned(), policy, ..own }
     }
 
     /// A new process of the program.
@@ -141,6 +151,7 @@ impl Bench {
         let (machine, containers) = (Arc::clone(&self.machine), Arc::clone(&self.containers));
         let watched = Arc::clone(&self.watched);
         let host = Host {
+            medium: Box::new(|_| Ok(Medium::Readable { what: "device sda without encryption".to_owned() })),
             root: self.files.path().to_owned(),
             arch: "x86_64".to_owned(),
             kernel: HostKernel {
@@ -148,7 +159,7 @@ impl Bench {
                 build_id: None,
                 package: None,
             },
-            boot_id: self.machine.boot_id(),
+            incarnation: self.machine.incarnation(),
             clock: self.machine.clone(),
             freezer: self.machine.clone(),
             leases: self.machine.leases().clone(),
@@ -265,13 +276,27 @@ impl Bench {
 
     /// Applies a livepatch of that name which replaces every other.
     pub(crate) fn apply_replacing(&self, name: &str, version: u32) -> Driven {
+        self.try_apply_replacing(name, version).unwrap()
+    }
+
+    pub(crate) fn try_apply_replacing(&self, name: &str, version: u32) -> Result<Driven, EngineError> {
+        self.try_apply_module(name, version, &replacing_module(name))
+    }
+
+    /// Applies these bytes as a livepatch of that name which replaces every other.
+    pub(crate) fn try_apply_module(
+        &self,
+        name: &str,
+        version: u32,
+        bytes: &[u8],
+    ) -> Result<Driven, EngineError> {
         let replaces = FakeModule { replace: Replace::All, ..FakeModule::default() };
         self.machine.teach(name, replaces);
-        self.write("one-function.ko", &replacing_module(name));
+        self.write("one-function.ko", bytes);
         let text = livepatch_only(MANIFEST)
             .replace("module: one_function", &format!("module: {name}\n    replace: all"))
             .replace("version: 3", &format!("version: {version}"));
-        self.apply(&text).unwrap()
+        self.apply(&text)
     }
 
     pub(crate) fn rollback(&self) -> Result<Driven, EngineError> {
@@ -300,6 +325,13 @@ impl Bench {
         self.watched.store(false, Ordering::SeqCst);
         self.machine.reboot();
         self.containers.reboot();
+    }
+
+    /// `systemctl soft-reboot`.
+    pub(crate) fn soft_reboot(&self) {
+        self.watched.store(false, Ordering::SeqCst);
+        self.machine.soft_reboot();
+        self.containers.soft_reboot();
     }
 
     pub(crate) fn reboot_into(&self, kernel: &'static str) {
@@ -336,6 +368,26 @@ pub(crate) fn replacing_module(name: &str) -> Vec<u8> {
     compile(&text)
 }
 
+/// As [`replacing_module`], with a `klp_state` 7 of this version and a callback that cleans up, if it has one.
+pub(crate) fn module_with_state(name: &str, version: Option<u32>, cleanup: &str) -> Vec<u8> {
+    let (before, states) = match version {
+        Some(version) => (
+            format!("static struct klp_state states[] = {{ {{ .id = 7, .version = {version} }}, {{ }} }};\n"),
+            ", .states = states",
+        ),
+        None => (String::new(), ""),
+    };
+    let text = source("one-function")
+        .replace("one_function", name)
+        .replace(
+            "static int new_show",
+            &format!("{before}static void clean(void *object) {{ helper(5); }}\nstatic int new_show"),
+        )
+        .replace("{ .funcs = funcs }", &format!("{{ .funcs = funcs{cleanup} }}"))
+        .replace(".objs = objs", &format!(".objs = objs, .replace = 1{states}"));
+    compile(&text)
+}
+
 fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../patch-tools/tests/modules")
 }
@@ -344,8 +396,18 @@ fn source(name: &str) -> String {
     fs::read_to_string(sources().join(name).join("module.c")).unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a compiler is run")]
+/// The fixture as no kbuild would leave it.
+pub(crate) fn module_without_build_id(name: &str) -> Vec<u8> {
+    compile_with(&source(name), "--build-id=none")
+}
+
 fn compile(text: &str) -> Vec<u8> {
+    // As kbuild does it: the build id is what a loaded module is known by.
+    compile_with(text, "--build-id=sha1")
+}
+
+#[expect(clippy::disallowed_methods, reason = "a compiler is run")]
+fn compile_with(text: &str, build_id: &str) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("module.c");
     fs::write(&file, text).unwrap();
@@ -361,7 +423,10 @@ fn compile(text: &str) -> Vec<u8> {
         .status()
         .expect("gcc is needed to compile the fixtures");
     assert!(compiled.success(), "{text}");
-    fs::read(object).unwrap()
+    let module = directory.path().join("module.ko");
+    let linked = Command::new("ld").args(["-r", build_id, "-o"]).arg(&module).arg(&object).status();
+    assert!(linked.expect("ld is needed to link the fixtures").success(), "{text}");
+    fs::read(module).unwrap()
 }
 
 /// Nobody interferes.

@@ -189,3 +189,37 @@ fn a_rollback_that_a_crash_ended_does_not_load_what_the_host_may_have_crashed_of
     assert!(matches!(became(&resumed), Became::Quarantined { .. }));
     assert!(!is_loaded(&bench));
 }
+
+#[test]
+fn a_soft_reboot_keeps_the_livepatch_and_mounts_the_committed_files_again() {
+    let bench = Bench::new();
+    bench.apply(MANIFEST).unwrap();
+    bench.engine().mark_stopping().unwrap();
+    bench.soft_reboot();
+    assert!(!bench.engine().status().unwrap().is_sound(), "the container's files are not mounted");
+    let resumed = bench.resume();
+    let became: Vec<_> = resumed.baseline.iter().map(|item| &item.became).collect();
+    assert_eq!(became, [&Became::Present, &Became::Reapplied]);
+    assert!(is_loaded(&bench) && bench.engine().status().unwrap().is_sound());
+}
+
+#[test]
+fn a_crash_after_a_soft_reboot_is_blamed_on_a_livepatch_whose_window_is_not_over() {
+    let bench = committed();
+    // What ends userspace in order has not ended the kernel.
+    bench.engine().mark_stopping().unwrap();
+    bench.soft_reboot();
+    bench.resume();
+    assert!(bench.is_watched(), "its trial goes on");
+    bench.reboot();
+    assert!(matches!(became(&bench.resume()), Became::Quarantined { .. }));
+}
+
+#[test]
+fn an_operators_resume_while_the_host_is_shut_down_blames_nobody() {
+    let bench = committed();
+    bench.engine().mark_stopping().unwrap();
+    bench.resume();
+    bench.reboot();
+    assert_eq!(became(&bench.resume()), &Became::Reapplied);
+}

@@ -10,9 +10,13 @@ use crate::transaction::state::StepStatus;
 enum Then {
     /// Only the program is gone.
     SameBoot,
+    /// Processes and mounts are gone: userspace was started anew on the running kernel.
+    SoftReboot,
     /// Processes, modules, mounts and packet filters are gone.
     Reboot,
 }
+
+const EVERY_KIND: [Then; 3] = [Then::SameBoot, Then::SoftReboot, Then::Reboot];
 
 /// Whether the container is nothing but a finished checkpoint, and its restore has not begun.
 fn is_only_a_checkpoint(bench: &Bench) -> bool {
@@ -43,6 +47,10 @@ fn resumed(bench: &Bench, then: Then, context: &str) {
         Outcome::Committed => {
             assert_eq!(lowers(bench), 3, "{context}: the committed files are mounted for whoever starts it");
             assert_eq!(process, None, "{context}");
+            if then == Then::SoftReboot {
+                assert_eq!(bench.machine.modules(), ["one_function"], "{context}: the kernel went on");
+                assert!(bench.engine().status().unwrap().is_sound(), "{context}");
+            }
         }
         Outcome::RolledBack => {
             assert!(process.is_some() || !only_a_checkpoint, "{context}: its memory did not come back");
@@ -66,8 +74,10 @@ fn cut_everywhere(then: Then, trouble: &[Trouble], at_least: usize) {
             Ok(_) => break,
             Err(error) => panic!("boundary {boundary}: {error}"),
         }
-        if then == Then::Reboot {
-            bench.reboot();
+        match then {
+            Then::SameBoot => {}
+            Then::SoftReboot => bench.soft_reboot(),
+            Then::Reboot => bench.reboot(),
         }
         resumed(&bench, then, &format!("boundary {boundary}"));
     }
@@ -82,6 +92,12 @@ fn a_kill_at_any_boundary_of_an_apply_resumes_to_all_new_or_all_old() {
 #[test]
 fn a_power_cut_at_any_boundary_of_an_apply_resumes_to_all_new_or_all_old() {
     cut_everywhere(Then::Reboot, &[], 50);
+}
+
+#[test]
+fn a_soft_reboot_at_any_boundary_of_an_apply_resumes_to_all_new_or_all_old_with_the_livepatch_kept() {
+    cut_everywhere(Then::SoftReboot, &[], 50);
+    cut_everywhere(Then::SoftReboot, &[Trouble::BadFix], 60);
 }
 
 #[test]
@@ -119,12 +135,13 @@ fn a_kill_or_power_cut_before_any_request_to_the_host_resumes_to_all_new_or_all_
             bench.machine.requests()
         };
         assert!(requests > 25, "only {requests} requests");
-        for (nth, then) in (1..=requests).flat_map(|nth| [(nth, Then::SameBoot), (nth, Then::Reboot)]) {
+        for (nth, then) in (1..=requests).flat_map(|nth| EVERY_KIND.map(|then| (nth, then))) {
             let bench = bench();
             bench.machine.stop_before(nth);
             assert!(bench.died(|| drop(bench.apply(MANIFEST))), "request {nth} was not made");
             match then {
                 Then::SameBoot => bench.machine.revive(),
+                Then::SoftReboot => bench.soft_reboot(),
                 Then::Reboot => bench.reboot(),
             }
             resumed(&bench, then, &format!("request {nth}, {trouble:?}, {then:?}"));

@@ -2,17 +2,21 @@
 //!
 //! [`whole`] is the question after everything: is the host all new, or all old?
 
+mod alone;
 pub(crate) mod bench;
 mod boots;
 mod crashes;
 mod effects;
+mod foreign;
 mod hostile;
+mod media;
 mod one_way_in;
 mod refusals;
 mod replacing;
 mod rolling_back;
 mod slow_helpers;
 mod standings;
+mod stuck;
 mod ways_back;
 
 use bench::{Bench, MANIFEST, Signal, livepatch_only};

@@ -5,7 +5,7 @@ use std::fs;
 use system::exit::Exit;
 
 use super::*;
-use crate::operations::tests::bench::{Bench, MANIFEST, livepatch_only, replacing_module};
+use crate::operations::tests::bench::{Bench, MANIFEST, livepatch_only, module_with_state, replacing_module};
 
 /// A host with three livepatches, each in place of the one before.
 fn replaced_twice() -> Bench {
@@ -61,4 +61,43 @@ fn a_rollback_keeps_off_what_the_host_may_have_crashed_of() {
     assert_eq!(bench.rollback().unwrap().reached, Reached::Ended(Outcome::Committed));
     assert_eq!(bench.machine.modules(), <[String; 0]>::default());
     assert!(bench.resume().baseline.is_empty());
+}
+
+const CLEANS: &str = ", .callbacks = { .post_unpatch = clean }";
+
+#[test]
+fn a_livepatch_that_would_lose_the_data_of_the_one_it_replaces_is_refused_and_one_that_takes_it_over_is_not()
+{
+    for (old, new, expected) in [
+        ((Some(2), CLEANS), (Some(2), CLEANS), None),
+        ((Some(2), CLEANS), (Some(3), CLEANS), None),
+        ((Some(2), CLEANS), (Some(1), CLEANS), Some("state 7 in version 2 or later")),
+        ((Some(2), CLEANS), (None, CLEANS), Some("found no such state")),
+        ((None, CLEANS), (Some(2), CLEANS), Some("its callback clean")),
+        ((Some(2), CLEANS), (Some(3), ""), Some("going back to second")),
+        ((None, ""), (None, CLEANS), None),
+    ] {
+        let bench = Bench::new();
+        let (second, third) =
+            (module_with_state("second", old.0, old.1), module_with_state("third", new.0, new.1));
+        bench.try_apply_module("second", 4, &second).unwrap();
+        let context = format!("{old:?}, {new:?}");
+        match (bench.try_apply_module("third", 5, &third), expected) {
+            (Ok(driven), None) => {
+                assert_eq!(driven.reached, Reached::Ended(Outcome::Committed), "{context}");
+                assert_eq!(
+                    bench.rollback().unwrap().reached,
+                    Reached::Ended(Outcome::Committed),
+                    "{context}"
+                );
+            }
+            (Err(error), Some(expected)) => {
+                let failure = crate::cli::failures::engine(error);
+                assert_eq!(failure.exit(), Exit::Refused, "{context}");
+                assert!(failure.for_person().contains(expected), "{context}: {}", failure.for_person());
+            }
+            (result, expected) => panic!("{context}: {result:?}, expected {expected:?}"),
+        }
+        assert_eq!(bench.machine.modules(), ["second"], "{context}");
+    }
 }

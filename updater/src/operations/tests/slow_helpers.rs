@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::operations::tests::bench::{Bench, Cut, MANIFEST};
+use crate::transaction::driver::{Boundary, Onward};
 
 fn stored_error(driven: &Driven) -> &str {
     driven.first_error.as_ref().map_or("", |(_, error)| error)
@@ -87,4 +88,43 @@ fn a_slow_restore_comes_back_wherever_the_program_is_killed() {
         whole(&bench, Outcome::RolledBack, &format!("boundary {boundary}"));
     }
     assert!(cuts >= 50, "only {cuts} boundaries");
+}
+
+/// From the moment on that one container of two runs on the fix, dumps are slow, and hang.
+struct SlowAfterTheFirst<'a>(&'a Bench);
+
+impl system::clock::Interrupt for SlowAfterTheFirst<'_> {
+    fn asked(&self) -> bool {
+        false
+    }
+}
+
+impl Boundaries for SlowAfterTheFirst<'_> {
+    fn reached(&self, _: &Boundary<'_>) -> Onward {
+        let fixed =
+            |id| self.0.containers.process(id).is_some_and(|process| process.version == Version::Fixed);
+        if fixed("a") {
+            self.0.containers.make(Trouble::SlowDump);
+            self.0.containers.make(Trouble::Hangs);
+        }
+        Onward::Continue
+    }
+}
+
+#[test]
+fn a_container_waits_for_the_dump_of_one_that_shares_its_network_namespace() {
+    let bench = Bench::with(FakeMachine::new(), |containers| {
+        containers.with("a").with("b").sharing("/run/netns/pod")
+    });
+    let driven = bench.apply_until(MANIFEST, &SlowAfterTheFirst(&bench)).unwrap();
+    // Bringing `a` back would take CRIU's lock away, which is that of the namespace, under the dump of `b`.
+    assert!(matches!(driven.reached, Reached::NeedsOperator(_)), "{driven:?}");
+    assert_eq!(bench.containers.process("a"), None, "it waits as a checkpoint");
+    bench.containers.mend();
+    assert_eq!(bench.resume().transactions[0].reached, Reached::Ended(Outcome::RolledBack));
+    for id in ["a", "b"] {
+        let back = bench.containers.process(id).unwrap();
+        assert_eq!((back.memory, back.version), (MEMORY, Version::Old), "{id}");
+        assert_eq!(bench.containers.peers(id), [Peer::Established], "{id}");
+    }
 }

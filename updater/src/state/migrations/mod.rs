@@ -7,8 +7,11 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// In the order in which they are made.
-const MIGRATIONS: &[&str] =
-    &[include_str!("0001-transactions-baseline-guards-floors.sql"), include_str!("0002-trust-memory.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("0001-transactions-baseline-guards-floors.sql"),
+    include_str!("0002-trust-memory.sql"),
+    include_str!("0003-starts-of-userspace.sql"),
+];
 
 /// The layout that this program writes.
 pub(super) const LAYOUT: i64 = MIGRATIONS.len() as i64;

@@ -85,7 +85,9 @@ fn looking_needs_no_root() {
     own.wait().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(found["processes"].as_u64().unwrap() >= 1);
+    let unknown = found["unknown"].as_array().unwrap();
+    assert!(unknown.iter().all(|entry| entry["pid"] != own.id()), "it was not looked at whole: {unknown:?}");
+    assert!(found["processes"].as_u64().unwrap() >= 1, "{found}");
     assert_eq!(place.run(&["verify", "/none"]).status.code(), Some(3));
     assert_eq!(place.run(&["no-such-command"]).status.code(), Some(2));
 }

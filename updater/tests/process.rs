@@ -33,13 +33,18 @@ impl Place {
 
     /// Runs the program as nobody, or as who runs the tests if that is not root.
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(self.path("update"));
-        command.args(arguments).arg("--config").arg(self.path("update.yaml")).current_dir("/");
-        if nix::unistd::geteuid().is_root() {
-            command.uid(NOBODY).gid(NOBODY);
-        }
-        command.output().unwrap()
+        let mut command = as_nobody(Command::new(self.path("update")));
+        command.args(arguments).arg("--config").arg(self.path("update.yaml")).output().unwrap()
     }
+}
+
+/// A command that nobody runs, or who runs the tests if that is not root.
+fn as_nobody(mut command: Command) -> Command {
+    command.current_dir("/");
+    if nix::unistd::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
 }
 
 #[test]
@@ -74,10 +79,15 @@ fn a_program_that_is_not_root_reads_the_same_as_json() {
 #[test]
 fn looking_needs_no_root() {
     let place = Place::new();
+    let mut own = as_nobody(Command::new("sleep")).arg("600").spawn().unwrap();
     let output = place.run(&["scan", "--json"]);
+    own.kill().unwrap();
+    own.wait().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(found["processes"].as_u64().unwrap() >= 1);
+    let unknown = found["unknown"].as_array().unwrap();
+    assert!(unknown.iter().all(|entry| entry["pid"] != own.id()), "it was not looked at whole: {unknown:?}");
+    assert!(found["processes"].as_u64().unwrap() >= 1, "{found}");
     assert_eq!(place.run(&["verify", "/none"]).status.code(), Some(3));
     assert_eq!(place.run(&["no-such-command"]).status.code(), Some(2));
 }

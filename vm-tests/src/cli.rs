@@ -73,8 +73,12 @@ enum Action {
         #[arg(long)]
         list: bool,
     },
-    /// Install what the lab needs on this machine, and nothing else
-    Needs,
+    /// Install what the lab and the tests need on this machine, and nothing else
+    Needs {
+        /// Only what machines and the demo need
+        #[arg(long)]
+        machines: bool,
+    },
     /// Install what the lab needs and build its images, without starting a machine
     Prepare(Size),
     /// Start a named machine in the background
@@ -243,8 +247,9 @@ pub fn run() -> Result<u8> {
             Ok(0)
         }
         Action::Exam { only, list: false } => exam::run(&only),
-        Action::Needs => {
-            needs::require(&Cache::open()?, &needs::of_this_user())?;
+        Action::Needs { machines } => {
+            let wanted = if machines { needs::of_machines() } else { needs::of_tests() };
+            needs::require(&Cache::open()?, &wanted)?;
             Ok(0)
         }
         Action::Prepare(size) => {

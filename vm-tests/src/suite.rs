@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::exam::{SEED_VARIABLE, Seed};
-use crate::lab::Lab;
 use crate::lab::host;
 use crate::lab::steps::{self, Step};
+use crate::lab::{Lab, needs};
 use crate::product::{TEST_FEATURES, workspace};
 use crate::stage::Stage;
 
@@ -30,6 +30,7 @@ const LISTED: usize = 10;
 /// If the lab cannot be set up or the runner cannot be started.
 pub fn run(seed: Seed, arguments: &[String]) -> Result<u8> {
     let lab = Lab::open()?;
+    needs::require(lab.cache(), &needs::of_tests())?;
     // Made here once, and not by whichever test comes first while the others wait for it.
     Stage::set(&lab)?;
     drop(lab);

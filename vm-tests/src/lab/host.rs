@@ -14,7 +14,6 @@ use anyhow::{Context, Result, bail};
 use super::cache::Cache;
 pub use super::install::refresh_lists as refresh_apt_lists;
 use super::needs::is_declared;
-pub use super::needs::{NEEDS, NEEDS_WITHOUT_ROOT, Need};
 pub use super::steps::Step;
 use super::steps::fetched;
 

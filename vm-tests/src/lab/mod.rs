@@ -66,7 +66,7 @@ impl Lab {
     /// Installs what is missing, builds or finds the root image, and clears away what dead runs left.
     pub fn open() -> Result<Self> {
         let cache = Cache::open()?;
-        needs::require(&cache, &needs::of_this_user())?;
+        needs::require(&cache, &needs::of_machines())?;
         let image = Image::prepare(&cache)?;
         let lab = Self { cache, image, turn: None };
         lab.sweep()?;

@@ -27,7 +27,7 @@ const fn need(probe: &'static str, package: &'static str) -> Need {
     Need { probe, package }
 }
 
-/// What building images and fixtures, running machines and testing takes. `gcc-12` is the compiler of Debian 12's
+/// What building images and fixtures and running machines takes. `gcc-12` is the compiler of Debian 12's
 /// kernels, and the kernel's own build tools need `libelf1`.
 pub const NEEDS: &[Need] = &[
     // Machines and their images
@@ -48,25 +48,11 @@ pub const NEEDS: &[Need] = &[
     need("gcc-12", "gcc-12"),
     need("/usr/lib/x86_64-linux-gnu/libelf.so.1", "libelf1"),
     need("make", "make"),
-    // What preparing the tree of a kernel takes that is given as files, and so has no build root.
-    need("flex", "flex"),
-    need("bison", "bison"),
-    need("bc", "bc"),
-    need("perl", "perl"),
-    need("/usr/include/gelf.h", "libelf-dev"),
-    need("/usr/include/openssl/ssl.h", "libssl-dev"),
     need("as", "binutils"),
     need("ld", "binutils"),
     need("objcopy", "binutils"),
     need("readelf", "binutils"),
     need("strip", "binutils"),
-    // Peers in tests
-    need("openssl", "openssl"),
-    // What the tests of hosts run: packet filters in namespaces of their own, and the judge of units.
-    need("nft", "nftables"),
-    need("iptables-nft", "iptables"),
-    need("iptables-legacy", "iptables"),
-    need("systemd-analyze", "systemd"),
     // What every Debian has, unless somebody took it away
     need("sh", "dash"),
     need("bash", "bash"),
@@ -102,6 +88,24 @@ pub const NEEDS: &[Need] = &[
     need("unshare", "util-linux"),
 ];
 
+/// What the tests run besides, and neither machines nor the demo.
+pub const NEEDS_OF_TESTS: &[Need] = &[
+    // What preparing the tree of a kernel takes that is given as files, and so has no build root.
+    need("flex", "flex"),
+    need("bison", "bison"),
+    need("bc", "bc"),
+    need("perl", "perl"),
+    need("/usr/include/gelf.h", "libelf-dev"),
+    need("/usr/include/openssl/ssl.h", "libssl-dev"),
+    // Peers in tests
+    need("openssl", "openssl"),
+    // What the tests of hosts run: packet filters in namespaces of their own, and the judge of units.
+    need("nft", "nftables"),
+    need("iptables-nft", "iptables"),
+    need("iptables-legacy", "iptables"),
+    need("systemd-analyze", "systemd"),
+];
+
 /// What building the root image takes besides, when not root.
 pub const NEEDS_WITHOUT_ROOT: &[Need] = &[need("fakeroot", "fakeroot"), need("newuidmap", "uidmap")];
 
@@ -121,13 +125,19 @@ const ASIDES: &[Aside] = &[
 
 /// True for a program that may be started by name.
 pub fn is_declared(name: &str) -> bool {
-    GIVEN.contains(&name) || NEEDS.iter().chain(NEEDS_WITHOUT_ROOT).any(|need| need.probe == name)
+    GIVEN.contains(&name)
+        || NEEDS.iter().chain(NEEDS_OF_TESTS).chain(NEEDS_WITHOUT_ROOT).any(|need| need.probe == name)
 }
 
-/// What this user needs.
-pub fn of_this_user() -> Vec<Need> {
+/// What this user needs for machines and the demo.
+pub fn of_machines() -> Vec<Need> {
     let more = if is_root() { &[] } else { NEEDS_WITHOUT_ROOT };
     [NEEDS, more].concat()
+}
+
+/// What this user needs for all tests.
+pub fn of_tests() -> Vec<Need> {
+    [&of_machines(), NEEDS_OF_TESTS].concat()
 }
 
 fn missing(needs: &[Need]) -> Vec<Need> {

@@ -93,6 +93,11 @@ impl Handle {
             && fstatfs(&self.path).is_ok_and(|fs| plain.contains(&fs.filesystem_type()))
     }
 
+    /// Whether it is the file of which `/proc/PID/maps` shows this device and inode number.
+    pub(crate) fn is_at(&self, device: &[u8], inode: &[u8]) -> bool {
+        self.is_known_by_device(device) && inode == self.stat.st_ino.to_string().as_bytes()
+    }
+
     /// Opens it for reading.
     ///
     /// # Errors

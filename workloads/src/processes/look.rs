@@ -17,6 +17,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use manifests::{BuildId, FileIdentity};
+use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::files::buildid;
@@ -131,6 +132,22 @@ impl Look {
         Seen { unknown: [(None, Reason::Restless)].into(), ..Seen::default() }
     }
 
+    /// The file behind a mapping. The kernel's own links are for who may restore checkpoints; to another, a name that
+    /// leads to the very inode says as much, where device and number tell files apart.
+    fn behind(&self, pid: Pid, top: usize, mapping: &Mapping<'_>) -> io::Result<Found> {
+        let refused = match foreign::mapped(pid, mapping.range) {
+            Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => error,
+            found => return found,
+        };
+        let root = &self.tops[top].root;
+        match foreign::named(root, SeenPath::from(mapping.name).as_path()) {
+            Ok(Found::File(handle)) if handle.is_at(mapping.device(), mapping.inode()) => {
+                Ok(Found::File(handle))
+            }
+            _ => Err(refused),
+        }
+    }
+
     fn attempt(
         &mut self,
         pid: Pid,
@@ -173,7 +190,7 @@ impl Look {
                 continue;
             }
             pulse.begins(Some(subject));
-            match foreign::mapped(pid, mapping.range) {
+            match self.behind(pid, top, &mapping) {
                 Ok(Found::File(handle)) => {
                     let exact = mapping.is_ambiguous().then(|| foreign::mapped_name(pid, mapping.range).ok());
                     let exact = exact.flatten();

@@ -43,6 +43,11 @@ impl Mapping<'_> {
         self.key.split(|byte| *byte == b' ').next().unwrap_or_default()
     }
 
+    /// The number of the inode as the kernel prints it.
+    pub(crate) fn inode(&self) -> &[u8] {
+        self.key.split(|byte| *byte == b' ').nth(1).unwrap_or_default()
+    }
+
     /// Whether the printed name may stand for two names.
     pub(crate) fn is_ambiguous(&self) -> bool {
         self.name.windows(LINE_FEED.len()).any(|four| four == LINE_FEED)

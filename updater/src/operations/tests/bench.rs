@@ -184,17 +184,21 @@ impl Bench {
         Engine::with(self.config(), host)
     }
 
-    /// Signs the manifest with its payload files filled in; its file.
-    pub(crate) fn sign(&self, text: &str) -> PathBuf {
+    /// The manifest with its payload files filled in.
+    pub(crate) fn text(&self, text: &str) -> String {
         let payload = |file: &str| {
             let bytes = fs::read(self.payloads().join(file)).unwrap();
             format!("{{file: {file}, sha256: \"{}\", size: {}}}", Sha256::of(&bytes), bytes.len())
         };
         let manifests::FileIdentity::Sha256(vulnerable) = vulnerable() else { unreachable!() };
-        let text = text
-            .replace("MODULE", &payload("one-function.ko"))
+        text.replace("MODULE", &payload("one-function.ko"))
             .replace("LAYER", &payload("fix.tar"))
-            .replace("VULNERABLE", &vulnerable.to_string());
+            .replace("VULNERABLE", &vulnerable.to_string())
+    }
+
+    /// Signs the manifest with its payload files filled in, for a policy that has the key; its file.
+    pub(crate) fn sign(&self, text: &str) -> PathBuf {
+        let text = self.text(text);
         let key = SecretKey::from_seed([1; 32]);
         let public = key.public();
         let revoked = self.revoked.lock().unwrap().map(|at| format!(", revoked: {at}")).unwrap_or_default();
@@ -267,11 +271,23 @@ impl Bench {
         quarantine: Quarantine,
         seen: &dyn Boundaries,
     ) -> Result<Applied, EngineError> {
+        self.apply_file(&self.sign(text), quarantine, seen)
+    }
+
+    /// Applies a manifest that was signed before.
+    pub(crate) fn apply_signed(&self, manifest: &Path) -> Result<Applied, EngineError> {
+        self.apply_file(manifest, Quarantine::Heed, &Undisturbed)
+    }
+
+    fn apply_file(
+        &self,
+        manifest: &Path,
+        quarantine: Quarantine,
+        seen: &dyn Boundaries,
+    ) -> Result<Applied, EngineError> {
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
         let payloads = PayloadDirectory(self.payloads());
-        let manifest = self.sign(text);
-        let request = Request { manifest: &manifest, payloads: &payloads, quarantine };
-        self.engine().apply(&request, &listeners, &|_, _| {})
+        self.engine().apply(&Request { manifest, payloads: &payloads, quarantine }, &listeners, &|_, _| {})
     }
 
     /// Applies a livepatch of that name which replaces every other.

@@ -11,6 +11,7 @@ mod foreign;
 mod hostile;
 mod media;
 mod one_way_in;
+mod policies;
 mod refusals;
 mod replacing;
 mod rolling_back;

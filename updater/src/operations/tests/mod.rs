@@ -13,6 +13,7 @@ mod media;
 mod one_way_in;
 mod refusals;
 mod replacing;
+mod retention;
 mod rolling_back;
 mod slow_helpers;
 mod standings;

@@ -34,6 +34,11 @@ pub struct Config {
     /// How long the checkpoints of a committed transaction are kept: they hold the memory of containers, secrets too.
     #[serde(with = "humantime_text")]
     pub checkpoint_retention: Duration,
+    /// How many MiB the checkpoints of ended transactions may take; the oldest go first. No limit unless it is set.
+    pub checkpoint_quota_mib: Option<u64>,
+    /// How long the journal tells of transactions that are not in force any more.
+    #[serde(with = "humantime_text")]
+    pub journal_retention: Duration,
     /// The groups of hosts that this one is in; a manifest may be meant for some of them.
     pub groups: Vec<GroupName>,
     /// A crash within this time after a livepatch was loaded is blamed on it.
@@ -53,6 +58,8 @@ impl Default for Config {
             checkpoints: None,
             checkpoint_medium: CheckpointMedium::Any,
             checkpoint_retention: Duration::from_secs(24 * 3600),
+            checkpoint_quota_mib: None,
+            journal_retention: Duration::from_secs(90 * 24 * 3600),
             groups: Vec::new(),
             crash_guard: Duration::from_secs(600),
             stop_patience: Duration::from_secs(10),

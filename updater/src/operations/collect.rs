@@ -8,7 +8,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use system::durable;
@@ -20,7 +22,7 @@ use crate::operations::rollback::in_force;
 use crate::operations::{Engine, EngineError};
 use crate::plan::{Action, Step, Undo};
 use crate::state::baseline::Baseline;
-use crate::state::journal::Stored;
+use crate::state::journal::{Origin, Stored, TransactionId};
 use crate::transaction::state::Outcome;
 
 /// No copy of a payload takes this long.
@@ -55,10 +57,11 @@ impl Engine {
         let store = &self.config.store;
         let checkpoints = self.config.checkpoints();
         finish_removals(store, &checkpoints);
+        let over_quota = self.over_quota(&all, &checkpoints);
         for name in entries(&checkpoints) {
             let recent =
                 all.iter().any(|stored| stored.id.as_str() == name && needed.transactions.contains(&name));
-            if !recent {
+            if !recent || over_quota.contains(&name) {
                 remove(&checkpoints.join(name));
             }
         }
@@ -85,6 +88,49 @@ impl Engine {
                 .filter(|path| !needed.directories.contains(*path))
                 .for_each(|path| collected(path, remove_in_place(path)));
         }
+        self.forget_the_past(&all)
+    }
+
+    /// The transactions whose checkpoints take more than they may, the oldest first. What an unfinished one may
+    /// restore counts, and is never among them.
+    fn over_quota(&self, all: &[Stored], checkpoints: &Path) -> BTreeSet<String> {
+        let Some(quota) = self.config.checkpoint_quota_mib else { return BTreeSet::new() };
+        let mut unfinished = Needed::default();
+        all.iter().filter(|stored| stored.outcome().is_none()).for_each(|stored| unfinished.plan(stored));
+        let is_needed = |stored: &&Stored| unfinished.transactions.contains(stored.id.as_str());
+        let (kept, ended): (Vec<_>, Vec<_>) = all.iter().rev().partition(is_needed);
+        let mut taken: u64 = kept.iter().map(|stored| size(&checkpoints.join(stored.id.as_str()))).sum();
+        let mut over = BTreeSet::new();
+        for stored in ended {
+            taken += size(&checkpoints.join(stored.id.as_str()));
+            if taken > quota.saturating_mul(1 << 20) {
+                over.insert(stored.id.as_str().to_owned());
+            }
+        }
+        over
+    }
+
+    /// Forget transactions that ended long ago and are not in force. One that was undone goes together with what undid
+    /// it, never before: it would look as if it were in force again.
+    fn forget_the_past(&self, all: &[Stored]) -> Result<(), EngineError> {
+        let in_force: BTreeSet<&str> = in_force(all).map(|stored| stored.id.as_str()).collect();
+        let is_past = |stored: &Stored| {
+            stored.outcome().is_some() && self.ended_before(stored, self.config.journal_retention)
+        };
+        let undoing = |stored: &Stored, of: &TransactionId| matches!(&stored.origin, Origin::Rollback { of: undone, .. } if undone == of);
+        let goes = |stored: &Stored| {
+            let undone_by = all.iter().filter(|other| undoing(other, &stored.id));
+            is_past(stored) && !in_force.contains(stored.id.as_str()) && { undone_by }.all(is_past)
+        };
+        let stays = |id: &TransactionId| all.iter().any(|stored| stored.id == *id && !goes(stored));
+        let past = all.iter().filter(|stored| match &stored.origin {
+            Origin::Apply { .. } => goes(stored),
+            Origin::Rollback { of, .. } => goes(stored) && !stays(of),
+        });
+        let past: Vec<&TransactionId> = past.map(|stored| &stored.id).collect();
+        if !past.is_empty() {
+            self.journal().forget(&past)?;
+        }
         Ok(())
     }
 
@@ -103,11 +149,26 @@ impl Engine {
 
     /// Whether a transaction ended longer ago than checkpoints are kept.
     fn is_over(&self, stored: &Stored) -> bool {
+        self.ended_before(stored, self.config.checkpoint_retention)
+    }
+
+    fn ended_before(&self, stored: &Stored, retention: Duration) -> bool {
         stored.events.last().is_some_and(|last| {
             let age = self.host.clock.now().duration_since(last.at);
-            !age.is_negative() && age.unsigned_abs() >= self.config.checkpoint_retention
+            !age.is_negative() && age.unsigned_abs() >= retention
         })
     }
+}
+
+/// What a directory takes on its file system, in bytes; nothing if it is not there.
+fn size(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let taken = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => size(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(taken).sum()
 }
 
 #[derive(Default)]

@@ -39,10 +39,13 @@ use crate::kernel::sysfs::Roots;
 use crate::kernel::sysfs::Sysfs;
 use crate::operations::EngineError;
 
+/// Tells what the files of a directory are written to.
+pub type MediumOf = dyn Fn(&Path) -> std::io::Result<Medium> + Send + Sync;
+
 /// Everything through which an engine reaches its host.
 pub struct Host {
     /// What the files of a directory are written to.
-    pub medium: Box<dyn Fn(&Path) -> std::io::Result<Medium> + Send + Sync>,
+    pub medium: Box<MediumOf>,
     /// Below which `/proc`, `/sys`, `/boot` and `/lib/modules` are, for the facts of the kernel.
     pub root: PathBuf,
     /// `uname -m`.

@@ -317,6 +317,20 @@ impl Journal {
         write.commit().map_err(sqlite)
     }
 
+    /// Forget these transactions and their events, as one synced write.
+    ///
+    /// # Errors
+    /// [`JournalError::Sqlite`]; nothing is forgotten then.
+    pub fn forget(&mut self, ids: &[&TransactionId]) -> Result<(), JournalError> {
+        self.write("forget old transactions", |db| {
+            for id in ids {
+                db.execute("DELETE FROM events WHERE tx = ?1", params![id.as_str()])?;
+                db.execute("DELETE FROM transactions WHERE id = ?1", params![id.as_str()])?;
+            }
+            Ok(())
+        })
+    }
+
     /// Change rows outside any transaction's events (floors, crash guards), as one synced write.
     ///
     /// # Errors

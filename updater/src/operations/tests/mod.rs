@@ -14,6 +14,7 @@ mod one_way_in;
 mod policies;
 mod refusals;
 mod replacing;
+mod retention;
 mod rolling_back;
 mod slow_helpers;
 mod standings;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Sha256;
 use crate::document::DocumentKind;
-use crate::key::{KeyId, SecretKey};
+use crate::key::{KeyId, PublicKey, SecretKey};
 use crate::names::NameError;
 
 /// The payload type of a manifest.
@@ -200,11 +200,17 @@ impl Envelope {
 
     /// Adds a signature by `key`.
     pub fn sign(&mut self, key: &SecretKey) -> Result<KeyId, AlreadySigned> {
-        let id = key.public().id();
+        let bytes = key.sign(&self.signed_bytes());
+        self.add(&key.public(), bytes)
+    }
+
+    /// Adds a signature that somebody else made with the private part of `key`. That it holds is for the caller to see.
+    pub fn add(&mut self, key: &PublicKey, bytes: [u8; 64]) -> Result<KeyId, AlreadySigned> {
+        let id = key.id();
         if self.signatures.iter().any(|signature| signature.key == id) {
             return Err(AlreadySigned { key: id });
         }
-        self.signatures.push(Signature { key: id, bytes: key.sign(&self.signed_bytes()) });
+        self.signatures.push(Signature { key: id, bytes });
         Ok(id)
     }
 

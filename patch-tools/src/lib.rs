@@ -1,6 +1,6 @@
 //! Reading, checking, comparing and building kernel livepatch modules.
 //!
-//! Every module takes bytes and returns values; only `build` runs a compiler. One line per module here:
+//! Every module takes bytes and returns values; only `build` runs a compiler, and `signing` whoever has the keys. One line per module here:
 //!
 //! - [`build`]: from a source diff to a livepatch module: packages, kernel tree, compiler, run-pre matching
 //! - [`check`]: whether a module would load into a kernel and patch what it says
@@ -9,6 +9,7 @@
 //! - [`image`]: a kernel image without its debug package: kallsyms, exports with CRCs, BTF
 //! - [`klp`]: writing the livepatch form of a module, which no linker writes
 //! - [`module`]: what a `.ko` says about itself: functions patched, relocations, CRCs
+//! - [`signing`]: private keys in files, under passphrases, and behind commands
 
 pub mod build;
 pub mod check;
@@ -17,3 +18,4 @@ pub mod elf;
 pub mod image;
 pub mod klp;
 pub mod module;
+pub mod signing;

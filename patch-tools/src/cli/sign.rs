@@ -1,44 +1,108 @@
-//! `patch-tools sign`: put a manifest into an envelope, and add signatures to it.
+//! `patch-tools sign`: put a document into an envelope, and add signatures to it.
 //!
-//! What is signed are the file's bytes as they are. The manifest is parsed first, so that nobody
+//! What is signed are the file's bytes as they are. The document is parsed first, so that nobody
 //! vouches for something that no host can read; signatures that are there are kept as they are.
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use manifests::bounded::{self, BoundedError};
-use manifests::envelope::{AlreadySigned, MANIFEST_TYPE};
-use manifests::key::KeyError;
-use manifests::{Envelope, EnvelopeError, KeyId, Manifest, ManifestError, SecretKey};
-use serde_json::json;
+use manifests::envelope::AlreadySigned;
+use manifests::{
+    Document, DocumentKind, Envelope, EnvelopeError, KeyId, Manifest, PolicyDocument, Revocation, UtcTime,
+};
+use patch_tools::signing::{self, Passphrase, Signer, SigningError};
+use serde_json::{Value, json};
 use system::durable::Unnamed;
-
-use super::output;
 use system::exit::{Exit, Failure};
 
-/// The largest private key file; PKCS#8 PEM of Ed25519 has 119 bytes.
-const MAX_KEY_BYTES: usize = 4096;
+use super::output;
 
-/// Sign a manifest, or add a signature to a signed one
+/// Sign a manifest, a policy, a revocation, or add a signature to a signed one
 ///
-/// A manifest in YAML is checked and put into an envelope, NAME.manifest.json beside it. A signature
-/// for an envelope is added in place; the others are kept. Prints what was signed.
+/// A document in YAML is checked and put into an envelope, NAME.manifest.json beside it (or NAME.policy.json,
+/// NAME.revocation.json). A signature for an envelope is added in place; the others are kept. Prints what was signed.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  patch-tools sign fix.yaml --key keys/build.key\n  patch-tools sign team.yaml --type policy --key keys/owner.key\n  patch-tools sign fix.manifest.json --signer 'kms-sign build-2026' --public keys/build.pub"
+)]
 pub(crate) struct Args {
-    /// A manifest (YAML) or an envelope (JSON)
-    manifest: PathBuf,
+    /// A document (YAML) or an envelope (JSON)
+    document: PathBuf,
+    /// What the YAML is; an envelope says so itself
+    #[arg(long = "type", value_name = "TYPE", value_enum, default_value = "manifest")]
+    kind: Kind,
     /// Sign with this private key: Ed25519 in PKCS#8 PEM, as update key generate makes it
+    #[arg(long, value_name = "FILE", required_unless_present = "signer")]
+    key: Option<PathBuf>,
+    /// The passphrase of the key is the first line of this file; by default it is asked for
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    passphrase_file: Option<PathBuf>,
+    /// Have this shell command sign: it reads the bytes and writes the signature
+    #[arg(long, value_name = "COMMAND", conflicts_with = "key", requires = "public")]
+    signer: Option<String>,
+    /// The public key of the signer
+    #[arg(long, value_name = "FILE", requires = "signer")]
+    public: Option<PathBuf>,
     /// Write the envelope to this file, or to standard output when it is -
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What people sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    Manifest,
+    Policy,
+    Revocation,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Manifest, Self::Policy, Self::Revocation];
+
+    fn document(self) -> DocumentKind {
+        match self {
+            Self::Manifest => DocumentKind::Manifest,
+            Self::Policy => DocumentKind::Policy,
+            Self::Revocation => DocumentKind::Revocation,
+        }
+    }
+
+    /// Checks a document, and says what it is.
+    fn read(self, bytes: &[u8]) -> Result<Said, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(match self {
+            Self::Manifest => Said::of(&Manifest::parse(bytes)?, |manifest| {
+                let Manifest { name, version, summary, .. } = manifest;
+                (format!("{name} version {version}: {summary}"), json!({ "name": name, "version": version }))
+            }),
+            Self::Policy => Said::of(&<PolicyDocument as Document>::parse(bytes)?, |policy| {
+                let version = policy.edition().version;
+                (format!("policy, edition {version}"), json!({ "version": version }))
+            }),
+            Self::Revocation => Said::of(&Revocation::parse(bytes)?, |revocation| {
+                (format!("revocation: {}", revocation.reason), json!({ "reason": revocation.reason }))
+            }),
+        })
+    }
+}
+
+/// What is told of a document.
+struct Said {
+    words: String,
+    facts: Value,
+    expires: Option<UtcTime>,
+}
+
+impl Said {
+    fn of<T: Document>(document: &T, tell: impl FnOnce(&T) -> (String, Value)) -> Self {
+        let (words, facts) = tell(document);
+        Self { words, facts, expires: document.expires() }
+    }
 }
 
 /// Why nothing was signed.
@@ -48,14 +112,12 @@ enum SignError {
     Read { path: PathBuf, source: BoundedError },
     #[error("{} is not an envelope", path.display())]
     Envelope { path: PathBuf, source: EnvelopeError },
-    #[error("{} holds something else: expected payload type {MANIFEST_TYPE}, found {found:.80?}", path.display())]
+    #[error("{} holds something else: expected a manifest, a policy or a revocation, found payload type {found:.80?}", path.display())]
     PayloadType { path: PathBuf, found: String },
-    #[error("{} is not a manifest that a host could read", path.display())]
-    Manifest { path: PathBuf, source: ManifestError },
-    #[error("{} is not a private key", path.display())]
-    Key { path: PathBuf, source: KeyError },
-    #[error("{} can be read by others: expected mode 0600, found {mode:04o}", path.display())]
-    KeyExposed { path: PathBuf, mode: u32 },
+    #[error("{} is not a {kind} that a host could read", path.display())]
+    Document { path: PathBuf, kind: DocumentKind, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     #[error("{} is signed with this key already", path.display())]
     AlreadySigned { path: PathBuf, source: AlreadySigned },
     #[error("{} exists already", path.display())]
@@ -67,14 +129,17 @@ enum SignError {
 impl From<SignError> for Failure {
     fn from(error: SignError) -> Self {
         let hint = match &error {
-            SignError::Manifest { .. } => {
-                Some("mend the manifest; docs/manifest.md describes every field".to_owned())
+            SignError::Document { kind, .. } => Some(format!(
+                "mend the {kind}, or say what it is with --type; docs/manifest.md describes every field"
+            )),
+            SignError::Signing(SigningError::Key { .. }) => {
+                Some("update key generate --out DIR/NAME makes a key".to_owned())
             }
-            SignError::Key { .. } => Some("update key generate --out DIR/NAME makes a key".to_owned()),
-            SignError::KeyExposed { path, .. } => Some(format!(
+            SignError::Signing(SigningError::Exposed { path, .. }) => Some(format!(
                 "chmod 600 {}, and replace the key if somebody may have read it",
                 path.display()
             )),
+            SignError::Signing(SigningError::NobodyToAsk { .. }) => Some("give --passphrase-file".to_owned()),
             SignError::Exists { path } => Some(format!(
                 "to add a signature: patch-tools sign {}; to start anew, remove it",
                 path.display()
@@ -97,11 +162,12 @@ enum Target {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    let key = read_key(&args.key)?;
-    let (mut envelope, manifest, target) = read_manifest(args)?;
+    let signer = signer(args)?;
+    let (mut envelope, said, target) = read_document(args)?;
+    let signature = signer.sign(&envelope.signed_bytes()).map_err(SignError::Signing)?;
     let id = envelope
-        .sign(&key)
-        .map_err(|source| SignError::AlreadySigned { path: args.manifest.clone(), source })?;
+        .add(&signer.public(), signature)
+        .map_err(|source| SignError::AlreadySigned { path: args.document.clone(), source })?;
     let text = envelope.to_json();
     let written = match &target {
         Target::Output => {
@@ -116,53 +182,57 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         reason = "only for the warning; what is signed does not depend on it"
     )]
     let now = Timestamp::now();
-    if manifest.expires.timestamp() <= now {
-        eprintln!("warning: the manifest expired at {}; every host will refuse it", manifest.expires);
+    if let Some(expires) = said.expires.filter(|expires| expires.timestamp() <= now) {
+        eprintln!("warning: it expired at {expires}; every host will refuse it");
     }
     if let Some(path) = written {
-        tell(args, &envelope, &manifest, id, path)?;
+        tell(args, &envelope, said, id, path)?;
     }
     Ok(Exit::Done)
 }
 
-fn read_key(path: &Path) -> Result<SecretKey, SignError> {
-    let read = || -> Result<(u32, Vec<u8>), BoundedError> {
-        let file = File::open(path)?;
-        Ok((file.metadata()?.permissions().mode() & 0o7777, bounded::read(&file, MAX_KEY_BYTES)?))
-    };
-    let (mode, bytes) = read().map_err(|source| SignError::Read { path: path.to_owned(), source })?;
-    let key = SecretKey::from_pem(&String::from_utf8_lossy(&bytes))
-        .map_err(|source| SignError::Key { path: path.to_owned(), source })?;
-    match mode & 0o077 {
-        0 => Ok(key),
-        _ => Err(SignError::KeyExposed { path: path.to_owned(), mode }),
-    }
+fn signer(args: &Args) -> Result<Signer, SignError> {
+    Ok(match (&args.key, &args.signer, &args.public) {
+        (None, Some(command), Some(public)) => {
+            Signer::Command { command: command.clone(), public: signing::read_public_key(public)? }
+        }
+        (key, ..) => {
+            let passphrase = Passphrase::from_file(args.passphrase_file.as_deref());
+            let key = key.as_deref().expect("clap wants a key where there is no signer");
+            Signer::Key(signing::read_key(key, &passphrase)?)
+        }
+    })
 }
 
 /// The envelope to sign, what it holds, and where it goes.
-fn read_manifest(args: &Args) -> Result<(Envelope, Manifest, Target), SignError> {
-    let path = args.manifest.clone();
+fn read_document(args: &Args) -> Result<(Envelope, Said, Target), SignError> {
+    let path = args.document.clone();
     let read = || -> Result<Vec<u8>, BoundedError> { bounded::read(File::open(&path)?, Envelope::MAX_BYTES) };
     let bytes = read().map_err(|source| SignError::Read { path: path.clone(), source })?;
-    let (envelope, beside) = if Envelope::looks_like_one(&bytes) {
+    let (envelope, kind, beside) = if Envelope::looks_like_one(&bytes) {
         let envelope =
             Envelope::parse(&bytes).map_err(|source| SignError::Envelope { path: path.clone(), source })?;
-        if envelope.payload_type() != MANIFEST_TYPE {
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| envelope.kind() == Some(kind.document())) else {
             return Err(SignError::PayloadType { path, found: envelope.payload_type().to_owned() });
-        }
-        (envelope, Target::InPlace(path.clone()))
+        };
+        (envelope, kind, Target::InPlace(path.clone()))
     } else {
-        (Envelope::of_manifest(bytes), Target::New(path.with_extension("manifest.json")))
+        let kind = args.kind.document();
+        let beside = path.with_extension(format!("{kind}.json"));
+        (Envelope::new(kind, bytes), args.kind, Target::New(beside))
     };
-    let manifest = Manifest::parse(envelope.unverified_payload())
-        .map_err(|source| SignError::Manifest { path: path.clone(), source })?;
+    let said = kind.read(envelope.unverified_payload()).map_err(|source| SignError::Document {
+        path: path.clone(),
+        kind: kind.document(),
+        source,
+    })?;
     let target = match &args.out {
         None => beside,
         Some(out) if out.as_os_str() == "-" => Target::Output,
         Some(out) if *out == path => beside,
         Some(out) => Target::New(out.clone()),
     };
-    Ok((envelope, manifest, target))
+    Ok((envelope, said, target))
 }
 
 /// Whether a file may be written over.
@@ -191,24 +261,21 @@ fn write<'a>(path: &'a Path, text: &str, overwrite: Overwrite) -> Result<&'a Pat
     }
 }
 
-fn tell(
-    args: &Args,
-    envelope: &Envelope,
-    manifest: &Manifest,
-    id: KeyId,
-    path: &Path,
-) -> Result<(), Failure> {
-    let Manifest { name, version, summary, .. } = manifest;
+fn tell(args: &Args, envelope: &Envelope, said: Said, id: KeyId, path: &Path) -> Result<(), Failure> {
     let (digest, count) = (envelope.payload_digest(), envelope.signatures().len());
     if args.json {
-        return output::print_json(&json!({
-            "schema": 1, "envelope": path, "name": name, "version": version,
-            "sha256": digest, "signed_by": id, "signatures": count,
-        }));
+        let mut told = json!({
+            "schema": 1, "envelope": path, "sha256": digest, "signed_by": id, "signatures": count,
+        });
+        if let (Some(told), Value::Object(facts)) = (told.as_object_mut(), said.facts) {
+            told.extend(facts);
+        }
+        return output::print_json(&told);
     }
     let signatures = if count == 1 { "1 signature" } else { &format!("{count} signatures") };
     output::print(&format!(
-        "{name} version {version}: {summary}\n  sha256:{digest}\n  signed by key {id}\n{}: {signatures}\n",
+        "{}\n  sha256:{digest}\n  signed by key {id}\n{}: {signatures}\n",
+        said.words,
         path.display()
     ))
 }

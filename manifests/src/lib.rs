@@ -9,6 +9,7 @@
 //! - [`yaml`]: the strict reading of YAML
 //! - [`error`]: why a document is not a manifest
 //! - [`document`]: the kinds of signed documents, each with its payload type and size
+//! - [`host`]: which host of a fleet, and its place in a rollout
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
 //! - [`policy`], `matching`: roles, their scopes and thresholds, rules, and one policy after another
 //! - [`revocation`]: what must not count any more
@@ -23,6 +24,7 @@ pub mod document;
 pub mod duration;
 pub mod envelope;
 pub mod error;
+pub mod host;
 pub mod key;
 mod matching;
 pub mod names;
@@ -39,13 +41,14 @@ pub mod yaml;
 
 pub use digest::{BuildId, Sha256};
 pub use document::{Document, DocumentKind};
-pub use duration::Span;
+pub use duration::{Period, Span};
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::ManifestError;
+pub use host::{HostId, Share};
 pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use names::{
-    ContainerId, CveId, Distribution, FileName, GroupName, KernelRelease, KernelSeries, KeyName, LabelName,
-    ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName,
+    ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,
+    LabelName, ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName, ZoneName,
 };
 pub use package::{KernelPackage, PackageVersion};
 pub use policy::succession::{PolicyDocument, SuccessionError};

@@ -1,0 +1,11 @@
+//! A fleet: how one signed manifest goes through many hosts, in waves that stop themselves.
+#![forbid(unsafe_code)]
+
+pub mod assurance;
+pub mod host;
+pub mod policy;
+#[cfg(test)]
+mod sample;
+pub mod simulate;
+pub mod test;
+pub mod waves;

@@ -1,0 +1,3 @@
+//! Playing.
+pub mod inventory;
+pub mod random;

@@ -4,6 +4,7 @@
 pub mod assurance;
 pub mod host;
 pub mod policy;
+pub mod rollout;
 #[cfg(test)]
 mod sample;
 pub mod simulate;

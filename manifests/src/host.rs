@@ -63,6 +63,54 @@ impl JsonSchema for HostId {
     }
 }
 
+/// A number that a host's executor made for one attempt, and that no grant but the one for it carries.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nonce([u8; 16]);
+
+impl Nonce {
+    /// The nonce with these bytes, which must not have been used before.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+as_string!(Nonce);
+
+impl FromStr for Nonce {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let mut bytes = [0; 16];
+        let lower = text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        match lower && hex::decode_to_slice(text, &mut bytes).is_ok() {
+            true => Ok(Self(bytes)),
+            false => Err(NameError::new("nonce", "32 digits of 0-9, a-f", text)),
+        }
+    }
+}
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Nonce({self})")
+    }
+}
+
+impl JsonSchema for Nonce {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Nonce".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^[0-9a-f]{32}$", "description": "128 bits, used once." })
+    }
+}
+
 /// A host's place in one rollout, as a part of 2^64: uniform over any set of hosts that was chosen without
 /// knowing the rollout, and another one in each rollout, so that it is not always the same hosts that go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -44,7 +44,7 @@ pub use document::{Document, DocumentKind};
 pub use duration::{Period, Span};
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::ManifestError;
-pub use host::{HostId, Share};
+pub use host::{HostId, Nonce, Share};
 pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use names::{
     ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,

@@ -9,7 +9,7 @@ use crate::assurance::later;
 use crate::host::Host;
 use crate::policy::RollbackAuthority;
 use crate::waves::Member;
-use manifests::{Share, UtcTime};
+use manifests::{Nonce, Share, UtcTime};
 
 /// An event that cannot follow what came before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -181,21 +181,25 @@ impl Progress {
                 }
             }
             Event::Applied { .. } => match before {
-                H::Granted { .. } => H::Applied { since: at },
+                H::Granted { nonce, .. } => H::Applied { since: at, nonce },
                 _ => return expected("a host that was told to begin"),
             },
             Event::Failed { fault, .. } => match before {
-                H::Granted { .. } | H::Applied { .. } | H::Good { .. } => H::Bad { fault: *fault, since: at },
+                H::Granted { nonce, .. } | H::Applied { nonce, .. } | H::Good { nonce, .. } => {
+                    H::Bad { fault: *fault, since: at, nonce }
+                }
                 // It counts already; what it says now is better known.
-                H::Bad { fault: Fault::Silent, since } => H::Bad { fault: *fault, since },
+                H::Bad { fault: Fault::Silent, since, nonce } => H::Bad { fault: *fault, since, nonce },
                 _ => return expected("a host that was told to begin"),
             },
             Event::Silenced { .. } => match before {
-                H::Granted { .. } | H::Applied { .. } => H::Bad { fault: Fault::Silent, since: at },
+                H::Granted { nonce, .. } | H::Applied { nonce, .. } => {
+                    H::Bad { fault: Fault::Silent, since: at, nonce }
+                }
                 _ => return expected("a host that owes an answer"),
             },
             Event::Matured { .. } => match before {
-                H::Applied { since } => H::Good { since },
+                H::Applied { since, nonce } => H::Good { since, nonce },
                 _ => return expected("a host that is watched"),
             },
             Event::Withdrawn { .. } => match before {
@@ -308,7 +312,9 @@ impl Progress {
         let stuck: Vec<Place> =
             (0..self.hosts.len()).filter(|host| self.hosts[*host] == HostState::Stuck).collect();
         for host in stuck {
-            self.set(plan, host, HostState::Bad { fault: Fault::Unrestored, since: at });
+            // No attempt's report is waited for: this one is for what is left of all.
+            let nonce = Nonce::from_bytes([0; 16]);
+            self.set(plan, host, HostState::Bad { fault: Fault::Unrestored, since: at, nonce });
         }
         Ok(())
     }

@@ -174,7 +174,7 @@ impl Deciding<'_> {
                                 }
                             }
                             None => {
-                                if let HostState::Applied { since } = progress.hosts()[host]
+                                if let HostState::Applied { since, .. } = progress.hosts()[host]
                                     && since <= matured
                                 {
                                     events.push(Event::Matured { host });
@@ -226,7 +226,7 @@ impl Deciding<'_> {
 
     fn is_silent(&self, host: Place, facts: &Facts<'_>) -> bool {
         let since = match self.progress.hosts()[host] {
-            HostState::Granted { since, .. } | HostState::Applied { since } => Some(since),
+            HostState::Granted { since, .. } | HostState::Applied { since, .. } => Some(since),
             _ => None,
         };
         let heard = (facts.last_seen)(host).max(since).max(Some(facts.listening_since));

@@ -2,7 +2,7 @@
 //!
 //! A rollout is a [`Plan`] plus the [`Entry`]s of its ledger. [`Progress::apply`] is the only place where an event
 //! changes anything, and serves live running and replay alike. What happens next has two sources, and no third:
-//! [`decide`] says which events are due, and [`begin`] answers a host that asks to begin.
+//! [`decide`] says which events are due, and [`begin`] answers a host that asks to begin. What hosts say becomes events in [`hear`].
 //!
 //! Invariants, each held by `apply` or `begin` whatever a caller believes, and by a model of all orders of messages
 //! (`tests/model.rs`):
@@ -17,13 +17,14 @@
 //! - a rollout that does not go on says why ([`waiting`])
 //!
 //! Rooms: [`event`] what can happen, [`state`] what is, `apply` the transition function, [`begin`](mod@begin) the one
-//! authority, `decide` what is due, [`waiting`](mod@waiting) and [`explain`](mod@explain) the words for people.
+//! authority, [`report`] what hosts say, `decide` what is due, [`waiting`](mod@waiting) and [`explain`](mod@explain) the words for people.
 
 mod apply;
 pub mod begin;
 mod decide;
 pub mod event;
 pub mod explain;
+pub mod report;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -36,5 +37,6 @@ pub use event::{
     Author, Entry, Event, Fault, Halt, Limit, Outcome, Pause, Place, Proof, Wave, verdict_of_exit,
 };
 pub use explain::{Explanation, Line, explain};
+pub use report::{Report, Said, Stale, hear};
 pub use state::{Count, Failure, HostState, Plan, Progress, Stage};
 pub use waiting::{Waiting, waiting};

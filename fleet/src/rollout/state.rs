@@ -109,11 +109,15 @@ pub enum HostState {
     Applied {
         /// Since when.
         since: UtcTime,
+        /// By which attempt.
+        nonce: Nonce,
     },
     /// It was watched for the whole bake.
     Good {
         /// When it was changed.
         since: UtcTime,
+        /// By which attempt.
+        nonce: Nonce,
     },
     /// It was hurt.
     Bad {
@@ -121,6 +125,8 @@ pub enum HostState {
         fault: Fault,
         /// When.
         since: UtcTime,
+        /// By which attempt.
+        nonce: Nonce,
     },
     /// Nothing was touched.
     Declined(Outcome),
@@ -145,11 +151,23 @@ impl HostState {
         matches!(self, Self::Granted { .. } | Self::RollbackGranted { .. })
     }
 
+    /// The attempt that it stands there by, if it is one's doing.
+    pub fn attempt(&self) -> Option<Nonce> {
+        match self {
+            Self::Granted { nonce, .. }
+            | Self::Applied { nonce, .. }
+            | Self::Good { nonce, .. }
+            | Self::Bad { nonce, .. }
+            | Self::RollbackGranted { nonce, .. } => Some(*nonce),
+            _ => None,
+        }
+    }
+
     /// Since when something of the change may be on it; nothing if none is, or nobody can know yet.
     pub fn changed_since(&self) -> Option<UtcTime> {
         match self {
-            Self::Applied { since } | Self::Good { since } => Some(*since),
-            Self::Bad { fault, since } if fault.leaves_something() => Some(*since),
+            Self::Applied { since, .. } | Self::Good { since, .. } => Some(*since),
+            Self::Bad { fault, since, .. } if fault.leaves_something() => Some(*since),
             _ => None,
         }
     }

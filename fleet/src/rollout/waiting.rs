@@ -138,7 +138,7 @@ fn of_hosts(plan: &Plan, progress: &Progress, book: &Book, now: UtcTime, reasons
             HostState::Granted { .. } => granted += 1,
             HostState::Offered => pending += 1,
             HostState::Busy { .. } => busy += 1,
-            HostState::Applied { since } => {
+            HostState::Applied { since, .. } => {
                 baking += 1;
                 let matures = later(*since, bake);
                 first = Some(first.map_or(matures, |first| first.min(matures)));

@@ -253,7 +253,7 @@ impl<'p> Player<'p> {
         let wave = self.progress.passed().min(self.progress.opened().checked_sub(1)?);
         let applied =
             self.progress.hosts()[self.progress.places(wave)].iter().filter_map(|host| match host {
-                HostState::Applied { since } => Some(*since),
+                HostState::Applied { since, .. } => Some(*since),
                 _ => None,
             });
         applied.min().map(|since| later(since, i64::from(self.plan.policy.waves.bake.secs())))

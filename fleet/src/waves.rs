@@ -50,6 +50,21 @@ pub struct Layout {
 impl Layout {
     /// Lays out the hosts of `inventory` that the policy selects, each id once, for the rollout with this digest.
     pub fn new(policy: &RolloutPolicy, rollout: Sha256, inventory: &[Host]) -> Self {
+        Self::build(policy, rollout, None, inventory)
+    }
+
+    /// As [`Layout::new`], with the first wave that a document names: it was picked before the document had a digest.
+    /// Of those that are not there any more, the next ones take the place.
+    pub fn with_first(policy: &RolloutPolicy, rollout: Sha256, first: &[HostId], inventory: &[Host]) -> Self {
+        Self::build(policy, rollout, Some(first.iter().copied().collect()), inventory)
+    }
+
+    fn build(
+        policy: &RolloutPolicy,
+        rollout: Sha256,
+        named: Option<BTreeSet<HostId>>,
+        inventory: &[Host],
+    ) -> Self {
         let mut seen = BTreeSet::new();
         let selected = inventory.iter().filter(|host| policy.selector.selects(host) && seen.insert(host.id));
         let mut members: Vec<Member> = Vec::new();
@@ -62,11 +77,17 @@ impl Layout {
             hosts.iter().for_each(|index| members[*index].stratum = number);
         }
         let sizes = sizes(policy, members.len() as u32);
-        let mut by_stratum: Vec<Vec<usize>> = strata.values().cloned().collect();
-        for hosts in &mut by_stratum {
-            hosts.sort_by_key(|index| order(&members[*index]));
-        }
-        let first = pick(&by_stratum, sizes.first().copied().unwrap_or(0) as usize);
+        let wanted = sizes.first().copied().unwrap_or(0) as usize;
+        let first = match named {
+            Some(named) => (0..members.len()).filter(|at| named.contains(&members[*at].host.id)).collect(),
+            None => {
+                let mut by_stratum: Vec<Vec<usize>> = strata.values().cloned().collect();
+                for hosts in &mut by_stratum {
+                    hosts.sort_by_key(|index| order(&members[*index]));
+                }
+                pick(&by_stratum, wanted)
+            }
+        };
         members = in_order(members, &first);
         let ends = sizes.iter().scan(0, |end, size| {
             *end += *size as usize;
@@ -134,7 +155,7 @@ pub fn sizes(policy: &RolloutPolicy, hosts: u32) -> Vec<u32> {
 fn pick(strata: &[Vec<usize>], wanted: usize) -> Vec<usize> {
     let all: usize = strata.iter().map(Vec::len).sum();
     let mut seats: Vec<usize> =
-        strata.iter().map(|hosts| if all == 0 { 0 } else { hosts.len() * wanted / all }).collect();
+        strata.iter().map(|hosts| (hosts.len() * wanted).checked_div(all).unwrap_or(0)).collect();
     let mut left = wanted.min(all) - seats.iter().sum::<usize>();
     let mut by_need: Vec<usize> = (0..strata.len()).collect();
     let remainder = |at: &usize| strata[*at].len() * wanted % all.max(1);

@@ -12,6 +12,7 @@
 //! - [`host`]: which host of a fleet, and its place in a rollout
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
 //! - [`policy`], `matching`: roles, their scopes and thresholds, rules, and one policy after another
+//! - [`rollout`], [`grant`]: what people allow a controller, and its word to one host
 //! - [`revocation`]: what must not count any more
 //! - [`verify`]: the one way to a [`Verified`] document
 //! - [`bounded`]: reading that stops at a size
@@ -24,6 +25,7 @@ pub mod document;
 pub mod duration;
 pub mod envelope;
 pub mod error;
+pub mod grant;
 pub mod host;
 pub mod key;
 mod matching;
@@ -31,6 +33,7 @@ pub mod names;
 pub mod package;
 pub mod policy;
 pub mod revocation;
+pub mod rollout;
 mod scalar;
 pub mod schema;
 pub mod selection;
@@ -44,6 +47,7 @@ pub use document::{Document, DocumentKind};
 pub use duration::{Period, Span};
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::ManifestError;
+pub use grant::{Attempt, Grant, GrantError, GrantRefusal, GrantedAction, LedgerHead};
 pub use host::{HostId, Nonce, Share};
 pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use names::{
@@ -54,6 +58,7 @@ pub use package::{KernelPackage, PackageVersion};
 pub use policy::succession::{PolicyDocument, SuccessionError};
 pub use policy::{Policy, PolicyError};
 pub use revocation::{Revocation, Revoked, Withdrawn};
+pub use rollout::{Asked, NotAllowed, Part, Profile, RollbackAllowed, Rollout, RolloutError, Schedule};
 pub use schema::layer::{
     ContainerSelector, FailureScope, FileIdentity, Label, LayerComponent, LayerFormat, Order, OrderBy,
     ReplacedFile, WithoutCheckpoint,

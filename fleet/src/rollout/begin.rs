@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use manifests::{DomainName, HostId, Label, Nonce, UtcTime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Place};
 use super::state::{HostState, Opened, Plan, Progress, Stage};
@@ -79,7 +79,8 @@ impl Book {
 }
 
 /// What a host may ask to begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// The change.
     Apply,

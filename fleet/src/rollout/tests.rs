@@ -250,7 +250,7 @@ fn an_undecided_wave_takes_more_hosts_and_then_waits_for_people() {
 
     let mut story = Story::new(
         1000,
-        &format!("strata: []\nwaves: {{start_over: 0s, top_ups: 0}}\ncaps: {{fleet: 100%, domain: 100%}}\n"),
+        "strata: []\nwaves: {start_over: 0s, top_ups: 0}\ncaps: {fleet: 100%, domain: 100%}\n",
     );
     (1..60).for_each(|host| story.apply(host));
     story.fail(0, Fault::Restored);

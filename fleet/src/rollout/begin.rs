@@ -68,10 +68,10 @@ impl Book {
 
     fn each(&mut self, host: &Host, mut change: impl FnMut(&mut Occupied)) {
         change(&mut self.fleet);
-        if !self.domains.contains_key(&host.domain) {
-            self.domains.insert(host.domain.clone(), Occupied::default());
+        match self.domains.get_mut(&host.domain) {
+            Some(domain) => change(domain),
+            None => change(self.domains.entry(host.domain.clone()).or_default()),
         }
-        self.domains.get_mut(&host.domain).into_iter().for_each(&mut change);
         for label in &host.services {
             change(self.services.entry(label.clone()).or_default());
         }
@@ -265,9 +265,12 @@ pub(super) fn gate(plan: &Plan, progress: &Progress, wave: usize, now: UtcTime) 
     if wave >= progress.opened() {
         return Err(NotNow::NotReady);
     }
-    if !progress.failures().is_empty() {
+    let failures = progress.failures().len();
+    if failures > 0 {
         // Whether or not that has been written down yet.
-        if plan.rule == Rule::EveryHost || (0..progress.opened()).any(|wave| progress.is_held(plan, wave)) {
+        let enough = failures >= plan.test.failures_to_halt() as usize;
+        let held = || enough && (0..progress.opened()).any(|wave| progress.is_held(plan, wave));
+        if plan.rule == Rule::EveryHost || held() {
             return Err(NotNow::Test);
         }
     }

@@ -1,6 +1,9 @@
 //! Durations as manifests write them: a whole number and one unit, `500ms`, `5s`, `2m`, `1h`.
 //!
 //! One unit only, so that one duration is read one way. Limits of single fields are in `validate`.
+//!
+//! - [`Span`]: what a host waits for, at most a day
+//! - [`Period`]: what a fleet waits for, at most a year
 
 use std::borrow::Cow;
 use std::fmt;
@@ -105,9 +108,98 @@ impl JsonSchema for Span {
     }
 }
 
+/// A span of time in whole seconds, at most 366 days: `90s`, `30m`, `6h`, `7d`. A day has 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Period(u32);
+
+impl Period {
+    /// The longest: 366 days.
+    pub const MAX: Period = Period(366 * 24 * 3600);
+
+    /// A period of whole seconds; more than the longest becomes the longest.
+    pub const fn from_secs(seconds: u32) -> Self {
+        if seconds > Self::MAX.0 { Self::MAX } else { Self(seconds) }
+    }
+
+    /// Its length in seconds.
+    pub const fn secs(self) -> u32 {
+        self.0
+    }
+
+    /// Whether it is `0s`.
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+as_string!(Period);
+
+impl FromStr for Period {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let refuse = || {
+            NameError::new("period", "a whole number and one of s, m, h, d, at most 366d, such as 6h", text)
+        };
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let seconds: u32 = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err(refuse()),
+        };
+        if number.len() > 1 && number.starts_with('0') {
+            return Err(refuse());
+        }
+        let period = number.parse::<u32>().ok().and_then(|n| n.checked_mul(seconds)).ok_or_else(refuse)?;
+        if period > Self::MAX.0 { Err(refuse()) } else { Ok(Self(period)) }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self.0 {
+            0 => "0s".to_owned(),
+            n if n % 86_400 == 0 => format!("{}d", n / 86_400),
+            n if n % 3_600 == 0 => format!("{}h", n / 3_600),
+            n if n % 60 == 0 => format!("{}m", n / 60),
+            n => format!("{n}s"),
+        };
+        f.pad(&text)
+    }
+}
+
+impl JsonSchema for Period {
+    fn schema_name() -> Cow<'static, str> {
+        "Period".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^(0|[1-9][0-9]*)(s|m|h|d)$",
+            "description": "A whole number and one unit of s, m, h, d; at most 366 days.",
+            "examples": ["90s", "6h", "7d"]
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn periods_read_and_print_the_same_and_end_at_a_year() {
+        for text in ["0s", "59s", "30m", "6h", "1d", "366d"] {
+            let period: Period = text.parse().unwrap();
+            assert_eq!(period.to_string(), text);
+        }
+        for bad in ["", "d", "1w", "01d", "1d12h", "367d", "500ms", "99999999999d"] {
+            assert!(bad.parse::<Period>().is_err(), "{bad:?} was taken");
+        }
+    }
 
     #[test]
     fn durations_read_and_print_the_same() {

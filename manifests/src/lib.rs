@@ -9,8 +9,10 @@
 //! - [`yaml`]: the strict reading of YAML
 //! - [`error`]: why a document is not a manifest
 //! - [`document`]: the kinds of signed documents, each with its payload type and size
+//! - [`host`]: which host of a fleet, and its place in a rollout
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
 //! - [`policy`], `matching`: roles, their scopes and thresholds, rules, and one policy after another
+//! - [`rollout`], [`grant`]: what people allow a controller, and its word to one host
 //! - [`revocation`]: what must not count any more
 //! - [`verify`]: the one way to a [`Verified`] document
 //! - [`bounded`]: reading that stops at a size
@@ -23,12 +25,15 @@ pub mod document;
 pub mod duration;
 pub mod envelope;
 pub mod error;
+pub mod grant;
+pub mod host;
 pub mod key;
 mod matching;
 pub mod names;
 pub mod package;
 pub mod policy;
 pub mod revocation;
+pub mod rollout;
 mod scalar;
 pub mod schema;
 pub mod selection;
@@ -39,18 +44,21 @@ pub mod yaml;
 
 pub use digest::{BuildId, Sha256};
 pub use document::{Document, DocumentKind};
-pub use duration::Span;
+pub use duration::{Period, Span};
 pub use envelope::{Envelope, EnvelopeError};
 pub use error::ManifestError;
+pub use grant::{Attempt, Grant, GrantError, GrantRefusal, GrantedAction, LedgerHead};
+pub use host::{HostId, Nonce, Share};
 pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use names::{
-    ContainerId, CveId, Distribution, FileName, GroupName, KernelRelease, KernelSeries, KeyName, LabelName,
-    ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName,
+    ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,
+    LabelName, ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName, ZoneName,
 };
 pub use package::{KernelPackage, PackageVersion};
 pub use policy::succession::{PolicyDocument, SuccessionError};
 pub use policy::{Policy, PolicyError};
 pub use revocation::{Revocation, Revoked, Withdrawn};
+pub use rollout::{Asked, NotAllowed, Part, Profile, RollbackAllowed, Rollout, RolloutError, Schedule};
 pub use schema::layer::{
     ContainerSelector, FailureScope, FileIdentity, Label, LayerComponent, LayerFormat, Order, OrderBy,
     ReplacedFile, WithoutCheckpoint,

@@ -212,6 +212,30 @@ word! {
     }
 }
 
+word! {
+    /// What fails together in a fleet: a rack, a power feed, an availability zone.
+    DomainName,
+    what: "failure domain",
+    rule: "1 to 64 characters of a-z, 0-9, '.', '_', '-', starting with a letter or digit",
+    schema: { "pattern": r"^[a-z0-9][a-z0-9._-]{0,63}$" },
+    check: |s| {
+        sized(s, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-'))
+            && first(s, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    }
+}
+
+word! {
+    /// A time zone by its name in the IANA database, such as `Europe/Berlin`.
+    ZoneName,
+    what: "time zone",
+    rule: "1 to 64 characters of A-Z, a-z, 0-9, '/', '_', '+', '-', starting with a letter",
+    schema: { "pattern": r"^[A-Za-z][A-Za-z0-9/_+-]{0,63}$" },
+    check: |s| {
+        sized(s, 64, |c| c.is_ascii_alphanumeric() || matches!(c, b'/' | b'_' | b'+' | b'-'))
+            && first(s, |c| c.is_ascii_alphabetic())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,12 @@ fn the_shipped_schema_of_a_revocation_is_that_of_the_type() {
     compare("revocation.schema.json", &json::revocation());
 }
 
+#[test]
+fn the_shipped_schemas_of_rollout_and_grant_are_those_of_the_types() {
+    compare("rollout.schema.json", &json::rollout());
+    compare("grant.schema.json", &json::grant());
+}
+
 /// Every key of `value` at any depth.
 fn keys(value: &Value, into: &mut Vec<String>) {
     match value {

@@ -125,6 +125,19 @@ impl Scope {
         lists.into_iter().filter_map(|(field, length)| Some((field, length?)))
     }
 
+    /// How a rollout of the manifest `name` to `named` groups goes beyond this scope, if it does.
+    pub(crate) fn excess_of_rollout(&self, name: &ManifestName, named: &[GroupName]) -> Option<Excess> {
+        let excess = |limit, allowed, found| Some(Excess { limit, allowed, found });
+        if let Some(names) = self.manifests.as_ref().filter(|names| !names.iter().any(|n| begins(name, n))) {
+            return excess("manifests", list(names, ManifestName::to_string), name.to_string());
+        }
+        let allowed = self.groups.as_ref()?;
+        match named.iter().all(|group| allowed.contains(group)) {
+            true => None,
+            false => excess("groups", list(allowed, GroupName::to_string), list(named, GroupName::to_string)),
+        }
+    }
+
     /// How `manifest` goes beyond this scope, if it does.
     pub fn excess(&self, manifest: &Manifest) -> Option<Excess> {
         let Self { manifests, components, severities, groups, containers, host_exec } = self;

@@ -112,7 +112,7 @@ enum SignError {
     Read { path: PathBuf, source: BoundedError },
     #[error("{} is not an envelope", path.display())]
     Envelope { path: PathBuf, source: EnvelopeError },
-    #[error("{} holds something else: expected a manifest, a policy or a revocation, found payload type {found:.80?}", path.display())]
+    #[error("{} holds something else: expected payload type of a manifest, policy or revocation, found {found:.80?}", path.display())]
     PayloadType { path: PathBuf, found: String },
     #[error("{} is not a {kind} that a host could read", path.display())]
     Document { path: PathBuf, kind: DocumentKind, source: Box<dyn std::error::Error + Send + Sync> },

@@ -80,7 +80,7 @@ fn a_power_cut_at_any_write_leaves_whole_files_and_no_older_floor() {
     team.add("greet", 2, b"two");
     team.signed_and_published(now());
     let mut cuts = 0;
-    for kind in [Cut::BeforeTheWrite, Cut::InTheWrite, Cut::AfterTheWrite] {
+    for kind in [Cut::Before, Cut::Within, Cut::After] {
         for at in 1.. {
             let host = Host::new(&team);
             for (name, bytes) in &old {
@@ -99,7 +99,7 @@ fn a_power_cut_at_any_write_leaves_whole_files_and_no_older_floor() {
                 break;
             }
             cuts += 1;
-            if !matches!(kind, Cut::AfterTheWrite) {
+            if !matches!(kind, Cut::After) {
                 assert!(outcome.is_err(), "what was not kept is acted upon: {kind:?} {at}");
             }
             for (name, bytes) in host.kept() {
@@ -120,9 +120,9 @@ fn a_power_cut_at_any_write_leaves_whole_files_and_no_older_floor() {
 
 #[derive(Debug, Clone, Copy)]
 enum Cut {
-    BeforeTheWrite,
-    InTheWrite,
-    AfterTheWrite,
+    Before,
+    Within,
+    After,
 }
 
 /// A disk without power from its n-th write on.
@@ -140,12 +140,12 @@ impl Disk {
             return system::durable::replace(path, bytes);
         }
         match (count == self.at, self.kind) {
-            (true, Cut::InTheWrite) => {
+            (true, Cut::Within) => {
                 // What `durable` leaves before its rename.
                 std::fs::write(path.with_file_name(".incoming-half"), &bytes[..bytes.len() / 2])?;
                 off()
             }
-            (true, Cut::AfterTheWrite) => {
+            (true, Cut::After) => {
                 system::durable::replace(path, bytes)?;
                 off()
             }

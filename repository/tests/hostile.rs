@@ -100,10 +100,13 @@ fn every_byte_of_each_metadata_file_flipped() {
     }
 }
 
+/// What a liar does to a document.
+type Change = fn(&mut Value);
+
 #[test]
 fn signatures_stripped_duplicated_or_of_others() {
     let team = team();
-    let lies: [(&str, fn(&mut Value)); 4] = [
+    let lies: [(&str, Change); 4] = [
         ("all stripped", |document| document["signatures"] = json!([])),
         ("one stripped", |document| drop(document["signatures"].as_array_mut().unwrap().pop())),
         ("one twice in place of two", |document| {

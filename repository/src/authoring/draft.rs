@@ -528,24 +528,23 @@ impl<'a> Batch<'a> {
                 false => Err(AuthoringError::VersionTaken { name: name.to_owned(), version }),
             };
         }
-        let mut listed = self.draft(&role)?.signed.clone();
-        for (file, target) in files {
-            listed.targets.insert(format!("{name}/{version}/{file}"), target);
+        let draft = &mut self.draft(&role)?.signed.targets;
+        draft.extend(files.into_iter().map(|(file, target)| (format!("{name}/{version}/{file}"), target)));
+        if !split::is_large(draft) {
+            return Ok(role);
         }
+        let mut listed = self.draft(&role)?.signed.clone();
         let mut delegations = self.delegations()?.clone();
         let new = split::split(&mut delegations, &role, &mut listed);
-        self.draft(&role)?.signed.targets = listed.targets;
-        if !new.is_empty() {
-            for (name, targets) in new {
-                self.draft(&name)?.signed.targets = targets;
-            }
-            self.draft("targets")?.signed.delegations = Some(delegations);
-            let unlisted = || AuthoringError::Unlisted { what: format!("role for {name}") };
-            return split::role_of(self.delegations()?, name)
-                .map(|role| role.name.clone())
-                .ok_or_else(unlisted);
+        if new.is_empty() {
+            return Ok(role);
         }
-        Ok(role)
+        self.draft(&role)?.signed.targets = listed.targets;
+        for (name, targets) in new {
+            self.draft(&name)?.signed.targets = targets;
+        }
+        self.draft("targets")?.signed.delegations = Some(delegations);
+        split::role_of(self.delegations()?, name).map(|role| role.name.clone()).ok_or_else(unlisted)
     }
 
     /// Moves the names with a prefix from wherever they are listed to a new role.

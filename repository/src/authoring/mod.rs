@@ -250,3 +250,6 @@ fn placed(path: &str, digest: &Sha256) -> String {
         None => format!("{digest}.{path}"),
     }
 }
+
+#[cfg(test)]
+mod size_tests;

@@ -350,8 +350,9 @@ impl Repository {
             .map_err(|error| io_error("address", &trial)(std::io::Error::other(error.to_string())))?;
         let mirrors = Mirrors::new(vec![mirror], Arc::new(Files), Patience::default(), Arc::new(SystemClock));
         let store = Store::new(&trial.join("store"));
-        let accepted =
-            Client::refresh(&root, &mirrors, &store, now).and_then(|mut client| client.catalogue());
+        let changed: Vec<&str> = outgoing.iter().filter_map(|(name, _)| name.split('.').nth(1)).collect();
+        let accepted = Client::refresh(&root, &mirrors, &store, now)
+            .and_then(|mut client| client.catalogue_of(&changed));
         clean()?;
         accepted.map(drop).map_err(|error| AuthoringError::NotAccepted(Box::new(error)))
     }

@@ -1,7 +1,7 @@
 //! Which role lists a manifest, and how a role that became large is split: so that a host fetches little.
 //!
 //! `targets` lists nothing itself. It delegates by prefixes of manifests' names; the first role in its list that has a
-//! prefix of a name is the name's. A role larger than [`LARGEST`] leaves about half of its names to a new one, which has
+//! prefix of a name is the name's. A role larger than [`LARGEST`] leaves most of its names to a new one, which has
 //! longer prefixes and stands directly before it. So every name has one role, whatever the order of splits: names that
 //! the new role takes were the old one's, and of all others none has one of its prefixes.
 //!
@@ -9,11 +9,13 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::authoring::metadata::{Delegated, Delegations, TargetFile, Targets};
 
 /// The most bytes of a role before it is split. With 10,000 manifests this makes some 200 roles; a larger one would
 /// make what a new manifest costs larger, a smaller one the snapshot, which names each role.
-pub(super) const LARGEST: usize = 28 << 10;
+pub(super) const LARGEST: usize = 32 << 10;
 
 /// What the pattern of each prefix ends with: manifest, version, file.
 const BELOW: &str = "*/*/*";
@@ -22,13 +24,42 @@ pub(super) fn pattern(prefix: &str) -> String {
     format!("{prefix}{BELOW}")
 }
 
-fn prefixes(role: &Delegated) -> impl Iterator<Item = &str> {
-    role.paths.iter().filter_map(|path| path.strip_suffix(BELOW))
+/// The patterns of prefixes, in order. Those that differ in their last letter or digit alone are one: there are ten
+/// times as many prefixes as roles, and every new host fetches all of them.
+fn patterns(prefixes: &[String]) -> Vec<String> {
+    let mut patterns = Vec::new();
+    let mut sets: BTreeMap<&str, String> = BTreeMap::new();
+    for prefix in prefixes {
+        match prefix.char_indices().next_back() {
+            Some((at, last)) if last.is_ascii_alphanumeric() => {
+                sets.entry(&prefix[..at]).or_default().push(last)
+            }
+            _ => patterns.push(pattern(prefix)),
+        }
+    }
+    patterns.extend(sets.into_iter().map(|(stem, set)| match set.len() {
+        1 => pattern(&format!("{stem}{set}")),
+        _ => pattern(&format!("{stem}[{set}]")),
+    }));
+    patterns.sort_unstable();
+    patterns
+}
+
+/// How much of a name a pattern's prefix is, if the name has it.
+fn reach(pattern: &str, name: &str) -> Option<usize> {
+    let prefix = pattern.strip_suffix(BELOW)?;
+    match prefix.strip_suffix(']').and_then(|open| open.split_once('[')) {
+        None => name.starts_with(prefix).then_some(prefix.len()),
+        Some((stem, set)) => {
+            let last = name.strip_prefix(stem)?.chars().next()?;
+            set.contains(last).then_some(stem.len() + 1)
+        }
+    }
 }
 
 /// The role of a manifest's name.
 pub(super) fn role_of<'a>(delegations: &'a Delegations, name: &str) -> Option<&'a Delegated> {
-    delegations.roles.iter().find(|role| prefixes(role).any(|prefix| name.starts_with(prefix)))
+    delegations.roles.iter().find(|role| role.paths.iter().any(|path| reach(path, name).is_some()))
 }
 
 /// A name for a new role.
@@ -42,12 +73,28 @@ fn name_of(path: &str) -> &str {
     path.split('/').next().unwrap_or(path)
 }
 
-/// The size of what a role lists, in bytes.
+/// About the size of a file's entry, in bytes.
+fn entry(path: &str, file: &TargetFile) -> usize {
+    fn value(one: &Value) -> usize {
+        match one {
+            Value::Object(fields) => fields.iter().map(|(name, field)| name.len() + 4 + value(field)).sum(),
+            Value::Array(items) => items.iter().map(|item| 1 + value(item)).sum(),
+            Value::String(text) => text.len() + 2,
+            _ => 8,
+        }
+    }
+    // Names of fields, a digest in hexadecimal, a length.
+    path.len() + 115 + file.custom.as_ref().map_or(0, |custom| value(custom) + 12)
+}
+
+/// About the size of what a role lists, in bytes.
 fn size(targets: &BTreeMap<String, TargetFile>) -> usize {
-    let entry = |(path, file): (&String, &TargetFile)| {
-        path.len() + serde_json::to_vec(file).map_or(0, |bytes| bytes.len()) + 4
-    };
-    targets.iter().map(entry).sum()
+    targets.iter().map(|(path, file)| entry(path, file)).sum()
+}
+
+/// Whether a role lists more than it should.
+pub(super) fn is_large(targets: &BTreeMap<String, TargetFile>) -> bool {
+    size(targets) > LARGEST
 }
 
 /// Splits a role until none of its parts is too large. Returns the new roles with what they list.
@@ -60,7 +107,7 @@ pub(super) fn split(
     let mut waiting = vec![(role.to_owned(), std::mem::take(&mut listed.targets))];
     while let Some((role, mut targets)) = waiting.pop() {
         if size(&targets) > LARGEST
-            && let Some((name, taken)) = halve(delegations, &role, &mut targets)
+            && let Some((name, taken)) = part(delegations, &role, &mut targets)
         {
             waiting.push((name, taken));
             waiting.push((role, targets));
@@ -73,39 +120,37 @@ pub(super) fn split(
     new
 }
 
-/// Leaves about half of a role's names to a new role. Nothing if all that it lists is of one name.
-fn halve(
+/// Leaves about three quarters of a role's names to a new role. Nothing if all that it lists is of one name.
+fn part(
     delegations: &mut Delegations,
     role: &str,
     targets: &mut BTreeMap<String, TargetFile>,
 ) -> Option<(String, BTreeMap<String, TargetFile>)> {
     let at = delegations.roles.iter().position(|one| one.name == role)?;
-    let own: Vec<&str> = prefixes(&delegations.roles[at]).collect();
+    let own = delegations.roles[at].paths.clone();
     let total = size(targets);
     // Longer and longer prefixes, until they tell names apart. Names are at most 64 characters.
     for more in 1..=64 {
         let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
         for (path, file) in targets.iter() {
             let name = name_of(path);
-            let prefix =
-                own.iter().filter(|prefix| name.starts_with(**prefix)).map(|prefix| prefix.len()).max()?;
+            let prefix = own.iter().filter_map(|path| reach(path, name)).max()?;
             // A name that ends here keeps the role.
             if let Some(longer) = name.get(..prefix + more) {
-                let bytes = path.len() + serde_json::to_vec(file).map_or(0, |bytes| bytes.len()) + 4;
+                let bytes = entry(path, file);
                 *groups.entry(longer).or_default() += bytes;
             }
         }
-        let mut by_size: Vec<(&str, usize)> = groups.into_iter().collect();
-        by_size.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        // From the first name on: names count up, so that those go which are not added to any more, and fill their role.
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        for (prefix, size) in by_size {
-            if bytes + size <= total / 2 {
+        for (prefix, size) in groups {
+            if bytes + size <= total * 5 / 6 && bytes < total * 3 / 4 {
                 taken.push(prefix.to_owned());
                 bytes += size;
             }
         }
         // A lopsided split would make many small roles.
-        if bytes < total / 5 && !(more == 64 && bytes > 0) {
+        if bytes < total / 6 && !(more == 64 && bytes > 0) {
             continue;
         }
         taken.sort_unstable();
@@ -118,7 +163,7 @@ fn halve(
             .collect();
         targets.retain(|path, _| !moved.contains_key(path));
         let old = &delegations.roles[at];
-        let paths = taken.iter().map(|prefix| pattern(prefix)).collect();
+        let paths = patterns(&taken);
         let new = Delegated { name: name.clone(), holders: old.holders.clone(), terminating: true, paths };
         delegations.roles.insert(at, new);
         return Some((name, moved));

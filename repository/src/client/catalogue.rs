@@ -68,6 +68,11 @@ impl Client {
         self.entries(&|_| true)
     }
 
+    /// The manifests that these roles list.
+    pub(crate) fn catalogue_of(&mut self, roles: &[&str]) -> Result<Vec<Entry>, ClientError> {
+        self.entries(&|role| roles.contains(&role))
+    }
+
     /// The versions of one manifest, rising. Fetches the one role that may list it.
     ///
     /// # Errors
@@ -144,11 +149,21 @@ impl Error {
 fn first<'a>(delegations: &'a [DelegatedRole], path: &str) -> Result<Option<&'a DelegatedRole>, ClientError> {
     for role in delegations {
         let lookup = |source| ClientError::Lookup { what: path.to_owned(), source };
-        if role.matches_path(path).map_err(lookup)? {
+        if may_match(role, path) && role.matches_path(path).map_err(lookup)? {
             return Ok(Some(role));
         }
     }
     Ok(None)
+}
+
+/// Whether it is worth asking the verifier, which compiles each pattern anew: what comes before a pattern's first sign
+/// stands for itself.
+fn may_match(role: &DelegatedRole, path: &str) -> bool {
+    let Some(patterns) = &role.paths else { return true };
+    patterns.iter().any(|pattern| {
+        let literal = pattern.split(['*', '?', '[']).next().unwrap_or("");
+        path.starts_with(literal)
+    })
 }
 
 fn listed(targets: &Targets) -> impl Iterator<Item = Entry> + '_ {

@@ -18,7 +18,7 @@ use repository::client::{Client, ClientError};
 use repository::store::Store;
 use repository::transport::mirrors::{Mirror, Mirrors};
 use repository::transport::{Patience, Transport};
-use system::clock::SystemClock;
+use system::clock::{Clock as _, SystemClock};
 
 /// Nothing here depends on when it runs.
 pub(crate) fn now() -> Timestamp {
@@ -300,7 +300,7 @@ fn answer(
             head("200", &format!("content-length: {}\r\n", bytes.len()))?;
             for byte in bytes {
                 stream.write_all(&[byte])?;
-                std::thread::sleep(pause);
+                SystemClock.sleep(pause);
             }
             Ok(())
         }

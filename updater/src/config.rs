@@ -35,6 +35,8 @@ pub struct Config {
     /// A crash within this time after a livepatch was loaded is blamed on it.
     #[serde(with = "humantime_text")]
     pub crash_guard: Duration,
+    /// Where manifests come from by name; without it, they come as files only.
+    pub repository: Option<RepositoryConfig>,
     /// How long a container may take to end by SIGTERM before it is killed.
     #[serde(with = "humantime_text")]
     pub stop_patience: Duration,
@@ -49,9 +51,34 @@ impl Default for Config {
             checkpoint_retention: Duration::from_secs(24 * 3600),
             groups: Vec::new(),
             crash_guard: Duration::from_secs(600),
+            repository: None,
             stop_patience: Duration::from_secs(10),
         }
     }
+}
+
+/// A repository of manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryConfig {
+    /// The places that have it, in the order in which they are asked: https, http or file.
+    pub places: Vec<String>,
+    /// The root that this host trusts to begin with: any version that its people have signed.
+    #[serde(default = "default_root")]
+    pub root: PathBuf,
+    /// The proxy to go through; the environment's is not asked.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// Certificate authorities (PEM) to believe instead of the system's.
+    #[serde(default)]
+    pub authorities: Option<PathBuf>,
+    /// The program that speaks HTTP; the default lies beside this one.
+    #[serde(default)]
+    pub transport: Option<PathBuf>,
+}
+
+fn default_root() -> PathBuf {
+    PathBuf::from("/etc/update/root.json")
 }
 
 /// The file is there but cannot be used.
@@ -122,8 +149,12 @@ impl Config {
         }
         let config: Self = manifests::yaml::from_slice(text.as_bytes(), MAX_BYTES)
             .map_err(|source| ConfigError::Invalid { path: path.clone(), source })?;
-        let relative =
-            [&config.store, &config.policy, &config.runc_root].into_iter().find(|one| one.is_relative());
+        let repository = config.repository.iter().flat_map(|repository| {
+            let RepositoryConfig { root, authorities, transport, .. } = repository;
+            [Some(root), authorities.as_ref(), transport.as_ref()].into_iter().flatten()
+        });
+        let paths = [&config.store, &config.policy, &config.runc_root].into_iter().chain(repository);
+        let relative = { paths }.find(|one| one.is_relative());
         match relative {
             Some(found) => Err(ConfigError::Relative { found: found.clone(), path }),
             None => Ok(config),
@@ -175,6 +206,14 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         assert!(matches!(Config::load(Some(&path)), Err(ConfigError::Unsafe { mode: 0o666, .. })));
         assert!(matches!(load("store: here\n"), Err(ConfigError::Relative { .. })));
+    }
+
+    #[test]
+    fn a_repository_is_its_places_and_the_rest_has_defaults() {
+        let config = load("repository:\n  places: [\"https://updates.example.org/\"]\n").unwrap();
+        assert_eq!(config.repository.unwrap().root, Path::new("/etc/update/root.json"));
+        assert!(matches!(load("repository: {places: [], root: here}\n"), Err(ConfigError::Relative { .. })));
+        assert!(matches!(load("repository: {places: [], rooot: /x}\n"), Err(ConfigError::Invalid { .. })));
     }
 
     #[test]

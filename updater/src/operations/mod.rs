@@ -7,6 +7,7 @@
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
+//! - [`repository`]: manifests and payloads by name, and what is new
 //! - [`reports`]: what they came to, as a program reads it
 //! - [`collect`]: remove what nobody needs any more
 //!
@@ -16,6 +17,7 @@ pub mod apply;
 pub mod collect;
 pub mod host;
 pub mod reports;
+pub mod repository;
 pub mod resume;
 pub mod rollback;
 pub mod standing;
@@ -29,6 +31,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use manifests::{HostKernel, TrustFloor};
 use nix::sys::stat::{Mode, umask};
 use system::boot::BootError;
 use system::command::HeldLock;
@@ -45,6 +48,7 @@ use crate::operations::host::{Adapters, Host};
 use crate::operations::trust::TrustError;
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
+use crate::state::floors::read_floor;
 use crate::state::journal::{Journal, JournalError, Stored, TransactionId};
 use crate::state::payloads::{Payloads, StoreError};
 use crate::state::privacy;
@@ -263,6 +267,19 @@ impl Engine {
     /// The settings in force.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The running kernel.
+    pub fn kernel(&self) -> &HostKernel {
+        &self.host.kernel
+    }
+
+    /// What this host has accepted.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`].
+    pub fn floor(&self) -> Result<TrustFloor, EngineError> {
+        Ok(read_floor(&self.journal())?)
     }
 
     /// The journal.

@@ -287,3 +287,50 @@ fn our_client_takes_and_refuses_what_python_tuf_writes_as_the_specification_says
         }
     }
 }
+
+/// Moves the clock of a program by as many seconds as `MOVED` says.
+const CLOCK: &str = "
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+int clock_gettime(clockid_t id, struct timespec *to) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, \"clock_gettime\");
+    int result = real(id, to);
+    if (id == CLOCK_REALTIME) to->tv_sec += atoll(getenv(\"MOVED\"));
+    return result;
+}
+";
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test runs a peer")]
+fn the_client_sees_a_clock_that_a_library_moves_as_the_suite_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("clock.c"), CLOCK).unwrap();
+    let (built, words) =
+        run(Path::new("gcc"), &["-shared", "-fPIC", "-o", &path("clock.so"), &path("clock.c"), "-ldl"]);
+    assert!(built, "gcc is needed: {words}");
+    let (made, words) = run(&python(), &["-c", MAKE, &path("repo"), "ecdsa"]);
+    assert!(made, "{words}");
+    let server = WebServer::new(directory.path());
+    let client = env!("CARGO_BIN_EXE_tuf-client");
+    let (kept, metadata) = (path("kept"), format!("{}/repo/metadata", server.1));
+    assert!(run(Path::new(client), &["--metadata-dir", &kept, "init", &path("repo/metadata/1.root.json")]).0);
+    let refresh = |seconds: i64| {
+        let output = Command::new(client)
+            .args(["--metadata-url", &metadata, "--metadata-dir", &kept, "refresh"])
+            .env("LD_PRELOAD", path("clock.so"))
+            .env("MOVED", seconds.to_string())
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // What is made there ends in 2050.
+    let century = 100 * 365 * 86_400;
+    let (code, words) = refresh(century);
+    assert!(code == Some(1) && words.contains("expired"), "{code:?} {words}");
+    assert_eq!(refresh(0).0, Some(0));
+    assert_eq!(refresh(-86_400).0, Some(0));
+    assert_eq!(refresh(century).0, Some(1), "what is kept does not make it young");
+}

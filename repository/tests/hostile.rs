@@ -365,8 +365,15 @@ fn http(silence: Duration) -> Arc<Http> {
     Arc::new(Http::new(&Options { silence, proxy: None, authorities: None }).unwrap())
 }
 
-/// A host that speaks HTTP, with little patience.
-fn hurried(team: &Team) -> Host {
+/// A host that speaks HTTP. Patient, since the machine that tests may be busy.
+fn online(team: &Team) -> Host {
+    let mut host = Host::new(team);
+    host.transport = http(Duration::from_secs(60));
+    host
+}
+
+/// The same with little patience.
+fn impatient(team: &Team) -> Host {
     let mut host = Host::new(team);
     host.transport = http(Duration::from_secs(1));
     host.patience = Patience { silence: Duration::from_secs(1), slowest: 1000 };
@@ -384,7 +391,7 @@ fn lying(team: &Team, file: &'static str, reply: Reply) -> Server {
 fn an_honest_server_is_no_liar() {
     let team = team();
     let server = Server::honest(team.public());
-    everything(&hurried(&team), &server.address).unwrap();
+    everything(&online(&team), &server.address).unwrap();
 }
 
 #[test]
@@ -394,7 +401,7 @@ fn endless_data() {
         ["/2.root.json", "/timestamp.json", "/2.snapshot.json", "/1.targets.json", "/2.m1.json", ".fix.ko"]
     {
         let server = lying(&team, file, Reply::Endless);
-        let words = refused(&hurried(&team), &server.address);
+        let words = refused(&online(&team), &server.address);
         assert!(words.contains("bytes, found more"), "{file}: {words}");
     }
 }
@@ -408,7 +415,7 @@ fn slow_data() {
         ("/2.m1.json", Reply::Drip(Duration::from_secs(10))),
     ] {
         let server = lying(&team, file, reply);
-        let words = refused(&hurried(&team), &server.address);
+        let words = refused(&impatient(&team), &server.address);
         assert!(
             ["bytes a second", "fell silent", "does not answer", "timed out"]
                 .iter()
@@ -431,7 +438,7 @@ fn redirects_elsewhere() {
     ];
     for to in targets {
         let server = lying(&team, "/timestamp.json", Reply::Redirect(to.clone()));
-        let words = refused(&hurried(&team), &server.address);
+        let words = refused(&online(&team), &server.address);
         assert!(
             words.contains("redirects to") && words.contains("expected the same server"),
             "{to}: {words}"
@@ -444,9 +451,9 @@ fn redirects_elsewhere() {
         "/timestamp.json",
         Reply::Redirect("/metadata/../metadata/./timestamp.json?again".to_owned()),
     );
-    everything(&hurried(&team), &moved.address).unwrap();
+    everything(&online(&team), &moved.address).unwrap();
     let round = lying(&team, "/timestamp.json", Reply::Redirect("/metadata/timestamp.json".to_owned()));
-    assert!(refused(&hurried(&team), &round.address).contains("on and on"));
+    assert!(refused(&online(&team), &round.address).contains("on and on"));
 }
 
 #[test]
@@ -454,10 +461,10 @@ fn errors_in_place_of_files() {
     let team = team();
     for status in [400, 401, 500, 503, 204, 304] {
         let server = lying(&team, "/timestamp.json", Reply::Status(status));
-        assert!(refused(&hurried(&team), &server.address).contains(&format!("status {status}")), "{status}");
+        assert!(refused(&online(&team), &server.address).contains(&format!("status {status}")), "{status}");
     }
     let gone = lying(&team, "/timestamp.json", Reply::Status(404));
-    assert!(refused(&hurried(&team), &gone.address).contains("timestamp.json not found"));
+    assert!(refused(&online(&team), &gone.address).contains("timestamp.json not found"));
 }
 
 #[test]
@@ -465,7 +472,7 @@ fn connections_cut_in_the_middle() {
     let team = team();
     for file in ["/2.root.json", "/timestamp.json", "/2.m1.json", ".manifest.json", ".fix.ko"] {
         let server = lying(&team, file, Reply::Cut(2));
-        refused(&hurried(&team), &server.address);
+        refused(&online(&team), &server.address);
     }
 }
 
@@ -498,11 +505,11 @@ fn the_helper_tells_the_same_as_the_transport_itself() {
             program: program.to_owned(),
             proxy: None,
             authorities: None,
-            patience: Patience { silence: Duration::from_secs(1), slowest: 1000 },
+            patience: Patience { silence: Duration::from_secs(3), slowest: 1000 },
         }))
     };
     let program = Path::new(env!("CARGO_BIN_EXE_update-transport"));
-    let mut host = hurried(&team);
+    let mut host = online(&team);
     host.transport = helper(program);
     everything(&host, &server.address).unwrap();
     // Lies reach us as words, not as bytes.
@@ -515,7 +522,7 @@ fn the_helper_tells_the_same_as_the_transport_itself() {
     ];
     for (lie, word) in lies {
         let server = lying(&team, "/timestamp.json", lie.clone());
-        let mut host = hurried(&team);
+        let mut host = online(&team);
         host.transport = helper(program);
         let words = refused(&host, &server.address);
         assert!(words.contains(word), "{lie:?}: {words}");
@@ -524,7 +531,7 @@ fn the_helper_tells_the_same_as_the_transport_itself() {
     for (program, word) in
         [("/bin/echo", "cannot fetch"), ("/bin/true", "cannot fetch"), ("/nonexistent", "cannot start")]
     {
-        let mut host = hurried(&team);
+        let mut host = online(&team);
         host.transport = helper(Path::new(program));
         let words = refused(&host, &server.address);
         assert!(words.contains(word), "{program}: {words}");

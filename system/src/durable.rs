@@ -12,7 +12,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -70,6 +70,57 @@ impl Write for Unnamed {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// A file that is filled in several attempts, perhaps by several processes one after the other, before it gets its name.
+///
+/// Dropped without a name, it stays, to go on from; whoever tidies a directory knows it by [`UNFINISHED`]. What a power
+/// cut makes of its bytes is not known: who names it has hashed all of them.
+#[derive(Debug)]
+pub struct Partial {
+    file: File,
+    unfinished: PathBuf,
+    path: PathBuf,
+}
+
+impl Partial {
+    /// What there is of `path` so far, from its beginning; nothing while somebody else fills it.
+    pub fn of(path: &Path) -> io::Result<Option<Self>> {
+        let mut name = OsString::from(UNFINISHED);
+        name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+        let unfinished = directory_of(path).join(name);
+        let mut options = fs::OpenOptions::new();
+        let file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&unfinished)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        // Whoever held it may have named it meanwhile: then this is not the file of that name any more.
+        match fs::metadata(&unfinished) {
+            Ok(found) if found.ino() == file.metadata()?.ino() => {}
+            _ => return Ok(None),
+        }
+        Ok(Some(Self { file, unfinished, path: path.to_owned() }))
+    }
+
+    /// Its bytes: read to the end of them, and write on from there.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives it its name, in place of what has that name.
+    pub fn replace(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.unfinished, &self.path)?;
+        sync_directory(directory_of(&self.path))
+    }
+
+    /// Removes it: it cannot become what it was to be.
+    pub fn discard(self) -> io::Result<()> {
+        fs::remove_file(&self.unfinished)
     }
 }
 

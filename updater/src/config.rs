@@ -44,6 +44,8 @@ pub struct Config {
     /// A crash within this time after a livepatch was loaded is blamed on it.
     #[serde(with = "humantime_text")]
     pub crash_guard: Duration,
+    /// Where manifests come from by name; without it, they come as files only.
+    pub repository: Option<RepositoryConfig>,
     /// How long a container may take to end by SIGTERM before it is killed.
     #[serde(with = "humantime_text")]
     pub stop_patience: Duration,
@@ -62,6 +64,7 @@ impl Default for Config {
             journal_retention: Duration::from_secs(90 * 24 * 3600),
             groups: Vec::new(),
             crash_guard: Duration::from_secs(600),
+            repository: None,
             stop_patience: Duration::from_secs(10),
         }
     }
@@ -76,6 +79,30 @@ pub enum CheckpointMedium {
     /// Memory or an encrypted device: nothing that can be read from a disk without a key. Elsewhere no container can
     /// be checkpointed.
     Private,
+}
+
+/// A repository of manifests.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryConfig {
+    /// The places that have it, in the order in which they are asked: https, http or file.
+    pub places: Vec<String>,
+    /// The root that this host trusts to begin with: any version that its people have signed.
+    #[serde(default = "default_root")]
+    pub root: PathBuf,
+    /// The proxy to go through; the environment's is not asked.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// Certificate authorities (PEM) to believe instead of the system's.
+    #[serde(default)]
+    pub authorities: Option<PathBuf>,
+    /// The program that speaks HTTP; the default lies beside this one.
+    #[serde(default)]
+    pub transport: Option<PathBuf>,
+}
+
+fn default_root() -> PathBuf {
+    PathBuf::from("/etc/update/root.json")
 }
 
 /// The file is there but cannot be used.
@@ -151,8 +178,12 @@ impl Config {
         }
         let config: Self = manifests::yaml::from_slice(text.as_bytes(), MAX_BYTES)
             .map_err(|source| ConfigError::Invalid { path: path.clone(), source })?;
+        let repository = config.repository.iter().flat_map(|repository| {
+            let RepositoryConfig { root, authorities, transport, .. } = repository;
+            [Some(root), authorities.as_ref(), transport.as_ref()].into_iter().flatten()
+        });
         let paths = [&config.store, &config.policy, &config.runc_root].into_iter().chain(&config.checkpoints);
-        let relative = Vec::from_iter(paths).into_iter().find(|one| one.is_relative()).cloned();
+        let relative = paths.chain(repository).find(|one| one.is_relative()).cloned();
         match relative {
             Some(found) => Err(ConfigError::Relative { found, path }),
             None => Ok(config),
@@ -213,6 +244,14 @@ mod tests {
         assert_eq!(elsewhere.checkpoints(), Path::new("/run/update/checkpoints"));
         assert_eq!(elsewhere.checkpoint_medium, CheckpointMedium::Private);
         assert!(matches!(load("checkpoints: here\n"), Err(ConfigError::Relative { .. })));
+    }
+
+    #[test]
+    fn a_repository_is_its_places_and_the_rest_has_defaults() {
+        let config = load("repository:\n  places: [\"https://updates.example.org/\"]\n").unwrap();
+        assert_eq!(config.repository.unwrap().root, Path::new("/etc/update/root.json"));
+        assert!(matches!(load("repository: {places: [], root: here}\n"), Err(ConfigError::Relative { .. })));
+        assert!(matches!(load("repository: {places: [], rooot: /x}\n"), Err(ConfigError::Invalid { .. })));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use system::clock::{Clock as _, SystemClock};
 use system::exit::Failure;
 
 use crate::cli::output::{line, object};
@@ -10,18 +11,19 @@ use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
 use crate::operations::apply::{Applied, Quarantine, Request};
 use crate::operations::reports::Changed;
-use crate::operations::{EngineError, Listeners};
-use crate::state::payloads::PayloadDirectory;
+use crate::operations::repository::{self, Wanted};
+use crate::operations::{Engine, EngineError, Listeners};
+use crate::state::payloads::{PayloadDirectory, PayloadSource};
 
 /// Apply a signed manifest to this host
 ///
 /// Verifies it, plans, and does it step by step. If a step or a probe fails, everything is undone.
 /// So is an interruption (Ctrl-C, SIGTERM, SIGHUP) before the commit: waits end at once, a dump or
 /// restore that is under way is finished first, and more signals change nothing. The payload files
-/// are taken from the manifest's directory.
+/// are taken from the manifest's directory, or from the repository that it came from.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  update apply greet-2026-001.manifest.json\n  update apply greet-2026-001.manifest.json --payloads /srv/updates --json\n\nExit codes: 0 in force, 1 failed or interrupted and everything is as before, 3 refused and nothing\ntouched, 4 not authentic, 5 another transaction holds the host, 6 an operator has to decide."
+    after_help = "Examples:\n  update apply greet-2026-001.manifest.json\n  update apply greet-2026-001@2\n  update apply greet-2026-001.manifest.json --payloads /srv/updates --json\n\nExit codes: 0 in force, 1 failed or interrupted and everything is as before, 3 refused and nothing\ntouched, 4 not authentic, 5 another transaction holds the host, 6 an operator has to decide."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -37,28 +39,48 @@ pub(super) struct Args {
 /// A signed manifest and what goes with it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Signed {
-    /// The signed manifest
+    /// The signed manifest: a file, or its name in the repository (NAME or NAME@VERSION)
     manifest: PathBuf,
     /// Take the payload files from this directory
     #[arg(long, value_name = "DIR")]
     payloads: Option<PathBuf>,
 }
 
+/// A signed manifest that was found, and where its payloads come from.
+pub(super) struct Found {
+    manifest: PathBuf,
+    payloads: Box<dyn PayloadSource>,
+}
+
 impl Signed {
-    /// Where the payload files are.
-    pub(super) fn payloads(&self) -> PayloadDirectory {
+    /// Finds the file, or fetches it from the repository. A file that is there is meant, whatever it is called.
+    pub(super) fn find(&self, engine: &Engine) -> Result<Found, Failure> {
+        let wanted = self.manifest.to_str().and_then(|text| text.parse::<Wanted>().ok());
+        if let (Some(wanted), Some(settings), false) =
+            (wanted, &engine.config().repository, self.manifest.exists())
+        {
+            let fetched = repository::fetch(settings, &engine.config().store, &wanted, SystemClock.now())
+                .map_err(failures::repository)?;
+            if let Some(newer) = fetched.newer {
+                line(&format!("note: the repository has {}@{newer}", wanted.name));
+            }
+            let payloads: Box<dyn PayloadSource> = match &self.payloads {
+                Some(directory) => Box::new(PayloadDirectory(directory.clone())),
+                None => Box::new(fetched.payloads),
+            };
+            return Ok(Found { manifest: fetched.manifest, payloads });
+        }
         let beside = self.manifest.parent().unwrap_or(Path::new(""));
         let beside = if beside.as_os_str().is_empty() { Path::new(".") } else { beside };
-        PayloadDirectory(self.payloads.as_deref().unwrap_or(beside).to_owned())
+        let payloads = PayloadDirectory(self.payloads.as_deref().unwrap_or(beside).to_owned());
+        Ok(Found { manifest: self.manifest.clone(), payloads: Box::new(payloads) })
     }
+}
 
+impl Found {
     /// What is asked of the engine.
-    pub(super) fn request<'a>(
-        &'a self,
-        payloads: &'a PayloadDirectory,
-        quarantine: Quarantine,
-    ) -> Request<'a> {
-        Request { manifest: &self.manifest, payloads, quarantine }
+    pub(super) fn request(&self, quarantine: Quarantine) -> Request<'_> {
+        Request { manifest: &self.manifest, payloads: &*self.payloads, quarantine }
     }
 }
 
@@ -75,8 +97,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         told: &|told| progress.tell(told),
         boundaries: &signals,
     };
-    let payloads = args.manifest.payloads();
-    let request = args.manifest.request(&payloads, quarantine);
+    let found = args.manifest.find(&engine)?;
+    let request = found.request(quarantine);
     let applied =
         engine.apply(&request, &listeners, &|id, plan| progress.begun(id, plan)).map_err(failures::engine)?;
     if let Applied::Transaction { driven, .. } = &applied {

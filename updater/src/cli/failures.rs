@@ -1,6 +1,7 @@
 //! How errors of this host's operations become exit codes and hints: the one mapping.
 
 use manifests::{SuccessionError, VerifyError};
+use repository::client::{ClientError, Refusal};
 use system::command::CommandError;
 use system::exit::{Exit, Failure, State};
 use system::lock::LockError;
@@ -9,6 +10,7 @@ use workloads::processes::LookError;
 
 use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
+use crate::operations::repository::RepositoryError;
 use crate::operations::trust::TrustError;
 use crate::operations::{Driven, EngineError, StillOpen};
 use crate::state::journal::{JournalError, Stored};
@@ -104,6 +106,37 @@ pub(crate) fn trust(error: TrustError) -> Failure {
             let (expected, found, next) = (source.expected(), source.found(), next_for(source));
             Failure::new(Exit::NotAuthentic, error).because(expected, found).next(next)
         }
+    }
+}
+
+/// A repository that tells nothing, or does not have what was asked for.
+pub(crate) fn repository(error: RepositoryError) -> Failure {
+    let expired = |places: &[(String, Refusal)]| places.iter().all(|(_, why)| why.is_expiry());
+    let unreachable = |places: &[(String, Refusal)]| places.iter().all(|(_, why)| why.is_transport());
+    match &error {
+        RepositoryError::Client(ClientError::Refresh { places }) if unreachable(places) => {
+            Failure::new(Exit::Refused, error).next("see that this host reaches a place of repository.places")
+        }
+        RepositoryError::Client(ClientError::Refresh { places }) if expired(places) => Failure::new(
+            Exit::NotAuthentic,
+            error,
+        )
+        .because("metadata within its time", "metadata past it, or a clock ahead of it")
+        .next(
+            "tell who runs the repository (update repo refresh); resume, rollback and status do not need it",
+        ),
+        RepositoryError::Client(ClientError::Refresh { .. } | ClientError::Changed { .. }) => {
+            Failure::new(Exit::NotAuthentic, error).next("do not use it; tell who runs the repository")
+        }
+        RepositoryError::Client(ClientError::NoSuchTarget { .. })
+        | RepositoryError::NoSuchManifest { .. } => Failure::new(Exit::Refused, error)
+            .next("update check lists what the repository has for this host"),
+        RepositoryError::Trust(_) => match error {
+            RepositoryError::Trust(source) => trust(source),
+            other => Failure::new(Exit::Bug, other),
+        },
+        _ => Failure::new(Exit::Refused, error)
+            .next("see the cause above, and the repository section of update.yaml"),
     }
 }
 

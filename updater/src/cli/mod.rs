@@ -4,6 +4,7 @@
 //! or with `--json` as one JSON object a line; errors are values of [`Failure`], printed once by `main`.
 
 mod apply;
+mod check;
 mod completions;
 pub(crate) mod failures;
 mod history;
@@ -14,6 +15,7 @@ mod policy;
 #[cfg(feature = "power-cuts")]
 mod power_cuts;
 mod progress;
+mod repo;
 mod resume;
 mod rollback;
 mod scan;
@@ -63,6 +65,7 @@ enum Command {
     Verify(verify::Args),
     Plan(plan::Args),
     Apply(apply::Args),
+    Check(check::Args),
     Rollback(rollback::Args),
     Status(status::Args),
     History(history::Args),
@@ -71,6 +74,7 @@ enum Command {
     Resume(resume::Args),
     Key(key::Args),
     Policy(policy::Args),
+    Repo(repo::Args),
     Completions(completions::Args),
     #[command(hide = true)]
     Man(completions::ManArgs),
@@ -92,6 +96,7 @@ impl Cli {
             Command::Verify(args) => verify::run(args, global),
             Command::Plan(args) => plan::run(args, global),
             Command::Apply(args) => apply::run(args, global),
+            Command::Check(args) => check::run(args, global),
             Command::Rollback(args) => rollback::run(args, global),
             Command::Status(args) => status::run(args, global),
             Command::History(args) => history::run(args, global),
@@ -100,6 +105,7 @@ impl Cli {
             Command::Resume(args) => resume::run(args, global),
             Command::Key(args) => key::run(args, global),
             Command::Policy(args) => policy::run(args, global),
+            Command::Repo(args) => repo::run(args, global),
             Command::Completions(args) => {
                 completions::run(args);
                 Ok(())

@@ -31,8 +31,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 /// Plan a manifest and show it.
 pub(super) fn show(signed: &Signed, quarantine: Quarantine, global: &Global) -> Result<(), Failure> {
     let engine = global.engine()?;
-    let payloads = signed.payloads();
-    let plan = engine.plan(&signed.request(&payloads, quarantine)).map_err(failures::engine)?;
+    let found = signed.find(&engine)?;
+    let plan = engine.plan(&found.request(quarantine)).map_err(failures::engine)?;
     print(&plan, global);
     Ok(())
 }

@@ -89,6 +89,7 @@ fn units_are_as_little_exposed_as_their_work_allows() {
         ("update-collect.service", 2.0),
         ("update-survived.service", 2.0),
         ("update-guard.service", 2.0),
+        ("update-repo-refresh@.service", 2.0),
         // It mounts for the host, loads modules, and is the parent of containers, which inherit what restricts it.
         ("update-resume.service", 9.6),
     ] {

@@ -8,6 +8,7 @@
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
+//! - [`repository`]: manifests and payloads by name, and what is new
 //! - [`reports`]: what they came to, as a program reads it
 //! - [`collect`]: remove what nobody needs any more
 //!
@@ -18,6 +19,7 @@ pub mod collect;
 pub mod host;
 pub mod policy;
 pub mod reports;
+pub mod repository;
 pub mod resume;
 pub mod rollback;
 pub mod standing;
@@ -31,6 +33,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use manifests::{HostKernel, TrustFloor};
 use nix::sys::stat::{Mode, umask};
 use system::boot::BootError;
 use system::command::HeldLock;
@@ -48,6 +51,7 @@ use crate::operations::story::GivenUp;
 use crate::operations::trust::TrustError;
 use crate::plan::facts::Settings;
 use crate::plan::planner::Refusal;
+use crate::state::floors::read_floor;
 use crate::state::journal::{Journal, JournalError, Stored, TransactionId};
 use crate::state::payloads::{Payloads, StoreError};
 use crate::state::privacy;
@@ -291,6 +295,19 @@ impl Engine {
     /// The settings in force.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The running kernel.
+    pub fn kernel(&self) -> &HostKernel {
+        &self.host.kernel
+    }
+
+    /// What this host has accepted.
+    ///
+    /// # Errors
+    /// [`EngineError::Journal`].
+    pub fn floor(&self) -> Result<TrustFloor, EngineError> {
+        Ok(read_floor(&self.journal())?)
     }
 
     /// The journal.

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::Digest;
 use system::durable;
-use system::durable::Unnamed;
+use system::durable::{Partial, Unnamed};
 
 /// Large enough that hashing, not system calls, sets the pace.
 const CHUNK: usize = 256 * 1024;
@@ -60,6 +60,14 @@ pub enum StoreError {
         /// What it is.
         found: Sha256,
     },
+    /// The repository does not give it.
+    #[error("payload {name} is not to be had from the repository")]
+    Repository {
+        /// Its name in the manifest.
+        name: String,
+        /// Why.
+        source: Box<repository::client::ClientError>,
+    },
     /// Reading or writing failed.
     #[error("{doing} {path}")]
     Io {
@@ -86,6 +94,15 @@ pub trait PayloadSource {
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Io`].
     fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError>;
+
+    /// The payload's bytes from `from` on, for a source that is worth going on with; nothing for one where it costs
+    /// little to begin again.
+    ///
+    /// # Errors
+    /// As [`PayloadSource::open`].
+    fn go_on(&self, _: &Payload, _: u64) -> Result<Option<Box<dyn Read>>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// Files in a directory, by the names that the manifest gives them.
@@ -142,6 +159,9 @@ impl Payloads {
         }
         self.make_directory()?;
         let path = self.path(&payload.sha256);
+        if self.add_going_on(payload, from, &path)? {
+            return Ok(());
+        }
         let name = payload.file.to_string();
         let mut source = from.open(payload)?;
         let mut copy = Unnamed::beside(&path).map_err(StoreError::io("make a file in", &self.directory))?;
@@ -156,6 +176,56 @@ impl Payloads {
             return Err(StoreError::Changed { name, expected: payload.sha256, found });
         }
         copy.replace().map_err(StoreError::io("write", &path))
+    }
+
+    /// Copy in from a source that can go on where an earlier attempt ended. False if it is not one.
+    ///
+    /// Each byte is hashed as it comes, once; those of an earlier attempt are hashed again, since nobody knows what
+    /// became of them.
+    fn add_going_on(
+        &self,
+        payload: &Payload,
+        from: &dyn PayloadSource,
+        path: &Path,
+    ) -> Result<bool, StoreError> {
+        let name = payload.file.to_string();
+        let io = |doing| StoreError::io(doing, path);
+        loop {
+            let Some(partial) = Partial::of(path).map_err(io("go on with"))? else { return Ok(false) };
+            let file = partial.file();
+            let known = file.metadata().map_err(io("look at"))?.len();
+            // Too long already: the next one begins at nothing.
+            if known > payload.size {
+                partial.discard().map_err(io("remove"))?;
+                continue;
+            }
+            let Some(rest) = from.go_on(payload, known)? else {
+                partial.discard().map_err(io("remove"))?;
+                return Ok(false);
+            };
+            // At its end the file is where what comes next belongs.
+            let mut all = file.chain(rest).take(payload.size.saturating_add(1));
+            let mut at = 0;
+            let keep = |chunk: &[u8]| {
+                let new = chunk.len().min((at + chunk.len() as u64).saturating_sub(known) as usize);
+                at += chunk.len() as u64;
+                let mut file = file;
+                file.write_all(&chunk[chunk.len() - new..])
+            };
+            let (found, size) =
+                hash_while(&mut all, keep).map_err(StoreError::io("fetch", Path::new(&name)))?;
+            if (found, size) == (payload.sha256, payload.size) {
+                partial.replace().map_err(io("write"))?;
+                return Ok(true);
+            }
+            partial.discard().map_err(io("remove"))?;
+            match (known, size == payload.size) {
+                // What was there may have been at fault.
+                (1.., _) => {}
+                (0, false) => return Err(StoreError::Size { name, expected: payload.size, found: size }),
+                (0, true) => return Err(StoreError::Changed { name, expected: payload.sha256, found }),
+            }
+        }
     }
 
     /// Keep what is there and what is added from being collected by another command, for as long as the result
@@ -277,6 +347,62 @@ mod tests {
         assert!(matches!(payloads.add(&wanted, &Memory(b"wrong")), Err(StoreError::Changed { .. })));
         payloads.add(&wanted, &Memory(b"right")).unwrap();
         assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right");
+    }
+
+    /// A source far away, whose connection breaks after some bytes.
+    struct Far {
+        bytes: &'static [u8],
+        breaks: std::cell::Cell<Option<u64>>,
+        asked: std::cell::RefCell<Vec<u64>>,
+    }
+
+    impl PayloadSource for Far {
+        fn open(&self, _: &Payload) -> Result<Box<dyn Read>, StoreError> {
+            panic!("it is gone on with")
+        }
+
+        fn go_on(&self, _: &Payload, from: u64) -> Result<Option<Box<dyn Read>>, StoreError> {
+            struct Broken;
+            impl Read for Broken {
+                fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                    Err(io::ErrorKind::ConnectionReset.into())
+                }
+            }
+            self.asked.borrow_mut().push(from);
+            let rest = &self.bytes[from as usize..];
+            Ok(Some(match self.breaks.take() {
+                Some(after) => Box::new(rest.take(after).chain(Broken)),
+                None => Box::new(rest),
+            }))
+        }
+    }
+
+    #[test]
+    fn a_download_goes_on_where_it_broke_off_and_only_the_signed_bytes_get_a_name() {
+        let store = tempfile::tempdir().unwrap();
+        let payloads = Payloads::new(store.path());
+        let far = |bytes, breaks: Option<u64>| Far { bytes, breaks: breaks.into(), asked: <_>::default() };
+        let wanted = payload(b"right and long");
+        for (bytes, breaks) in [(&b"right and long"[..], 5), (b"right and long", 3)] {
+            assert!(matches!(payloads.add(&wanted, &far(bytes, Some(breaks))), Err(StoreError::Io { .. })));
+            assert!(!payloads.path(&wanted.sha256).exists());
+        }
+        let source = far(b"right and long", None);
+        payloads.add(&wanted, &source).unwrap();
+        assert_eq!(*source.asked.borrow(), [8], "5 and 3 are there");
+        assert_eq!(payloads.read(&wanted.sha256).unwrap(), b"right and long");
+        assert_eq!(fs::read_dir(store.path().join("payloads")).unwrap().count(), 1);
+
+        // Others' bytes, or what a power cut made of ours: begun once more, and no further.
+        let other = payload(b"another one");
+        assert!(payloads.add(&other, &far(b"LIES and so", Some(4))).is_err());
+        let source = far(b"another one", None);
+        payloads.add(&other, &source).unwrap();
+        assert_eq!(*source.asked.borrow(), [4, 0]);
+        let source = far(b"LIES and so", None);
+        assert!(matches!(payloads.add(&payload(b"a third one"), &source), Err(StoreError::Changed { .. })));
+        assert_eq!(*source.asked.borrow(), [0]);
+        assert_eq!(fs::read_dir(store.path().join("payloads")).unwrap().count(), 2, "no trace of it");
     }
 
     #[test]

@@ -99,6 +99,9 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("/usr/include/openssl/ssl.h", "libssl-dev"),
     // Peers in tests
     need("openssl", "openssl"),
+    // The tests of repositories fetch the reference implementation from PyPI into an environment of its own.
+    need("python3", "python3"),
+    need("/usr/share/python-wheels", "python3-venv"),
     // What the tests of hosts run: packet filters in namespaces of their own, and the judge of units.
     need("nft", "nftables"),
     need("iptables-nft", "iptables"),

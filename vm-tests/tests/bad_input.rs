@@ -210,7 +210,7 @@ fn what_the_host_cannot_do_is_refused_and_nothing_is_touched() -> Result<()> {
         "the store is not writable",
         &manifest,
         REFUSED,
-        &["/var/lib/update", "see that the store is writable"],
+        &["/var/lib/update", "make the store writable"],
     );
     host.sh("umount /var/lib/update")?;
     result

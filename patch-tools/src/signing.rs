@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use manifests::bounded::{self, BoundedError};
 use manifests::key::{KeyError, PublicKeyFileError};
-use manifests::{PublicKey, PublicKeyFile, SecretKey};
+use manifests::{KeyId, PublicKey, PublicKeyFile, SecretKey};
 use zeroize::Zeroizing;
 
 /// The largest key file; PKCS#8 PEM of an encrypted Ed25519 key has some 350 bytes.
@@ -118,12 +118,12 @@ pub enum SigningError {
         found: usize,
     },
     /// The signature is of another key or of other bytes.
-    #[error("the signature of `{command}` does not hold for the key {}", key.id())]
+    #[error("the signature of `{command}` does not hold for the key {key}")]
     Wrong {
         /// The command.
         command: String,
         /// The key that it should be of.
-        key: PublicKey,
+        key: KeyId,
     },
 }
 
@@ -150,7 +150,7 @@ impl Signer {
                     found: said.len(),
                 })?;
                 if !public.verifies(message, &signature) {
-                    return Err(SigningError::Wrong { command: command.clone(), key: public.clone() });
+                    return Err(SigningError::Wrong { command: command.clone(), key: public.id() });
                 }
                 Ok(signature)
             }

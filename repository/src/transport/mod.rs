@@ -2,7 +2,7 @@
 //!
 //! - [`file`] for `file://`
 //! - [`helper`] for HTTP by a process of its own, without rights; [`wire`] is what is said between the two
-//! - `http`, what that process does (feature `network`)
+//! - what that process does is the package `update-transport` (`network/`), which no other program links
 //! - [`mirrors`], the places that have the same files, in the order in which they are asked
 //!
 //! Nothing that comes from here is believed: it is hashed and its signatures are checked by whoever asked.
@@ -10,8 +10,6 @@
 
 pub mod file;
 pub mod helper;
-#[cfg(feature = "network")]
-pub mod http;
 pub mod mirrors;
 pub mod wire;
 

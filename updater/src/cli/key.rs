@@ -10,15 +10,18 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use manifests::bounded::{self, BoundedError};
+use manifests::key::KeyError;
 use manifests::{KeyName, NameError, PublicKeyFile, SecretKey};
+use patch_tools::signing::{self, Passphrase, SigningError};
 use serde_json::json;
 use system::durable::Unnamed;
 use system::exit::{Exit, Failure};
+use zeroize::Zeroizing;
 
 use crate::cli::Global;
 use crate::cli::output::{line, object};
 
-/// Make a signing key, or show one
+/// Make signing keys, show them, and keep them under passphrases
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -29,6 +32,7 @@ pub(super) struct Args {
 enum Command {
     Generate(Generate),
     Show(Show),
+    Convert(Convert),
 }
 
 /// Make a new Ed25519 key: NAME.key, readable by you alone, and NAME.pub
@@ -40,6 +44,39 @@ struct Generate {
     /// Where the two files go, and what the key is called
     #[arg(long, value_name = "DIR/NAME")]
     out: PathBuf,
+    #[command(flatten)]
+    rest: AtRest,
+}
+
+/// How a private key is kept.
+#[derive(Debug, Default, clap::Args)]
+struct AtRest {
+    /// Encrypt the private key under a passphrase, which is asked for
+    #[arg(long)]
+    encrypt: bool,
+    /// Encrypt it under the first line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "encrypt")]
+    new_passphrase_file: Option<PathBuf>,
+}
+
+/// Write a private key anew: under a passphrase, under another one, or under none
+///
+/// The key stays the same, and so does its id. Never overwrites a file.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  update key convert build.key --out safe/build.key --encrypt\n  update key convert safe/build.key --out ci/build.key --passphrase-file pass"
+)]
+struct Convert {
+    /// The private key: Ed25519 in PKCS#8 PEM
+    key: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The passphrase of the key is the first line of this file; by default it is asked for
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    rest: AtRest,
 }
 
 /// Show a key's id, and the entry for a trust policy
@@ -47,12 +84,28 @@ struct Generate {
 struct Show {
     /// A private or a public key file
     file: PathBuf,
+    /// The passphrase of a private key is the first line of this file; by default it is asked for
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     match &args.command {
         Command::Generate(args) => generate(args, global),
         Command::Show(args) => show(args, global),
+        Command::Convert(args) => convert(args, global),
+    }
+}
+
+impl AtRest {
+    /// The text of a private key as it is to be kept.
+    fn pem(&self, key: &SecretKey, file: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+        let passphrase = match &self.new_passphrase_file {
+            None if !self.encrypt => return Ok(key.to_pem()),
+            from_file => Passphrase::from_file(from_file.as_deref()).of(file)?,
+        };
+        let refused = |source| KeyFileError::NotEncrypted { path: file.to_owned(), source };
+        key.to_encrypted_pem(&passphrase).map_err(refused)
     }
 }
 
@@ -71,6 +124,10 @@ enum KeyFileError {
     NotAKey { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the operating system gave no random numbers")]
     Random(#[source] io::Error),
+    #[error("{} is not written", path.display())]
+    NotEncrypted { path: PathBuf, source: KeyError },
+    #[error(transparent)]
+    Signing(#[from] SigningError),
 }
 
 impl From<KeyFileError> for Failure {
@@ -83,6 +140,10 @@ impl From<KeyFileError> for Failure {
                 "give a file that update key generate has made, or an Ed25519 key in PKCS#8 PEM"
             }
             KeyFileError::Random(_) => "try again later",
+            KeyFileError::NotEncrypted { .. } => "choose a passphrase of some words",
+            KeyFileError::Signing(_) => {
+                "give the private key, and its passphrase with --passphrase-file or when asked"
+            }
         };
         let exit = if matches!(error, KeyFileError::Name { .. }) { Exit::Usage } else { Exit::Refused };
         Failure::new(exit, error).next(next)
@@ -96,7 +157,7 @@ fn generate(args: &Generate, global: &Global) -> Result<(), Failure> {
     let key = SecretKey::generate().map_err(|error| KeyFileError::Random(io::Error::other(error)))?;
     let file = PublicKeyFile::new(name, key.public());
 
-    write_new(&private, key.to_pem().as_bytes(), 0o600)?;
+    write_new(&private, args.rest.pem(&key, &private)?.as_bytes(), 0o600)?;
     if let Err(error) = write_new(&public, file.to_text().as_bytes(), 0o644) {
         // Half a pair is of no use, and this half was made just now by us.
         let _ = fs::remove_file(&private);
@@ -114,6 +175,21 @@ fn generate(args: &Generate, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
+fn convert(args: &Convert, global: &Global) -> Result<(), Failure> {
+    let passphrase = Passphrase::from_file(args.passphrase_file.as_deref());
+    let key = signing::read_key(&args.key, &passphrase).map_err(KeyFileError::from)?;
+    let encrypted = args.rest.encrypt || args.rest.new_passphrase_file.is_some();
+    write_new(&args.out, args.rest.pem(&key, &args.out)?.as_bytes(), 0o600)?;
+    let id = key.public().id();
+    if global.json {
+        object(&json!({ "id": id, "private_file": args.out, "encrypted": encrypted }));
+    } else {
+        let how = if encrypted { "under a passphrase" } else { "as it is: keep it secret" };
+        line(&format!("{}  private key {id}, {how}", args.out.display()));
+    }
+    Ok(())
+}
+
 fn show(args: &Show, global: &Global) -> Result<(), Failure> {
     let path = &args.file;
     let read = || -> Result<(File, Vec<u8>), BoundedError> {
@@ -126,7 +202,14 @@ fn show(args: &Show, global: &Global) -> Result<(), Failure> {
     let text = std::str::from_utf8(&bytes).map_err(|error| not_a_key(error.into()))?;
     let private = text.trim_start().starts_with("-----BEGIN");
     let key = if private {
-        let key = SecretKey::from_pem(text).map_err(|error| not_a_key(error.into()))?;
+        let key = if SecretKey::is_encrypted(text) {
+            let passphrase = Passphrase::from_file(args.passphrase_file.as_deref()).of(path);
+            let passphrase = passphrase.map_err(KeyFileError::from)?;
+            SecretKey::from_encrypted_pem(text, &passphrase)
+        } else {
+            SecretKey::from_pem(text)
+        }
+        .map_err(|error| not_a_key(error.into()))?;
         PublicKeyFile::new(name_of(&path.with_extension(""))?, key.public())
     } else {
         PublicKeyFile::parse(&bytes).map_err(|error| not_a_key(error.into()))?
@@ -149,7 +232,6 @@ fn show(args: &Show, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The entry under `keys:` of a trust policy.
 /// Prints the entry of a key in a trust policy.
 fn print_entry(key: &PublicKeyFile) {
     line(&format!("  - name: {}", key.name));
@@ -180,7 +262,37 @@ mod tests {
     use super::*;
 
     fn generate_in(directory: &Path, name: &str) -> Result<(), Failure> {
-        generate(&Generate { out: directory.join(name) }, &Global { json: true, config: None })
+        let generate_plain = Generate { out: directory.join(name), rest: AtRest::default() };
+        generate(&generate_plain, &Global { json: true, config: None })
+    }
+
+    #[test]
+    fn a_key_goes_under_a_passphrase_and_out_of_it_and_stays_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("pass"), "correct horse\n").unwrap();
+        fs::write(at("empty"), "\n").unwrap();
+        generate_in(directory.path(), "plain").unwrap();
+        let global = Global { json: true, config: None };
+        let under = |passphrase: &str| AtRest { encrypt: false, new_passphrase_file: Some(at(passphrase)) };
+        let to = |key: &str, out: &str, with: Option<&str>, rest: AtRest| {
+            let passphrase_file = with.map(at);
+            convert(&Convert { key: at(key), out: at(out), passphrase_file, rest }, &global)
+        };
+        to("plain.key", "safe.key", None, under("pass")).unwrap();
+        let safe = fs::read_to_string(at("safe.key")).unwrap();
+        assert!(SecretKey::is_encrypted(&safe));
+        assert_eq!(fs::metadata(at("safe.key")).unwrap().permissions().mode() & 0o777, 0o600);
+        to("safe.key", "again.key", Some("pass"), AtRest::default()).unwrap();
+        assert_eq!(fs::read(at("again.key")).unwrap(), fs::read(at("plain.key")).unwrap());
+
+        assert_eq!(
+            to("safe.key", "x.key", Some("empty"), AtRest::default()).unwrap_err().exit(),
+            Exit::Refused
+        );
+        assert_eq!(to("plain.key", "x.key", None, under("empty")).unwrap_err().exit(), Exit::Refused);
+        assert_eq!(to("plain.key", "again.key", None, AtRest::default()).unwrap_err().exit(), Exit::Refused);
+        assert!(!at("x.key").exists(), "nothing is written of a key that does not open");
     }
 
     #[test]

@@ -321,6 +321,8 @@ fn persist(
             Err(ProbeError::Interrupted { check, .. }) => {
                 return Err(ProbeError::Interrupted { check, attempts });
             }
+            // It was cut off by the deadline, which says less than an answer.
+            Err(ProbeError::TooLong { .. }) if last.is_some() => held = 0,
             Err(error) => (held, last) = (0, Some(error)),
         }
         if held >= probe.successes {
@@ -552,6 +554,27 @@ mod tests {
         };
         assert!(attempts >= 2);
         assert!(matches!(*cause, ProbeError::Connection { .. }));
+    }
+
+    #[test]
+    fn the_reason_is_the_last_answer_and_not_that_the_deadline_cut_off_the_next_attempt() {
+        let probe = probe("{kind: tcp, port: 1, timeout: 200ms, interval: 10ms}");
+        let mut attempts = 0;
+        let error = persist(&probe, &Uninterrupted, |left| {
+            attempts += 1;
+            let check = "it".to_owned();
+            if attempts == 1 {
+                return Err(ProbeError::Connection {
+                    check,
+                    source: io::ErrorKind::ConnectionRefused.into(),
+                });
+            }
+            std::thread::sleep(left);
+            Err(ProbeError::TooLong { check, limit: left })
+        })
+        .unwrap_err();
+        let ProbeError::NotReady { attempts: 2, source: Some(cause), .. } = error else { panic!("{error}") };
+        assert!(matches!(*cause, ProbeError::Connection { .. }), "{cause}");
     }
 
     #[test]

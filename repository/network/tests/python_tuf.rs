@@ -3,6 +3,7 @@
 //!
 //! Needs `python3` with `venv`, and PyPI once: the environment stays in the build directory.
 
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -161,12 +162,12 @@ fn our_client_takes_everything_from_a_server_that_knows_no_ranges() {
     team.signed_and_published(now());
     let server = WebServer::new(&team.public());
     let mut host = Host::new(&team);
-    let options = repository::transport::http::Options {
+    let options = update_transport::Options {
         silence: std::time::Duration::from_secs(20),
         proxy: None,
         authorities: None,
     };
-    host.transport = Arc::new(repository::transport::http::Http::new(&options).unwrap());
+    host.transport = Arc::new(update_transport::Http::new(&options).unwrap());
     let mut client = host.refresh(&[&server.1], now()).unwrap();
     let target = client.target("greet/1/fix.ko").unwrap();
     assert_eq!(client.read(&target, 10).unwrap(), b"one");

@@ -1,5 +1,6 @@
 //! Lies that a repository, a mirror or somebody on the way can tell. Each test is named after its lie.
 
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::fs;
@@ -10,10 +11,10 @@ use std::time::Duration;
 use repository::authoring::draft::Rotation;
 use repository::client::ClientError;
 use repository::store::Store;
-use repository::transport::http::{Http, Options};
 use repository::transport::{FetchError, Patience, Transport as _};
 use serde_json::{Value, json};
 use support::{Host, ONLINE, Reply, Server, Team, days, key, now};
+use update_transport::{Http, Options};
 
 /// A copy of what a team serves, to be changed by somebody else.
 struct Mirror {

@@ -15,8 +15,8 @@ use reqwest::{Certificate, Client, Proxy, Response, StatusCode};
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
-use crate::transport::file::Files;
-use crate::transport::{Body, FetchError, Transport};
+use repository::transport::file::Files;
+use repository::transport::{Body, FetchError, Transport};
 
 /// More redirects than this within one server are a loop.
 const REDIRECTS: usize = 3;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use repository::transport::http::{Http, Options};
+use update_transport::{Http, Options};
 use repository::transport::wire::{self, Frame};
 use repository::transport::{Body, FetchError, Transport as _};
 

@@ -20,7 +20,7 @@ use anyhow::{Context as _, bail};
 use repository::client::Client;
 use repository::store::Store;
 use repository::transport::Patience;
-use repository::transport::http::{Http, Options};
+use update_transport::{Http, Options};
 use repository::transport::mirrors::{Mirror, Mirrors};
 use system::clock::{Clock as _, SystemClock};
 use system::durable;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
+pub(crate) mod scene;
+
 use std::sync::Mutex;
 use std::time::Duration;
 

@@ -77,6 +77,25 @@ impl Sqlite {
         query(&self.reader()).map_err(|source| StoreError::sqlite(doing, source))
     }
 
+    /// The highest epoch that any lease had.
+    pub(crate) fn epoch(&self) -> Result<u64, StoreError> {
+        self.read("read the epoch", |db| {
+            db.query_row("SELECT coalesce(max(epoch), 0) FROM lease", [], |row| row.get::<_, i64>(0))
+        })
+        .map(|epoch| epoch as u64)
+    }
+
+    /// Ends whatever lease there is, in a copy that nobody uses yet.
+    pub(crate) fn end_lease(&self) -> Result<(), StoreError> {
+        let past = Timestamp::UNIX_EPOCH.to_string();
+        self.read("end the lease", |db| db.execute("UPDATE lease SET until = ?1", [past]).map(drop))
+    }
+
+    /// Moves everything into the one file, so that it can get another name.
+    pub(crate) fn fold(&self) -> Result<(), StoreError> {
+        self.read("fold the log", |db| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    }
+
     fn reader(&self) -> MutexGuard<'_, Connection> {
         // Every read is one statement: whoever panicked left nothing behind.
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)

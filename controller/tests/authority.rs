@@ -289,6 +289,20 @@ fn a_policy_that_people_did_not_sign_or_that_can_never_pass_is_refused() {
     scene.begin(scene.ready()[0], nonce(1)).unwrap();
 }
 
+#[test]
+fn no_host_is_told_to_begin_before_the_time_that_people_signed_for_it() {
+    let scene = Scene::new();
+    let (envelope, document) = common::scene::document("another", common::scene::POLICY, 1);
+    scene.authority.submit(&envelope, &document, common::scene::POLICY).unwrap();
+    scene.tick();
+    scene.make_ready(document.digest());
+    let state = |number: &usize| scene.authority.host_state(document.digest(), host(*number)).unwrap();
+    let later = (1..80).find(|number| state(number) == Some(HostState::Ready)).unwrap();
+    let until = "2026-11-05T00:00:00Z".parse().unwrap();
+    let answer = begin(&scene.authority, document.digest(), later, nonce(1));
+    assert_eq!(not_now(answer), NotNow::NotBefore { until });
+}
+
 /// A store whose answer to a commit gets lost, whether or not it was written.
 struct Lossy {
     inner: Memory,
@@ -366,6 +380,10 @@ fn a_holder_that_could_not_renew_stops_by_itself_before_another_may_come() {
     // Ten seconds are over: it renews before it grants, and can.
     scene.clock.pass(2);
     scene.begin(ready[1], nonce(2)).unwrap();
+    let until = scene.store.now() + controller::store::lease::TERM;
+    assert!(
+        matches!(scene.store.lease(LeaseRequest::Look).unwrap(), LeaseAnswer::Others(lease) if lease.until == until)
+    );
     scene.clock.pass(16);
     assert!(matches!(scene.begin(ready[2], nonce(3)), Err(Denied::NoLease)), "it ran out meanwhile");
     assert_eq!(grants(&*scene.store, scene.rollout), 2);

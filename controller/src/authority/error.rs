@@ -71,6 +71,9 @@ pub enum Denied {
         /// How often it was tried.
         tries: u32,
     },
+    /// Whoever was to answer this together with others failed; asking again is safe.
+    #[error("the question got lost: ask again")]
+    Lost,
     /// The store failed; whether it was done, nobody knows before the store can be read again.
     #[error("the store failed")]
     Store(#[source] Arc<StoreError>),

@@ -173,7 +173,10 @@ impl Authority {
     /// # Errors
     /// [`Denied::NoLease`] while another holds it.
     pub fn retake(&self) -> Result<(), Denied> {
-        self.go_above(&mut locked(&self.turn), 0)
+        let mut turn = locked(&self.turn);
+        let (lease, renewed, known) = take_lease(&*self.store, &*self.clock, &self.holder, 0)?;
+        *turn = Turn { lease, renewed, known, doubt: false };
+        Ok(())
     }
 
     fn renew_lease(&self, turn: &mut Turn) -> Result<(), Denied> {
@@ -227,7 +230,7 @@ impl Authority {
     pub fn begin(&self, host: HostId, request: BeginRequest) -> Result<String, Denied> {
         match self.ask(host, Question::Begin(request))? {
             Answer::Grant(envelope) => Ok(envelope),
-            Answer::Heard(_) => Err(Denied::Busy { tries: 0 }),
+            Answer::Heard(event) => unreachable!("a host that asked to begin was heard: {event:?}"),
         }
     }
 
@@ -238,7 +241,7 @@ impl Authority {
     pub fn report(&self, host: HostId, report: AttemptReport) -> Result<Event, Denied> {
         match self.ask(host, Question::Report(report))? {
             Answer::Heard(event) => Ok(event),
-            Answer::Grant(_) => Err(Denied::Busy { tries: 0 }),
+            Answer::Grant(grant) => unreachable!("a host that reported was told to begin: {grant}"),
         }
     }
 
@@ -252,7 +255,7 @@ impl Authority {
         }
         let all = std::mem::take(&mut *locked(&self.waiting));
         self.serve(&mut turn, all);
-        locked(&slot).take().unwrap_or(Err(Denied::Busy { tries: 0 }))
+        locked(&slot).take().unwrap_or(Err(Denied::Lost))
     }
 
     /// Answers everybody. Who was decided on what was not so after all is decided again.
@@ -269,8 +272,8 @@ impl Authority {
     /// One group; those who have to be asked once more.
     fn serve_once(&self, turn: &mut Turn, all: Vec<Asked>) -> Vec<Asked> {
         let seen = all.iter().filter_map(|asked| match &asked.question {
-            Question::Begin(request) => Some(request.epoch),
-            Question::Report(_) => None,
+            Question::Begin(request) if turn.known.hosts.contains_key(&asked.host) => Some(request.epoch),
+            _ => None,
         });
         let seen =
             seen.filter(|epoch| *epoch <= turn.lease.epoch.saturating_add(MAX_JUMP)).max().unwrap_or(0);
@@ -279,6 +282,9 @@ impl Authority {
             answer_all(all, &denied);
             return Vec::new();
         }
+        // Until all is known to be on disk; also if this panics.
+        turn.doubt = true;
+        let mut doubt = false;
         let now = self.now();
         let mut group = Vec::new();
         let mut decided = Vec::new();
@@ -294,12 +300,12 @@ impl Authority {
             }
         }
         if group.is_empty() {
+            turn.doubt = false;
             return Vec::new();
         }
         let receipts = match self.store.commit(group) {
             Ok(receipts) => receipts,
             Err(error) => {
-                turn.doubt = true;
                 let denied = Denied::from(error);
                 decided.iter().for_each(|(asked, ..)| answer_one(asked, Err(denied.clone())));
                 return Vec::new();
@@ -310,28 +316,43 @@ impl Authority {
             match receipt {
                 Ok(Receipt { head: found }) if found == head => answer_one(&asked, Ok(answer)),
                 Ok(Receipt { head: found }) => {
-                    turn.doubt = true;
+                    doubt = true;
                     let what = format!("its tree grew to {found:?}, and its entries make {head:?}");
                     answer_one(&asked, Err(StoreError::Damaged { what }.into()));
                 }
                 Err(Refused::Epoch { .. } | Refused::RanOut { .. }) => {
-                    turn.doubt = true;
+                    doubt = true;
                     answer_one(&asked, Err(Denied::NoLease));
                 }
                 Err(_) => {
-                    turn.doubt = true;
+                    doubt = true;
                     again.push(asked);
                 }
             }
         }
+        turn.doubt = doubt;
         again
     }
 
     /// A host has seen a later lease than this: a failover or a backup lost it. Its grants would be refused.
+    /// Nobody else had the lease in between, so what is known stays.
     fn go_above(&self, turn: &mut Turn, seen: u64) -> Result<(), Denied> {
-        let (lease, renewed, known) = take_lease(&*self.store, &*self.clock, &self.holder, seen)?;
-        *turn = Turn { lease, renewed, known, doubt: false };
-        Ok(())
+        self.ready(turn)?;
+        let renewed = self.clock.elapsed();
+        let request = LeaseRequest::Take { holder: self.holder.clone(), above: seen };
+        let LeaseAnswer::Yours(lease) = self.store.lease(request)? else { return Err(Denied::NoLease) };
+        turn.doubt = true;
+        let fact = Fact::LeaseTaken { at: self.now(), holder: self.holder.clone(), epoch: lease.epoch };
+        turn.known.book.epoch = lease.epoch;
+        (turn.lease, turn.renewed) = (lease, renewed);
+        let mut batch = follow(turn);
+        append(turn, &mut batch, &fact, of_store());
+        match self.store.commit(vec![batch])?.pop() {
+            Some(Ok(receipt)) => turn.doubt = receipt.head != turn.known.frontier.head(),
+            Some(Err(Refused::Epoch { .. } | Refused::RanOut { .. })) | None => return Err(Denied::NoLease),
+            Some(Err(_)) => {}
+        }
+        self.ready(turn)
     }
 
     fn decide_one(
@@ -427,22 +448,18 @@ impl Authority {
         for _ in 0..TRIES {
             self.ready(&mut turn)?;
             let batch = follow(&turn);
+            // Until it is known to be on disk; also if this panics.
+            turn.doubt = true;
             let mut decision = Decision { authority: self, batch, now: self.now(), turn: &mut turn };
             let value = decide(&mut decision);
             let batch = decision.batch;
             let head = turn.known.frontier.head();
-            let value = match value {
-                Ok(value) => value,
-                Err(denied) => {
-                    // Of several events some may have been applied before one could not.
-                    turn.doubt |= !batch.entries.is_empty();
-                    return Err(denied);
-                }
-            };
             if batch.entries.is_empty() && batch.puts.is_empty() {
-                return Ok(value);
+                turn.doubt = false;
+                return value;
             }
-            turn.doubt = true;
+            // Of several events some may have been applied before one could not.
+            let value = value?;
             match self.store.commit(vec![batch])?.pop() {
                 Some(Ok(receipt)) if receipt.head == head => {
                     turn.doubt = false;

@@ -36,27 +36,29 @@ pub struct Sqlite {
     writer: Option<JoinHandle<()>>,
 }
 
+/// A connection whose commits are on disk when they return.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    Ok(db)
+}
+
 impl Sqlite {
     /// Opens a store, and makes it if there is none.
     ///
     /// # Errors
     /// [`StoreError::Open`], or [`StoreError::Newer`] if this program is too old for it.
     pub fn open(path: &Path, clock: Arc<dyn Clock + Send + Sync>) -> Result<Self, StoreError> {
-        let open = || -> rusqlite::Result<Connection> {
-            let db = Connection::open(path)?;
-            db.busy_timeout(BUSY_TIMEOUT)?;
-            db.pragma_update(None, "journal_mode", "WAL")?;
-            db.pragma_update(None, "synchronous", "FULL")?;
-            Ok(db)
-        };
         let failed = |source| StoreError::Open { path: path.to_owned(), source };
-        let mut db = open().map_err(failed)?;
+        let mut db = connect(path).map_err(failed)?;
         let found = migrate(&mut db, MIGRATIONS).map_err(failed)?;
         let known = MIGRATIONS.len() as i64;
         if found.oldest > known {
             return Err(StoreError::Newer { oldest: found.oldest, known });
         }
-        let reader = Mutex::new(open().map_err(failed)?);
+        let reader = Mutex::new(connect(path).map_err(failed)?);
         let (jobs, waiting) = mpsc::channel();
         let writer = Writer::new(db, Arc::clone(&clock));
         let writer = std::thread::spawn(move || writer.run(&waiting));
@@ -192,5 +194,36 @@ impl Store for Sqlite {
 
     fn nodes(&self, wanted: &[Position]) -> Result<Vec<Sha256>, StoreError> {
         self.read("read the ledger's tree", |db| writer::nodes(db, wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_waits_for_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let db = connect(&directory.path().join("c.sqlite")).unwrap();
+        let pragma = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, String>(0));
+        assert_eq!(pragma("journal_mode").unwrap(), "wal");
+        let synchronous = db.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(synchronous, 2, "FULL");
+    }
+
+    #[test]
+    fn a_store_of_a_program_that_contracted_it_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c.sqlite");
+        let clock = Arc::new(system::clock::SystemClock);
+        drop(Sqlite::open(&path, clock.clone()).unwrap());
+        let db = connect(&path).unwrap();
+        db.execute("UPDATE layout SET version = 8, oldest = 1", []).unwrap();
+        drop(Sqlite::open(&path, clock.clone()).unwrap());
+        db.execute("UPDATE layout SET oldest = 8", []).unwrap();
+        assert!(matches!(Sqlite::open(&path, clock), Err(StoreError::Newer { oldest: 8, known: 1 })));
+        let layout =
+            db.query_row("SELECT version, oldest FROM layout", [], |row| Ok((row.get(0)?, row.get(1)?)));
+        assert_eq!(layout.unwrap(), (8, 8));
     }
 }

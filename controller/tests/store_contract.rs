@@ -114,6 +114,13 @@ fn a_lease_that_ran_out_writes_nothing_whether_or_not_another_came(kept: &Kept) 
     let found = first.epoch;
     let old = store.commit(vec![batch(found, 1, "a", 1, "late")]).unwrap();
     assert_eq!(old, [Err(Refused::Epoch { current, found })]);
+    // Nobody waits for an hour because of that; whoever comes is above the one before.
+    let third = take(store, "three", 0);
+    assert!(third.epoch > second.epoch);
+    clock.jump(-2);
+    store.commit(vec![batch(third.epoch, 1, "a", 1, "a clock that is corrected")]).unwrap()[0]
+        .clone()
+        .unwrap();
 }
 
 fn one_holds_the_lease_and_every_lease_has_a_higher_epoch(kept: &Kept) {

@@ -62,6 +62,12 @@ pub enum LeaseAnswer {
 /// The highest epoch that a grant can carry (2^53 - 1: numbers that every reader of JSON holds exactly).
 pub const MAX_EPOCH: u64 = (1 << 53) - 1;
 
+/// Whether a lease still counts. One that would for longer than two terms is of a time before the clock was set back by
+/// more than one: nobody should have to wait until that time comes again, and the epoch fences its holder off.
+fn counts(lease: &Lease, now: Timestamp) -> bool {
+    now < lease.until && lease.until.duration_since(now) <= TERM + TERM
+}
+
 /// What a request makes of the lease that is stored; the one rule of every store. Nothing: leave it as it is.
 pub(super) fn judge(
     stored: Option<&Lease>,
@@ -70,13 +76,13 @@ pub(super) fn judge(
 ) -> (Option<Lease>, LeaseAnswer) {
     let until = now.saturating_add(TERM).unwrap_or(Timestamp::MAX);
     let others = || match stored {
-        Some(lease) if now < lease.until => LeaseAnswer::Others(lease.clone()),
+        Some(lease) if counts(lease, now) => LeaseAnswer::Others(lease.clone()),
         _ => LeaseAnswer::Nobodys,
     };
-    let in_force = |epoch: u64| stored.filter(|lease| lease.epoch == epoch && now < lease.until);
+    let in_force = |epoch: u64| stored.filter(|lease| lease.epoch == epoch && counts(lease, now));
     match request {
         LeaseRequest::Take { holder, above } => {
-            let taken = stored.is_some_and(|lease| now < lease.until && lease.holder != *holder);
+            let taken = stored.is_some_and(|lease| counts(lease, now) && lease.holder != *holder);
             let epoch = stored.map_or(0, |lease| lease.epoch).max(*above) + 1;
             // The last epoch is never reached by leases; only by a host's lie, which must not end the fleet.
             if taken || epoch > MAX_EPOCH {
@@ -87,7 +93,7 @@ pub(super) fn judge(
         }
         LeaseRequest::Renew { epoch } => match in_force(*epoch) {
             Some(lease) => {
-                let lease = Lease { until: until.max(lease.until), ..lease.clone() };
+                let lease = Lease { until, ..lease.clone() };
                 (Some(lease.clone()), LeaseAnswer::Yours(lease))
             }
             None => (None, others()),
@@ -104,7 +110,7 @@ pub(super) fn judge(
 pub(super) fn fence(stored: Option<&Lease>, epoch: u64, now: Timestamp) -> Result<(), super::Refused> {
     match stored {
         Some(lease) if lease.epoch == epoch => {
-            if now < lease.until {
+            if counts(lease, now) {
                 Ok(())
             } else {
                 Err(super::Refused::RanOut { until: lease.until })

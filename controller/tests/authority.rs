@@ -290,6 +290,21 @@ fn a_policy_that_people_did_not_sign_or_that_can_never_pass_is_refused() {
 }
 
 #[test]
+fn a_stop_that_somebody_else_wrote_under_the_same_lease_is_learned_before_anything_is_granted() {
+    let scene = Scene::new();
+    let ready = scene.ready();
+    let by = person("ben", Proof::Token);
+    let at = "2026-11-02T00:00:00Z".parse().unwrap();
+    let stop = Fact::Happened { at, event: Event::Aborted { by } };
+    let after = Some(scene.store.size().unwrap());
+    let entries = vec![stop.entry(of_rollout(scene.rollout))];
+    let batch = Batch { epoch: scene.authority.epoch(), after, entries, ..Batch::default() };
+    scene.store.commit(vec![batch]).unwrap()[0].clone().unwrap();
+    assert_eq!(not_now(scene.begin(ready[0], nonce(1))), NotNow::Stage);
+    assert_eq!(grants(&*scene.store, scene.rollout), 0);
+}
+
+#[test]
 fn no_host_is_told_to_begin_before_the_time_that_people_signed_for_it() {
     let scene = Scene::new();
     let (envelope, document) = common::scene::document("another", common::scene::POLICY, 1);

@@ -16,7 +16,7 @@ mod grant;
 mod known;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fleet::assurance::{Assurance, assure};
@@ -105,6 +105,24 @@ struct Asked {
     slot: Slot,
 }
 
+/// Hosts that wait for an answer.
+#[derive(Default)]
+struct Queue {
+    asked: Vec<Asked>,
+    /// Whether somebody answers a group.
+    serving: bool,
+}
+
+/// The turn to answer a group. It ends also by a panic: the next one takes over.
+struct Serving<'a>(&'a Authority);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.queue).serving = false;
+        self.0.served.notify_all();
+    }
+}
+
 /// See [the module](self).
 pub struct Authority {
     store: Arc<dyn Store>,
@@ -112,7 +130,8 @@ pub struct Authority {
     key: SecretKey,
     origin: Origin,
     holder: String,
-    waiting: Mutex<Vec<Asked>>,
+    queue: Mutex<Queue>,
+    served: Condvar,
     turn: Mutex<Turn>,
 }
 
@@ -147,7 +166,7 @@ impl Authority {
     ) -> Result<Self, Denied> {
         let (lease, renewed, known) = take_lease(&*store, &*clock, &holder, above)?;
         let turn = Mutex::new(Turn { lease, renewed, known, doubt: false });
-        Ok(Self { store, clock, key, origin, holder, waiting: Mutex::default(), turn })
+        Ok(Self { store, clock, key, origin, holder, queue: Mutex::default(), served: Condvar::new(), turn })
     }
 
     /// The store.
@@ -247,14 +266,21 @@ impl Authority {
 
     fn ask(&self, host: HostId, question: Question) -> Result<Answer, Denied> {
         let slot = Slot::default();
-        locked(&self.waiting).push(Asked { host, question, slot: Arc::clone(&slot) });
-        let mut turn = locked(&self.turn);
-        // Somebody who had the turn before may have answered this one, too.
-        if let Some(answer) = locked(&slot).take() {
-            return answer;
+        let mut queue = locked(&self.queue);
+        queue.asked.push(Asked { host, question, slot: Arc::clone(&slot) });
+        // While one group is on its way to the disk, the next one gathers.
+        while queue.serving {
+            queue = self.served.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if let Some(answer) = locked(&slot).take() {
+                return answer;
+            }
         }
-        let all = std::mem::take(&mut *locked(&self.waiting));
-        self.serve(&mut turn, all);
+        queue.serving = true;
+        let all = std::mem::take(&mut queue.asked);
+        drop(queue);
+        let serving = Serving(self);
+        self.serve(&mut locked(&self.turn), all);
+        drop(serving);
         locked(&slot).take().unwrap_or(Err(Denied::Lost))
     }
 

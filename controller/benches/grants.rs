@@ -30,7 +30,7 @@ fn store(directory: &tempfile::TempDir) -> (Arc<Sqlite>, Arc<Hand>) {
 }
 
 fn grants(sides: usize) {
-    let directory = tempfile::tempdir_in(".").unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (store, clock) = store(&directory);
     let policy = common::scene::POLICY
         .replace("fleet: 3", "fleet: 100%")
@@ -58,7 +58,7 @@ fn grants(sides: usize) {
 }
 
 fn batches(group: usize, groups: usize) {
-    let directory = tempfile::tempdir_in(".").unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (store, _) = store(&directory);
     let epoch = take(&*store, "one", 0).epoch;
     let took = took(|| {

@@ -1,0 +1,133 @@
+//! What the ledger says, entry by entry: the events of rollouts, who is in the fleet, and who held the lease.
+
+use fleet::host::Host;
+use fleet::rollout::{Entry, Event};
+use manifests::{DomainName, GroupName, HostId, KeyName, LabelValue, Sha256, UtcTime};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Key, LedgerEntry, StoreError};
+
+/// Something that was decided or became known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Fact {
+    /// A rollout's document was accepted: the first entry of its stream.
+    Accepted {
+        /// When.
+        at: UtcTime,
+        /// The manifest.
+        manifest: Sha256,
+        /// The digest of the record with document, policy and inventory.
+        plan: Sha256,
+    },
+    /// Something happened to a rollout.
+    Happened {
+        /// When.
+        at: UtcTime,
+        /// What.
+        event: Event,
+    },
+    /// A token was made.
+    TokenMade {
+        /// When.
+        at: UtcTime,
+        /// Its hash.
+        token: Sha256,
+        /// Who made it.
+        by: KeyName,
+        /// The groups that it puts a host into.
+        groups: Vec<GroupName>,
+        /// The failure domain.
+        domain: DomainName,
+        /// What the host is there for.
+        role: LabelValue,
+        /// How many hosts it lets in.
+        hosts: u32,
+        /// From when on it lets nobody in.
+        expires: UtcTime,
+    },
+    /// A host came in.
+    Enrolled {
+        /// When.
+        at: UtcTime,
+        /// Which.
+        host: HostId,
+        /// By the token with this hash.
+        token: Sha256,
+    },
+    /// A controller took the lease.
+    LeaseTaken {
+        /// When.
+        at: UtcTime,
+        /// Who.
+        holder: String,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// The store was put back from a backup: what came after it is lost here, and hosts may know of it.
+    Restored {
+        /// When.
+        at: UtcTime,
+        /// Who put it back.
+        by: KeyName,
+        /// The ledger's size in the backup.
+        size: u64,
+    },
+}
+
+/// The stream of a rollout.
+pub fn of_rollout(rollout: Sha256) -> Key {
+    Key::new("rollout", rollout)
+}
+
+/// The stream of what concerns hosts and no rollout.
+pub fn of_hosts() -> Key {
+    Key::new("fleet", "hosts")
+}
+
+/// The stream of leases and of the store itself.
+pub fn of_store() -> Key {
+    Key::new("fleet", "store")
+}
+
+impl Fact {
+    /// The fact that a rollout's entry is.
+    pub(super) fn happened(entry: &Entry) -> Self {
+        Self::Happened { at: entry.at, event: entry.event.clone() }
+    }
+
+    /// As an entry of a stream.
+    pub fn entry(&self, stream: Key) -> LedgerEntry {
+        LedgerEntry { stream, body: encode(self) }
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`].
+    pub fn read(entry: &LedgerEntry) -> Result<Self, StoreError> {
+        decode("an entry of the ledger", &entry.body)
+    }
+}
+
+/// What a rollout follows from: kept as one record, whose digest is in the ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanRecord {
+    /// The envelope of the document.
+    pub(super) document: String,
+    /// The policy's text.
+    pub(super) policy: String,
+    /// The fleet when it was accepted.
+    pub(super) inventory: Vec<Host>,
+}
+
+/// JSON of a value of this program, whose types have no maps with keys that JSON cannot hold.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("the controller's types serialise to JSON")
+}
+
+/// The value of what [`encode`] made.
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Damaged { what: format!("{what}: {error}") })
+}

@@ -36,6 +36,9 @@ pub struct Config {
     pub checkpoint_retention: Duration,
     /// How many MiB the checkpoints of ended transactions may take; the oldest go first. No limit unless it is set.
     pub checkpoint_quota_mib: Option<u64>,
+    /// How many MiB payloads and unpacked layers may take together; what would be more is refused before it is copied.
+    /// No limit unless it is set.
+    pub fix_quota_mib: Option<u64>,
     /// How long the journal tells of transactions that are not in force any more.
     #[serde(with = "humantime_text")]
     pub journal_retention: Duration,
@@ -61,6 +64,7 @@ impl Default for Config {
             checkpoint_medium: CheckpointMedium::Any,
             checkpoint_retention: Duration::from_secs(24 * 3600),
             checkpoint_quota_mib: None,
+            fix_quota_mib: None,
             journal_retention: Duration::from_secs(90 * 24 * 3600),
             groups: Vec::new(),
             crash_guard: Duration::from_secs(600),

@@ -227,6 +227,14 @@ pub(crate) fn engine(error: EngineError) -> Failure {
                 .because("a directory of root that nobody else can write", found)
                 .next(next)
         }
+        EngineError::OverQuota { limit, taken, to_come } => {
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            let expected = format!("at most {} MiB for payloads and layers", mib(*limit));
+            let found = format!("{} MiB there and {} MiB to come", mib(*taken), mib(*to_come));
+            Failure::new(Exit::Refused, error)
+                .because(expected, found)
+                .next("update resume --collect removes what nothing needs any more; else raise fix_quota_mib in update.yaml")
+        }
         EngineError::PolicyFile { .. } => Failure::new(Exit::NeedsOperator, error)
             .state(State::Named(
                 "the policy was accepted, and no manifest is until its file is there".to_owned(),

@@ -6,10 +6,11 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use manifests::{Manifest, Policy, TrustFloor, UtcTime, Verified};
+use manifests::{Manifest, Payload, Policy, TrustFloor, UtcTime, Verified};
 use system::lock::Turn;
 use workloads::processes::Onlooker;
 
+use crate::operations::collect::size;
 use crate::operations::trust::{authenticate_by, policy_in_force};
 use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::Plan;
@@ -141,6 +142,20 @@ impl Engine {
         TransactionId::new(now, now.subsec_nanosecond().unsigned_abs() / 1000)
     }
 
+    /// What is there counts and stays: it is in force, or a way back needs it.
+    fn expect_room(&self, payloads: &[&Payload]) -> Result<(), EngineError> {
+        let Some(quota) = self.config.fix_quota_mib else { return Ok(()) };
+        let limit = quota.saturating_mul(1 << 20);
+        let new = payloads.iter().filter(|payload| !self.payloads.has(&payload.sha256));
+        let to_come: u64 = new.map(|payload| payload.size).sum();
+        let store = &self.config.store;
+        let taken = size(&store.join("payloads")) + size(&store.join("layers"));
+        if to_come > 0 && taken.saturating_add(to_come) > limit {
+            return Err(EngineError::OverQuota { limit, taken, to_come });
+        }
+        Ok(())
+    }
+
     fn plan_as(
         &self,
         session: &Session,
@@ -150,8 +165,12 @@ impl Engine {
         onlooker: Onlooker<'_>,
     ) -> Result<Plan, EngineError> {
         // A host takes what fits its kernel, and needs no other's payloads.
-        for index in manifest.for_kernel(&self.host.kernel).taken {
-            self.payloads.add(manifest.components[index].payload(), request.payloads)?;
+        let taken = manifest.for_kernel(&self.host.kernel).taken;
+        let payloads: Vec<&Payload> =
+            taken.into_iter().map(|index| manifest.components[index].payload()).collect();
+        self.expect_room(&payloads)?;
+        for payload in payloads {
+            self.payloads.add(payload, request.payloads)?;
         }
         let facts = self.survey(session, manifest, request.quarantine, onlooker)?;
         Ok(planner::plan(manifest, &facts, id.as_str())?)

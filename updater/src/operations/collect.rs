@@ -161,7 +161,7 @@ impl Engine {
 }
 
 /// What a directory takes on its file system, in bytes; nothing if it is not there.
-fn size(directory: &Path) -> u64 {
+pub(super) fn size(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let taken = |entry: fs::DirEntry| match entry.metadata() {
         Ok(found) if found.is_dir() => size(&entry.path()),

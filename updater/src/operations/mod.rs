@@ -114,6 +114,16 @@ pub enum EngineError {
     /// The host does not meet the preconditions.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The fixes of this host would take more than its settings allow.
+    #[error("the payloads of this manifest do not fit into fix_quota_mib")]
+    OverQuota {
+        /// What may be taken, in bytes.
+        limit: u64,
+        /// What payloads and layers take now, in bytes.
+        taken: u64,
+        /// What would come, in bytes.
+        to_come: u64,
+    },
     /// A payload is missing or not the one that was signed.
     #[error(transparent)]
     Payload(#[from] StoreError),

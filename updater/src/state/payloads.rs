@@ -149,6 +149,11 @@ impl Payloads {
         Self { directory: store.join("payloads") }
     }
 
+    /// Whether there is a file of that name; what is in it is looked at by whoever opens it.
+    pub fn has(&self, sha256: &Sha256) -> bool {
+        self.path(sha256).exists()
+    }
+
     /// Copy the payload in from a source unless it is there already, hashing what is copied.
     ///
     /// # Errors

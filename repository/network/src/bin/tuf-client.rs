@@ -20,10 +20,10 @@ use anyhow::{Context as _, bail};
 use repository::client::Client;
 use repository::store::Store;
 use repository::transport::Patience;
-use update_transport::{Http, Options};
 use repository::transport::mirrors::{Mirror, Mirrors};
 use system::clock::{Clock as _, SystemClock};
 use system::durable;
+use update_transport::{Http, Options};
 
 /// The largest target, in bytes.
 const LARGEST: usize = 1 << 30;

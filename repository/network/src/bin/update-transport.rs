@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use update_transport::{Http, Options};
 use repository::transport::wire::{self, Frame};
 use repository::transport::{Body, FetchError, Transport as _};
+use update_transport::{Http, Options};
 
 fn main() -> ExitCode {
     // Older kernels than we support do not have it; nothing is lost there.

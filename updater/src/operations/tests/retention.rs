@@ -81,3 +81,19 @@ fn what_was_undone_lately_does_not_come_into_force_again_when_the_past_is_forgot
     assert_eq!(bench.engine().journal().all().unwrap().len(), 2, "both, or neither");
     assert!(matches!(bench.rollback(), Err(EngineError::NothingToRollBack(_))));
 }
+
+#[test]
+fn fixes_that_would_take_more_than_they_may_are_refused_before_they_are_copied_and_no_way_back_is() {
+    let bench = Bench::new();
+    bench.apply(&livepatch_only(MANIFEST)).unwrap();
+    bench.set(Config { fix_quota_mib: Some(0), ..Config::default() });
+    let payloads = || std::fs::read_dir(bench.store.path().join("payloads")).unwrap().count();
+    let before = payloads();
+    let refused = bench.apply(&version(4)).unwrap_err();
+    assert!(matches!(refused, EngineError::OverQuota { limit: 0, to_come: 1024, .. }), "{refused:?}");
+    assert_eq!(payloads(), before);
+    bench.rollback().unwrap();
+    assert!(bench.machine.modules().is_empty());
+    bench.set(Config { fix_quota_mib: Some(1), ..Config::default() });
+    bench.apply(&version(5)).unwrap();
+}

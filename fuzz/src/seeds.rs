@@ -90,11 +90,11 @@ pub(crate) fn checkpoint_images() -> Vec<Vec<u8>> {
     };
     // A regular file `/a` of 7 bytes on mount 1, and an established connection 127.0.0.1:80 <- 10.0.0.1:4000.
     let regular = b"\x10\x01\x1a\x08\x32\x02/a\x38\x02\x40\x07";
-    let socket = b"\x10\x02\x22\x1c\x08\x02\x18\x02\x28\x06\x30\x01\x38\x50\x40\xa0\x1f\x58\xff\x80\x80\x08\x60\x8a\x80\x80\x08\x00\x00";
+    let socket = b"\x10\x02\x22\x17\x08\x02\x18\x02\x28\x06\x30\x01\x38\x50\x40\xa0\x1f\x58\xff\x80\x80\x08\x60\x8a\x80\x80\x08";
     vec![
         image([IMAGE, 0x5630_3138], &[regular]),
-        image([IMAGE, 0x5630_3138], &[&socket[..30]]),
-        image([IMAGE, 0x5630_3138], &[regular, &socket[..30]]),
+        image([IMAGE, 0x5630_3138], &[socket]),
+        image([IMAGE, 0x5630_3138], &[regular, socket]),
         image(
             [IMAGE, 0x5556_3928],
             &[b"\x08\x11\x10\x01\x3a\x02./\x68\x01", b"\x08\x05\x10\x02\x3a\x05./run"],

@@ -82,11 +82,13 @@ pub fn led(names: &[String], time: Duration) -> Result<String> {
     let step = Step::begin("building the fuzzer with coverage");
     let mut cargo = host::cargo();
     cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
-    cargo.args(["-p", "fuzz", "--features", "coverage", "--profile", "fuzzing", "--target", TARGET]);
+    // Only libFuzzer's program has what the counters need to be linked.
+    cargo.args(["-p", "fuzz", "--bin", "fuzz-coverage", "--features", "coverage", "--profile", "fuzzing"]);
+    cargo.args(["--target", TARGET]);
     cargo.arg("--target-dir").arg(&place).env("RUSTFLAGS", FLAGS).env("CXX", "g++");
-    let messages = build(cargo)?;
+    let fuzzer = executable(&build(cargo)?, "fuzz-coverage")?;
+    let fuzz = ordinary()?;
     step.end();
-    let (fuzz, fuzzer) = (executable(&messages, "fuzz")?, executable(&messages, "fuzz-coverage")?);
 
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     let targets = targets(&fuzz)?;
@@ -140,11 +142,7 @@ fn one_led(fuzz: &Path, fuzzer: &Path, place: &Path, target: &Target, time: Dura
 
 /// Runs the targets that have their turn on blind mutants of their inputs.
 fn blindly(share: Share) -> Result<String> {
-    let mut cargo = host::cargo();
-    cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
-    // Beside the programs, and so in the shape in which everything is compiled already.
-    cargo.args(["-p", "fuzz", "-p", "updater", "-p", "patch-tools", "--features", TEST_FEATURES]);
-    let fuzz = executable(&build(cargo)?, "fuzz")?;
+    let fuzz = ordinary()?;
     let seed = Seed::of_this_run()?.to_string();
     let mut done = Vec::new();
     for (_, target) in targets(&fuzz)?.iter().enumerate().filter(|(number, _)| share.takes(*number)) {
@@ -156,6 +154,15 @@ fn blindly(share: Share) -> Result<String> {
         done.push(said.lines().last().unwrap_or_default().to_owned());
     }
     Ok(format!("blindly: {}", done.join("; ")))
+}
+
+/// The program that knows the corpora and changes them blindly.
+fn ordinary() -> Result<PathBuf> {
+    let mut cargo = host::cargo();
+    cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
+    // Beside the programs, and so in the shape in which everything is compiled already.
+    cargo.args(["-p", "fuzz", "-p", "updater", "-p", "patch-tools", "--features", TEST_FEATURES]);
+    executable(&build(cargo)?, "fuzz")
 }
 
 #[derive(Debug)]

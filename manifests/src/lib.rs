@@ -25,6 +25,8 @@ pub mod document;
 pub mod duration;
 pub mod envelope;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grant;
 pub mod host;
 pub mod key;

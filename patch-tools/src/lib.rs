@@ -15,6 +15,8 @@ pub mod build;
 pub mod check;
 pub mod diff;
 pub mod elf;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 pub mod klp;
 pub mod module;

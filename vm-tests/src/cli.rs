@@ -21,7 +21,7 @@ use crate::prove::{self, Beginning};
 use crate::scene::{SECRET, Scene};
 use crate::stage::Stage;
 use crate::suite;
-use crate::{bench, cuts};
+use crate::{bench, cuts, fuzzing};
 
 #[derive(Debug, Parser)]
 #[command(name = "vm-tests", about = "Run stock Debian kernels in virtual machines")]
@@ -72,6 +72,15 @@ enum Action {
         /// Print what it consists of, and why, as Markdown
         #[arg(long)]
         list: bool,
+    },
+    /// Run the readers of what others wrote under libFuzzer, led by coverage
+    Fuzz {
+        /// Only this target
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+        /// How long each target runs
+        #[arg(long, default_value_t = fuzzing::LED.as_secs())]
+        seconds: u64,
     },
     /// Install what the lab and the tests need on this machine, and nothing else
     Needs {
@@ -247,6 +256,11 @@ pub fn run() -> Result<u8> {
             Ok(0)
         }
         Action::Exam { only, list: false } => exam::run(&only),
+        Action::Fuzz { targets, seconds } => {
+            needs::require(&Cache::open()?, &needs::of_tests())?;
+            fuzzing::led(&targets, Duration::from_secs(seconds))?;
+            Ok(0)
+        }
         Action::Needs { machines } => {
             let wanted = if machines { needs::of_machines() } else { needs::of_tests() };
             needs::require(&Cache::open()?, &wanted)?;

@@ -13,6 +13,7 @@
 //! | [`cuts`] | the power fails at every step boundary |
 //! | [`prove`] | real fixes as livepatches: built, loaded, used, unloaded |
 //! | [`exam`] | what is too much for every run of the tests, and a rotating share of it that is not |
+//! | [`fuzzing`] | the readers of what others wrote, under a fuzzer |
 //! | [`newcomer`] | a machine on which the lab has never run |
 //! | [`bench`] | what `update` costs beside the commands by hand |
 //! | [`series`] | a livepatch for a kernel of each series that people run |
@@ -64,6 +65,7 @@ pub mod cuts;
 pub mod demo;
 pub mod exam;
 pub mod fixtures;
+pub mod fuzzing;
 pub mod lab;
 pub mod newcomer;
 pub mod product;

@@ -117,7 +117,7 @@ pub fn workspace() -> Result<PathBuf> {
         .ok_or_else(|| anyhow!("the source tree is no longer at {}", here.display()))
 }
 
-fn executable(messages: &str, name: &str) -> Result<PathBuf> {
+pub(crate) fn executable(messages: &str, name: &str) -> Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

@@ -34,6 +34,11 @@ fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
 }
 
 #[test]
+fn readers_survive_inputs_that_nobody_meant() -> Result<()> {
+    sample("fuzzing")
+}
+
+#[test]
 fn every_subject_has_its_share_here() -> Result<()> {
     for subject in SUBJECTS {
         let call = format!("sample(\"{}\")", subject.name);

@@ -18,6 +18,8 @@
 
 pub mod criu;
 pub mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod limits;
 pub mod model;

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::{Share, Subject, some_of};
 use crate::cuts::{self, Direction};
+use crate::fuzzing;
 use crate::lab::Lab;
 use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::newcomer::stories;
@@ -56,6 +57,13 @@ pub const SUBJECTS: &[Subject] = &[
             from the clone to the end of the demo; with all tests that need no virtual machine",
         reason: "installing, compiling and making images takes minutes each time",
         examine: newcomers,
+    },
+    Subject {
+        name: "fuzzing",
+        units: "every reader of what others wrote, three minutes each under libFuzzer, led by coverage; in the tests \
+            blindly, with other inputs for each seed",
+        reason: "what is led by coverage needs every crate compiled once more, and each reader takes minutes",
+        examine: |_, share| fuzzing::examine(share),
     },
 ];
 

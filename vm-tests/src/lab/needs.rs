@@ -97,6 +97,8 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("perl", "perl"),
     need("/usr/include/gelf.h", "libelf-dev"),
     need("/usr/include/openssl/ssl.h", "libssl-dev"),
+    // libFuzzer is C++.
+    need("g++", "g++"),
     // Peers in tests
     need("openssl", "openssl"),
     // The tests of repositories fetch the reference implementation from PyPI into an environment of its own.

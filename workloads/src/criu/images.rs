@@ -462,6 +462,31 @@ pub fn last_errors(log: &str, most: usize) -> Vec<String> {
         .collect()
 }
 
+/// Reads an image of whatever kind its magic says, and all that is made of one, for [`crate::fuzzing`].
+pub(crate) fn read_any(bytes: &[u8]) -> Result<(), FormatError> {
+    let kind = bytes.get(4..8).map_or(0, |kind| u32::from_le_bytes(kind.try_into().expect("four bytes")));
+    match kind {
+        FILES => {
+            let files: Vec<FileEntry> = entries(bytes, [IMAGE, FILES])?;
+            checkpointed_files(&files, &[]);
+            connections(&files).map(drop)
+        }
+        MOUNTS => {
+            let mounts: Vec<MountEntry> = entries(bytes, [IMAGE, MOUNTS])?;
+            let on = |mount: &MountEntry| FileEntry {
+                reg: Some(RegFileEntry { mnt_id: Some(mount.mnt_id as i32), ..Default::default() }),
+                ..Default::default()
+            };
+            let files: Vec<FileEntry> = mounts.iter().map(on).collect();
+            checkpointed_files(&files, &mounts);
+            Ok(())
+        }
+        CORE => entries::<CoreEntry>(bytes, [IMAGE, CORE]).map(drop),
+        STATS => entries::<StatsEntry>(bytes, [SERVICE, STATS]).map(drop),
+        _ => entries::<PstreeEntry>(bytes, [IMAGE, PSTREE]).map(drop),
+    }
+}
+
 /// Images as CRIU writes them, for tests.
 #[cfg(test)]
 pub(crate) mod specimen {

@@ -190,6 +190,39 @@ fn fill(root: OwnedFd, mut archive: Archive, limits: Limits) -> Result<Layer, La
     Ok(Layer { entries, bytes, ..tree.finish()? })
 }
 
+/// Reads an archive to its end and writes nothing, for [`crate::fuzzing`].
+pub(crate) fn read_through(archive: &File, format: LayerFormat, limits: Limits) -> Result<(), LayerError> {
+    let mut archive = Archive::new(Source::new(archive, format, limits)?, limits);
+    let mut buffer = [0; 4096];
+    while let Some(entry) = archive.next_entry()? {
+        assert!(entry.attributes.mode <= 0o7777 && entry.attributes.mtime.nanoseconds < 1_000_000_000);
+        match Place::of(&entry)? {
+            Place::Entry(path) | Place::Whiteout(path) | Place::Opaque(path) => {
+                let within = path.as_bytes().split(|byte| *byte == b'/').all(|part| part != b"..");
+                assert!(within && !path.as_bytes().starts_with(b"/"), "{:?} leads out", path.as_bytes());
+            }
+        }
+        let mut bytes = 0;
+        loop {
+            match archive.read_content(&mut buffer)? as u64 {
+                0 => break,
+                count => bytes += count,
+            }
+        }
+        assert!(bytes <= limits.bytes && entry.kind == Kind::File { size: bytes } || bytes == 0);
+    }
+    Ok(())
+}
+
+/// Reads the content of an extended header, for [`crate::fuzzing`].
+pub(crate) fn read_extension(bytes: &[u8]) {
+    let _ = pax::check_global(bytes);
+    if let Ok(pax) = pax::Pax::parse(bytes) {
+        assert!(pax.mtime.is_none_or(|time| time.nanoseconds < 1_000_000_000));
+        assert!(pax.xattrs.keys().all(|name| !name.is_empty() && !name.contains(&0)));
+    }
+}
+
 fn place(tree: &mut Tree, archive: &mut Archive, entry: &Entry) -> Result<(), LayerError> {
     match (Place::of(entry)?, &entry.kind) {
         (Place::Whiteout(hidden), _) => tree.whiteout(entry, &hidden),

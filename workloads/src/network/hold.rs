@@ -12,7 +12,7 @@
 //! - Each request may be repeated, and succeeds when the namespace itself is gone.
 
 mod farewell;
-mod leftover;
+pub(crate) mod leftover;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

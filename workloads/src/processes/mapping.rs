@@ -4,6 +4,7 @@
 //! (never at the root of a process that called `chroot`), end with ` (deleted)` if the name is gone, and have
 //! line feeds written as `\012`. What they say is a hint; the file itself is reached by [`super::foreign`].
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 
@@ -89,10 +90,16 @@ fn read_one(pid: Pid, maps: &mut Vec<u8>) -> io::Result<()> {
 /// The mapped files, each once.
 pub(crate) fn files(maps: &[u8]) -> Vec<Mapping<'_>> {
     let mut files: Vec<Mapping<'_>> = Vec::new();
+    // A process may have 65,530 mappings (`vm.max_map_count`), each of another file.
+    let mut places: HashMap<&[u8], usize> = HashMap::new();
     for line in maps.split(|byte| *byte == b'\n') {
         let Some(mapping) = parse(line) else { continue };
         // A file's mappings stand side by side, but for those that were made later.
-        match files.iter_mut().rev().find(|known| known.key == mapping.key) {
+        let place = match files.last() {
+            Some(last) if last.key == mapping.key => files.len() - 1,
+            _ => *places.entry(mapping.key).or_insert(files.len()),
+        };
+        match files.get_mut(place) {
             Some(known) if known.executable == Executable::No => {
                 if mapping.executable == Executable::Yes {
                     *known = mapping;
@@ -165,6 +172,23 @@ mod tests {
         let found: Vec<_> = files(maps).iter().map(|one| (one.name, one.range, one.executable)).collect();
         let (a, b) = (&b"/a"[..], &b"/b"[..]);
         assert_eq!(found, [(a, (0x2000, 0x3000), Executable::Yes), (b, (0x4000, 0x5000), Executable::No)]);
+    }
+
+    #[test]
+    fn a_file_that_is_mapped_again_much_later_counts_once() {
+        let maps = b"1000-2000 r--p 0 08:01 7 /a\n2000-3000 r--p 0 08:01 8 /b\n3000-4000 r-xp 0 08:01 7 /a\n";
+        let found: Vec<_> = files(maps).iter().map(|one| (one.name, one.executable)).collect();
+        assert_eq!(found, [(&b"/a"[..], Executable::Yes), (&b"/b"[..], Executable::No)]);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "how long it takes is the test")]
+    fn as_many_files_as_a_process_may_map_are_read_at_once() {
+        let maps: String =
+            (1..65_530).map(|inode| format!("1000-2000 r-xp 00000000 08:01 {inode} /a/{inode}\n")).collect();
+        let begun = std::time::Instant::now();
+        assert_eq!(files(maps.as_bytes()).len(), 65_529);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     #[test]

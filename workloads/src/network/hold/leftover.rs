@@ -76,6 +76,17 @@ fn read() -> Result<Ruleset, HoldError> {
     Ruleset::parse(&listing).map_err(|source| HoldError::Ruleset { source })
 }
 
+/// All commands that an account can lead to, for [`crate::fuzzing`].
+pub(crate) fn commands_for(account: &[u8]) -> Vec<String> {
+    let Ok(found) = Ruleset::parse(account) else { return Vec::new() };
+    let connections = [Connection { local: ([10, 0, 0, 2], 80).into(), peer: ([10, 0, 0, 1], 4000).into() }];
+    let scopes = [Scope::WholeNamespace(&connections), Scope::These(&connections)];
+    let mut commands: Vec<String> = scopes.iter().flat_map(|scope| found.deletions(*scope)).collect();
+    commands.extend(found.removals_of_empty_filters().concat());
+    found.has_hidden_matches();
+    commands
+}
+
 fn script(commands: &[String]) -> String {
     commands.iter().map(|command| format!("{command}\n")).collect()
 }

@@ -1,0 +1,107 @@
+//! The readers, and where their first inputs come from.
+
+use crate::{Target, seeds};
+
+/// A text that a person or a program writes.
+const TEXT: usize = 8 << 10;
+
+/// Nothing besides what is kept in files.
+fn none() -> Vec<Vec<u8>> {
+    Vec::new()
+}
+
+/// Every reader of what others wrote.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "envelope",
+        run: manifests::fuzzing::envelope,
+        folders: &[],
+        made: seeds::envelopes,
+        longest: TEXT,
+    },
+    Target {
+        name: "manifest",
+        run: manifests::fuzzing::manifest,
+        folders: &["manifests/examples", "manifests/tests/truth.yaml", "manifests/tests/lies"],
+        made: none,
+        longest: TEXT,
+    },
+    Target {
+        name: "policy",
+        run: manifests::fuzzing::policy,
+        folders: &["manifests/examples/policy", "manifests/tests/policies"],
+        made: none,
+        longest: TEXT,
+    },
+    Target {
+        name: "revocation",
+        run: manifests::fuzzing::revocation,
+        folders: &["manifests/tests/revocations"],
+        made: none,
+        longest: TEXT,
+    },
+    Target { name: "rollout", run: manifests::fuzzing::rollout, folders: &[], made: none, longest: TEXT },
+    Target { name: "grant", run: manifests::fuzzing::grant, folders: &[], made: none, longest: TEXT },
+    Target {
+        name: "public-key",
+        run: manifests::fuzzing::public_key,
+        folders: &[],
+        made: none,
+        longest: TEXT,
+    },
+    Target {
+        name: "layer",
+        run: workloads::fuzzing::layer,
+        folders: &[],
+        made: seeds::layers,
+        longest: 16 << 10,
+    },
+    Target {
+        name: "layer-zstd",
+        run: workloads::fuzzing::layer_zstd,
+        folders: &[],
+        made: seeds::packed_layers,
+        longest: TEXT,
+    },
+    Target { name: "pax", run: workloads::fuzzing::pax, folders: &[], made: none, longest: TEXT },
+    Target {
+        name: "checkpoint-image",
+        run: workloads::fuzzing::checkpoint_image,
+        folders: &[],
+        made: seeds::checkpoint_images,
+        longest: TEXT,
+    },
+    Target { name: "maps", run: workloads::fuzzing::maps, folders: &[], made: none, longest: TEXT },
+    Target { name: "mountinfo", run: workloads::fuzzing::mountinfo, folders: &[], made: none, longest: TEXT },
+    Target { name: "ruleset", run: workloads::fuzzing::ruleset, folders: &[], made: none, longest: TEXT },
+    Target { name: "comm", run: workloads::fuzzing::comm, folders: &[], made: none, longest: 64 },
+    Target {
+        name: "build-id",
+        run: workloads::fuzzing::build_id,
+        folders: &[],
+        made: seeds::objects,
+        longest: 16 << 10,
+    },
+    Target {
+        name: "elf",
+        run: patch_tools::fuzzing::elf,
+        folders: &[],
+        made: seeds::objects,
+        longest: 16 << 10,
+    },
+    Target {
+        name: "module",
+        run: patch_tools::fuzzing::module,
+        folders: &[],
+        made: seeds::objects,
+        longest: 16 << 10,
+    },
+    Target {
+        name: "image",
+        run: patch_tools::fuzzing::image,
+        folders: &[],
+        made: seeds::kernels,
+        longest: 128 << 10,
+    },
+    Target { name: "patch", run: patch_tools::fuzzing::patch, folders: &[], made: none, longest: TEXT },
+];

@@ -1,0 +1,78 @@
+//! For the fuzzer alone: the readers of documents, each as a function of bytes. Hidden, and no part of what this crate
+//! promises.
+//!
+//! A target panics where a promise of its reader does not hold.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+
+use crate::{
+    Document, Envelope, Grant, Manifest, Policy, PolicyDocument, PublicKeyFile, Revocation, Rollout,
+};
+
+/// An envelope, which must be the same after it was written.
+pub fn envelope(bytes: &[u8]) {
+    match Envelope::parse(bytes) {
+        Ok(envelope) => {
+            let again = Envelope::parse(envelope.to_json().as_bytes());
+            assert!(again.is_ok_and(|again| again == envelope), "{envelope:?}");
+            assert!(Envelope::looks_like_one(bytes) && envelope.signed_bytes().len() < bytes.len() + 64);
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// A manifest.
+pub fn manifest(bytes: &[u8]) {
+    read_twice::<Manifest>(bytes);
+}
+
+/// A policy: as an operator installs it, and as a signed document.
+pub fn policy(bytes: &[u8]) {
+    let document = PolicyDocument::parse(bytes);
+    match Policy::parse(bytes) {
+        Ok(_) => {}
+        Err(error) => {
+            drop(error.to_string());
+            assert!(document.is_err(), "a document, and no policy");
+        }
+    }
+}
+
+/// A list of what must not count any more.
+pub fn revocation(bytes: &[u8]) {
+    read_twice::<Revocation>(bytes);
+}
+
+/// What people allow a controller.
+pub fn rollout(bytes: &[u8]) {
+    read_twice::<Rollout>(bytes);
+}
+
+/// A controller's word to one host.
+pub fn grant(bytes: &[u8]) {
+    read_twice::<Grant>(bytes);
+}
+
+/// The file of a public key.
+pub fn public_key(bytes: &[u8]) {
+    let _ = PublicKeyFile::parse(bytes).map_err(|error| error.to_string());
+}
+
+/// A document means the same after a program has written it as JSON, which is YAML too.
+fn read_twice<T: Document + Serialize + PartialEq + Debug>(bytes: &[u8]) {
+    match T::parse(bytes) {
+        Ok(document) => {
+            assert!(bytes.len() <= T::KIND.max_bytes());
+            let json = serde_json::to_vec(&document).expect("a document can be written");
+            match T::parse(&json) {
+                Ok(again) => assert_eq!(again, document),
+                // Names of fields take room that YAML's short forms do not.
+                Err(_) if json.len() > T::KIND.max_bytes() => {}
+                Err(error) => panic!("{}: {error}", String::from_utf8_lossy(&json)),
+            }
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}

@@ -4,11 +4,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test reads its fixtures")]
 
+#[path = "../../manifests/tests/support/schema.rs"]
+mod support;
+
 use std::fs;
 use std::path::Path;
 
 use fleet::policy::{PolicyError, RolloutPolicy, json_schema};
-use serde_json::Value;
+use support::keys;
 
 fn example() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rollout-policy.yaml")).unwrap()
@@ -16,26 +19,7 @@ fn example() -> String {
 
 #[test]
 fn the_shipped_schema_of_the_rollout_policy_is_that_of_the_types() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("rollout-policy.schema.json");
-    let text = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
-    if std::env::var_os("UPDATE_SCHEMA").is_some() {
-        fs::write(&path, &text).unwrap();
-    }
-    let shipped = fs::read_to_string(&path).unwrap_or_default();
-    assert!(shipped == text, "it is stale: run this test with UPDATE_SCHEMA=1 and commit the file");
-}
-
-fn keys(value: &Value, into: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                into.push(key.clone());
-                keys(value, into);
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| keys(value, into)),
-        _ => {}
-    }
+    support::compare(env!("CARGO_MANIFEST_DIR"), "rollout-policy.schema.json", &json_schema());
 }
 
 #[test]

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod mutate;
+pub mod random;
 mod seeds;
 mod targets;
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use fuzz::mutate::{Random, mutant};
+use fuzz::mutate::mutant;
+use fuzz::random::Random;
 use fuzz::{TARGETS, Target};
 
 fn main() -> Result<()> {

@@ -2,33 +2,11 @@
 
 use std::ops::Range;
 
-/// SplitMix64: enough for choosing bytes, and the same on every machine.
-#[derive(Debug)]
-pub struct Random(u64);
+use crate::random::Random;
 
-impl Random {
-    /// The series that this number begins.
-    pub fn from_seed(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
-    }
-
-    /// A number below `limit`; 0 if there is none.
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    fn part_of(&mut self, bytes: &[u8]) -> Range<usize> {
-        let start = self.below(bytes.len() + 1);
-        start..start + self.below((bytes.len() - start).min(64) + 1)
-    }
+fn part_of(bytes: &[u8], random: &mut Random) -> Range<usize> {
+    let start = random.below(bytes.len() + 1);
+    start..start + random.below((bytes.len() - start).min(64) + 1)
 }
 
 /// Numbers at which lengths and offsets go wrong.
@@ -38,7 +16,7 @@ const NUMBERS: [u64; 8] = [0, 1, 0x7f, 0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u
 pub fn mutant(input: &[u8], other: &[u8], longest: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = input.to_vec();
     for _ in 0..=random.below(4) {
-        let part = random.part_of(&bytes);
+        let part = part_of(&bytes, random);
         match random.below(7) {
             0 if !part.is_empty() => bytes[part.start] ^= 1 << random.below(8),
             1 => drop(bytes.drain(part)),
@@ -46,7 +24,7 @@ pub fn mutant(input: &[u8], other: &[u8], longest: usize, random: &mut Random) -
                 let again = bytes[part.clone()].to_vec();
                 bytes.splice(part.end..part.end, again);
             }
-            3 => drop(bytes.splice(part, other[random.part_of(other)].iter().copied())),
+            3 => drop(bytes.splice(part, other[part_of(other, random)].iter().copied())),
             4 => {
                 let number = NUMBERS[random.below(NUMBERS.len())].to_le_bytes();
                 let width = [1, 2, 4, 8][random.below(4)].min(bytes.len() - part.start);
@@ -56,7 +34,7 @@ pub fn mutant(input: &[u8], other: &[u8], longest: usize, random: &mut Random) -
                 let digits = NUMBERS[random.below(NUMBERS.len())].to_string();
                 drop(bytes.splice(part, digits.bytes()));
             }
-            _ => bytes.insert(part.start, random.next() as u8),
+            _ => bytes.insert(part.start, random.number() as u8),
         }
     }
     bytes.truncate(longest);

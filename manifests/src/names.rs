@@ -33,6 +33,12 @@ fn first(text: &str, allowed: fn(&u8) -> bool) -> bool {
     text.as_bytes().first().is_some_and(allowed)
 }
 
+/// Lower case, as in host names and labels of places.
+fn is_tag(text: &str) -> bool {
+    sized(text, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-'))
+        && first(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
 word! {
     /// The name of a line of manifests; versions count within it.
     ManifestName,
@@ -206,10 +212,7 @@ word! {
     what: "group of hosts",
     rule: "1 to 64 characters of a-z, 0-9, '.', '_', '-', starting with a letter or digit",
     schema: { "pattern": r"^[a-z0-9][a-z0-9._-]{0,63}$" },
-    check: |s| {
-        sized(s, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-'))
-            && first(s, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
-    }
+    check: is_tag
 }
 
 word! {
@@ -218,10 +221,7 @@ word! {
     what: "failure domain",
     rule: "1 to 64 characters of a-z, 0-9, '.', '_', '-', starting with a letter or digit",
     schema: { "pattern": r"^[a-z0-9][a-z0-9._-]{0,63}$" },
-    check: |s| {
-        sized(s, 64, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-'))
-            && first(s, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
-    }
+    check: is_tag
 }
 
 word! {

@@ -4,20 +4,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test reads its fixtures")]
 
+#[path = "support/schema.rs"]
+mod support;
+
 use std::fs;
 use std::path::Path;
 
 use manifests::{Manifest, schema::json};
 use serde_json::Value;
+use support::keys;
 
 fn compare(file: &str, schema: &Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    let text = serde_json::to_string_pretty(schema).unwrap() + "\n";
-    if std::env::var_os("UPDATE_SCHEMA").is_some() {
-        fs::write(&path, &text).unwrap();
-    }
-    let shipped = fs::read_to_string(&path).unwrap_or_default();
-    assert!(shipped == text, "{file} is stale: run this test with UPDATE_SCHEMA=1 and commit the file");
+    support::compare(env!("CARGO_MANIFEST_DIR"), file, schema);
 }
 
 #[test]
@@ -39,20 +37,6 @@ fn the_shipped_schema_of_a_revocation_is_that_of_the_type() {
 fn the_shipped_schemas_of_rollout_and_grant_are_those_of_the_types() {
     compare("rollout.schema.json", &json::rollout());
     compare("grant.schema.json", &json::grant());
-}
-
-/// Every key of `value` at any depth.
-fn keys(value: &Value, into: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                into.push(key.clone());
-                keys(value, into);
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| keys(value, into)),
-        _ => {}
-    }
 }
 
 /// A field that is read and written has a place in the schema and a line in the reference page.

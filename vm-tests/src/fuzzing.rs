@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::exam::{Seed, Share};
 use crate::lab::host::{self, Step, program, run};
-use crate::product::{TEST_FEATURES, executable, workspace};
+use crate::product::{TEST_FEATURES, built, cargo_build, executable, workspace};
 
 /// How long each target runs, led by coverage.
 pub const LED: Duration = Duration::from_secs(180);
@@ -80,13 +80,12 @@ pub(crate) fn examine(share: Share) -> Result<String> {
 pub fn led(names: &[String], time: Duration) -> Result<String> {
     let place = target_directory()?.join("fuzzing");
     let step = Step::begin("building the fuzzer with coverage");
-    let mut cargo = host::cargo();
-    cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
+    let mut cargo = cargo_build()?;
     // Only libFuzzer's program has what the counters need to be linked.
     cargo.args(["-p", "fuzz", "--bin", "fuzz-coverage", "--features", "coverage", "--profile", "fuzzing"]);
     cargo.args(["--target", TARGET]);
     cargo.arg("--target-dir").arg(&place).env("RUSTFLAGS", FLAGS).env("CXX", "g++");
-    let fuzzer = executable(&build(cargo)?, "fuzz-coverage")?;
+    let fuzzer = executable(&built(cargo)?, "fuzz-coverage")?;
     let fuzz = ordinary()?;
     step.end();
 
@@ -158,11 +157,10 @@ fn blindly(share: Share) -> Result<String> {
 
 /// The program that knows the corpora and changes them blindly.
 fn ordinary() -> Result<PathBuf> {
-    let mut cargo = host::cargo();
-    cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
+    let mut cargo = cargo_build()?;
     // Beside the programs, and so in the shape in which everything is compiled already.
     cargo.args(["-p", "fuzz", "-p", "updater", "-p", "patch-tools", "--features", TEST_FEATURES]);
-    executable(&build(cargo)?, "fuzz")
+    executable(&built(cargo)?, "fuzz")
 }
 
 #[derive(Debug)]
@@ -178,18 +176,6 @@ fn targets(fuzz: &Path) -> Result<Vec<Target>> {
         Ok(Target { name: name.to_owned(), longest: longest.parse()? })
     });
     targets.collect()
-}
-
-/// Runs a `cargo build`, and returns its messages.
-fn build(mut cargo: std::process::Command) -> Result<String> {
-    let output = cargo
-        .current_dir(workspace()?)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("starting cargo")?;
-    ensure!(output.status.success(), "cargo could not build the fuzzer");
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn target_directory() -> Result<PathBuf> {

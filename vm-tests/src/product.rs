@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
@@ -54,9 +54,8 @@ impl Product {
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
         let step = Step::begin("building update and patch-tools");
-        let mut cargo = host::cargo();
-        cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
-        cargo.args(["-p", "updater", "-p", "patch-tools"]).current_dir(workspace()?);
+        let mut cargo = cargo_build()?;
+        cargo.args(["-p", "updater", "-p", "patch-tools"]);
         match build {
             Build::Tests => cargo.args(["--features", TEST_FEATURES]),
             Build::Release => cargo.arg("--release"),
@@ -64,10 +63,7 @@ impl Product {
         if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
             cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
         }
-        let output =
-            cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting cargo")?;
-        ensure!(output.status.success(), "cargo could not build update and patch-tools");
-        let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+        let messages = built(cargo).context("building update and patch-tools")?;
         let built = Self {
             update: executable(&messages, "update")?,
             patch_tools: executable(&messages, "patch-tools")?,
@@ -115,6 +111,21 @@ pub fn workspace() -> Result<PathBuf> {
         .filter(|root| root.join("Cargo.toml").is_file())
         .map(Path::to_owned)
         .ok_or_else(|| anyhow!("the source tree is no longer at {}", here.display()))
+}
+
+/// `cargo build` in this workspace, which will say in JSON what it built; to be told of what.
+pub(crate) fn cargo_build() -> Result<Command> {
+    let mut cargo = host::cargo();
+    cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
+    cargo.current_dir(workspace()?);
+    Ok(cargo)
+}
+
+/// Runs a [`cargo_build`]; its messages, for [`executable`].
+pub(crate) fn built(mut cargo: Command) -> Result<String> {
+    let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting cargo")?;
+    ensure!(output.status.success(), "cargo could not build it");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 pub(crate) fn executable(messages: &str, name: &str) -> Result<PathBuf> {

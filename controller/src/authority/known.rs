@@ -131,7 +131,7 @@ impl Known {
     }
 
     fn take(&mut self, running: &mut Running, entry: &Entry) -> Result<(), Impossible> {
-        let place = host_of(&entry.event);
+        let place = entry.event.host();
         let is_open = |running: &Running| {
             place.and_then(|place| running.progress.host(place)).is_some_and(HostState::is_open)
         };
@@ -174,23 +174,4 @@ impl Known {
 /// The record of a grant.
 pub(super) fn grant_key(rollout: Sha256, host: HostId) -> Key {
     Key::new("grant", format_args!("{rollout}-{host}"))
-}
-
-/// The host that an event is of.
-fn host_of(event: &Event) -> Option<Place> {
-    match event {
-        Event::Offered { host }
-        | Event::Ready { host }
-        | Event::Declined { host, .. }
-        | Event::Granted { host, .. }
-        | Event::Applied { host }
-        | Event::Failed { host, .. }
-        | Event::Matured { host }
-        | Event::Silenced { host }
-        | Event::Withdrawn { host }
-        | Event::RollbackGranted { host, .. }
-        | Event::RolledBack { host }
-        | Event::RollbackFailed { host } => Some(*host),
-        _ => None,
-    }
 }

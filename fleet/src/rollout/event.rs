@@ -168,6 +168,45 @@ pub enum Event {
     Superseded,
 }
 
+impl Event {
+    /// The host that it is of, by its place; nothing for what is of the rollout, and for a host that joins, which has no
+    /// place before.
+    pub fn host(&self) -> Option<Place> {
+        match self {
+            Self::Offered { host }
+            | Self::Ready { host }
+            | Self::Declined { host, .. }
+            | Self::Granted { host, .. }
+            | Self::Applied { host }
+            | Self::Failed { host, .. }
+            | Self::Matured { host }
+            | Self::Silenced { host }
+            | Self::Withdrawn { host }
+            | Self::RollbackGranted { host, .. }
+            | Self::RolledBack { host }
+            | Self::RollbackFailed { host } => Some(*host),
+            Self::Submitted
+            | Self::Approved { .. }
+            | Self::ApprovalAsked
+            | Self::CalendarOpened
+            | Self::CalendarClosed
+            | Self::WaveOpened { .. }
+            | Self::ToppedUp { .. }
+            | Self::WavePassed { .. }
+            | Self::Joined { .. }
+            | Self::Paused { .. }
+            | Self::Resumed { .. }
+            | Self::Halted { .. }
+            | Self::RollbackBegun { .. }
+            | Self::RollbackEnded
+            | Self::Completed
+            | Self::Aborted { .. }
+            | Self::Expired
+            | Self::Superseded => None,
+        }
+    }
+}
+
 /// A person, and how it is known that it was them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

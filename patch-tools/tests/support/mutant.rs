@@ -4,25 +4,14 @@ use std::time::{Duration, Instant};
 
 const DEFAULT: u64 = 3000;
 
-/// SplitMix64: enough for choosing bytes, and the same on every machine.
-pub(crate) struct Random(u64);
+#[path = "../../../fuzz/src/random.rs"]
+#[expect(unreachable_pub, reason = "it is public where it lives")]
+mod random;
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = self.0;
-        value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ value >> 31
-    }
+use random::Random;
 
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
+fn one_of<T: Copy>(choices: &[T], random: &mut Random) -> T {
+    choices[random.below(choices.len())]
 }
 
 /// Changes one to four places. Headers and section tables are hit more often than their share of the file:
@@ -54,7 +43,7 @@ pub(crate) fn mutate(original: &[u8], random: &mut Random) -> Vec<u8> {
         .min(data.len() - 1);
         match random.below(8) {
             0 => data[at] ^= 1 << random.below(8),
-            1 => data[at] = random.next() as u8,
+            1 => data[at] = random.number() as u8,
             2 if random.below(8) == 0 => data.truncate(at.max(1)),
             3 => {
                 let (from, length) = (random.below(data.len()), random.below(64));
@@ -63,7 +52,7 @@ pub(crate) fn mutate(original: &[u8], random: &mut Random) -> Vec<u8> {
                 data[at..end].copy_from_slice(&chunk[..end - at]);
             }
             _ => {
-                let (value, width) = (random.one_of(&VALUES), random.one_of(&[1, 2, 4, 8]));
+                let (value, width) = (one_of(&VALUES, random), one_of(&[1, 2, 4, 8], random));
                 let value = value.wrapping_add(random.below(3) as u64).wrapping_sub(1);
                 let start = if random.below(2) == 0 { at & !(width - 1) } else { at };
                 let end = data.len().min(start + width);
@@ -93,7 +82,7 @@ pub(crate) fn run(originals: &[Vec<u8>], mut read: impl FnMut(usize, &[u8]) -> b
     let (mut accepted, mut refused) = (0, 0);
     let mut slowest = (Duration::ZERO, 0);
     for number in selection() {
-        let mut random = Random(number);
+        let mut random = Random::from_seed(number);
         let original = number as usize % originals.len();
         let data = mutate(&originals[original], &mut random);
         let start = now();

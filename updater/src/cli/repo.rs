@@ -1,11 +1,10 @@
 //! `update repo`: make a repository, and keep it alive.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
-use manifests::bounded;
-use manifests::{PublicKey, PublicKeyFile, SecretKey};
+use manifests::{PublicKey, SecretKey};
+use patch_tools::signing::{self, Passphrase};
 use repository::authoring::draft::{Founders, Holders, Rotation};
 use repository::authoring::status::{DraftStatus, RoleStatus, Standing, Status};
 use repository::authoring::{AuthoringError, Repository};
@@ -330,28 +329,15 @@ fn holders(files: &[PathBuf], threshold: u32) -> Result<Holders, Failure> {
     Ok(Holders { keys: files.iter().map(|path| public(path)).collect::<Result<_, _>>()?, threshold })
 }
 
-fn read_key(path: &Path) -> Result<Vec<u8>, Failure> {
-    let read = || bounded::read(File::open(path)?, PublicKeyFile::MAX_BYTES);
-    let refuse = |error| {
-        Failure::new(Exit::Refused, error)
-            .next(format!("give a key file that you can read: {}", path.display()))
-    };
-    read().map_err(refuse)
-}
-
 fn public(path: &Path) -> Result<PublicKey, Failure> {
     let next = "give a .pub file that update key generate has made";
-    PublicKeyFile::parse(&read_key(path)?)
-        .map(|file| file.public)
-        .map_err(|error| Failure::new(Exit::Refused, error).next(next))
+    signing::read_public_key(path).map_err(|error| Failure::new(Exit::Refused, error).next(next))
 }
 
+/// One under a passphrase is asked for it.
 fn secret(path: &Path) -> Result<SecretKey, Failure> {
-    let bytes = read_key(path)?;
-    let refuse =
-        |error| Failure::new(Exit::Refused, error).next("give a .key file that update key generate has made");
-    // What is no text is no key.
-    SecretKey::from_pem(std::str::from_utf8(&bytes).unwrap_or_default()).map_err(refuse)
+    let next = "give a .key file that update key generate has made, and that you alone can read";
+    signing::read_key(path, &Passphrase::Asked).map_err(|error| Failure::new(Exit::Refused, error).next(next))
 }
 
 fn secrets(paths: &[PathBuf]) -> Result<Vec<SecretKey>, Failure> {

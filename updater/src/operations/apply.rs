@@ -107,7 +107,7 @@ impl Engine {
     pub(super) fn trusting(&self, now: Timestamp) -> Result<(Policy, TrustFloor), EngineError> {
         let remembered = read_floor(&self.journal())?;
         let policy = policy_in_force(&self.config.policy, &remembered)?;
-        let floor = see_policy(&mut self.journal(), &policy, now)?;
+        let floor = see_policy(&mut self.journal(), remembered, &policy, now)?;
         Ok((policy, floor))
     }
 

@@ -221,7 +221,8 @@ impl Engine {
         let baseline = Baseline::read(&self.journal())?;
         let quarantined = self.guards().quarantined()?;
         let revoked = self.revoked_payloads()?;
-        let at_boot = self.revoked_at_boot()?;
+        // Nobody asks the policy of a host on which nothing is revoked.
+        let at_boot = if revoked.is_empty() { RevokedAtBoot::Refuse } else { self.revoked_at_boot()? };
         // A revocation bars the way back; what is there is not taken away behind anybody's back.
         let barred = |payload: &Sha256, what: &str| {
             let since = *revoked.get(payload)?;

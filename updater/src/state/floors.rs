@@ -74,16 +74,16 @@ pub fn read_floor(journal: &Journal) -> Result<TrustFloor, JournalError> {
     journal.read("read the trust floors", query_floor)
 }
 
-/// The floors, with what `policy` revokes by now; that is remembered for good, as one synced write where it is new.
+/// `floor`, which was read before, with what `policy` revokes by now; that is remembered for good, as one synced write where it is new.
 ///
 /// # Errors
 /// [`JournalError::Sqlite`]; the floors are then what they were.
 pub fn see_policy(
     journal: &mut Journal,
+    mut floor: TrustFloor,
     policy: &Policy,
     now: Timestamp,
 ) -> Result<TrustFloor, JournalError> {
-    let mut floor = read_floor(journal)?;
     if floor.see(policy, now) {
         journal.write("remember what is revoked", |write| keep(write, &floor))?;
     }

@@ -11,8 +11,8 @@ printf '%s\n' "$BINDS" | while IFS= read -r dir; do
 	mount --bind "$dir" "$root$dir"
 done
 # It has this host's network, so it needs this host's ways to names and servers.
-for file in /etc/resolv.conf /etc/hosts; do
-	[ ! -f "$file" ] || cat "$file" >"$root$file"
+for file in /etc/resolv.conf /etc/hosts ${PIP_CERT:+"$PIP_CERT"}; do
+	[ ! -f "$file" ] || { mkdir -p "$root$(dirname "$file")" && cat "$file" >"$root$file"; }
 done
 mkdir -p "$root/var/cache/apt/archives/partial"
 mount --bind "$ARCHIVES" "$root/var/cache/apt/archives"
@@ -26,4 +26,4 @@ pivot_root . host
 exec /usr/bin/env -i \
 	HOME=/root LANG=C.UTF-8 PATH="$RUST:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
 	CARGO_HOME="$CARGO_HOME" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$CARGO_TARGET_DIR" CARGO_TERM_COLOR=never \
-	sh -c "cd '$WORKSPACE' && $script"
+	${PIP_CERT:+"PIP_CERT=$PIP_CERT"} sh -c "cd '$WORKSPACE' && $script"

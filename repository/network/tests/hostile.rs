@@ -3,7 +3,8 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -509,7 +510,11 @@ fn the_helper_tells_the_same_as_the_transport_itself() {
             patience: Patience { silence: Duration::from_secs(3), slowest: 1000 },
         }))
     };
-    let program = Path::new(env!("CARGO_BIN_EXE_update-transport"));
+    // It runs as nobody, who need not be able to reach the place where it was built.
+    let installed = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(installed.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = &installed.path().join("update-transport");
+    std::fs::copy(env!("CARGO_BIN_EXE_update-transport"), program).unwrap();
     let mut host = online(&team);
     host.transport = helper(program);
     everything(&host, &server.address).unwrap();

@@ -89,7 +89,9 @@ pub enum FetchError {
         source: io::Error,
     },
     /// The process that speaks HTTP cannot be started.
-    #[error("cannot start {program}, which speaks HTTP for this program")]
+    #[error(
+        "cannot start {program}, which speaks HTTP for this program as nobody, who must be able to reach it"
+    )]
     Helper {
         /// Its path.
         program: String,

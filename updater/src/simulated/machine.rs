@@ -108,11 +108,18 @@ struct Transition {
     exempt: BTreeSet<i32>,
 }
 
+/// Anything that is let go by being dropped.
+pub(crate) trait Held: std::fmt::Debug + Send {}
+
+impl<T: std::fmt::Debug + Send> Held for T {}
+
 #[derive(Debug, Default)]
 struct State {
     now: Duration,
     /// How far the wall clock was put forward.
     stepped: Duration,
+    /// What somebody else holds on to, and until when.
+    held: Vec<(Duration, Box<dyn Held>)>,
     /// The kernel was built without livepatch.
     without_livepatch: bool,
     boot: u32,
@@ -285,6 +292,13 @@ impl FakeMachine {
 
     pub(crate) fn step_wall_clock(&self, by: Duration) {
         self.lock().stepped += by;
+    }
+
+    /// Let go of something only when this much time has gone by.
+    pub(crate) fn hold_for(&self, time: Duration, held: impl Held + 'static) {
+        let mut state = self.lock();
+        let until = state.now + time;
+        state.held.push((until, Box::new(held)));
     }
 
     /// Requests made so far: the points where [`Self::stop_before`] can strike.
@@ -628,5 +642,7 @@ impl Clock for FakeMachine {
             state.now = (state.now + TICK).min(end);
             state.run();
         }
+        let now = state.now;
+        state.held.retain(|(until, _)| *until > now);
     }
 }

@@ -1,6 +1,7 @@
 //! Nothing is believed before the host is held, and whoever has to wait gets a turn.
 
 use std::io::Read;
+use std::time::Duration;
 
 use manifests::Payload;
 use system::clock::Uninterrupted;
@@ -83,13 +84,14 @@ fn the_resume_of_a_boot_waits_for_its_turn_and_an_operators_is_told_who_holds_th
 fn a_look_at_the_host_does_not_refuse_whoever_changes_it() {
     let bench = Bench::new();
     bench.apply(&version(3)).unwrap();
+    let apply = |version: &str| bench.apply(&MANIFEST.replace("version: 3", version));
     let Looked::Free(look) = HostLock::look(bench.store.path()).unwrap() else { panic!("nobody holds it") };
-    std::thread::scope(|scope| {
-        let applying = scope.spawn(|| bench.apply(&MANIFEST.replace("version: 3", "version: 4")));
-        std::thread::yield_now();
-        drop(look);
-        applying.join().unwrap().unwrap();
-    });
+    bench.machine.hold_for(Duration::from_secs(50), look);
+    apply("version: 4").unwrap();
+    let Looked::Free(look) = HostLock::look(bench.store.path()).unwrap() else { panic!("nobody holds it") };
+    bench.machine.hold_for(Duration::from_secs(70), look);
+    let refused = apply("version: 5").unwrap_err();
+    assert!(refused.to_string().ends_with("somebody who looks at it"), "a look that does not end: {refused}");
 }
 
 #[test]
@@ -124,7 +126,7 @@ fn a_key_that_was_seen_revoked_stays_so_when_the_clock_is_set_back() {
     bench.revoke_key("2026-11-25T00:00:00Z");
     let manifest = bench.sign(&version(4));
     bench.plan_signed(&manifest).unwrap();
-    bench.machine.step_wall_clock(std::time::Duration::from_secs(10 * 24 * 3600));
+    bench.machine.step_wall_clock(Duration::from_secs(10 * 24 * 3600));
     assert!(matches!(bench.plan_signed(&manifest), Err(EngineError::Trust(_))), "revoked by now");
     bench.machine.set_wall_clock_back();
     let refused = bench.plan_signed(&manifest).unwrap_err();
@@ -137,7 +139,7 @@ fn a_key_that_was_seen_revoked_stays_so_when_the_clock_is_set_back() {
 #[test]
 fn a_clock_that_was_ahead_locks_nobody_out_and_evidence_that_was_wrong_can_be_forgotten() {
     let bench = Bench::new();
-    bench.machine.step_wall_clock(std::time::Duration::from_secs(5 * 24 * 3600));
+    bench.machine.step_wall_clock(Duration::from_secs(5 * 24 * 3600));
     bench.apply(&version(3)).unwrap();
     bench.machine.set_wall_clock_back();
     bench.plan_signed(&bench.sign(&version(4))).unwrap();

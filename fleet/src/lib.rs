@@ -13,6 +13,7 @@
 //! - [`rollout`]: the state machine: what happened, what is due, and who may begin now
 //! - [`schedule`]: how early hosts let a controller be
 //! - [`protocol`]: what hosts and controllers say to each other
+//! - [`local`]: what a host's agent and its executor say to each other
 //! - [`simulate`]: the state machine played with hosts that are made up
 //!
 //! The documents that people and controllers sign ([`manifests::Rollout`], [`manifests::Grant`]) are a crate below:
@@ -22,6 +23,7 @@
 
 pub mod assurance;
 pub mod host;
+pub mod local;
 pub mod policy;
 pub mod protocol;
 pub mod rollout;

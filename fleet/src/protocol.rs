@@ -11,11 +11,10 @@
 //! half understood, and a newer side speaks the older version to an older one. Sizes are bounded before anything is
 //! parsed.
 
-use manifests::{HostId, LabelValue, Nonce, Period, Sha256, UtcTime};
+use manifests::{GroupName, HostId, KernelRelease, Label, LabelValue, Nonce, Period, Sha256, UtcTime};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::host::Host;
 use crate::rollout::{Action, NotNow, Said};
 
 /// The version of the protocol: 1.
@@ -43,6 +42,25 @@ impl<'de> Deserialize<'de> for Version {
             ))),
         }
     }
+}
+
+/// Where the controller listens for each question: `POST`, but for what is fetched.
+pub mod paths {
+    /// [`Enrol`](super::Enrol), without a certificate; [`Certificate`](super::Certificate).
+    pub const ENROL: &str = "/v1/enrol";
+    /// `GET`, without a certificate; [`Challenge`](super::Challenge).
+    pub const CHALLENGE: &str = "/v1/challenge";
+    /// [`Renew`](super::Renew), without a certificate; [`Certificate`](super::Certificate).
+    pub const RENEW: &str = "/v1/renew";
+    /// [`Poll`](super::Poll); [`Hint`](super::Hint).
+    pub const POLL: &str = "/v1/poll";
+    /// [`Report`](super::Report); [`Heard`](super::Heard).
+    pub const REPORT: &str = "/v1/report";
+    /// [`BeginRequest`](super::BeginRequest); [`BeginAnswer`](super::BeginAnswer).
+    pub const BEGIN: &str = "/v1/begin";
+    /// `GET`, a digest follows: the envelope of a rollout document or a manifest by the digest of what it carries, a
+    /// payload by its own. `Range` is heeded.
+    pub const CONTENT: &str = "/v1/content/";
 }
 
 /// A message with its bound.
@@ -110,6 +128,30 @@ pub fn read<M: Message>(bytes: &[u8]) -> Result<M, ProtocolError> {
     serde_json::from_slice(bytes).map_err(|source| ProtocolError::Json { message: M::NAME, source })
 }
 
+/// What a host says of itself; the rest of a [`Host`] comes with its token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostFacts {
+    /// Its name, a label and no more.
+    pub name: LabelValue,
+    /// The running kernel, as `uname -r` prints it.
+    pub kernel: KernelRelease,
+    /// The CPU's model.
+    pub cpu: LabelValue,
+    /// The services that run on it, as labels that caps can name.
+    pub services: Vec<Label>,
+}
+
+impl HostFacts {
+    /// The most services that a host names.
+    pub const MAX_SERVICES: usize = 1024;
+
+    /// By which a controller knows whether it has these.
+    pub fn digest(&self) -> Sha256 {
+        Sha256::of(&serde_json::to_vec(self).expect("facts have no maps with keys that JSON cannot hold"))
+    }
+}
+
 /// Asks for a certificate. Group, failure domain and role come with the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,8 +162,8 @@ pub struct Enrol {
     pub token: Nonce,
     /// A PKCS #10 request in PEM (RFC 2986); only its key is taken, and only if that is an Ed25519 key.
     pub request: String,
-    /// The host's name, a label and no more.
-    pub name: LabelValue,
+    /// What the host is like.
+    pub facts: HostFacts,
 }
 
 message!(Enrol, "enrol", 16 << 10);
@@ -134,11 +176,25 @@ pub struct Renew {
     pub version: Version,
     /// As in [`Enrol`], signed by the same key.
     pub request: String,
-    /// From the controller, so that an old request is not worth keeping.
+    /// From a [`Challenge`], so that an old request is not worth keeping.
     pub nonce: Nonce,
+    /// The key's signature over the nonce's text, in hexadecimal.
+    pub signature: String,
 }
 
 message!(Renew, "renew", 16 << 10);
+
+/// A nonce to sign a [`Renew`] with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Challenge {
+    /// The version of the protocol.
+    pub version: Version,
+    /// Counts once, for minutes.
+    pub nonce: Nonce,
+}
+
+message!(Challenge, "challenge", 1 << 10);
 
 /// A certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +206,8 @@ pub struct Certificate {
     pub chain: String,
     /// Who the host is.
     pub host: HostId,
+    /// The groups that the token put it into.
+    pub groups: Vec<GroupName>,
     /// When to ask for the next one; jitter is the host's.
     pub renew_at: UtcTime,
 }
@@ -225,9 +283,9 @@ pub struct Report {
     pub number: u64,
     /// What became of attempts.
     pub attempts: Vec<AttemptReport>,
-    /// The host, if it is another one than the controller knows.
+    /// What the host is like, if that is new to the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub facts: Option<Host>,
+    pub facts: Option<HostFacts>,
 }
 
 message!(Report, "report", 256 << 10);
@@ -242,13 +300,42 @@ impl Report {
     /// As [`read`], and [`ProtocolError::TooMany`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ProtocolError> {
         let report: Self = read(bytes)?;
-        let (limit, found) = (Self::MAX_ATTEMPTS, report.attempts.len());
-        if found > limit {
-            return Err(ProtocolError::TooMany { message: Self::NAME, field: "attempts", limit, found });
+        let services = report.facts.as_ref().map_or(0, |facts| facts.services.len());
+        for (field, limit, found) in [
+            ("attempts", Self::MAX_ATTEMPTS, report.attempts.len()),
+            ("facts.services", HostFacts::MAX_SERVICES, services),
+        ] {
+            if found > limit {
+                return Err(ProtocolError::TooMany { message: Self::NAME, field, limit, found });
+            }
         }
         Ok(report)
     }
 }
+
+/// A report was heard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heard {
+    /// The version of the protocol.
+    pub version: Version,
+    /// Whether each attempt said something new, in their order.
+    pub news: Vec<bool>,
+}
+
+message!(Heard, "report's answer", 16 << 10);
+
+/// Why a controller does not answer a question, with a status of HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denial {
+    /// The version of the protocol.
+    pub version: Version,
+    /// Why, in words, for the log of a host.
+    pub error: String,
+}
+
+message!(Denial, "denial", 16 << 10);
 
 /// What became of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -358,7 +445,12 @@ mod tests {
             Said::RolledBack,
             Said::NotRolledBack,
         ];
-        let facts = sample::inventory(1).pop();
+        let facts = sample::inventory(1).pop().map(|host| HostFacts {
+            name: host.role,
+            kernel: host.kernel,
+            cpu: host.cpu,
+            services: host.services,
+        });
         round(&Report { version: Version, number: 1, attempts: said.map(attempt).to_vec(), facts });
         let offer = Offer {
             rollout: sample::rollout(),

@@ -9,7 +9,7 @@ use fleet::host::Host;
 use manifests::{DomainName, GroupName, HostId, KeyName, LabelValue, Nonce, Sha256, UtcTime};
 use serde::{Deserialize, Serialize};
 
-use crate::authority::facts::{Fact, decode, encode, of_hosts};
+use crate::authority::facts::{Departure, Fact, decode, encode, of_hosts};
 use crate::authority::{Authority, Denied};
 use crate::store::{Expect, Key, Put};
 
@@ -29,6 +29,9 @@ pub enum TokenError {
     /// The host is in the fleet, by another token.
     #[error("the host is in the fleet already")]
     Enrolled,
+    /// The host left the fleet; whoever comes back comes with a new key.
+    #[error("the host left the fleet: expected a key that was made anew (update enrol --new-key)")]
+    Retired,
     /// A token for nobody, or one that has expired when it is made.
     #[error("expected a token for at least one host, with a time to come")]
     Useless,
@@ -116,6 +119,15 @@ pub fn enrol(authority: &Authority, token: &Nonce, newcomer: &Newcomer) -> Resul
     authority.settle(|decision| {
         let found = authority.store().record(&key)?.ok_or(Denied::Token(TokenError::Unknown))?;
         let mut record: TokenRecord = decode("a token", &found.value)?;
+        let left_key = Key::new("left", newcomer.id);
+        if let Some(left) = authority.store().record(&left_key)? {
+            let how: Departure = decode("how a host left", &left.value)?;
+            // A retired host may come back with a key of its own; this one is done with.
+            return Err(match how {
+                Departure::Revoked => Denied::Revoked { host: newcomer.id },
+                Departure::Retired => Denied::Token(TokenError::Retired),
+            });
+        }
         if let Some(host) = authority.store().record(&host_key)? {
             if record.used_by.contains(&newcomer.id) {
                 // It did not hear the answer the first time.

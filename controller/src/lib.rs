@@ -5,15 +5,25 @@
 //! - [`store`]: one contract for records, ledger and lease, and who keeps it
 //! - [`ledger`]: the tree over everything that was decided, its proofs and signed checkpoints
 //! - [`authority`]: rollouts, grants and the lease: the one place that decides
-//! - [`enrolment`]: tokens by which hosts come in
+//! - [`enrolment`], [`access`]: tokens by which hosts come in, and people ask
 //! - [`backup`]: a copy that is whole, and the way back to it
-//!
-//! No network here: whatever speaks to hosts or people turns requests into calls.
+//! - [`certificates`]: the fleet's own certificate authority
+//! - [`content`]: documents and payloads that hosts fetch
+//! - [`presence`]: when hosts were last heard of
+//! - [`server`]: HTTPS for hosts and people; it turns requests into calls and decides nothing
+//! - [`client`], [`cli`]: people's commands, which ask a server
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod authority;
 pub mod backup;
+pub mod certificates;
+pub mod cli;
+pub mod client;
+pub mod content;
 pub mod enrolment;
 pub mod ledger;
+pub mod presence;
+pub mod server;
 pub mod store;

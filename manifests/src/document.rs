@@ -33,12 +33,21 @@ pub enum DocumentKind {
     Evidence,
     /// Keys, manifests and payloads that must not count any more.
     Revocation,
+    /// People's word to a controller about a rollout that is under way.
+    Order,
 }
 
 impl DocumentKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Manifest, Self::Rollout, Self::Policy, Self::Grant, Self::Evidence, Self::Revocation];
+    pub const ALL: [Self; 7] = [
+        Self::Manifest,
+        Self::Rollout,
+        Self::Policy,
+        Self::Grant,
+        Self::Evidence,
+        Self::Revocation,
+        Self::Order,
+    ];
 
     /// The payload type that is signed along.
     pub const fn payload_type(self) -> &'static str {
@@ -49,6 +58,7 @@ impl DocumentKind {
             Self::Grant => "application/vnd.update.grant.v1+json",
             Self::Evidence => "application/vnd.update.evidence.v1+json",
             Self::Revocation => "application/vnd.update.revocation.v1+yaml",
+            Self::Order => "application/vnd.update.order.v1+yaml",
         }
     }
 
@@ -58,12 +68,13 @@ impl DocumentKind {
     }
 
     /// The most bytes that such a document may have. Manifests and rollouts name files and hosts one by one;
-    /// a grant is one sentence.
+    /// a grant or an order is
+    /// one sentence.
     pub const fn max_bytes(self) -> usize {
         match self {
             Self::Manifest | Self::Rollout | Self::Evidence => 1 << 20,
             Self::Policy | Self::Revocation => 256 << 10,
-            Self::Grant => 16 << 10,
+            Self::Grant | Self::Order => 16 << 10,
         }
     }
 
@@ -79,6 +90,7 @@ impl DocumentKind {
             Self::Grant => "grant",
             Self::Evidence => "evidence",
             Self::Revocation => "revocation",
+            Self::Order => "order",
         }
     }
 }

@@ -12,7 +12,7 @@
 //! - [`host`]: which host of a fleet, and its place in a rollout
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
 //! - [`policy`], `matching`: roles, their scopes and thresholds, rules, and one policy after another
-//! - [`rollout`], [`grant`]: what people allow a controller, and its word to one host
+//! - [`rollout`], [`order`], [`grant`]: what people allow a controller, their word to it, and its word to one host
 //! - [`revocation`]: what must not count any more
 //! - [`verify`]: the one way to a [`Verified`] document
 //! - [`bounded`]: reading that stops at a size
@@ -32,6 +32,7 @@ pub mod host;
 pub mod key;
 mod matching;
 pub mod names;
+pub mod order;
 pub mod package;
 pub mod policy;
 pub mod revocation;
@@ -56,6 +57,7 @@ pub use names::{
     ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,
     LabelName, ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName, ZoneName,
 };
+pub use order::{OrderError, Ordered, RolloutOrder};
 pub use package::{KernelPackage, PackageVersion};
 pub use policy::succession::{PolicyDocument, SuccessionError};
 pub use policy::{Policy, PolicyError};

@@ -34,9 +34,10 @@ fn the_shipped_schema_of_a_revocation_is_that_of_the_type() {
 }
 
 #[test]
-fn the_shipped_schemas_of_rollout_and_grant_are_those_of_the_types() {
+fn the_shipped_schemas_of_rollout_grant_and_order_are_those_of_the_types() {
     compare("rollout.schema.json", &json::rollout());
     compare("grant.schema.json", &json::grant());
+    compare("order.schema.json", &json::order());
 }
 
 /// A field that is read and written has a place in the schema and a line in the reference page.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fleet::assurance::Unfit;
 use fleet::rollout::{Impossible, NotNow, Stale};
-use manifests::Sha256;
+use manifests::{HostId, Sha256};
 
 use crate::enrolment::TokenError;
 use crate::store::StoreError;
@@ -26,6 +26,24 @@ pub enum Denied {
     NoSuchRollout {
         /// The digest.
         rollout: Sha256,
+    },
+    /// The host is not in the fleet, or not any more.
+    #[error("no host {host} in this fleet")]
+    NoSuchHost {
+        /// Which.
+        host: HostId,
+    },
+    /// Somebody else may have the host's key.
+    #[error("the key of host {host} was revoked: expected one that was made anew")]
+    Revoked {
+        /// Which.
+        host: HostId,
+    },
+    /// Two machines have the same key.
+    #[error("two boots of host {host} alternate: two machines have its key, and neither may begin")]
+    Clone {
+        /// Which.
+        host: HostId,
     },
     /// The rollout is known already.
     #[error("rollout {rollout} was accepted before")]

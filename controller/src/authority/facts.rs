@@ -55,6 +55,52 @@ pub enum Fact {
         /// By the token with this hash.
         token: Sha256,
     },
+    /// A host said what it is like.
+    Described {
+        /// When.
+        at: UtcTime,
+        /// Which.
+        host: HostId,
+        /// The digest of what it said.
+        facts: Sha256,
+    },
+    /// A host was moved.
+    Moved {
+        /// When.
+        at: UtcTime,
+        /// Which.
+        host: HostId,
+        /// Who moved it.
+        by: KeyName,
+        /// The groups that it is in.
+        groups: Vec<GroupName>,
+        /// What it fails together with.
+        domain: DomainName,
+        /// What it is there for.
+        role: LabelValue,
+    },
+    /// A host left.
+    Left {
+        /// When.
+        at: UtcTime,
+        /// Which.
+        host: HostId,
+        /// How.
+        how: Departure,
+        /// Who said so.
+        by: KeyName,
+    },
+    /// Somebody may talk to the controller.
+    Admitted {
+        /// When.
+        at: UtcTime,
+        /// What they are called.
+        name: KeyName,
+        /// What they may do.
+        role: crate::access::Role,
+        /// Who said so; nobody when the fleet was made.
+        by: Option<KeyName>,
+    },
     /// A controller took the lease.
     LeaseTaken {
         /// When.
@@ -73,6 +119,16 @@ pub enum Fact {
         /// The ledger's size in the backup.
         size: u64,
     },
+}
+
+/// How a host leaves the fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Departure {
+    /// It is not there any more; it may come back with a new key and a new token.
+    Retired,
+    /// Somebody else may have its key: that key never comes back.
+    Revoked,
 }
 
 /// The stream of a rollout.

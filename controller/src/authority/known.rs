@@ -41,8 +41,7 @@ impl Running {
                 policy.in_emergency().ok_or_else(|| damaged("its policy knows no emergency".to_owned()))?
             }
         };
-        let (start, end) = (document.schedule.not_before, document.expires);
-        let plan = Plan::new(rollout, policy, &record.inventory, start, end);
+        let plan = Plan::signed(rollout, &document, policy, &record.inventory);
         let places =
             plan.layout.members.iter().enumerate().map(|(at, member)| (member.host.id, at)).collect();
         Ok(Self { progress: Progress::new(&plan), document, plan, places })
@@ -78,9 +77,13 @@ impl Known {
         let frontier =
             frontier.ok_or_else(|| StoreError::Damaged { what: "the ledger's edge".to_owned() })?;
         let mut hosts = BTreeMap::new();
+        let left: BTreeSet<String> =
+            store.room("left")?.into_iter().map(|(key, _)| key.as_str().replacen("left/", "", 1)).collect();
         for (_, record) in store.room("host")? {
             let host: Host = decode("a host", &record.value)?;
-            hosts.insert(host.id, host);
+            if !left.contains(&host.id.to_string()) {
+                hosts.insert(host.id, host);
+            }
         }
         let book = Book::of(hosts.values(), epoch);
         let mut known = Self { frontier, rollouts: BTreeMap::new(), hosts, book, came_back: BTreeMap::new() };
@@ -161,6 +164,16 @@ impl Known {
     /// Takes a host in, or what it newly is.
     pub(super) fn seat(&mut self, host: Host) {
         self.hosts.insert(host.id, host);
+        self.count_again();
+    }
+
+    /// A host leaves.
+    pub(super) fn unseat(&mut self, host: HostId) {
+        self.hosts.remove(&host);
+        self.count_again();
+    }
+
+    fn count_again(&mut self) {
         let mut book = Book::of(self.hosts.values(), self.book.epoch);
         for running in self.rollouts.values() {
             let open =

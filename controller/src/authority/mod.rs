@@ -8,12 +8,13 @@
 //! - A holder that could not renew its lease for [`HELD`] stops by itself.
 //! - After an error of the store nothing in memory is believed: it is made again from the ledger.
 //!
-//! Rooms: [`facts`] what the ledger says, `known` what follows from it, `grant` the document, `error` the refusals.
+//! Rooms: [`facts`] what the ledger says, `members` the hosts and what people see, `known` what follows from it, `grant` the document, `error` the refusals.
 
 mod error;
 pub mod facts;
 mod grant;
 mod known;
+mod members;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,9 +27,12 @@ use fleet::rollout::{
     Action, Author, Begin, Entry, Event, Explanation, Facts, HostState, NotNow, Pause, Reading, Report,
     Request, Stage, Stale, Waiting, begin, decide, explain, hear, waiting,
 };
-use manifests::{Envelope, GroupName, HostId, LedgerHead, Rollout, SecretKey, Sha256, UtcTime, Verified};
+use manifests::{
+    Envelope, GroupName, HostId, LedgerHead, Ordered, Rollout, SecretKey, Sha256, UtcTime, Verified,
+};
 use system::clock::Clock;
 
+pub use self::members::{Known as KnownHost, Move, Outlook, Reason, Standing, WaveStanding};
 pub use error::Denied;
 
 use self::facts::{Fact, PlanRecord, of_rollout, of_store};
@@ -57,30 +61,14 @@ pub struct Surroundings<'s> {
     pub readings: &'s BTreeMap<GroupName, Reading>,
 }
 
-/// What people can tell a rollout. Whether they may, `fleet` says: a token only slows down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// It may begin, or go on after its first wave.
-    Approve,
-    /// Nobody begins until told.
-    Pause,
-    /// It goes on.
-    Resume,
-    /// It is given up; what is applied stays.
-    Abort,
-    /// Hosts go back.
-    RollBack,
-}
-
-impl Order {
-    fn event(self, by: Author) -> Event {
-        match self {
-            Self::Approve => Event::Approved { by },
-            Self::Pause => Event::Paused { cause: Pause::Operator { by } },
-            Self::Resume => Event::Resumed { by },
-            Self::Abort => Event::Aborted { by },
-            Self::RollBack => Event::RollbackBegun { by: Some(by) },
-        }
+/// What people's word is to a rollout. Whether they may say it, `fleet` says: a token only slows down.
+fn event_of(order: Ordered, by: Author) -> Event {
+    match order {
+        Ordered::Approve => Event::Approved { by },
+        Ordered::Pause => Event::Paused { cause: Pause::Operator { by } },
+        Ordered::Resume => Event::Resumed { by },
+        Ordered::Abort => Event::Aborted { by },
+        Ordered::RollBack => Event::RollbackBegun { by: Some(by) },
     }
 }
 
@@ -541,8 +529,8 @@ impl Authority {
     ///
     /// # Errors
     /// [`Denied::Impossible`] if that cannot follow, or if it needs a signature.
-    pub fn order(&self, rollout: Sha256, order: Order, by: &Author) -> Result<(), Denied> {
-        self.settle(|decision| decision.happen(rollout, order.event(by.clone())))
+    pub fn order(&self, rollout: Sha256, order: Ordered, by: &Author) -> Result<(), Denied> {
+        self.settle(|decision| decision.happen(rollout, event_of(order, by.clone())))
     }
 
     /// Writes down everything that is due, in all rollouts; how many events that were.

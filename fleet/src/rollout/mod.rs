@@ -17,7 +17,7 @@
 //! - a rollout that does not go on says why ([`waiting`])
 //!
 //! Rooms: [`event`] what can happen, [`state`] what is, `apply` the transition function, [`begin`](mod@begin) the one
-//! authority, [`report`] what hosts say, `decide` what is due, [`waiting`](mod@waiting) and [`explain`](mod@explain) the words for people.
+//! authority, [`report`] what hosts say, `decide` what is due, [`waiting`](mod@waiting), [`explain`](mod@explain) and `words` for people.
 
 mod apply;
 pub mod begin;
@@ -29,6 +29,7 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 pub mod waiting;
+mod words;
 
 pub use apply::Impossible;
 pub use begin::{Action, Begin, Book, NotNow, Occupied, Request, begin};

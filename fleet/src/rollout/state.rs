@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use manifests::{GroupName, Nonce, Sha256, UtcTime};
+use manifests::{GroupName, Nonce, Rollout, Sha256, UtcTime};
+use serde::Serialize;
 
 use super::event::{Author, Fault, Halt, Limit, Outcome, Pause, Place, Wave};
 use crate::assurance::{Rule, rule};
@@ -40,13 +41,30 @@ impl Plan {
         expires: UtcTime,
     ) -> Self {
         let layout = Layout::new(&policy, rollout, inventory);
+        Self::over(rollout, policy, layout, not_before, expires)
+    }
+
+    /// Lays the policy of a signed document out: the first wave is the document's, since hosts go by that.
+    pub fn signed(rollout: Sha256, document: &Rollout, policy: RolloutPolicy, inventory: &[Host]) -> Self {
+        let layout = Layout::with_first(&policy, rollout, &document.schedule.first, inventory);
+        Self::over(rollout, policy, layout, document.schedule.not_before, document.expires)
+    }
+
+    fn over(
+        rollout: Sha256,
+        policy: RolloutPolicy,
+        layout: Layout,
+        not_before: UtcTime,
+        expires: UtcTime,
+    ) -> Self {
         let test = layout.test(&policy);
         Self { rollout, rule: rule(&layout, &test), policy, test, layout, not_before, expires }
     }
 }
 
 /// Where a rollout stands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "stage", content = "because", rename_all = "kebab-case")]
 pub enum Stage {
     /// Not submitted.
     Draft,
@@ -85,7 +103,8 @@ impl Stage {
 }
 
 /// Where a host stands in a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "state", content = "of", rename_all = "kebab-case")]
 pub enum HostState {
     /// Its wave has not come.
     Listed,
@@ -174,7 +193,7 @@ impl HostState {
 }
 
 /// Hosts of one wave and one stratum, by where they stand. Kept by [`Progress::set`] alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct Count {
     /// Offered or ready.
     pub pending: u32,
@@ -215,7 +234,7 @@ impl Count {
 }
 
 /// A host that was hurt. Never forgotten, whatever becomes of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Failure {
     /// Which host.
     pub host: Place,

@@ -6,7 +6,6 @@ use manifests::{Summary, UtcTime};
 use serde::Serialize;
 
 use super::begin::{Action, Book, NotNow, Request, begin};
-use super::event::Pause;
 use super::state::{HostState, Plan, Progress, Stage};
 use crate::assurance::later;
 use crate::policy::calendar::Opening;
@@ -102,7 +101,7 @@ pub fn waiting(plan: &Plan, progress: &Progress, book: &Book, now: UtcTime) -> V
             Opening::Closed(opens) => reasons.push(Waiting::Window { opens }),
             Opening::Frozen { until, reason } => reasons.push(Waiting::Freeze { until, reason }),
         },
-        Stage::Paused(cause) => reasons.push(Waiting::People { cause: pause(cause) }),
+        Stage::Paused(cause) => reasons.push(Waiting::People { cause: cause.to_string() }),
         Stage::Halted(_) => reasons.push(Waiting::RollbackOrder),
         Stage::RollingBack => {
             let back = |host: &&HostState| host.changed_since().is_some() || host.is_open();
@@ -165,15 +164,4 @@ fn of_hosts(plan: &Plan, progress: &Progress, book: &Book, now: UtcTime, reasons
         reasons.push(Waiting::Busy { hosts: busy });
     }
     reasons.extend(turns.into_iter().map(|(because, hosts)| Waiting::Turn { hosts, because }));
-}
-
-fn pause(cause: &Pause) -> String {
-    match cause {
-        Pause::Operator { by } => format!("{} paused it", by.name),
-        Pause::Inconclusive { wave } => format!("wave {} ended undecided", wave + 1),
-        Pause::Veto { query } => format!("changed hosts do worse by {query}"),
-        Pause::Outage { .. } => "hosts that were not touched fell silent, too".to_owned(),
-        Pause::Declined { outcome } => format!("too many hosts declined: {outcome:?}"),
-        Pause::OneHost { limit } => format!("one host alone reached a hard limit: {limit:?}"),
-    }
 }

@@ -74,7 +74,7 @@ pub(crate) struct RawPolicy {
     #[schemars(length(min = 1, max = 32))]
     roles: Vec<RawRole>,
     /// Which roles must sign which kind of document. Schema 2.
-    #[schemars(length(min = 1, max = 6))]
+    #[schemars(length(min = 1, max = 7))]
     rules: Option<Vec<Rule>>,
 }
 

@@ -2,12 +2,13 @@
 //!
 //! They say what one field alone may be; rules between fields are in [`super::validate`] and
 //! [`crate::policy`] only. The shipped files are `manifest.schema.json`, `policy.schema.json`,
-//! `revocation.schema.json`, `rollout.schema.json` and `grant.schema.json`.
+//! `revocation.schema.json`, `rollout.schema.json`, `grant.schema.json` and `order.schema.json`.
 
 use serde_json::Value;
 
 use super::Manifest;
 use crate::grant::Grant;
+use crate::order::RolloutOrder;
 use crate::policy::RawPolicy;
 use crate::revocation::Revocation;
 use crate::rollout::Rollout;
@@ -30,6 +31,11 @@ pub fn revocation() -> Value {
 /// The JSON Schema (draft 2020-12) of a rollout, schema version 1.
 pub fn rollout() -> Value {
     schemars::schema_for!(Rollout).to_value()
+}
+
+/// The JSON Schema (draft 2020-12) of an order, schema version 1.
+pub fn order() -> Value {
+    schemars::schema_for!(RolloutOrder).to_value()
 }
 
 /// The JSON Schema (draft 2020-12) of a grant, schema version 1.

@@ -9,7 +9,6 @@ mod completions;
 pub(crate) mod failures;
 mod history;
 mod key;
-mod output;
 mod plan;
 mod policy;
 #[cfg(feature = "power-cuts")]
@@ -29,6 +28,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use system::exit::Failure;
+use system::output;
 
 use crate::config::Config;
 use crate::operations::Engine;

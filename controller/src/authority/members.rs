@@ -1,0 +1,325 @@
+//! The hosts of the fleet as the authority knows them: what it could offer each, what they say of themselves, and who
+//! leaves.
+
+use std::collections::BTreeMap;
+
+use fleet::host::Host;
+use fleet::protocol::{HostFacts, Offer};
+use fleet::rollout::{Action, Count, HostState, Place, Stage, Waiting, waiting};
+use fleet::test::{Tally, Verdict};
+use manifests::{DomainName, GroupName, HostId, KeyName, LabelValue, ManifestName, Profile, Sha256, UtcTime};
+use serde::Serialize;
+
+use super::facts::{Departure, Fact, decode, encode, of_hosts};
+use super::{Authority, Denied, known_rollout};
+use crate::store::{Expect, Key, Put};
+
+/// What a host could do now. A hint: only `begin` lets it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outlook {
+    /// What it could begin.
+    pub offers: Vec<Offer>,
+    /// Rollouts of which what runs on it should turn back.
+    pub stop: Vec<Sha256>,
+    /// Whether it was told to begin and has not said how it went.
+    pub under_way: bool,
+}
+
+/// A host, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Known {
+    /// What rollouts know of it.
+    #[serde(flatten)]
+    pub host: Host,
+    /// What it calls itself.
+    pub name: LabelValue,
+}
+
+/// A rollout, as people see it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Standing {
+    /// Its document's digest.
+    pub rollout: Sha256,
+    /// Its manifest's name.
+    pub name: ManifestName,
+    /// Its manifest's digest.
+    pub manifest: Sha256,
+    /// Which profile of its policy it goes by.
+    pub profile: Profile,
+    /// From when on nobody begins.
+    pub expires: UtcTime,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub stage: Stage,
+    /// The same in words.
+    pub words: String,
+    /// Why it does not go on at this moment.
+    pub waiting: Vec<Reason>,
+    /// Its waves.
+    pub waves: Vec<WaveStanding>,
+    /// Hosts, by where they stand.
+    pub hosts: BTreeMap<String, u32>,
+    /// Hosts that were hurt so far.
+    pub hurt: u32,
+}
+
+/// A reason, and the same in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// What it waits for.
+    #[serde(flatten)]
+    pub waiting: Waiting,
+    /// The same in words.
+    pub words: String,
+}
+
+/// A wave, as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct WaveStanding {
+    /// How many hosts it has.
+    pub hosts: usize,
+    /// Whether it was opened.
+    pub opened: bool,
+    /// Whether it passed.
+    pub passed: bool,
+    /// Its hosts, by where they stand.
+    pub count: Count,
+    /// What the test is told.
+    pub tally: Tally,
+    /// What it says.
+    pub verdict: Verdict,
+}
+
+/// What a host is moved to; nothing stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Move {
+    /// The groups that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<GroupName>>,
+    /// What it fails together with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainName>,
+    /// What it is there for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<LabelValue>,
+}
+
+impl Authority {
+    /// What a host could do now.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchHost`] if it is not, or no more, in the fleet.
+    pub fn outlook(&self, host: HostId) -> Result<Outlook, Denied> {
+        let turn = self.turn()?;
+        if !turn.known.hosts.contains_key(&host) {
+            return Err(Denied::NoSuchHost { host });
+        }
+        let mut outlook = Outlook::default();
+        for (rollout, running) in &turn.known.rollouts {
+            let Some(place) = running.place(host) else { continue };
+            let Some(state) = running.progress.host(place) else { continue };
+            let stage = running.progress.stage();
+            outlook.under_way |= state.is_open();
+            let offer = |action, earliest| Offer {
+                rollout: *rollout,
+                manifest: running.document.manifest,
+                action,
+                earliest,
+            };
+            match (stage, state) {
+                (Stage::Running | Stage::Completed, HostState::Offered | HostState::Ready) => {
+                    let earliest = running.document.schedule.earliest(*rollout, host);
+                    outlook.offers.extend(earliest.map(|earliest| offer(Action::Apply, earliest)));
+                }
+                (Stage::Halted(_) | Stage::RollingBack, HostState::Granted { .. }) => {
+                    outlook.stop.push(*rollout);
+                }
+                (Stage::RollingBack, HostState::RollbackGranted { .. }) => {}
+                (Stage::RollingBack, state) => {
+                    outlook.offers.extend(state.changed_since().map(|since| offer(Action::Rollback, since)));
+                }
+                _ => {}
+            }
+        }
+        Ok(outlook)
+    }
+
+    /// A host that is in the fleet.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchHost`].
+    pub fn host(&self, host: HostId) -> Result<Host, Denied> {
+        self.turn()?.known.hosts.get(&host).cloned().ok_or(Denied::NoSuchHost { host })
+    }
+
+    /// The fleet.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn hosts(&self) -> Result<Vec<Known>, Denied> {
+        let turn = self.turn()?;
+        let facts: BTreeMap<Key, HostFacts> = self
+            .store
+            .room("facts")?
+            .into_iter()
+            .map(|(key, record)| Ok((key, decode("facts of a host", &record.value)?)))
+            .collect::<Result<_, Denied>>()?;
+        let named = |host: &Host| {
+            let name = facts.get(&facts_key(host.id)).map(|facts| facts.name.clone());
+            Known { host: host.clone(), name: name.unwrap_or_else(|| host.role.clone()) }
+        };
+        Ok(turn.known.hosts.values().map(named).collect())
+    }
+
+    /// The digest of what a host last said of itself; nothing if it never did.
+    ///
+    /// # Errors
+    /// [`Denied::Store`].
+    pub fn facts_of(&self, host: HostId) -> Result<Option<Sha256>, Denied> {
+        let Some(record) = self.store.record(&facts_key(host))? else { return Ok(None) };
+        Ok(Some(decode::<HostFacts>("facts of a host", &record.value)?.digest()))
+    }
+
+    /// A host says what it is like. Rollouts that are laid out keep what they knew.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchHost`].
+    pub fn describe(&self, host: HostId, facts: &HostFacts) -> Result<(), Denied> {
+        self.change_host(host, |decision, known| {
+            let HostFacts { kernel, cpu, services, .. } = facts.clone();
+            (known.kernel, known.cpu, known.services) = (kernel, cpu, services);
+            let key = facts_key(host);
+            let revision = self.store.record(&key)?.map_or(0, |record| record.revision);
+            decision.batch.expects.push(Expect { key: key.clone(), revision });
+            decision.batch.puts.push(Put { key, value: encode(facts) });
+            Ok(Fact::Described { at: decision.now, host, facts: facts.digest() })
+        })
+    }
+
+    /// Moves a host between groups, domains and roles. Rollouts that are laid out keep what they knew.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchHost`].
+    pub fn relabel(&self, host: HostId, to: &Move, by: &KeyName) -> Result<(), Denied> {
+        self.change_host(host, |decision, known| {
+            let Move { groups, domain, role } = to.clone();
+            known.groups = groups.unwrap_or_else(|| std::mem::take(&mut known.groups));
+            known.domain = domain.unwrap_or_else(|| known.domain.clone());
+            known.role = role.unwrap_or_else(|| known.role.clone());
+            let Host { groups, domain, role, .. } = known.clone();
+            Ok(Fact::Moved { at: decision.now, host, by: by.clone(), groups, domain, role })
+        })
+    }
+
+    fn change_host(
+        &self,
+        host: HostId,
+        mut change: impl FnMut(&mut super::Decision<'_>, &mut Host) -> Result<Fact, Denied>,
+    ) -> Result<(), Denied> {
+        self.settle(|decision| {
+            let mut known =
+                decision.turn.known.hosts.get(&host).cloned().ok_or(Denied::NoSuchHost { host })?;
+            let fact = change(decision, &mut known)?;
+            let key = Key::new("host", host);
+            let revision = self.store.record(&key)?.map_or(0, |record| record.revision);
+            decision.batch.expects.push(Expect { key: key.clone(), revision });
+            decision.batch.puts.push(Put { key, value: encode(&known) });
+            decision.say(&fact, of_hosts());
+            decision.seat(known);
+            Ok(())
+        })
+    }
+
+    /// A host leaves the fleet: nothing is said to it any more, and it gets nothing in any rollout.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchHost`].
+    pub fn dismiss(&self, host: HostId, how: Departure, by: &KeyName) -> Result<(), Denied> {
+        self.settle(|decision| {
+            if !decision.turn.known.hosts.contains_key(&host) {
+                return Err(Denied::NoSuchHost { host });
+            }
+            let rollouts: Vec<(Sha256, Place)> = decision
+                .turn
+                .known
+                .rollouts
+                .iter()
+                .filter_map(|(rollout, running)| Some((*rollout, running.place(host)?)))
+                .collect();
+            for (rollout, place) in rollouts {
+                let running = known_rollout(&decision.turn.known, rollout)?;
+                let may = matches!(
+                    running.progress.host(place),
+                    Some(HostState::Listed | HostState::Offered | HostState::Ready | HostState::Busy { .. })
+                );
+                if may && running.progress.stage().is_live() {
+                    decision.happen(rollout, fleet::rollout::Event::Withdrawn { host: place })?;
+                }
+            }
+            let key = Key::new("left", host);
+            let revision = self.store.record(&key)?.map_or(0, |record| record.revision);
+            decision.batch.expects.push(Expect { key: key.clone(), revision });
+            decision.batch.puts.push(Put { key, value: encode(&how) });
+            decision.say(&Fact::Left { at: decision.now, host, how, by: by.clone() }, of_hosts());
+            decision.turn.known.unseat(host);
+            Ok(())
+        })
+    }
+
+    /// All rollouts.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn standings(&self) -> Result<Vec<Standing>, Denied> {
+        let turn = self.turn()?;
+        let now = self.now();
+        Ok(turn
+            .known
+            .rollouts
+            .iter()
+            .map(|(rollout, running)| {
+                let (plan, progress) = (&running.plan, &running.progress);
+                let reasons = waiting(plan, progress, &turn.known.book, now);
+                let wave = |wave: usize| WaveStanding {
+                    hosts: progress.places(wave).len(),
+                    opened: wave < progress.opened(),
+                    passed: wave < progress.passed(),
+                    count: progress.count(wave),
+                    tally: progress.tally(plan, wave, None),
+                    verdict: progress.verdict(plan, wave).0,
+                };
+                let mut hosts = BTreeMap::new();
+                for state in progress.hosts() {
+                    *hosts.entry(word(state)).or_default() += 1;
+                }
+                Standing {
+                    rollout: *rollout,
+                    name: running.document.name.clone(),
+                    manifest: running.document.manifest,
+                    profile: running.document.profile,
+                    expires: running.document.expires,
+                    stage: progress.stage().clone(),
+                    words: progress.stage().to_string(),
+                    waiting: reasons
+                        .into_iter()
+                        .map(|waiting| Reason { words: waiting.to_string(), waiting })
+                        .collect(),
+                    waves: (0..plan.layout.waves()).map(wave).collect(),
+                    hosts,
+                    hurt: progress.failures().len() as u32,
+                }
+            })
+            .collect())
+    }
+}
+
+fn facts_key(host: HostId) -> Key {
+    Key::new("facts", host)
+}
+
+/// A host's state in one word.
+fn word(state: &HostState) -> String {
+    let value = serde_json::to_value(state).unwrap_or_default();
+    value["state"].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,154 @@
+//! The command line of the controller: serve one, and ask one.
+//!
+//! `serve`, `backup` and `restore` work on the controller's directory; all else asks a controller that runs, as the person whose
+//! account is given. `update rollout …`, `update controller …` and `update apply --fleet` come in here, too.
+
+mod draft;
+mod hosts;
+mod rollout;
+mod serve;
+mod simulate;
+mod upkeep;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use reqwest::StatusCode;
+use system::exit::{Exit, Failure, State};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::client::{Account, Client, ClientError};
+
+/// Take a fleet through updates in waves that stop by themselves
+///
+/// A controller tells hosts when; what they change, for whom and how early at most, people sign and hosts verify by
+/// themselves.
+///
+/// Exit codes: 0 done, 1 halted and rolled back, 2 usage, 3 refused with nothing changed, 4 not authentic, 5 busy,
+/// 6 paused or stuck: needs an operator, 70 bug.
+#[derive(Debug, Parser)]
+#[command(name = "update-controller", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Print JSON, one object a line, instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Ask as this person: the file that the controller's first start, or `person`, has written
+    #[arg(long = "as", global = true, value_name = "FILE", env = "UPDATE_ACCOUNT")]
+    pub account: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Token(hosts::TokenArgs),
+    Person(hosts::PersonArgs),
+    #[command(subcommand)]
+    Hosts(hosts::Hosts),
+    #[command(subcommand)]
+    Rollout(rollout::Command),
+    Apply(rollout::ApplyArgs),
+    Checkpoint,
+    Backup(upkeep::BackupArgs),
+    Restore(upkeep::RestoreArgs),
+    Migrate(upkeep::MigrateArgs),
+}
+
+impl Cli {
+    /// Whether errors go out as JSON.
+    pub fn json(&self) -> bool {
+        self.global.json
+    }
+
+    /// Do what was asked.
+    ///
+    /// # Errors
+    /// A [`Failure`] with its exit code, and what to do next.
+    pub fn run(&self) -> Result<Exit, Failure> {
+        let global = &self.global;
+        let done = |()| Exit::Done;
+        match &self.command {
+            Command::Serve(args) => serve::run(args, global).map(done),
+            Command::Token(args) => hosts::token(args, global).map(done),
+            Command::Person(args) => hosts::person(args, global).map(done),
+            Command::Hosts(command) => hosts::run(command, global).map(done),
+            Command::Rollout(command) => rollout::run(command, global),
+            Command::Apply(args) => rollout::apply(args, global),
+            Command::Checkpoint => {
+                global
+                    .client()?
+                    .text("/v1/checkpoint")
+                    .map_err(asked)?
+                    .lines()
+                    .for_each(system::output::line);
+                Ok(Exit::Done)
+            }
+            Command::Backup(args) => upkeep::backup(args, global).map(done),
+            Command::Restore(args) => upkeep::restore(args, global).map(done),
+            Command::Migrate(args) => upkeep::migrate(args, global).map(done),
+        }
+    }
+}
+
+impl Global {
+    /// A connection as the person whose account is given.
+    fn client(&self) -> Result<Client, Failure> {
+        let path = self.account.clone().ok_or_else(|| {
+            Failure::new(Exit::Usage, "nobody asks").because("--as FILE or UPDATE_ACCOUNT", "neither").next(
+                "update-controller … --as DIRECTORY/admin.yaml, which the controller's first start wrote",
+            )
+        })?;
+        Client::new(&Account::read(&path).map_err(asked)?).map_err(asked)
+    }
+}
+
+/// Why a controller did not do what was asked.
+fn asked(error: ClientError) -> Failure {
+    let exit = match &error {
+        ClientError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => Exit::NotAuthentic,
+        ClientError::Refused { status, .. } if *status == StatusCode::SERVICE_UNAVAILABLE => Exit::Busy,
+        ClientError::Account { .. } | ClientError::Yaml { .. } | ClientError::Unusable { .. } => Exit::Usage,
+        _ => Exit::Refused,
+    };
+    let unknown = matches!(error, ClientError::Reach { .. } | ClientError::Answer(_));
+    let failure = Failure::new(exit, error);
+    if unknown {
+        return failure
+            .state(State::Named("what was asked may have been done or not".to_owned()))
+            .next("ask again; what was done once is refused, or done no second time");
+    }
+    failure
+}
+
+/// Logs go to stderr, or to the journal under systemd; `UPDATE_LOG` sets what.
+#[expect(clippy::disallowed_methods, reason = "what is logged does not change what is done")]
+pub fn log() {
+    let asked = std::env::var("UPDATE_LOG").ok().and_then(|words| words.parse().ok());
+    let filter = asked.unwrap_or_else(|| {
+        Targets::new().with_default(LevelFilter::WARN).with_target("controller", LevelFilter::INFO)
+    });
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let journald = under_systemd.then(tracing_journald::layer).and_then(Result::ok);
+    let stderr = journald.is_none().then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+    });
+    tracing_subscriber::registry()
+        .with(journald.map(|layer| layer.with_filter(filter.clone())))
+        .with(stderr.map(|layer| layer.with_filter(filter)))
+        .init();
+}

@@ -1,0 +1,226 @@
+//! `update-controller serve`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use manifests::{DocumentKind, KeyName, Policy, PublicKey, SecretKey, Sha256, UtcTime};
+use system::clock::{Clock as _, SystemClock};
+use system::durable;
+use system::exit::{Exit, Failure};
+use system::output::{line, object};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Global;
+use crate::access::{self, Person, Role};
+use crate::authority::{Authority, Denied};
+use crate::certificates::CertificateAuthority;
+use crate::client::Account;
+use crate::content::Content;
+use crate::ledger::Origin;
+use crate::server::{Controller, Listening, ServeError, Settings};
+use crate::store::{Sqlite, Store};
+
+/// Serve hosts and people
+///
+/// The first start makes everything in the directory: the store, the fleet's certificate authority, the key that signs
+/// grants, and the account of an administrator.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  update-controller serve --directory /var/lib/update-controller --name fleet.example.org --policy policy.yaml"
+)]
+pub(super) struct Args {
+    /// Where everything is kept; made if it is not there
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/update-controller")]
+    pub(super) directory: PathBuf,
+    /// Listen here
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:7443")]
+    listen: SocketAddr,
+    /// A name or an address by which hosts reach this controller (may be repeated)
+    #[arg(long = "name", value_name = "NAME", default_value = "localhost")]
+    names: Vec<String>,
+    /// The policy that hosts have: by it, too, rollouts and orders are verified
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Hosts with nothing to do ask again after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
+    poll: u32,
+}
+
+/// The controller's directory.
+pub(super) struct Directory(pub(super) PathBuf);
+
+impl Directory {
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::new(Exit::Refused, unusable(path, error));
+        durable::make_directory(path).map_err(failed)?;
+        Ok(Self(path.to_owned()))
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.0.join("controller.sqlite")
+    }
+
+    /// The key that signs grants and checkpoints, made if there is none.
+    pub(super) fn key(&self) -> Result<SecretKey, Failure> {
+        let path = self.0.join("grant.key");
+        let failed = |error| Failure::new(Exit::Refused, unusable(&path, error));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => SecretKey::from_pem(&text).map_err(|error| Failure::new(Exit::Refused, error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key = SecretKey::generate().map_err(|error| failed(std::io::Error::other(error)))?;
+                durable::replace(&path, key.to_pem().as_bytes()).map_err(failed)?;
+                Ok(key)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    pub(super) fn origin(&self) -> Result<Origin, Failure> {
+        let path = self.0.join("ledger.name");
+        let failed = |error| Failure::new(Exit::Refused, unusable(&path, error));
+        let name = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Its own for each fleet, so that no two ledgers are taken for one another.
+                let name = format!("update/{}", self.key()?.public().id());
+                durable::replace(&path, format!("{name}\n").as_bytes()).map_err(failed)?;
+                name
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        Origin::new(&name).map_err(|error| Failure::new(Exit::Refused, error))
+    }
+
+    pub(super) fn account(&self) -> PathBuf {
+        self.0.join("admin.yaml")
+    }
+}
+
+fn unusable(path: &Path, error: std::io::Error) -> std::io::Error {
+    std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    let refuse = |error: Box<dyn std::error::Error + Send + Sync>| Failure::new(Exit::Refused, error);
+    let policy = args.policy.as_deref().map(read_policy).transpose()?;
+    let directory = Directory::open(&args.directory)?;
+    let clock = Arc::new(SystemClock);
+    let key = directory.key()?;
+    let public = key.public();
+    let store: Arc<dyn Store> =
+        Arc::new(Sqlite::open(&directory.database(), clock.clone()).map_err(|error| refuse(error.into()))?);
+    let certificates = CertificateAuthority::open(&directory.0, UtcTime::floor(clock.now()))
+        .map_err(|error| refuse(error.into()))?;
+    let content = Content::open(directory.0.join("content"))
+        .map_err(|error| refuse(unusable(&directory.0, error).into()))?;
+    let holder = format!(
+        "{}-{}",
+        nix::unistd::gethostname().unwrap_or_default().to_string_lossy(),
+        std::process::id()
+    );
+    let authority =
+        Authority::take(store, clock.clone(), key, directory.origin()?, holder, 0).map_err(denied)?;
+    let settings = Settings { names: args.names.clone(), poll: args.poll };
+    let fingerprint = certificates.fingerprint();
+    let first = access::nobody_yet(&authority).map_err(|error| refuse(error.into()))?;
+    let knows_policy = policy.is_some();
+    let controller = Arc::new(Controller::new(authority, certificates, content, policy, settings, clock));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| refuse(error.into()))?;
+    let served = runtime.block_on(async {
+        let listening = Listening::at(controller.clone(), args.listen).await.map_err(not_served)?;
+        let address = listening.address;
+        let admin =
+            if first { Some(admit_first(&controller, &directory, args, address.port())?) } else { None };
+        if global.json {
+            object(&serde_json::json!({
+                "listening": address, "ca_fingerprint": fingerprint, "grant_key": public, "admin": admin,
+            }));
+        } else {
+            greet(address, fingerprint, &public, admin.as_deref());
+            if !knows_policy {
+                line("without --policy nobody can hand in a rollout");
+            }
+        }
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| refuse(error.into()))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| refuse(error.into()))?;
+        listening
+            .serve(async move {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            })
+            .await;
+        Ok(())
+    });
+    drop(runtime);
+    // Nobody uses it any more: the next one need not wait for the lease to run out.
+    if let Ok(controller) = Arc::try_unwrap(controller).map_err(drop) {
+        let _ = controller.authority.release();
+    }
+    served
+}
+
+fn not_served(error: ServeError) -> Failure {
+    Failure::new(Exit::Refused, error)
+        .next("nothing of the fleet was changed; choose another --listen or --name")
+}
+
+fn greet(address: SocketAddr, fingerprint: Sha256, public: &PublicKey, admin: Option<&Path>) {
+    line(&format!("listening on {address}"));
+    line(&format!("hosts believe the authority with the fingerprint {fingerprint}"));
+    line(&format!("their policy lets this key sign grants: {} \"{public}\"", public.id()));
+    if let Some(admin) = admin {
+        line(&format!("an administrator's account was made: {}", admin.display()));
+        line(&format!("let hosts in: update-controller token --group GROUP --as {}", admin.display()));
+    }
+}
+
+fn denied(denied: Denied) -> Failure {
+    match denied {
+        Denied::NoLease => Failure::new(Exit::Busy, denied)
+            .because("nobody to hold the lease", "another controller, or one that was killed seconds ago")
+            .next("ask again in 15 s; or stop the other one"),
+        other => Failure::new(Exit::Refused, other),
+    }
+}
+
+fn admit_first(
+    controller: &Controller,
+    directory: &Directory,
+    args: &Args,
+    port: u16,
+) -> Result<PathBuf, Failure> {
+    let admin: KeyName = "admin".parse().map_err(|error| Failure::new(Exit::Bug, error))?;
+    let person = Person { name: admin, role: Role::Admin };
+    let token = access::admit(&controller.authority, &person, None).map_err(denied)?;
+    let name = args.names.first().map_or("localhost", String::as_str);
+    let account = Account {
+        controller: format!("https://{name}:{port}"),
+        token,
+        authority: controller.certificates.pem.clone(),
+    };
+    let path = directory.account();
+    let text = serde_yaml::to_string(&account).map_err(|error| Failure::new(Exit::Bug, error))?;
+    durable::replace(&path, text.as_bytes())
+        .map_err(|error| Failure::new(Exit::Refused, unusable(&path, error)))?;
+    Ok(path)
+}
+
+fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    let limit = DocumentKind::Policy.max_bytes();
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Failure::new(Exit::Refused, error).next(format!("update policy check {}", path.display()))
+    };
+    let file = std::fs::File::open(path).map_err(|error| failed(unusable(path, error).into()))?;
+    let bytes = manifests::bounded::read(file, 2 * limit).map_err(|error| failed(error.into()))?;
+    // As it was written, or in the envelope in which it was signed.
+    match manifests::Envelope::parse(&bytes) {
+        Ok(envelope) => Policy::parse(envelope.unverified_payload()),
+        Err(_) => Policy::parse(&bytes),
+    }
+    .map_err(|error| failed(error.into()))
+}

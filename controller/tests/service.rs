@@ -1,0 +1,590 @@
+//! The real program, served on loopback over real TLS, and asked by people's commands and by hosts.
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use common::scene::secret;
+use fleet::protocol::{
+    AttemptReport, BeginAnswer, BeginRequest, Certificate, Challenge, Enrol, Heard, Hint, HostFacts, Message,
+    Poll, Renew, Report, Version, paths,
+};
+use fleet::rollout::{Action, Fault, Said};
+use manifests::{Envelope, Grant, HostId, Nonce, Policy, Sha256, TrustFloor, VerifyAt};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+/// People, the controller, and what hosts believe.
+const PEOPLE: [&str; 3] = ["owner", "anna", "ben"];
+
+struct Fleet {
+    directory: tempfile::TempDir,
+    child: Child,
+    address: String,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn policy() -> String {
+    let entry = |name: &str| {
+        let public = secret(name).public();
+        format!("  - {{name: {name}, id: {}, public: \"{public}\"}}\n", public.id())
+    };
+    let keys: String = PEOPLE.into_iter().chain(["controller"]).map(entry).collect();
+    format!(
+        "schema: 2\nversion: 1\nissued: 2026-10-01T00:00:00Z\nkeys:\n{keys}roles:\n\
+         - {{name: owners, keys: [owner], threshold: 1}}\n- {{name: ops, keys: [anna], threshold: 1}}\n\
+         - {{name: controller, keys: [controller], threshold: 1}}\nrules:\n\
+         - {{document: policy, any_of: [[owners]]}}\n- {{document: manifest, any_of: [[ops]]}}\n\
+         - {{document: rollout, any_of: [[ops]]}}\n- {{document: order, any_of: [[ops]]}}\n\
+         - {{document: grant, any_of: [[controller]]}}\n"
+    )
+}
+
+impl Fleet {
+    fn start(rollout_policy: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("controller");
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("grant.key"), secret("controller").to_pem().as_bytes()).unwrap();
+        fs::write(directory.path().join("policy.yaml"), policy()).unwrap();
+        fs::write(directory.path().join("rollout.yaml"), rollout_policy).unwrap();
+        for name in PEOPLE {
+            let path = directory.path().join(format!("{name}.key"));
+            system::durable::replace(&path, secret(name).to_pem().as_bytes()).unwrap();
+        }
+        let payload = b"not a module, but it has a digest";
+        fs::write(directory.path().join("fix.ko"), payload).unwrap();
+        let manifest = include_str!("../../manifests/examples/greet.yaml");
+        let manifest = one_component(manifest, payload);
+        let mut envelope = Envelope::new(manifests::DocumentKind::Manifest, manifest.into_bytes());
+        envelope.sign(&secret("anna")).unwrap();
+        fs::write(directory.path().join("manifest.json"), envelope.to_json()).unwrap();
+        let (child, address) = serve(directory.path());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { directory, child, address, runtime }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A command of people, as the administrator.
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_update-controller"))
+            .args(arguments)
+            .arg("--as")
+            .arg(self.path("controller/admin.yaml"))
+            .current_dir(self.directory.path())
+            .output()
+            .unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> Vec<Value> {
+        let arguments = [arguments, &["--json"]].concat();
+        let output = self.run(&arguments);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn refused(&self, arguments: &[&str], code: i32, words: &str) {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+
+    fn authority(&self) -> reqwest::Certificate {
+        reqwest::Certificate::from_pem(&fs::read(self.path("controller/ca.pem")).unwrap()).unwrap()
+    }
+
+    fn enrol(&self, name: &str) -> Machine {
+        let made = self.ok(&["token", "--group", "web", "--domain", name]);
+        let token: Nonce = made[0]["token"].as_str().unwrap().parse().unwrap();
+        let machine = Machine::new(self, name);
+        machine.enrol(self, token).unwrap()
+    }
+
+    fn rollout(&self) -> String {
+        let started =
+            self.ok(&["rollout", "start", "manifest.json", "--policy", "rollout.yaml", "--key", "anna.key"]);
+        started.last().unwrap()["rollout"].as_str().unwrap().to_owned()
+    }
+
+    fn stage(&self, rollout: &str) -> String {
+        self.ok(&["rollout", "status", rollout])[0]["stage"].as_str().unwrap().to_owned()
+    }
+
+    fn until(&self, rollout: &str, stage: &str) {
+        for _ in 0..300 {
+            if self.stage(rollout) == stage {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("not {stage}: {:?}", self.ok(&["rollout", "status", rollout]));
+    }
+}
+
+/// The example manifest with its livepatch alone, whose payload has these bytes.
+fn one_component(text: &str, payload: &[u8]) -> String {
+    let value: Value = serde_yaml::from_str(text).unwrap();
+    let mut value = value;
+    let components = value["components"].as_array_mut().unwrap();
+    components.retain(|component| component.get("livepatch").is_some() || component["kind"] == "livepatch");
+    assert_eq!(components.len(), 1, "{text}");
+    value["expires"] = json!("2027-06-01T00:00:00Z");
+    let mut text = serde_yaml::to_string(&value).unwrap();
+    let at = text.find("sha256:").unwrap();
+    let line = &text[at..at + text[at..].find('\n').unwrap()].to_owned();
+    text = text.replace(line, &format!("sha256: {}", Sha256::of(payload)));
+    let at = text.find("file:").unwrap();
+    let line = &text[at..at + text[at..].find('\n').unwrap()].to_owned();
+    text = text.replace(line, "file: fix.ko");
+    let at = text.find("size:").unwrap();
+    let line = &text[at..at + text[at..].find('\n').unwrap()].to_owned();
+    text.replace(line, &format!("size: {}", payload.len()))
+}
+
+fn serve(directory: &Path) -> (Child, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_update-controller"))
+        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--name", "127.0.0.1", "--policy"])
+        .arg(directory.join("policy.yaml"))
+        .arg("--directory")
+        .arg(directory.join("controller"))
+        .env("UPDATE_LOG", "off")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let said: Value = serde_json::from_str(&first).unwrap_or_else(|error| panic!("{error}: {first}"));
+    (child, format!("https://{}", said["listening"].as_str().unwrap()))
+}
+
+/// A host, from outside.
+struct Machine {
+    key: KeyPair,
+    name: String,
+    client: reqwest::Client,
+    host: HostId,
+    boot: Nonce,
+    reports: std::cell::Cell<u64>,
+}
+
+impl Machine {
+    fn new(fleet: &Fleet, name: &str) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let client = client(fleet, None);
+        let host = HostId::new(Sha256::of(&rcgen::PublicKeyData::subject_public_key_info(&key)));
+        let boot = Nonce::from_bytes([7; 16]);
+        Self { key, name: name.to_owned(), client, host, boot, reports: std::cell::Cell::new(0) }
+    }
+
+    fn request(&self) -> String {
+        CertificateParams::default().serialize_request(&self.key).unwrap().pem().unwrap()
+    }
+
+    fn facts(&self) -> HostFacts {
+        HostFacts {
+            name: self.name.parse().unwrap(),
+            kernel: "6.1.0-50-amd64".parse().unwrap(),
+            cpu: "epyc".parse().unwrap(),
+            services: Vec::new(),
+        }
+    }
+
+    fn enrol(mut self, fleet: &Fleet, token: Nonce) -> Result<Self, (StatusCode, String)> {
+        let enrol = Enrol { version: Version, token, request: self.request(), facts: self.facts() };
+        let certificate: Certificate = self.ask(fleet, paths::ENROL, &enrol)?;
+        assert_eq!(certificate.host, self.host);
+        self.client = client(fleet, Some(&(self.key.serialize_pem() + &certificate.chain)));
+        Ok(self)
+    }
+
+    fn ask<M: Message>(
+        &self,
+        fleet: &Fleet,
+        path: &str,
+        message: &impl serde::Serialize,
+    ) -> Result<M, (StatusCode, String)> {
+        let body = serde_json::to_vec(message).unwrap();
+        let (status, bytes) = fleet.runtime.block_on(async {
+            let response =
+                self.client.post(format!("{}{path}", fleet.address)).body(body).send().await.unwrap();
+            (response.status(), response.bytes().await.unwrap())
+        });
+        if status.is_success() {
+            return Ok(fleet::protocol::read(&bytes).unwrap());
+        }
+        let denial: Value = serde_json::from_slice(&bytes).unwrap();
+        Err((status, denial["error"].as_str().unwrap().to_owned()))
+    }
+
+    fn poll(&self, fleet: &Fleet) -> Result<Hint, (StatusCode, String)> {
+        let facts = Some(self.facts().digest());
+        self.ask(fleet, paths::POLL, &Poll { version: Version, boot: self.boot, epoch: 0, facts })
+    }
+
+    fn say(&self, fleet: &Fleet, rollout: Sha256, nonce: Option<Nonce>, said: Said) -> bool {
+        self.reports.set(self.reports.get() + 1);
+        let attempt = AttemptReport { rollout, nonce, said, transaction: None, fingerprint: None };
+        let report =
+            Report { version: Version, number: self.reports.get(), attempts: vec![attempt], facts: None };
+        self.ask::<Heard>(fleet, paths::REPORT, &report).unwrap().news[0]
+    }
+
+    fn begin(
+        &self,
+        fleet: &Fleet,
+        rollout: Sha256,
+        action: Action,
+        nonce: Nonce,
+    ) -> Result<BeginAnswer, (StatusCode, String)> {
+        let request = BeginRequest { version: Version, rollout, action, nonce, epoch: 0 };
+        self.ask(fleet, paths::BEGIN, &request)
+    }
+
+    fn fetch(&self, fleet: &Fleet, digest: Sha256, from: u64) -> (StatusCode, Vec<u8>) {
+        fleet.runtime.block_on(async {
+            let request = self.client.get(format!("{}{}{digest}", fleet.address, paths::CONTENT));
+            let request = if from > 0 { request.header("range", format!("bytes={from}-")) } else { request };
+            let response = request.send().await.unwrap();
+            (response.status(), response.bytes().await.unwrap().to_vec())
+        })
+    }
+
+    /// Takes what it is offered, to the end.
+    fn apply(&self, fleet: &Fleet, rollout: Sha256) -> Nonce {
+        let offered = |_: &i32| {
+            let hint = self.poll(fleet).unwrap();
+            let found = hint.offers.iter().any(|offer| offer.rollout == rollout);
+            if !found {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            found
+        };
+        assert!((0..100).any(|turn| offered(&turn)), "nothing was offered to {}", self.name);
+        assert!(self.say(fleet, rollout, None, Said::Ready));
+        let nonce =
+            Nonce::from_bytes(*Sha256::of(self.name.as_bytes()).as_bytes().first_chunk::<16>().unwrap());
+        let answer = self.begin(fleet, rollout, Action::Apply, nonce).unwrap();
+        let BeginAnswer::Granted { grant, .. } = &answer else { panic!("{answer:?}") };
+        let envelope = Envelope::parse(grant.as_bytes()).unwrap();
+        let at = VerifyAt { now: jiff::Timestamp::now(), floor: &TrustFloor::default() };
+        let grant = Policy::parse(policy().as_bytes()).unwrap().verify::<Grant>(&envelope, at).unwrap();
+        assert_eq!((grant.host, grant.rollout, grant.nonce), (self.host, rollout, nonce));
+        assert_eq!(self.begin(fleet, rollout, Action::Apply, nonce).unwrap(), answer, "the same bytes again");
+        nonce
+    }
+}
+
+fn client(fleet: &Fleet, identity: Option<&str>) -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder().tls_certs_only([fleet.authority()]).no_proxy();
+    if let Some(pem) = identity {
+        builder = builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+    }
+    builder.build().unwrap()
+}
+
+const QUICK: &str = "schema: 1\nselector: {groups: [web]}\nwaves: {start_over: 0s, bake: 1s, largest: 100%}\n\
+                     caps: {fleet: 100%, domain: 100%}\n";
+
+#[test]
+fn two_hosts_take_a_manifest_from_the_token_to_the_end() {
+    let fleet = Fleet::start(QUICK);
+    let hosts = [fleet.enrol("one"), fleet.enrol("two")];
+    assert!(hosts[0].poll(&fleet).unwrap().offers.is_empty());
+    let rollout = fleet.rollout();
+    let digest: Sha256 = rollout.parse().unwrap();
+    let mut order = hosts.iter().collect::<Vec<_>>();
+    fleet.until(&rollout, "running");
+    // Who is in the first wave was drawn.
+    let offers = |host: &&Machine| host.poll(&fleet).unwrap().offers.is_empty();
+    order.sort_by_key(offers);
+    for host in order {
+        let nonce = host.apply(&fleet, digest);
+        assert!(host.say(&fleet, digest, Some(nonce), Said::Applied));
+        assert!(!host.say(&fleet, digest, Some(nonce), Said::Applied), "said before");
+    }
+    fleet.until(&rollout, "completed");
+    // What hosts fetch: documents by what they carry, payloads from any byte.
+    let (status, document) = hosts[0].fetch(&fleet, digest, 0);
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(Envelope::parse(&document).unwrap().payload_digest(), digest);
+    let payload = fs::read(fleet.path("fix.ko")).unwrap();
+    let (status, rest) = hosts[1].fetch(&fleet, Sha256::of(&payload), 10);
+    assert_eq!((status, &rest[..]), (StatusCode::PARTIAL_CONTENT, &payload[10..]));
+    assert_eq!(hosts[0].fetch(&fleet, Sha256::of(b"nothing"), 0).0, StatusCode::NOT_FOUND);
+    // Why a host got it.
+    let told = fleet.ok(&["rollout", "explain", &rollout[..12], "one"]);
+    let lines = told[0]["explanation"]["lines"].to_string();
+    assert!(lines.contains("told to begin") && lines.contains("completed"), "{lines}");
+    // Watched to its end: what the exit code says.
+    assert_eq!(fleet.run(&["rollout", "watch", &rollout]).status.code(), Some(0));
+    let text = String::from_utf8(fleet.run(&["rollout", "status"]).stdout).unwrap();
+    assert!(text.contains("completed") && text.contains("wave 2"), "{text}");
+}
+
+#[test]
+fn a_host_that_is_hurt_halts_it_and_all_go_back() {
+    let fleet = Fleet::start(QUICK);
+    let hosts = [fleet.enrol("one"), fleet.enrol("two")];
+    let rollout = fleet.rollout();
+    let digest: Sha256 = rollout.parse().unwrap();
+    fleet.until(&rollout, "running");
+    let first = hosts.iter().find(|host| !host.poll(&fleet).unwrap().offers.is_empty()).unwrap();
+    let other = hosts.iter().find(|host| host.host != first.host).unwrap();
+    let nonce = first.apply(&fleet, digest);
+    assert!(first.say(&fleet, digest, Some(nonce), Said::Applied));
+    assert!(first.say(&fleet, digest, Some(nonce), Said::Hurt { fault: Fault::Splat }));
+    fleet.until(&rollout, "rolling-back");
+    assert!(other.poll(&fleet).unwrap().offers.is_empty(), "nobody begins after a halt");
+    let offers = first.poll(&fleet).unwrap().offers;
+    assert_eq!(offers[0].action, Action::Rollback);
+    let back = Nonce::from_bytes([9; 16]);
+    let answer = first.begin(&fleet, digest, Action::Rollback, back).unwrap();
+    assert!(matches!(answer, BeginAnswer::Granted { .. }), "{answer:?}");
+    assert!(first.say(&fleet, digest, Some(back), Said::RolledBack));
+    assert_eq!(fleet.run(&["rollout", "watch", &rollout]).status.code(), Some(1));
+    assert_eq!(fleet.stage(&rollout), "rolled-back");
+    // After a halt there is no resuming, whoever signs.
+    fleet.refused(&["rollout", "resume", &rollout, "--key", "anna.key"], 3, "cannot follow");
+}
+
+#[test]
+fn a_token_slows_down_and_only_a_signature_lets_begin() {
+    let fleet = Fleet::start(&format!("{QUICK}approvals: {{start: 1}}\n"));
+    let host = fleet.enrol("one");
+    let rollout = fleet.rollout();
+    fleet.until(&rollout, "awaiting-approval");
+    fleet.refused(&["rollout", "approve", &rollout], 3, "signature");
+    // Somebody whom the hosts' policy does not let sign orders.
+    fleet.refused(&["rollout", "approve", &rollout, "--key", "ben.key"], 3, "ops");
+    assert!(host.poll(&fleet).unwrap().offers.is_empty());
+    fleet.ok(&["rollout", "approve", &rollout, "--key", "anna.key"]);
+    fleet.until(&rollout, "running");
+    fleet.ok(&["rollout", "pause", &rollout]);
+    assert_eq!(fleet.run(&["rollout", "watch", &rollout]).status.code(), Some(6));
+    assert!(host.poll(&fleet).unwrap().offers.is_empty(), "paused");
+    fleet.ok(&["rollout", "resume", &rollout]);
+    fleet.until(&rollout, "running");
+    fleet.ok(&["rollout", "abort", &rollout]);
+    assert_eq!(fleet.run(&["rollout", "watch", &rollout]).status.code(), Some(1));
+    // Who only looks may not even pause.
+    fleet.ok(&["person", "vera", "--role", "viewer", "--out", "vera.yaml"]);
+    let asked = Command::new(env!("CARGO_BIN_EXE_update-controller"))
+        .args(["rollout", "pause", &rollout, "--as", "vera.yaml"])
+        .current_dir(fleet.directory.path())
+        .output()
+        .unwrap();
+    assert_eq!(asked.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("expected at least operator"));
+}
+
+#[test]
+fn what_people_did_not_sign_or_hand_in_is_not_accepted() {
+    let fleet = Fleet::start(QUICK);
+    let start = |policy: &str, key: &str| -> Vec<String> {
+        ["rollout", "start", "manifest.json", "--policy", policy, "--key", key].map(str::to_owned).to_vec()
+    };
+    let refused = |arguments: Vec<String>, words: &str| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        fleet.refused(&arguments, 3, words);
+    };
+    refused(start("rollout.yaml", "anna.key"), "expected at least one host");
+    let _host = fleet.enrol("one");
+    fs::write(fleet.path("never.yaml"), QUICK.replace("start_over: 0s", "first: 0, start_over: 0s")).unwrap();
+    refused(start("never.yaml", "anna.key"), "first");
+    let payload = fs::read(fleet.path("fix.ko")).unwrap();
+    fs::write(fleet.path("fix.ko"), b"other bytes").unwrap();
+    refused(start("rollout.yaml", "anna.key"), "expected content with the digest");
+    fs::remove_file(fleet.path("fix.ko")).unwrap();
+    refused(start("rollout.yaml", "anna.key"), "fix.ko");
+    fs::write(fleet.path("fix.ko"), payload).unwrap();
+    refused(start("rollout.yaml", "ben.key"), "ops");
+    assert_eq!(fleet.ok(&["rollout", "status"]).len(), 0);
+}
+
+#[test]
+fn who_is_not_of_the_fleet_is_answered_nothing() {
+    let fleet = Fleet::start(QUICK);
+    let (one, two) = (fleet.enrol("one"), fleet.enrol("two"));
+    // Nobody, a guessed token, a token that is used up.
+    let nobody = Machine::new(&fleet, "nobody");
+    assert_eq!(nobody.poll(&fleet).unwrap_err().0, StatusCode::UNAUTHORIZED);
+    let guess = Machine::new(&fleet, "guess").enrol(&fleet, Nonce::from_bytes([1; 16])).err().unwrap();
+    assert_eq!(guess.0, StatusCode::FORBIDDEN);
+    let token: Nonce = fleet.ok(&["token", "--group", "web"])[0]["token"].as_str().unwrap().parse().unwrap();
+    assert!(Machine::new(&fleet, "three").enrol(&fleet, token).is_ok());
+    assert!(Machine::new(&fleet, "four").enrol(&fleet, token).is_err());
+    // A certificate of another fleet does not even connect.
+    let elsewhere = Fleet::start(QUICK);
+    let stranger = elsewhere.enrol("stranger");
+    let connected = fleet.runtime.block_on(async {
+        let url = format!("{}{}", fleet.address, paths::POLL);
+        stranger.client.post(url).send().await.is_ok()
+    });
+    assert!(!connected);
+    // A host that is revoked, whatever its certificate says; it does not come back with that key.
+    let id = one.host.to_string();
+    fleet.ok(&["hosts", "revoke", &id]);
+    assert_eq!(one.poll(&fleet).unwrap_err().0, StatusCode::FORBIDDEN);
+    assert!(one.enrol(&fleet, token).is_err());
+    // Two machines with one key: neither begins.
+    for boot in [1, 2, 1] {
+        let poll = Poll { version: Version, boot: Nonce::from_bytes([boot; 16]), epoch: 0, facts: None };
+        let _: Hint = two.ask(&fleet, paths::POLL, &poll).unwrap();
+    }
+    let begun = two.begin(&fleet, Sha256::of(b"any"), Action::Apply, Nonce::from_bytes([3; 16]));
+    assert!(begun.unwrap_err().1.contains("two machines have its key"));
+    let hosts = fleet.ok(&["hosts", "list"]);
+    assert_eq!(hosts.len(), 2, "the revoked one is gone");
+    assert!(hosts.iter().any(|host| host["cloned"] == true));
+}
+
+#[test]
+fn a_certificate_is_renewed_by_the_key_alone_and_by_no_other() {
+    let fleet = Fleet::start(QUICK);
+    let host = fleet.enrol("one");
+    let challenge = || -> Challenge {
+        let bytes = fleet.runtime.block_on(async {
+            let url = format!("{}{}", fleet.address, paths::CHALLENGE);
+            host.client.get(url).send().await.unwrap().bytes().await.unwrap()
+        });
+        fleet::protocol::read(&bytes).unwrap()
+    };
+    let sign = |key: &KeyPair, nonce: &Nonce| {
+        hex::encode(rcgen::SigningKey::sign(key, nonce.to_string().as_bytes()).unwrap())
+    };
+    let renew = |request: String, nonce: Nonce, signature: String| {
+        let renew = Renew { version: Version, request, nonce, signature };
+        host.ask::<Certificate>(&fleet, paths::RENEW, &renew)
+    };
+    let nonce = challenge().nonce;
+    let renewed = renew(host.request(), nonce, sign(&host.key, &nonce)).unwrap();
+    assert_eq!((renewed.host, renewed.groups), (host.host, vec!["web".parse().unwrap()]));
+    assert!(renew(host.request(), nonce, sign(&host.key, &nonce)).is_err(), "a challenge counts once");
+    let nonce = challenge().nonce;
+    let other = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    assert!(renew(host.request(), nonce, sign(&other, &nonce)).is_err(), "signed by another key");
+    let nonce = challenge().nonce;
+    let stranger = CertificateParams::default().serialize_request(&other).unwrap().pem().unwrap();
+    let refused = renew(stranger, nonce, sign(&other, &nonce)).unwrap_err();
+    assert_eq!(refused.0, StatusCode::FORBIDDEN, "a key that is not of the fleet: {}", refused.1);
+}
+
+#[test]
+fn what_is_malformed_oversized_or_slow_is_answered_and_harms_nobody() {
+    let fleet = Fleet::start(QUICK);
+    let host = fleet.enrol("one");
+    let post = |path: &str, body: Vec<u8>| {
+        fleet.runtime.block_on(async {
+            host.client.post(format!("{}{path}", fleet.address)).body(body).send().await.unwrap().status()
+        })
+    };
+    for body in [&b""[..], b"{", b"null", b"{\"version\":2}", &[0xff; 100]] {
+        for path in [paths::POLL, paths::REPORT, paths::BEGIN, paths::ENROL, paths::RENEW] {
+            assert_eq!(post(path, body.to_vec()), StatusCode::BAD_REQUEST, "{path} {body:?}");
+        }
+    }
+    assert_eq!(post(paths::POLL, vec![b' '; 5000]), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(post(paths::REPORT, vec![b' '; 300 << 10]), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(post("/v1/nothing", Vec::new()), StatusCode::NOT_FOUND);
+    // Many who connect and say nothing keep nobody out.
+    let address = fleet.address.trim_start_matches("https://").to_owned();
+    let idle: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(&address).unwrap()).collect();
+    assert!(host.poll(&fleet).is_ok());
+    drop(idle);
+    // People without a token, and with another.
+    for token in [None, Some("0000")] {
+        let status = fleet.runtime.block_on(async {
+            let request = host.client.get(format!("{}/v1/hosts", fleet.address));
+            let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
+            request.send().await.unwrap().status()
+        });
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[test]
+fn who_is_killed_goes_on_where_it_was_and_a_backup_comes_back_paused() {
+    let mut fleet = Fleet::start(QUICK);
+    let hosts = [fleet.enrol("one"), fleet.enrol("two")];
+    let rollout = fleet.rollout();
+    let digest: Sha256 = rollout.parse().unwrap();
+    fleet.until(&rollout, "running");
+    fleet.ok(&["backup", "--directory", "controller", "copy.sqlite"]);
+    fleet.child.kill().unwrap();
+    fleet.child.wait().unwrap();
+    // Its lease runs out by itself; and the port may be another one.
+    let (child, address) = loop {
+        let directory = fleet.directory.path().to_owned();
+        match std::panic::catch_unwind(|| serve(&directory)) {
+            Ok(served) => break served,
+            Err(_) => std::thread::sleep(Duration::from_secs(1)),
+        }
+    };
+    (fleet.child, fleet.address) = (child, address.clone());
+    let account = fleet.path("controller/admin.yaml");
+    let text = fs::read_to_string(&account).unwrap();
+    let old = text.lines().find(|line| line.starts_with("controller:")).unwrap().to_owned();
+    fs::write(&account, text.replace(&old, &format!("controller: {address}"))).unwrap();
+    assert_eq!(fleet.stage(&rollout), "running");
+    let first = hosts.iter().find(|host| !host.poll(&fleet).unwrap().offers.is_empty()).unwrap();
+    let nonce = first.apply(&fleet, digest);
+    assert!(first.say(&fleet, digest, Some(nonce), Said::Applied));
+    // It ends in order when asked to, and gives its lease back.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(fleet.child.id() as i32), nix::sys::signal::SIGTERM)
+        .unwrap();
+    assert!(fleet.child.wait().unwrap().success());
+    fs::rename(fleet.path("controller/controller.sqlite"), fleet.path("lost.sqlite")).unwrap();
+    for rest in ["-wal", "-shm"] {
+        let _ = fs::remove_file(fleet.path(&format!("controller/controller.sqlite{rest}")));
+    }
+    fleet.ok(&["restore", "--directory", "controller", "copy.sqlite"]);
+    let (child, address) = serve(fleet.directory.path());
+    let text = fs::read_to_string(&account).unwrap();
+    let old = text.lines().find(|line| line.starts_with("controller:")).unwrap().to_owned();
+    fs::write(&account, text.replace(&old, &format!("controller: {address}"))).unwrap();
+    (fleet.child, fleet.address) = (child, address);
+    assert_eq!(fleet.stage(&rollout), "paused");
+}
+
+#[test]
+fn metrics_health_and_checkpoint_tell_how_it_is() {
+    let fleet = Fleet::start(QUICK);
+    let _host = fleet.enrol("one");
+    let _ = fleet.rollout();
+    let account = fs::read_to_string(fleet.path("controller/admin.yaml")).unwrap();
+    let token =
+        account.lines().find_map(|line| line.strip_prefix("token: ")).unwrap().trim_matches('\'').to_owned();
+    let get = |path: &str| {
+        fleet.runtime.block_on(async {
+            let request = client(&fleet, None).get(format!("{}{path}", fleet.address)).bearer_auth(&token);
+            request.send().await.unwrap().text().await.unwrap()
+        })
+    };
+    assert_eq!(get("/healthz"), "ok\n");
+    let metrics = get("/metrics");
+    assert!(
+        metrics.contains("update_controller_hosts 1") && metrics.contains("update_controller_leads 1"),
+        "{metrics}"
+    );
+    let output = fleet.run(&["checkpoint"]);
+    let note = String::from_utf8(output.stdout).unwrap();
+    assert!(note.starts_with("update/") && note.contains('\u{2014}'), "{note}");
+}

@@ -133,3 +133,31 @@ pub struct Verdict {
     /// The transaction in the host's journal, if there is one.
     pub transaction: Option<LabelValue>,
 }
+
+/// What this host is in its fleet: `/etc/update/fleet.yaml`, root's alone to write. Made by `update enrol`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Membership {
+    /// Who it is: the digest of its key.
+    pub host: HostId,
+    /// The groups that its token put it into.
+    pub groups: Vec<GroupName>,
+    /// The controllers, `https://…`; they are asked in turn.
+    pub controllers: Vec<String>,
+}
+
+impl Membership {
+    /// Where the file is.
+    pub const PATH: &str = "/etc/update/fleet.yaml";
+
+    /// The most bytes of the file.
+    pub const MAX_BYTES: usize = 64 << 10;
+
+    /// Reads the file's bytes.
+    ///
+    /// # Errors
+    /// Where and why it is not one.
+    pub fn parse(bytes: &[u8]) -> Result<Self, manifests::yaml::YamlError> {
+        manifests::yaml::from_slice(bytes, Self::MAX_BYTES)
+    }
+}

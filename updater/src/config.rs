@@ -173,10 +173,7 @@ impl Config {
             }
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        let owned = [0, nix::unistd::geteuid().as_raw()].contains(&facts.uid());
-        if !owned || facts.mode() & 0o022 != 0 {
-            return Err(ConfigError::Unsafe { path, owner: facts.uid(), mode: facts.mode() & 0o7777 });
-        }
+        expect_unchangeable(&facts, &path)?;
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
@@ -193,6 +190,15 @@ impl Config {
             None => Ok(config),
         }
     }
+}
+
+/// Refuses a file that others could change.
+pub(crate) fn expect_unchangeable(facts: &Metadata, path: &Path) -> Result<(), ConfigError> {
+    let owned = [0, nix::unistd::geteuid().as_raw()].contains(&facts.uid());
+    if owned && facts.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(ConfigError::Unsafe { path: path.to_owned(), owner: facts.uid(), mode: facts.mode() & 0o7777 })
 }
 
 mod humantime_text {

@@ -5,6 +5,7 @@
 //! | room | what |
 //! |---|---|
 //! | [`cli`] | one file for each subcommand: words in, words out; nothing is decided here |
+//! | [`executor`] | root's half of a host in a fleet: answers the agent over a socket |
 //! | [`operations`] | whole operations: apply, rollback, resume, status; they lock, authenticate, survey, plan, drive |
 //! | [`steps`] | what each step does, and how it is undone |
 //! | [`kernel`] | livepatches of the running kernel, behind a narrow trait (containers: the crate `workloads`) |
@@ -15,6 +16,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod executor;
 pub mod kernel;
 pub mod operations;
 pub mod plan;

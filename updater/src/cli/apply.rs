@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Show the plan and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Take it through a fleet: everything after this is update-controller apply's (--policy, --key, --as; see there)
+    #[arg(long, num_args = 0.., allow_hyphen_values = true, value_name = "ARGUMENTS", conflicts_with_all = ["dry_run", "retry_quarantined"])]
+    fleet: Option<Vec<std::ffi::OsString>>,
     /// Load a livepatch although this host may have crashed of it; only a commit ends its quarantine
     #[arg(long)]
     retry_quarantined: bool,
@@ -85,6 +88,9 @@ impl Found {
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    if let Some(rest) = &args.fleet {
+        return super::companions::apply(&args.manifest.manifest, rest, global);
+    }
     let quarantine = if args.retry_quarantined { Quarantine::Retry } else { Quarantine::Heed };
     if args.dry_run {
         return super::plan::show(&args.manifest, quarantine, global);

@@ -10,6 +10,7 @@ use workloads::processes::LookError;
 
 use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
+use crate::operations::errand::ErrandError;
 use crate::operations::repository::RepositoryError;
 use crate::operations::trust::TrustError;
 use crate::operations::{Driven, EngineError, StillOpen};
@@ -189,6 +190,14 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             Failure::new(Exit::NeedsOperator, error)
                 .state(State::Named(state))
                 .next("mend the cause above, then update resume")
+        }
+        EngineError::Errand(errand) => {
+            let exit = match errand {
+                ErrandError::NotAllowed(_) => Exit::Refused,
+                _ => Exit::NotAuthentic,
+            };
+            Failure::new(exit, error)
+                .next("the controller's ledger tells what was asked: update rollout explain")
         }
         EngineError::NotRoot => {
             let found = format!("effective user {}", nix::unistd::geteuid());

@@ -5,14 +5,16 @@
 
 mod apply;
 mod check;
+mod companions;
 mod completions;
+mod executor;
 pub(crate) mod failures;
 mod history;
 mod key;
 mod plan;
 mod policy;
 #[cfg(feature = "power-cuts")]
-mod power_cuts;
+pub(crate) mod power_cuts;
 mod progress;
 mod repo;
 mod resume;
@@ -75,6 +77,19 @@ enum Command {
     Key(key::Args),
     Policy(policy::Args),
     Repo(repo::Args),
+    Executor(executor::Args),
+    /// Talk with this fleet's controllers (update-agent run)
+    #[command(disable_help_flag = true)]
+    Agent(companions::Args),
+    /// Bring this host into a fleet (update-agent enrol)
+    #[command(disable_help_flag = true)]
+    Enrol(companions::Args),
+    /// Take a manifest through a fleet in waves (update-controller rollout)
+    #[command(disable_help_flag = true)]
+    Rollout(companions::Args),
+    /// Serve a fleet and say who is in it (update-controller)
+    #[command(disable_help_flag = true)]
+    Controller(companions::Args),
     Completions(completions::Args),
     #[command(hide = true)]
     Man(completions::ManArgs),
@@ -106,6 +121,11 @@ impl Cli {
             Command::Key(args) => key::run(args, global),
             Command::Policy(args) => policy::run(args, global),
             Command::Repo(args) => repo::run(args, global),
+            Command::Executor(args) => executor::run(args, global),
+            Command::Agent(args) => companions::run("update-agent", &["run"], args, global),
+            Command::Enrol(args) => companions::run("update-agent", &["enrol"], args, global),
+            Command::Rollout(args) => companions::run("update-controller", &["rollout"], args, global),
+            Command::Controller(args) => companions::run("update-controller", &[], args, global),
             Command::Completions(args) => {
                 completions::run(args);
                 Ok(())

@@ -11,11 +11,13 @@ use system::lock::Turn;
 use workloads::processes::Onlooker;
 
 use crate::operations::collect::size;
+use crate::operations::errand::Errand;
 use crate::operations::trust::{authenticate_by, policy_in_force};
 use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::Plan;
 use crate::plan::planner;
 use crate::state::floors::{raise_floor, read_floor, reset_clock, see_policy};
+use crate::state::grants::TakenGrant;
 use crate::state::journal::{Origin, TransactionId};
 use crate::state::payloads::PayloadSource;
 
@@ -78,11 +80,23 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Applied, EngineError> {
+        self.apply_by(request, None, listeners, begun)
+    }
+
+    /// As [`Engine::apply`]; for an errand of the fleet with its grant and the envelope of its rollout.
+    pub(super) fn apply_by(
+        &self,
+        request: &Request<'_>,
+        errand: Option<(&Errand<'_>, &str)>,
+        listeners: &Listeners<'_>,
+        begun: &dyn Fn(&TransactionId, &Plan),
+    ) -> Result<Applied, EngineError> {
         let mut session = self.lock(&format!("apply {}", request.manifest.display()), Turn::Now)?;
         self.expect_finished()?;
         let manifest = self.authenticate(request.manifest)?;
         let origin = Origin::of(&manifest);
         session.say(&origin)?;
+        let grant = errand.map(|errand| self.heed_apply(errand, &manifest)).transpose()?;
         self.judge_crashes()?;
         let id = self.new_id();
         let onlooker = Onlooker { interrupt: listeners.boundaries, ..Onlooker::NOBODY };
@@ -90,14 +104,17 @@ impl Engine {
         // Where there is nothing to do, too: an older version would be a step back from here.
         raise_floor(&mut self.journal(), &manifest)?;
         if plan.is_empty() {
+            if let Some(grant) = &grant {
+                Self::take_alone(&mut self.journal(), grant)?;
+            }
             return Ok(Applied::Nothing(plan));
         }
-        let driven = self.begin(&session, &id, &origin, &plan, listeners, begun)?;
+        let driven = self.begin(&session, &id, &origin, &plan, grant.as_ref(), listeners, begun)?;
         self.afterwards();
         Ok(Applied::Transaction { origin, plan, driven })
     }
 
-    fn authenticate(&self, manifest: &Path) -> Result<Verified<Manifest>, EngineError> {
+    pub(super) fn authenticate(&self, manifest: &Path) -> Result<Verified<Manifest>, EngineError> {
         let now = self.host.clock.now();
         let (policy, floor) = self.trusting(now)?;
         Ok(authenticate_by(manifest, &policy, &floor, now)?)
@@ -127,10 +144,11 @@ impl Engine {
         id: &TransactionId,
         origin: &Origin,
         plan: &Plan,
+        grant: Option<&TakenGrant>,
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
-        self.journal().begin(id, origin, plan, self.host.clock.now())?;
+        self.journal().begin(id, origin, plan, self.host.clock.now(), grant)?;
         begun(id, plan);
         let stored = self.journal().transaction(id.as_str())?;
         self.drive(session, stored, Drive::Begin, listeners)
@@ -156,7 +174,7 @@ impl Engine {
         Ok(())
     }
 
-    fn plan_as(
+    pub(super) fn plan_as(
         &self,
         session: &Session,
         id: &TransactionId,

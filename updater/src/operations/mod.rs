@@ -5,6 +5,7 @@
 //! - [`trust`]: whom this host believes: envelope, policy, floors, payload digests
 //! - [`policy`]: the trust policy put in force and replaced; revocations taken up
 //! - [`apply`], [`rollback`]: begin a transaction and drive it
+//! - [`errand`]: the same because a controller of the fleet says when
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
@@ -16,6 +17,7 @@
 
 pub mod apply;
 pub mod collect;
+pub mod errand;
 pub mod host;
 pub mod policy;
 pub mod reports;
@@ -103,6 +105,9 @@ pub enum EngineError {
     /// The manifest is not to be acted upon, or the policy cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// A controller's word is not followed.
+    #[error(transparent)]
+    Errand(#[from] errand::ErrandError),
     /// A policy was accepted and its file cannot be written.
     #[error("cannot write the policy {path}")]
     PolicyFile {
@@ -310,6 +315,11 @@ impl Engine {
     /// The running kernel.
     pub fn kernel(&self) -> &HostKernel {
         &self.host.kernel
+    }
+
+    /// The running boot, and the start of userspace in it.
+    pub fn incarnation(&self) -> &system::boot::Incarnation {
+        &self.host.incarnation
     }
 
     /// What this host has accepted.

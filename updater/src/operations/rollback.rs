@@ -13,6 +13,7 @@ use crate::plan::reverse;
 use crate::plan::reverse::{Memory, ReverseFacts};
 use crate::plan::{Action, Feels, LoadedPayload, Plan, Undo};
 use crate::state::baseline::Baseline;
+use crate::state::grants::TakenGrant;
 use crate::state::journal::{Origin, Stored, TransactionId};
 use crate::steps::dossier::Dossier;
 use crate::steps::ownership::Whose;
@@ -196,15 +197,28 @@ impl Engine {
         self.expect_finished()?;
         self.judge_crashes()?;
         let of = self.rollback_target(wanted)?;
+        self.roll_back(&session, &of, back, None, listeners, begun)
+    }
+
+    /// As [`Engine::rollback`], by whoever holds the host and has chosen.
+    pub(super) fn roll_back(
+        &self,
+        session: &Session,
+        of: &Stored,
+        back: Back,
+        grant: Option<&TakenGrant>,
+        listeners: &Listeners<'_>,
+        begun: &dyn Fn(&TransactionId, &Plan),
+    ) -> Result<Driven, EngineError> {
         let id = self.new_id();
-        let plan = self.plan_rollback_with(&session, &of, back, &id)?;
+        let plan = self.plan_rollback_with(session, of, back, &id)?;
         let (name, version) = match &of.origin {
             Origin::Apply { name, version, .. } | Origin::Rollback { name, version, .. } => {
                 (name.clone(), *version)
             }
         };
         let origin = Origin::Rollback { of: of.id.clone(), name, version };
-        let driven = self.begin(&session, &id, &origin, &plan, listeners, begun)?;
+        let driven = self.begin(session, &id, &origin, &plan, grant, listeners, begun)?;
         self.afterwards();
         Ok(driven)
     }

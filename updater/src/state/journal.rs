@@ -18,6 +18,7 @@ use system::boot::Incarnation;
 
 use crate::plan::Plan;
 use crate::state::baseline::BaselineChange;
+use crate::state::grants::TakenGrant;
 use crate::state::migrations::{self, LAYOUT};
 use crate::transaction::state::{Event, Impossible, Outcome, Phase, Progress};
 
@@ -98,6 +99,11 @@ impl TransactionId {
     /// A new name for a transaction that begins now; `micros` are those of the second.
     pub fn new(now: Timestamp, micros: u32) -> Self {
         Self(format!("{}-{micros:05x}", now.strftime("%Y%m%d-%H%M%S")))
+    }
+
+    /// A name that the journal holds.
+    pub(crate) fn stored(text: String) -> Self {
+        Self(text)
     }
 
     /// The text.
@@ -237,7 +243,7 @@ impl Journal {
         Ok(Self { db, reserve })
     }
 
-    /// Record that a transaction begins.
+    /// Record that a transaction begins, and in the same write that the grant is taken which lets it.
     ///
     /// # Errors
     /// [`JournalError::Sqlite`]; nothing is recorded then.
@@ -247,15 +253,16 @@ impl Journal {
         origin: &Origin,
         plan: &Plan,
         began: Timestamp,
+        grant: Option<&TakenGrant>,
     ) -> Result<(), JournalError> {
         self.keep_reserve()?;
-        self.db
-            .execute(
+        self.write("begin a transaction", |db| {
+            db.execute(
                 "INSERT INTO transactions (id, origin, plan, began) VALUES (?1, ?2, ?3, ?4)",
                 params![id.as_str(), encode(origin), encode(plan), began.to_string()],
-            )
-            .map_err(|source| JournalError::Sqlite { doing: "begin a transaction", source })?;
-        Ok(())
+            )?;
+            grant.map_or(Ok(()), |grant| grant.write(db, Some(id)))
+        })
     }
 
     /// Append an event, and change the baseline with it, as one synced write.

@@ -4,6 +4,7 @@
 //! - [`baseline`]: what the host should have
 //! - [`crash_guard`]: livepatch loads that the host has not survived yet, and the quarantine
 //! - [`floors`]: versions that it has acted upon
+//! - [`grants`]: what controllers of a fleet let it begin
 //! - `migrations`: the layout of the database
 //! - [`payloads`]: verified payloads by digest
 //! - [`privacy`]: all of it is root's alone
@@ -11,6 +12,7 @@
 pub mod baseline;
 pub mod crash_guard;
 pub mod floors;
+pub mod grants;
 pub mod journal;
 mod migrations;
 pub mod payloads;

@@ -111,22 +111,35 @@ pub struct PayloadDirectory(pub PathBuf);
 
 impl PayloadSource for PayloadDirectory {
     fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError> {
-        let name = payload.file.to_string();
-        let path = self.0.join(&name);
-        // Opening a named pipe without this flag would wait for its writer.
-        let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing { name, path });
-            }
-            Err(error) => return Err(StoreError::io("open", &path)(error)),
-        };
-        if !file.metadata().is_ok_and(|found| found.is_file()) {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(StoreError::io("copy", &path)(error));
-        }
-        Ok(Box::new(file))
+        open_in(&self.0, &payload.file.to_string(), payload)
     }
+}
+
+/// Files in a directory, by their digests: somebody else's, who fetched them for us.
+#[derive(Debug, Clone)]
+pub struct Spool(pub PathBuf);
+
+impl PayloadSource for Spool {
+    fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError> {
+        open_in(&self.0, &payload.sha256.to_string(), payload)
+    }
+}
+
+fn open_in(directory: &Path, file: &str, payload: &Payload) -> Result<Box<dyn Read>, StoreError> {
+    let path = directory.join(file);
+    // Opening a named pipe without this flag would wait for its writer.
+    let file = match OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::Missing { name: payload.file.to_string(), path });
+        }
+        Err(error) => return Err(StoreError::io("open", &path)(error)),
+    };
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(StoreError::io("copy", &path)(error));
+    }
+    Ok(Box::new(file))
 }
 
 /// Keeps payloads from being collected. Any number of these may be held at once.

@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0001-transactions-baseline-guards-floors.sql"),
     include_str!("0002-trust-memory.sql"),
     include_str!("0003-starts-of-userspace.sql"),
+    include_str!("0004-grants.sql"),
 ];
 
 /// The layout that this program writes.

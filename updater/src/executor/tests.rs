@@ -1,0 +1,391 @@
+//! The executor of a simulated host, and everything that a stolen controller or a lying agent could ask of it.
+
+use std::sync::Mutex as StdMutex;
+
+use fleet::rollout::Fault;
+use manifests::{DocumentKind, Envelope, HostId, SecretKey, UtcTime};
+use system::clock::Clock as _;
+
+use super::*;
+use crate::operations::tests::bench::{Bench, MANIFEST, livepatch_only};
+
+fn secret(name: &str) -> SecretKey {
+    SecretKey::from_seed(*Sha256::of(name.as_bytes()).as_bytes())
+}
+
+fn host() -> HostId {
+    HostId::new(Sha256::of(b"this host"))
+}
+
+/// A simulated host in a fleet.
+struct Scene {
+    bench: Arc<Bench>,
+    executor: Executor,
+    /// Rollouts that were signed.
+    signed: StdMutex<u32>,
+}
+
+fn policy() -> String {
+    let entry = |name: &str| {
+        let public = secret(name).public();
+        format!("  - {{name: {name}, id: {}, public: \"{public}\"}}\n", public.id())
+    };
+    let keys: String = ["owner", "anna", "controller", "forge"].map(entry).concat();
+    format!(
+        "schema: 2\nversion: 1\nissued: 2026-10-01T00:00:00Z\nkeys:\n{keys}roles:\n\
+         - {{name: owners, keys: [owner], threshold: 1}}\n- {{name: ops, keys: [anna], threshold: 1}}\n\
+         - {{name: controller, keys: [controller], threshold: 1}}\n- {{name: build, keys: [forge], threshold: 1}}\nrules:\n\
+         - {{document: policy, any_of: [[owners]]}}\n- {{document: manifest, any_of: [[build]]}}\n\
+         - {{document: rollout, any_of: [[ops]]}}\n- {{document: grant, any_of: [[controller]]}}\n"
+    )
+}
+
+fn sign(kind: DocumentKind, text: String, key: &str) -> String {
+    let mut envelope = Envelope::new(kind, text.into_bytes());
+    envelope.sign(&secret(key)).unwrap();
+    envelope.to_json()
+}
+
+fn digest(envelope: &str) -> Sha256 {
+    Envelope::parse(envelope.as_bytes()).unwrap().payload_digest()
+}
+
+/// What a controller says, before somebody changes it.
+#[derive(Clone)]
+struct Word {
+    id: &'static str,
+    host: HostId,
+    action: &'static str,
+    epoch: u64,
+    ledger: (u64, &'static [u8]),
+    key: &'static str,
+}
+
+impl Default for Word {
+    fn default() -> Self {
+        Self { id: "one", host: host(), action: "apply", epoch: 3, ledger: (10, b"root"), key: "controller" }
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        let bench = Arc::new(Bench::new());
+        bench.write("policy.yaml", policy().as_bytes());
+        let membership = format!("host: {}\ngroups: [web]\ncontrollers: [\"https://localhost\"]\n", host());
+        bench.write("fleet.yaml", membership.as_bytes());
+        let engine = {
+            let bench = bench.clone();
+            move || bench.try_engine()
+        };
+        let around = Surroundings {
+            engine: Box::new(engine),
+            membership: bench.payloads().join("fleet.yaml"),
+            hold: bench.payloads().join("hold"),
+            clock: bench.machine.clone(),
+        };
+        Self { bench, executor: Executor::new(around, Arc::default()), signed: StdMutex::default() }
+    }
+
+    fn manifest(&self, version: u32) -> String {
+        let text = livepatch_only(MANIFEST).replace("version: 3", &format!("version: {version}"));
+        let text = self.bench.text(&text);
+        for payload in manifests::Manifest::parse(text.as_bytes()).unwrap().payloads() {
+            let from = self.bench.payloads().join(payload.file.to_string());
+            std::fs::copy(from, self.bench.payloads().join(payload.sha256.to_string())).unwrap();
+        }
+        sign(DocumentKind::Manifest, text, "forge")
+    }
+
+    /// A rollout of that manifest which lets this host begin now.
+    fn papers(&self, manifest: &str, change: impl Fn(String) -> String) -> Papers {
+        *self.signed.lock().unwrap() += 1;
+        let now = UtcTime::floor(self.bench.machine.now());
+        let later = now.timestamp().saturating_add(jiff::SignedDuration::from_hours(24)).unwrap();
+        let text = format!(
+            "schema: 1\nname: greet\nmanifest: {}\npolicy: {}\nissued: {now}\nexpires: {}\nsummary: Number {}\n\
+             groups: [web]\nschedule: {{not_before: {now}, first: [{}]}}\nrollback: {{within: 1h}}\n",
+            digest(manifest),
+            Sha256::of(b"policy"),
+            UtcTime::floor(later),
+            self.signed.lock().unwrap(),
+            host()
+        );
+        let rollout = sign(DocumentKind::Rollout, change(text), "anna");
+        Papers { rollout, manifest: manifest.to_owned(), spool: self.bench.payloads() }
+    }
+
+    fn attempt(&self, papers: &Papers, action: Action) -> Nonce {
+        let rollout = digest(&papers.rollout);
+        match self.executor.answer(Question::Attempt { rollout, action }) {
+            Answer::Nonce { nonce } => nonce,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn grant(&self, papers: &Papers, nonce: Nonce, word: &Word) -> String {
+        let now = UtcTime::floor(self.bench.machine.now());
+        let expires =
+            UtcTime::floor(now.timestamp().saturating_add(jiff::SignedDuration::from_hours(1)).unwrap());
+        let grant = serde_json::json!({
+            "schema": 1, "id": Sha256::of(word.id.as_bytes()), "rollout": digest(&papers.rollout),
+            "host": word.host, "action": word.action, "manifest": digest(&papers.manifest), "wave": 0,
+            "epoch": word.epoch, "nonce": nonce, "issued": now, "expires": expires,
+            "ledger": {"size": word.ledger.0, "root": Sha256::of(word.ledger.1)},
+        });
+        sign(DocumentKind::Grant, grant.to_string(), word.key)
+    }
+
+    fn begin(&self, papers: &Papers, grant: String) -> Answer {
+        self.executor.answer(Question::Begin { grant, what: papers.clone() })
+    }
+
+    /// Everything as it should be, but for this word.
+    fn apply(&self, papers: &Papers, word: &Word) -> Answer {
+        let nonce = self.attempt(papers, Action::Apply);
+        self.begin(papers, self.grant(papers, nonce, word))
+    }
+
+    fn outcome(&self, papers: &Papers, nonce: Nonce) -> Answer {
+        self.executor.answer(Question::Outcome { rollout: digest(&papers.rollout), nonce })
+    }
+}
+
+fn said(answer: &Answer) -> Said {
+    match answer {
+        Answer::Said(verdict) => verdict.said,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn declined(answer: &Answer, outcome: Outcome, words: &str) {
+    let Answer::Said(verdict) = answer else { panic!("{answer:?}") };
+    assert_eq!(verdict.said, Said::Declined { outcome }, "{}", verdict.why);
+    assert!(verdict.why.contains(words), "expected {words:?} in {:?}", verdict.why);
+}
+
+#[test]
+fn a_granted_manifest_is_applied_once_and_taken_back_once() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    let ready = scene.executor.answer(Question::Preflight { what: papers.clone() });
+    assert_eq!(said(&ready), Said::Ready, "{ready:?}");
+    let nonce = scene.attempt(&papers, Action::Apply);
+    assert_eq!(scene.outcome(&papers, nonce), Answer::Running, "it may still be begun");
+    let grant = scene.grant(&papers, nonce, &Word::default());
+    let applied = scene.begin(&papers, grant.clone());
+    assert_eq!(said(&applied), Said::Applied, "{applied:?}");
+    assert_eq!(scene.bench.machine.modules(), ["one_function"]);
+    assert_eq!(said(&scene.outcome(&papers, nonce)), Said::Applied);
+    assert_eq!(scene.begin(&papers, grant), Answer::NeverBegan, "the attempt is over");
+    // There is nothing more to do; that, too, takes its grant.
+    let again = scene.apply(&papers, &Word { id: "two", ..Word::default() });
+    declined(&again, Outcome::NotNeeded, "");
+    let back = scene.attempt(&papers, Action::Rollback);
+    let word = Word { id: "three", action: "rollback", ..Word::default() };
+    let rolled = scene.begin(&papers, scene.grant(&papers, back, &word));
+    assert_eq!(said(&rolled), Said::RolledBack, "{rolled:?}");
+    assert_eq!(scene.bench.machine.modules(), <[String; 0]>::default());
+    assert_eq!(said(&scene.outcome(&papers, back)), Said::RolledBack);
+    assert_eq!(said(&scene.outcome(&papers, nonce)), Said::Hurt { fault: Fault::Restored });
+}
+
+#[test]
+fn a_grant_that_is_not_for_this_attempt_of_this_host_begins_nothing() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    let authentic = Outcome::NotAuthentic;
+    let other = HostId::new(Sha256::of(b"another host"));
+    declined(&scene.apply(&papers, &Word { host: other, ..Word::default() }), authentic, "another host");
+    declined(&scene.apply(&papers, &Word { key: "anna", ..Word::default() }), authentic, "the grant is not");
+    declined(
+        &scene.apply(&papers, &Word { action: "rollback", ..Word::default() }),
+        authentic,
+        "another attempt",
+    );
+    // Of another rollout, with this one's papers.
+    let elsewhere = scene.papers(&scene.manifest(3), |text| text.replace("Number", "Another"));
+    let nonce = scene.attempt(&papers, Action::Apply);
+    let answer = scene.begin(&papers, scene.grant(&elsewhere, nonce, &Word::default()));
+    declined(&answer, authentic, "another rollout");
+    // A nonce that was not made here.
+    let guessed = scene.grant(&papers, Nonce::from_bytes([7; 16]), &Word::default());
+    assert_eq!(scene.begin(&papers, guessed), Answer::NeverBegan);
+    // Too late, by the clock that does not jump.
+    let nonce = scene.attempt(&papers, Action::Apply);
+    let grant = scene.grant(&papers, nonce, &Word::default());
+    scene.bench.machine.sleep(Duration::from_secs(121));
+    declined(&scene.begin(&papers, grant), authentic, "expected at most 120 s");
+    // What is no grant at all.
+    for garbage in ["", "{}", &papers.rollout, &papers.manifest] {
+        assert!(matches!(scene.begin(&papers, garbage.to_owned()), Answer::Failed { .. }), "{garbage}");
+    }
+    assert_eq!(scene.bench.machine.modules(), <[String; 0]>::default());
+    assert_eq!(scene.bench.engine().journal().all().unwrap().len(), 0);
+}
+
+#[test]
+fn what_people_did_not_sign_for_this_host_is_refused_whatever_a_controller_grants() {
+    let scene = Scene::new();
+    let manifest = scene.manifest(3);
+    let refused = |change: &dyn Fn(String) -> String, outcome, words| {
+        let papers = scene.papers(&manifest, change);
+        declined(&scene.apply(&papers, &Word::default()), outcome, words);
+    };
+    let another = Sha256::of(b"another manifest").to_string();
+    refused(&|text| text.replace("groups: [web]", "groups: [db]"), Outcome::Refused, "not for this host");
+    refused(
+        &|text| text.replace(&digest(&manifest).to_string(), &another),
+        Outcome::NotAuthentic,
+        "another manifest",
+    );
+    let now = UtcTime::floor(scene.bench.machine.now()).to_string();
+    refused(
+        &|text| text.replace(&format!("not_before: {now}"), "not_before: 2026-11-20T20:00:00Z"),
+        Outcome::Refused,
+        "20:00:00Z",
+    );
+    refused(
+        &|text| text.replace(&host().to_string(), &Sha256::of(b"somebody").to_string()),
+        Outcome::Refused,
+        "no place for this host",
+    );
+    // Signed by somebody who may not.
+    let mut papers = scene.papers(&manifest, |text| text);
+    let text = Envelope::parse(papers.rollout.as_bytes()).unwrap().unverified_payload().to_vec();
+    papers.rollout = sign(DocumentKind::Rollout, String::from_utf8(text).unwrap(), "controller");
+    declined(&scene.apply(&papers, &Word::default()), Outcome::NotAuthentic, "the rollout is not");
+    assert_eq!(scene.bench.machine.modules(), <[String; 0]>::default());
+}
+
+#[test]
+fn an_old_lease_and_a_rewritten_ledger_are_noticed() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    let five = Word { epoch: 5, ledger: (20, b"root"), ..Word::default() };
+    assert_eq!(said(&scene.apply(&papers, &five)), Said::Applied);
+    let next = scene.papers(&scene.manifest(4), |text| text);
+    let word = Word { id: "two", ..five.clone() };
+    let old = Word { epoch: 4, ..word.clone() };
+    declined(&scene.apply(&next, &old), Outcome::NotAuthentic, "old lease");
+    let fork = Word { ledger: (20, b"another root"), ..word.clone() };
+    declined(&scene.apply(&next, &fork), Outcome::NotAuthentic, "was rewritten");
+    let replayed = Word { id: "one", ..word };
+    declined(&scene.apply(&next, &replayed), Outcome::NotAuthentic, "taken before");
+    let Answer::Host(look) = scene.executor.answer(Question::Look) else { panic!() };
+    assert_eq!((look.epoch, look.host), (5, Some(host())));
+    assert_eq!(look.groups, ["web".parse().unwrap()]);
+}
+
+#[test]
+fn a_way_back_is_only_of_what_its_rollout_began_and_only_in_time() {
+    let scene = Scene::new();
+    let first = scene.papers(&scene.manifest(3), |text| text);
+    assert_eq!(said(&scene.apply(&first, &Word::default())), Said::Applied);
+    let back = Word { id: "two", action: "rollback", ..Word::default() };
+    let go_back = |papers: &Papers| {
+        let nonce = scene.attempt(papers, Action::Rollback);
+        scene.begin(papers, scene.grant(papers, nonce, &back))
+    };
+    // A stolen controller with another rollout that people signed for the same manifest.
+    let other = scene.papers(&scene.manifest(3), |text| text.replace("Number", "Another"));
+    let answer = go_back(&other);
+    assert_eq!(said(&answer), Said::NotRolledBack, "{answer:?}");
+    scene.bench.machine.step_wall_clock(Duration::from_secs(3601));
+    let late = go_back(&first);
+    assert_eq!(said(&late), Said::NotRolledBack, "{late:?}");
+    assert_eq!(scene.bench.machine.modules(), ["one_function"], "what is closed stays closed");
+}
+
+#[test]
+fn who_holds_back_and_who_is_busy_say_so() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    scene.bench.write("hold", b"");
+    declined(&scene.executor.answer(Question::Preflight { what: papers.clone() }), Outcome::Held, "hold");
+    declined(&scene.apply(&papers, &Word::default()), Outcome::Held, "hold");
+    std::fs::remove_file(scene.bench.payloads().join("hold")).unwrap();
+    let held = scene.bench.hold("apply something else");
+    declined(&scene.apply(&papers, &Word::default()), Outcome::Busy, "something else");
+    drop(held);
+    // A payload that is not there, or is another.
+    let spool = scene.bench.payloads().join("empty");
+    std::fs::create_dir(&spool).unwrap();
+    let lacking = Papers { spool, ..papers.clone() };
+    declined(&scene.executor.answer(Question::Preflight { what: lacking }), Outcome::Refused, "missing");
+    assert_eq!(said(&scene.apply(&papers, &Word::default())), Said::Applied);
+    // In no fleet.
+    std::fs::remove_file(scene.bench.payloads().join("fleet.yaml")).unwrap();
+    let answer = scene.executor.answer(Question::Preflight { what: papers });
+    assert!(matches!(&answer, Answer::Failed { error } if error.contains("update enrol")), "{answer:?}");
+}
+
+#[test]
+fn the_power_fails_and_the_journal_knows_what_became_of_the_attempt() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    let nonce = scene.attempt(&papers, Action::Apply);
+    let grant = scene.grant(&papers, nonce, &Word::default());
+    scene.bench.machine.stop_before(scene.bench.machine.requests() + 3);
+    let died = scene.bench.died(|| drop(scene.begin(&papers, grant)));
+    assert!(died);
+    scene.bench.reboot();
+    // Another executor, which knows nothing but the journal.
+    let after = Scene { executor: executor_of(&scene.bench), ..scene };
+    let answer = after.outcome(&papers, nonce);
+    assert_eq!(said(&answer), Said::Hurt { fault: Fault::Unrestored }, "{answer:?}");
+    after.bench.resume();
+    let answer = after.outcome(&papers, nonce);
+    assert_eq!(said(&answer), Said::Hurt { fault: Fault::Restored }, "{answer:?}");
+    assert_eq!(after.outcome(&papers, Nonce::from_bytes([1; 16])), Answer::NeverBegan);
+}
+
+fn executor_of(bench: &Arc<Bench>) -> Executor {
+    let engine = {
+        let bench = bench.clone();
+        move || bench.try_engine()
+    };
+    let around = Surroundings {
+        engine: Box::new(engine),
+        membership: bench.payloads().join("fleet.yaml"),
+        hold: bench.payloads().join("hold"),
+        clock: bench.machine.clone(),
+    };
+    Executor::new(around, Arc::default())
+}
+
+#[test]
+fn a_kernel_that_complains_after_the_change_is_told() {
+    let scene = Scene::new();
+    scene.bench.write("proc/sys/kernel/tainted", b"32768\n");
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    let nonce = scene.attempt(&papers, Action::Apply);
+    let grant = scene.grant(&papers, nonce, &Word::default());
+    assert_eq!(said(&scene.begin(&papers, grant)), Said::Applied);
+    assert_eq!(said(&scene.outcome(&papers, nonce)), Said::Applied);
+    // A warning: 512. A livepatch is loaded: 32768, which is none.
+    scene.bench.write("proc/sys/kernel/tainted", b"33280\n");
+    assert_eq!(said(&scene.outcome(&papers, nonce)), Said::Hurt { fault: Fault::Splat });
+    scene.bench.write("proc/sys/kernel/tainted", b"32768\n");
+    scene.bench.rollback().unwrap();
+    assert_eq!(said(&scene.outcome(&papers, nonce)), Said::Hurt { fault: Fault::Restored });
+}
+
+#[test]
+fn who_is_told_to_stop_turns_back() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    // What runs in the name of another rollout goes on.
+    let (other, turn_back) = (Sha256::of(b"another rollout"), Arc::new(AtomicBool::new(false)));
+    *locked(&scene.executor.running) = Some((other, turn_back.clone()));
+    scene.executor.answer(Question::Stop { rollout: digest(&papers.rollout) });
+    assert!(!turn_back.load(Ordering::Relaxed));
+    scene.executor.answer(Question::Stop { rollout: other });
+    assert!(turn_back.load(Ordering::Relaxed));
+    *locked(&scene.executor.running) = None;
+    // Whoever ends this program turns it back, too.
+    scene.executor.ending.store(true, Ordering::Relaxed);
+    let nonce = scene.attempt(&papers, Action::Apply);
+    let answer = scene.begin(&papers, scene.grant(&papers, nonce, &Word::default()));
+    assert_eq!(said(&answer), Said::Hurt { fault: Fault::Restored }, "{answer:?}");
+    assert_eq!(scene.bench.machine.modules(), <[String; 0]>::default());
+}

@@ -104,6 +104,9 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     // The tests of repositories fetch the reference implementation from PyPI into an environment of its own.
     need("python3", "python3"),
     need("/usr/share/python-wheels", "python3-venv"),
+    // A token in software.
+    need("softhsm2-util", "softhsm2"),
+    need("/usr/lib/softhsm/libsofthsm2.so", "libsofthsm2"),
     // What the pages that people follow have them type, and the terminal at which a test does.
     need("cut", "coreutils"),
     need("sha256sum", "coreutils"),

@@ -99,8 +99,9 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("/usr/include/openssl/ssl.h", "libssl-dev"),
     // libFuzzer is C++.
     need("g++", "g++"),
-    // Peers in tests
+    // Peers in tests and benchmarks
     need("openssl", "openssl"),
+    need("minisign", "minisign"),
     // The tests of repositories fetch the reference implementation from PyPI into an environment of its own.
     need("python3", "python3"),
     need("/usr/share/python-wheels", "python3-venv"),

@@ -91,6 +91,12 @@ pub enum SigningError {
         /// Why.
         source: io::Error,
     },
+    /// The passphrase was another one the second time.
+    #[error("{} is not written: expected the same passphrase twice, found two", path.display())]
+    NotTheSame {
+        /// The key.
+        path: PathBuf,
+    },
     /// The command could not be run.
     #[error("the signer `{command}` could not be run")]
     Start {
@@ -213,11 +219,30 @@ impl Passphrase {
                 let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
                 Ok(Zeroizing::new(String::from_utf8_lossy(line).into_owned()))
             }
-            Self::Asked => rpassword::prompt_password(format!("Passphrase of {}: ", key.display()))
-                .map(Zeroizing::new)
-                .map_err(|source| SigningError::NobodyToAsk { path: key.to_owned(), source }),
+            Self::Asked => ask_person("Passphrase of", key),
         }
     }
+
+    /// A passphrase that a key is to be put under. A person is asked twice: one that was mistyped opens nothing.
+    ///
+    /// # Errors
+    /// As [`Self::of`]; [`SigningError::NotTheSame`].
+    pub fn new_of(&self, key: &Path) -> Result<Zeroizing<String>, SigningError> {
+        let first = match self {
+            Self::File(_) => return self.of(key),
+            Self::Asked => ask_person("New passphrase of", key)?,
+        };
+        match ask_person("Once more, that of", key)? == first {
+            true => Ok(first),
+            false => Err(SigningError::NotTheSame { path: key.to_owned() }),
+        }
+    }
+}
+
+fn ask_person(what: &str, key: &Path) -> Result<Zeroizing<String>, SigningError> {
+    rpassword::prompt_password(format!("{what} {}: ", key.display()))
+        .map(Zeroizing::new)
+        .map_err(|source| SigningError::NobodyToAsk { path: key.to_owned(), source })
 }
 
 /// What a signer's command says to `message`.

@@ -131,3 +131,48 @@ fn an_envelope_can_go_to_standard_output_or_to_a_named_file() {
     assert_eq!(signers(&desk.path("b.json")), ["forge", "alice"]);
     desk.refused(&["fix.yaml", "--key", "alice.key", "--out", "b.json"], "exists already");
 }
+
+#[test]
+fn whatever_people_sign_is_signed_as_what_it_is_and_what_machines_sign_is_not() {
+    let desk = Desk::new();
+    let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let kinds = [
+        ("policy", "manifests/examples/policy/policy-2.yaml", "policy, edition 7"),
+        (
+            "revocation",
+            "manifests/tests/revocations/truth.yaml",
+            "revocation: The build key was on a stolen laptop",
+        ),
+        ("rollout", "fuzz/corpus/rollout/truth.yaml", "rollout of greet-fix, manifest 05b3abf2"),
+    ];
+    for (kind, document, words) in kinds {
+        let name = format!("{kind}-document.yaml");
+        fs::copy(documents.join(document), desk.path(&name)).unwrap();
+        let output = desk.sign(&[&name, "--type", kind, "--key", "forge.key"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.starts_with(words), "{kind}: {said}");
+        let envelope =
+            Envelope::parse(&fs::read(desk.path(&format!("{kind}-document.{kind}.json"))).unwrap());
+        let envelope = envelope.unwrap();
+        assert_eq!(envelope.kind().map(|kind| kind.to_string()).as_deref(), Some(kind));
+        // A second person needs not say what it is.
+        let signed = format!("{kind}-document.{kind}.json");
+        assert!(desk.sign(&[&signed, "--key", "alice.key"]).status.success(), "{kind}");
+        // It is nothing else.
+        for other in
+            ["manifest", "policy", "revocation", "rollout"].into_iter().filter(|other| *other != kind)
+        {
+            desk.refused(&[&name, "--type", other, "--key", "forge.key"], "that a host could read");
+        }
+    }
+    for machines in ["grant", "evidence"] {
+        let output = desk.sign(&["fix.yaml", "--type", machines, "--key", "forge.key"]);
+        assert_eq!(output.status.code(), Some(2), "{machines}");
+    }
+    let grant = Envelope::new(manifests::DocumentKind::Grant, b"{}".to_vec()).to_json();
+    fs::write(desk.path("grant.json"), grant).unwrap();
+    desk.refused(
+        &["grant.json", "--key", "forge.key"],
+        "expected payload type of a manifest, policy, revocation or rollout",
+    );
+}

@@ -1,4 +1,4 @@
-//! What is tested: the `update` and `patch-tools` programs, built here and installed in a guest as a
+//! What is tested: the programs `update`, `update-transport` and `patch-tools`, built here and installed in a guest as a
 //! package would do it.
 //!
 //! The programs are linked statically for users: a host's agent needs none of the libraries that it may be
@@ -45,6 +45,8 @@ pub struct Product {
     pub update: PathBuf,
     /// The `patch-tools` program.
     pub patch_tools: PathBuf,
+    /// The `update-transport` program, which `update` starts from beside itself.
+    pub transport: PathBuf,
 }
 
 impl Product {
@@ -53,9 +55,9 @@ impl Product {
     /// # Errors
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
-        let step = Step::begin("building update and patch-tools");
+        let step = Step::begin("building update, update-transport and patch-tools");
         let mut cargo = cargo_build()?;
-        cargo.args(["-p", "updater", "-p", "patch-tools"]);
+        cargo.args(["-p", "updater", "-p", "patch-tools", "-p", "update-transport"]);
         match build {
             Build::Tests => cargo.args(["--features", TEST_FEATURES]),
             Build::Release => cargo.arg("--release"),
@@ -63,19 +65,25 @@ impl Product {
         if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
             cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
         }
-        let messages = built(cargo).context("building update and patch-tools")?;
+        let messages = built(cargo).context("building update, update-transport and patch-tools")?;
         let built = Self {
             update: executable(&messages, "update")?,
             patch_tools: executable(&messages, "patch-tools")?,
+            transport: executable(&messages, "update-transport")?,
         };
         step.end();
         Ok(built)
     }
 
+    /// What lies in `/usr/bin` of a host, by its names there.
+    fn programs(&self) -> [(&Path, &'static str); 3] {
+        [(&self.update, "update"), (&self.patch_tools, "patch-tools"), (&self.transport, "update-transport")]
+    }
+
     /// What [`Self::install`] brings to a machine.
     pub(crate) fn recipe(&self) -> Result<Recipe> {
         let mut recipe = Recipe::of(["product-1", INSTALL]);
-        for program in [&self.update, &self.patch_tools] {
+        for (program, _) in self.programs() {
             // Cargo writes a program when it changes, and only then.
             let file = fs::metadata(program)?;
             recipe.add(format!("{} {} {:?}", program.display(), file.len(), file.modified()?));
@@ -90,7 +98,7 @@ impl Product {
     /// Installs the programs and what is under `dist/`, and enables the units that the preset names.
     pub fn install(&self, guest: &Guest) -> Result<()> {
         let small = tempfile::tempdir()?;
-        for (from, name) in [(&self.update, "update"), (&self.patch_tools, "patch-tools")] {
+        for (from, name) in self.programs() {
             let stripped = small.path().join(name);
             run(program("strip").arg("-o").arg(&stripped).arg(from))?;
             guest.push(&stripped, &format!("/usr/bin/{name}"))?;

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use manifests::bounded::{self, BoundedError};
 use manifests::envelope::AlreadySigned;
 use manifests::{
-    Document, DocumentKind, Envelope, EnvelopeError, KeyId, Manifest, PolicyDocument, Revocation, UtcTime,
+    Document, DocumentKind, Envelope, EnvelopeError, KeyId, Manifest, PolicyDocument, Revocation, Rollout,
+    UtcTime,
 };
 use patch_tools::signing::{self, Passphrase, Signer, SigningError};
 use serde_json::{Value, json};
@@ -20,10 +21,11 @@ use system::exit::{Exit, Failure};
 
 use super::output;
 
-/// Sign a manifest, a policy, a revocation, or add a signature to a signed one
+/// Sign a manifest, a policy, a revocation, a rollout, or add a signature to a signed one
 ///
 /// A document in YAML is checked and put into an envelope, NAME.manifest.json beside it (or NAME.policy.json,
-/// NAME.revocation.json). A signature for an envelope is added in place; the others are kept. Prints what was signed.
+/// NAME.revocation.json, NAME.rollout.json). A signature for an envelope is added in place; the others are kept.
+/// Prints what was signed. Grants and evidence are signed by machines, not here.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  patch-tools sign fix.yaml --key keys/build.key\n  patch-tools sign team.yaml --type policy --key keys/owner.key\n  patch-tools sign fix.manifest.json --signer 'kms-sign build-2026' --public keys/build.pub"
@@ -60,16 +62,18 @@ enum Kind {
     Manifest,
     Policy,
     Revocation,
+    Rollout,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Manifest, Self::Policy, Self::Revocation];
+    const ALL: [Self; 4] = [Self::Manifest, Self::Policy, Self::Revocation, Self::Rollout];
 
     fn document(self) -> DocumentKind {
         match self {
             Self::Manifest => DocumentKind::Manifest,
             Self::Policy => DocumentKind::Policy,
             Self::Revocation => DocumentKind::Revocation,
+            Self::Rollout => DocumentKind::Rollout,
         }
     }
 
@@ -86,6 +90,13 @@ impl Kind {
             }),
             Self::Revocation => Said::of(&Revocation::parse(bytes)?, |revocation| {
                 (format!("revocation: {}", revocation.reason), json!({ "reason": revocation.reason }))
+            }),
+            Self::Rollout => Said::of(&Rollout::parse(bytes)?, |rollout| {
+                let Rollout { name, manifest, groups, summary, .. } = rollout;
+                let to: Vec<&str> = groups.iter().map(|group| group.as_str()).collect();
+                let words =
+                    format!("rollout of {name}, manifest {manifest}, to {}: {summary}", to.join(", "));
+                (words, json!({ "name": name, "manifest": manifest, "groups": groups }))
             }),
         })
     }
@@ -112,7 +123,7 @@ enum SignError {
     Read { path: PathBuf, source: BoundedError },
     #[error("{} is not an envelope", path.display())]
     Envelope { path: PathBuf, source: EnvelopeError },
-    #[error("{} holds something else: expected payload type of a manifest, policy or revocation, found {found:.80?}", path.display())]
+    #[error("{} holds something else: expected payload type of a manifest, policy, revocation or rollout, found {found:.80?}", path.display())]
     PayloadType { path: PathBuf, found: String },
     #[error("{} is not a {kind} that a host could read", path.display())]
     Document { path: PathBuf, kind: DocumentKind, source: Box<dyn std::error::Error + Send + Sync> },

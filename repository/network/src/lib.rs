@@ -12,6 +12,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Proxy, Response, StatusCode};
+use rustls::CertificateError;
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
@@ -68,7 +69,12 @@ impl Http {
         }
         if let Some(path) = &options.authorities {
             let pem = std::fs::read(path)?;
-            builder = builder.tls_certs_only(Certificate::from_pem_bundle(&pem).map_err(io::Error::other)?);
+            let certificates = Certificate::from_pem_bundle(&pem).map_err(io::Error::other)?;
+            if certificates.is_empty() {
+                let what = format!("{}: expected certificates in PEM, found none", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            builder = builder.tls_certs_only(certificates);
         }
         let client = builder.build().map_err(io::Error::other)?;
         Ok(Self { runtime, client, silence: options.silence })
@@ -90,11 +96,24 @@ impl Http {
 
 /// The innermost cause says most, and the address stands beside it already.
 fn plain(error: reqwest::Error) -> io::Error {
-    let mut source: &dyn std::error::Error = &error;
-    while let Some(deeper) = source.source() {
-        source = deeper;
+    let mut source: &(dyn std::error::Error + 'static) = &error;
+    loop {
+        // One that an error of input and output is made of is no source of it.
+        let carried = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        source = match carried {
+            Some(carried) => carried,
+            None => match source.source() {
+                Some(deeper) => deeper,
+                None => break,
+            },
+        };
     }
-    io::Error::other(source.to_string())
+    match source.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => io::Error::other(format!("{source}: expected one by an authority that is believed here")),
+        _ => io::Error::other(source.to_string()),
+    }
 }
 
 impl Transport for Http {

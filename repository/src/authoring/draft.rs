@@ -16,6 +16,7 @@ use system::durable;
 
 use crate::authoring::metadata::{
     Delegated, Delegations, Document, Hashes, Head, Key, Keyholders, Root, Signed, TargetFile, Targets,
+    known_as,
 };
 use crate::authoring::publish::Published;
 use crate::authoring::{AuthoringError, ROOT, Repository, TARGETS, disk, ends, io_error, placed, split};
@@ -226,18 +227,25 @@ impl Repository {
         Ok(name)
     }
 
-    /// Stages a change of who signs for a role, or only a later end of it.
+    /// Stages a change of who signs for a role, or only a later end of it. Returns the roles below targets for which a
+    /// removed key signs all the same: each role has holders of its own.
     ///
     /// # Errors
     /// [`AuthoringError`].
-    pub fn rotate(&self, role: &str, rotation: &Rotation, now: Timestamp) -> Result<(), AuthoringError> {
+    pub fn rotate(
+        &self,
+        role: &str,
+        rotation: &Rotation,
+        now: Timestamp,
+    ) -> Result<Vec<String>, AuthoringError> {
         let _lock = self.lock()?;
         let changes = !rotation.add.is_empty() || !rotation.remove.is_empty() || rotation.threshold.is_some();
         let mut batch = Batch::new(self, now)?;
         if ["root", "targets", "snapshot", "timestamp"].contains(&role) {
             if role == "targets" && !changes {
                 batch.draft("targets")?;
-                return batch.save();
+                batch.save()?;
+                return Ok(Vec::new());
             }
             let mut root = batch.root(now)?;
             let mut holders = root
@@ -252,12 +260,16 @@ impl Repository {
                 root.signed.roles.values().flat_map(|holders| holders.keyids.iter().cloned()).collect();
             root.signed.keys.retain(|id, _| used.contains(id));
             expect_apart(&root.signed)?;
-            return self.stage("root", &root);
+            self.stage("root", &root)?;
+            let below = batch.draft("targets")?.signed.delegations.take();
+            return Ok(below.map(|below| still_holding(&below, &rotation.remove)).unwrap_or_default());
         }
+        let mut still = Vec::new();
         if changes {
             let targets = batch.draft("targets")?;
             let unlisted = || AuthoringError::Unlisted { what: format!("role {role}") };
-            let Delegations { keys, roles } = targets.signed.delegations.as_mut().ok_or_else(unlisted)?;
+            let below = targets.signed.delegations.as_mut().ok_or_else(unlisted)?;
+            let Delegations { keys, roles } = &mut *below;
             let at = roles.iter().position(|one| one.name == role).ok_or_else(unlisted)?;
             let mut holders = roles[at].holders.clone();
             rotate(role, keys, &mut holders, rotation)?;
@@ -265,9 +277,11 @@ impl Repository {
             let used: BTreeSet<String> =
                 roles.iter().flat_map(|role| role.holders.keyids.iter().cloned()).collect();
             keys.retain(|id, _| used.contains(id));
+            still = still_holding(below, &rotation.remove);
         }
         batch.draft(role)?;
-        batch.save()
+        batch.save()?;
+        Ok(still)
     }
 
     /// Stages everything again that ends within this time. Returns the roles.
@@ -331,7 +345,7 @@ impl Repository {
             });
         }
         match done.is_empty() {
-            true => Err(AuthoringError::NothingToSign { key: id }),
+            true => Err(AuthoringError::NothingToSign { key: key.public().id() }),
             false => Ok(done),
         }
     }
@@ -644,6 +658,17 @@ fn rotate(
     expect_fillable(role, holders)
 }
 
+/// The roles below targets for which one of these keys signs.
+fn still_holding(below: &Delegations, gone: &[String]) -> Vec<String> {
+    let holds = |keyids: &[String]| {
+        keyids
+            .iter()
+            .any(|id| gone.contains(id) || gone.contains(&known_as(&below.keys, std::slice::from_ref(id))))
+    };
+    let roles = below.roles.iter().filter(|role| holds(&role.holders.keyids));
+    roles.map(|role| role.name.clone()).collect()
+}
+
 fn read_manifest(path: &Path) -> Result<(Manifest, Vec<u8>), AuthoringError> {
     let missing = || io_error("read", path)(io::ErrorKind::NotFound.into());
     let bytes = disk::read(path, Envelope::MAX_BYTES)?.ok_or_else(missing)?;
@@ -708,7 +733,7 @@ fn changes_of_targets(old: Option<&Targets>, new: &Targets) -> Vec<String> {
                 "leaves {} to {}, {threshold} of {}",
                 role.paths.join(" "),
                 role.name,
-                keyids.join(", ")
+                new.delegations.as_ref().map_or_else(String::new, |all| known_as(&all.keys, keyids))
             ));
         }
     }
@@ -728,7 +753,7 @@ fn changes_of_root(old: Option<&Root>, new: &Root) -> Vec<String> {
             changes.push(format!(
                 "{role} is signed by {} of {}",
                 holders.threshold,
-                holders.keyids.join(", ")
+                known_as(&new.keys, &holders.keyids)
             ));
         }
     }

@@ -59,6 +59,14 @@ impl Document for Root {}
 impl Document for Targets {}
 impl Document for Meta {}
 
+/// Keys as people know them, by the ids that `update key` shows; TUF's own ids are of other bytes.
+pub(super) fn known_as(keys: &BTreeMap<String, Key>, ids: &[String]) -> String {
+    let own = |id: &String| {
+        keys.get(id).and_then(Key::public).map_or_else(|| id.clone(), |key| key.id().to_string())
+    };
+    ids.iter().map(own).collect::<Vec<_>>().join(", ")
+}
+
 /// A public key (4.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Key {

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use manifests::bounded::BoundedError;
-use manifests::{EnvelopeError, ManifestError, Sha256, UtcTime};
+use manifests::{EnvelopeError, KeyId, ManifestError, Sha256, UtcTime};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::client::ClientError;
@@ -159,7 +159,7 @@ pub enum AuthoringError {
     #[error("key {key} signs nothing of what is staged")]
     NothingToSign {
         /// Its id.
-        key: String,
+        key: KeyId,
     },
     /// The other draft is another document.
     #[error("{path} is another draft of {role} than the one that is staged")]

@@ -13,7 +13,9 @@ use system::clock::SystemClock;
 use system::durable;
 
 use crate::authoring::draft::LARGEST;
-use crate::authoring::metadata::{Document, Head, Key, Keyholders, Meta, Pin, Root, Signed, Targets};
+use crate::authoring::metadata::{
+    Document, Head, Key, Keyholders, Meta, Pin, Root, Signed, Targets, known_as,
+};
 use crate::authoring::{AuthoringError, ONLINE, Repository, disk, ends, io_error};
 use crate::client::Client;
 use crate::crypto;
@@ -149,13 +151,15 @@ impl Authorities {
         for (holders, keys) in needed {
             let Err(why) = verify(role, draft, &holders, &keys)? else { continue };
             let signers = draft.signers(&keys);
-            let missing: Vec<&str> =
-                holders.keyids.iter().filter(|id| !signers.contains(id)).map(String::as_str).collect();
+            let missing: Vec<String> =
+                holders.keyids.iter().filter(|id| !signers.contains(id)).cloned().collect();
             let has = holders.keyids.iter().filter(|id| signers.contains(id)).count();
             return Ok(Some(match has >= holders.threshold as usize {
                 // The count says yes and the verifier no: it knows why.
                 true => format!("{role}: {why}"),
-                false => format!("{role}: {has} of {}, any of {}", holders.threshold, missing.join(", ")),
+                false => {
+                    format!("{role}: {has} of {}, any of {}", holders.threshold, known_as(&keys, &missing))
+                }
             }));
         }
         Ok(None)

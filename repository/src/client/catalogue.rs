@@ -7,12 +7,15 @@
 //!
 //! What stands beside a manifest ([`Note`]) is signed like the listing, and selects what to fetch. It is not the manifest.
 
+use jiff::Timestamp;
 use manifests::{CveId, KernelRelease, ManifestName, Severity, UtcTime};
 use serde::{Deserialize, Serialize};
-use sigstore_tuf::Error as TufError;
 use sigstore_tuf::metadata::{DelegatedRole, Targets};
+use sigstore_tuf::{Error as TufError, TrustedMetadataSet};
 
 use crate::client::{Client, ClientError};
+use crate::crypto;
+use crate::store::Store;
 
 /// The file name of a manifest in a repository.
 pub const MANIFEST: &str = "manifest.json";
@@ -87,36 +90,15 @@ impl Client {
     }
 
     fn delegations(&self) -> Vec<DelegatedRole> {
-        let targets = self.trusted.targets_role("targets");
-        targets
-            .and_then(|targets| targets.delegations.as_ref())
-            .map_or_else(Vec::new, |all| all.roles.clone())
+        delegations(&self.trusted)
     }
 
     fn entries(&mut self, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, ClientError> {
-        let delegations = self.delegations();
-        let mut entries = Vec::new();
-        if let Some(targets) = self.trusted.targets_role("targets") {
-            entries.extend(listed(targets));
-        }
-        for role in &delegations {
-            if !wanted(&role.name) {
-                continue;
-            }
+        for role in self.delegations().iter().filter(|role| wanted(&role.name)) {
             let what = || format!("role {}", role.name);
             self.load(&role.name).map_err(|source| ClientError::Lookup { what: what(), source })?;
-            let Some(targets) = self.trusted.targets_role(&role.name) else { continue };
-            for entry in listed(targets) {
-                // What a role lists outside of what was delegated to it is nobody's word.
-                let vouches = first(&delegations, &path(&entry.name, entry.version, MANIFEST))?;
-                if vouches.is_some_and(|vouches| vouches.name == role.name) {
-                    entries.push(entry);
-                }
-            }
         }
-        entries.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
-        entries.dedup_by(|a, b| (&a.name, a.version) == (&b.name, b.version));
-        Ok(entries)
+        entries(&self.trusted, wanted)
     }
 
     /// Makes a role known that `targets` delegates to.
@@ -135,6 +117,60 @@ impl Client {
         self.trusted.update_delegated_targets(&bytes, role, "targets", self.now)?;
         sigstore_tuf::cache::MetadataStore::store(&self.store, &format!("{role}.json"), &bytes)
     }
+}
+
+/// The manifests that what is kept of a repository lists, by name, versions rising; nobody is asked, and nothing is too
+/// old. Kept files that do not hold, or not together, are as good as none.
+pub fn known(store: &Store) -> Vec<Entry> {
+    // Before everything that is signed ends.
+    let ever = Timestamp::UNIX_EPOCH;
+    let listed = || -> Result<Vec<Entry>, ClientError> {
+        let kept = |name: &str| store.known(name).ok_or_else(|| Error::missing(name));
+        let verified = || -> Result<TrustedMetadataSet, TufError> {
+            let mut trusted = TrustedMetadataSet::from_root(&kept("root.json")?)?;
+            trusted.update_timestamp(&kept("timestamp.json")?, ever)?;
+            trusted.update_snapshot(&kept("snapshot.json")?, ever)?;
+            trusted.update_targets(&kept("targets.json")?, ever)?;
+            for role in delegations(&trusted) {
+                // One that was not fetched, or not since it changed, is not known.
+                if let Some(bytes) = store.known(&format!("{}.json", role.name)) {
+                    let _ = trusted.update_delegated_targets(&bytes, &role.name, "targets", ever);
+                }
+            }
+            Ok(trusted)
+        };
+        crypto::install();
+        let what = || "what is kept".to_owned();
+        entries(&verified().map_err(|source| ClientError::Lookup { what: what(), source })?, &|_| true)
+    };
+    listed().unwrap_or_default()
+}
+
+fn delegations(trusted: &TrustedMetadataSet) -> Vec<DelegatedRole> {
+    let targets = trusted.targets_role("targets");
+    targets.and_then(|targets| targets.delegations.as_ref()).map_or_else(Vec::new, |all| all.roles.clone())
+}
+
+/// What targets and those of the wanted roles list that are known, by name, versions rising.
+fn entries(trusted: &TrustedMetadataSet, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>, ClientError> {
+    let delegations = delegations(trusted);
+    let mut entries = Vec::new();
+    if let Some(targets) = trusted.targets_role("targets") {
+        entries.extend(listed(targets));
+    }
+    for role in delegations.iter().filter(|role| wanted(&role.name)) {
+        let Some(targets) = trusted.targets_role(&role.name) else { continue };
+        for entry in listed(targets) {
+            // What a role lists outside of what was delegated to it is nobody's word.
+            let vouches = first(&delegations, &path(&entry.name, entry.version, MANIFEST))?;
+            if vouches.is_some_and(|vouches| vouches.name == role.name) {
+                entries.push(entry);
+            }
+        }
+    }
+    entries.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
+    entries.dedup_by(|a, b| (&a.name, a.version) == (&b.name, b.version));
+    Ok(entries)
 }
 
 struct Error;

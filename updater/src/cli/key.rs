@@ -51,7 +51,7 @@ struct Generate {
 /// How a private key is kept.
 #[derive(Debug, Default, clap::Args)]
 struct AtRest {
-    /// Encrypt the private key under a passphrase, which is asked for
+    /// Encrypt the private key under a passphrase, which is asked for twice
     #[arg(long)]
     encrypt: bool,
     /// Encrypt it under the first line of this file
@@ -102,7 +102,7 @@ impl AtRest {
     fn pem(&self, key: &SecretKey, file: &Path) -> Result<Zeroizing<String>, KeyFileError> {
         let passphrase = match &self.new_passphrase_file {
             None if !self.encrypt => return Ok(key.to_pem()),
-            from_file => Passphrase::from_file(from_file.as_deref()).of(file)?,
+            from_file => Passphrase::from_file(from_file.as_deref()).new_of(file)?,
         };
         let refused = |source| KeyFileError::NotEncrypted { path: file.to_owned(), source };
         key.to_encrypted_pem(&passphrase).map_err(refused)
@@ -141,6 +141,7 @@ impl From<KeyFileError> for Failure {
             }
             KeyFileError::Random(_) => "try again later",
             KeyFileError::NotEncrypted { .. } => "choose a passphrase of some words",
+            KeyFileError::Signing(SigningError::NotTheSame { .. }) => "give the same command again",
             KeyFileError::Signing(_) => {
                 "give the private key, and its passphrase with --passphrase-file or when asked"
             }

@@ -246,11 +246,12 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 fn rotate(args: &Rotate, global: &Global) -> Result<(), Failure> {
     let now = SystemClock.now();
     let repository = Repository::open(&args.directory).map_err(failure)?;
+    let mut still = Vec::new();
     let roles = match (&args.role, args.renew) {
         (Some(role), _) => {
             let add = args.add.iter().map(|path| public(path)).collect::<Result<_, _>>()?;
             let rotation = Rotation { add, remove: args.remove.clone(), threshold: args.threshold };
-            repository.rotate(role, &rotation, now).map_err(failure)?;
+            still = repository.rotate(role, &rotation, now).map_err(failure)?;
             vec![role.clone()]
         }
         (None, days) => {
@@ -258,8 +259,12 @@ fn rotate(args: &Rotate, global: &Global) -> Result<(), Failure> {
             repository.renew(within, now).map_err(failure)?
         }
     };
-    say(global, &json!({ "staged": roles }), || {
-        roles.iter().map(|role| format!("{role} is staged")).collect()
+    say(global, &json!({ "staged": roles, "still_signed_by_removed": still }), || {
+        let staged = roles.iter().map(|role| format!("{role} is staged"));
+        let still = still
+            .iter()
+            .map(|role| format!("WARNING: a key that goes still signs for {role}: rotate that, too"));
+        staged.chain(still).collect()
     });
     Ok(())
 }

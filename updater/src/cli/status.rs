@@ -1,28 +1,36 @@
 //! `update status`.
 
 use manifests::UtcTime;
+use serde::Serialize;
+use system::clock::{Clock as _, SystemClock};
 use system::exit::{Exit, Failure, State};
 
 use crate::cli::output::{line, object};
 use crate::cli::resume::{DISPLACED, QUARANTINED, REVOKED};
 use crate::cli::{Global, failures};
+use crate::operations::Engine;
+use crate::operations::repository::{self, Checked, Judge, News};
 use crate::operations::standing::Standing;
 use crate::operations::status::Status;
 
 /// Show what this host has, should have, and does not load again
 ///
 /// Exits with 6 if something is not as it should be. A livepatch for another kernel and a container that
-/// was removed are as they should be, and so is a host that is being changed at this moment.
+/// was removed are as they should be, and so is a host that is being changed at this moment. Manifests that it
+/// knows of by an earlier update check and that nobody applied are mentioned; nobody is asked for new ones.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  update status --json")]
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {
-    let status = global.engine()?.status().map_err(failures::engine)?;
+    let engine = global.engine()?;
+    let status = engine.status().map_err(failures::engine)?;
+    let not_applied = not_applied(&engine);
     if global.json {
-        object(&status);
+        object(&Report { status: &status, not_applied });
     } else {
         print(&status);
+        not_applied.iter().for_each(|text| line(&mention(text)));
     }
     if status.is_sound() {
         return Ok(());
@@ -30,6 +38,35 @@ pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {
     Err(Failure::new(Exit::NeedsOperator, "the host is not as it should be")
         .state(State::Named("as listed above".to_owned()))
         .next(next(&status)))
+}
+
+/// What is told to a program.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// Manifests that this host knows of, could take, and has not.
+    not_applied: Vec<Checked>,
+}
+
+/// What this host knows of a repository, as far as that can be judged: what cannot stands in the way of no look.
+fn not_applied(engine: &Engine) -> Vec<Checked> {
+    let config = engine.config();
+    let (Some(_), Ok(floor)) = (&config.repository, engine.floor()) else { return Vec::new() };
+    let (store, policy, kernel) = (&config.store, &config.policy, engine.kernel());
+    let judge = Judge { store, policy, floor: &floor, kernel, now: SystemClock.now() };
+    repository::known(&judge).unwrap_or_default()
+}
+
+fn mention(Checked { name, version, accepted, severity, fixes, news }: &Checked) -> String {
+    let severity = severity.map_or("", |severity| severity.as_str());
+    let fixes: String = fixes.iter().flat_map(|cve| [" ", cve.as_str()]).collect();
+    let since = match news {
+        News::Lacking { exposed_since, .. } => format!(", issued {exposed_since}"),
+        _ => String::new(),
+    };
+    let had = accepted.map_or_else(String::new, |had| format!("; this host has had @{had}"));
+    format!("note: {name}@{version} ({severity}{fixes}{since}) is known here and was not applied{had}")
 }
 
 /// What a resume cannot bring back by itself comes first.

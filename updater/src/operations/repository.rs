@@ -15,7 +15,7 @@ use manifests::bounded::{self, BoundedError};
 use manifests::{
     CveId, Envelope, HostKernel, KernelOutcome, ManifestName, Payload, Severity, TrustFloor, UtcTime,
 };
-use repository::client::catalogue::{Entry, MANIFEST, path};
+use repository::client::catalogue::{self, Entry, MANIFEST, path};
 use repository::client::{Client, ClientError, Listed};
 use repository::store::Store;
 use repository::transport::Patience;
@@ -126,7 +126,7 @@ pub fn refresh(settings: &RepositoryConfig, store: &Path, now: Timestamp) -> Res
     let network =
         Network { program, proxy: proxy.transpose()?, authorities: settings.authorities.clone(), patience };
     let mirrors = Mirrors::new(places, Arc::new(Helper(network)), patience, Arc::new(SystemClock));
-    Ok(Client::refresh(&root, &mirrors, &Store::new(&store.join("repository/metadata")), now)?)
+    Ok(Client::refresh(&root, &mirrors, &metadata(store), now)?)
 }
 
 /// Fetch a manifest by name.
@@ -149,6 +149,16 @@ pub fn fetch(
     Ok(Fetched { manifest, payloads, newer })
 }
 
+/// The verified metadata of a host.
+fn metadata(store: &Path) -> Store {
+    Store::new(&store.join("repository/metadata"))
+}
+
+/// Where a fetched manifest lies.
+fn kept(store: &Path, name: &ManifestName, version: u64) -> PathBuf {
+    store.join("repository/manifests").join(format!("{name}@{version}.json"))
+}
+
 /// Fetches a manifest unless it is here already, and keeps it.
 fn keep(
     client: &mut Client,
@@ -157,7 +167,7 @@ fn keep(
     version: u64,
 ) -> Result<PathBuf, RepositoryError> {
     let listed = client.target(&path(name, version, MANIFEST))?;
-    let file = store.join("repository/manifests").join(format!("{name}@{version}.json"));
+    let file = kept(store, name, version);
     let known =
         std::fs::File::open(&file).ok().and_then(|file| bounded::read(file, Envelope::MAX_BYTES).ok());
     if known.is_some_and(|known| listed.check(&known).is_ok()) {
@@ -266,18 +276,61 @@ pub struct Judge<'a> {
 /// # Errors
 /// [`RepositoryError`].
 pub fn check(client: &mut Client, judge: &Judge<'_>) -> Result<Vec<Checked>, RepositoryError> {
+    let latest = latest(client.catalogue()?);
+    latest
+        .into_iter()
+        .map(|entry| judge.check(entry, |name, version| keep(client, judge.store, name, version).map(Some)))
+        .collect()
+}
+
+/// What this host knows of without asking anybody, could take, and has not: the latest version of each manifest in the
+/// metadata that it keeps. Those that have expired since are left out; of those that were never fetched, what the
+/// repository says is all there is.
+///
+/// # Errors
+/// [`RepositoryError::Trust`] if the policy cannot be used.
+pub fn known(judge: &Judge<'_>) -> Result<Vec<Checked>, RepositoryError> {
+    let mut lacking = Vec::new();
+    for entry in latest(catalogue::known(&metadata(judge.store))) {
+        if entry.note.as_ref().is_none_or(|note| note.expires.timestamp() <= judge.now) {
+            continue;
+        }
+        let here = |name: &ManifestName, version| {
+            let file = kept(judge.store, name, version);
+            Ok(file.exists().then_some(file))
+        };
+        let checked = judge.check(entry, here)?;
+        if matches!(checked.news, News::Lacking { .. }) {
+            lacking.push(checked);
+        }
+    }
+    Ok(lacking)
+}
+
+/// The last version of each name.
+fn latest(entries: Vec<Entry>) -> Vec<Entry> {
     let mut latest: Vec<Entry> = Vec::new();
-    for entry in client.catalogue()? {
+    for entry in entries {
         match latest.last_mut() {
             Some(last) if last.name == entry.name => *last = entry,
             _ => latest.push(entry),
         }
     }
-    latest.into_iter().map(|entry| judge.check(client, entry)).collect()
+    latest
 }
 
 impl Judge<'_> {
-    fn check(&self, client: &mut Client, entry: Entry) -> Result<Checked, RepositoryError> {
+    fn lacking(&self, issued: UtcTime) -> News {
+        let exposed_s = self.now.duration_since(issued.timestamp()).as_secs().max(0);
+        News::Lacking { exposed_since: issued, exposed_s }
+    }
+
+    /// Judges one, whose file `fetch` gives; without a file the repository's word stands.
+    fn check(
+        &self,
+        entry: Entry,
+        fetch: impl FnOnce(&ManifestName, u64) -> Result<Option<PathBuf>, RepositoryError>,
+    ) -> Result<Checked, RepositoryError> {
         let accepted = self.floor.versions.get(&entry.name).map(|seen| seen.version);
         let Entry { name, version, note } = entry;
         let (severity, fixes) =
@@ -286,6 +339,7 @@ impl Judge<'_> {
         if accepted.is_some_and(|accepted| accepted >= version) {
             return Ok(checked);
         }
+        let issued = note.as_ref().map(|note| note.issued);
         let elsewhere = note.is_some_and(|note| {
             !note.layers && !note.kernels.is_empty() && !note.kernels.contains(&self.kernel.release)
         });
@@ -293,17 +347,17 @@ impl Judge<'_> {
             checked.news = News::ForOthers;
             return Ok(checked);
         }
-        let file = keep(client, self.store, &checked.name, version)?;
+        let Some(file) = fetch(&checked.name, version)? else {
+            checked.news = issued.map_or(News::Known, |issued| self.lacking(issued));
+            return Ok(checked);
+        };
         checked.news = match authenticate(&file, self.policy, self.floor, self.now) {
             Ok(manifest) => {
                 (checked.severity, checked.fixes) = (Some(manifest.severity), manifest.fixes.clone());
                 match manifest.for_kernel(self.kernel).outcome {
                     KernelOutcome::NotNeeded => News::NotNeeded,
                     KernelOutcome::NoneFits => News::ForOthers,
-                    KernelOutcome::Applies => News::Lacking {
-                        exposed_since: manifest.issued,
-                        exposed_s: self.now.duration_since(manifest.issued.timestamp()).as_secs().max(0),
-                    },
+                    KernelOutcome::Applies => self.lacking(manifest.issued),
                 }
             }
             Err(TrustError::NotAuthentic { source, .. }) => News::NotAuthentic { why: source.to_string() },

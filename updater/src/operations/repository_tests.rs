@@ -76,6 +76,16 @@ impl Desk {
         }
     }
 
+    /// What the host knows of and lacks, without asking anybody.
+    fn known(&self, floor: &TrustFloor, now: Timestamp) -> Vec<String> {
+        let kernel = HostKernel { release: "6.1.0-50-amd64".parse().unwrap(), build_id: None, package: None };
+        let (store, policy) = (self.path("store"), self.path("policy.yaml"));
+        let judge = Judge { store: &store, policy: &policy, floor, kernel: &kernel, now };
+        let known = known(&judge).unwrap();
+        assert!(known.iter().all(|one| matches!(one.news, News::Lacking { .. })), "{known:?}");
+        known.into_iter().map(|one| format!("{}@{}", one.name, one.version)).collect()
+    }
+
     fn check(&self, floor: &TrustFloor) -> Vec<(String, News)> {
         let kernel = HostKernel { release: "6.1.0-50-amd64".parse().unwrap(), build_id: None, package: None };
         let mut client = refresh(&self.settings(), &self.path("store"), now()).unwrap();
@@ -148,6 +158,41 @@ fn a_repository_that_expired_gives_nothing_and_says_so() {
     let failure = crate::cli::failures::repository(error);
     assert_eq!(failure.exit().code(), 4);
     assert!(failure.for_person().contains("resume, rollback and status do not need it"));
+}
+
+#[test]
+fn what_a_host_has_learnt_of_and_not_applied_is_known_without_asking_anybody() {
+    let desk = Desk::new();
+    let nothing = TrustFloor::default();
+    desk.publish("elsewhere", 1, "6.12.1-amd64", 9);
+    desk.publish("greet", 1, "6.1.0-50-amd64", 9);
+    desk.publish("stranger", 1, "6.1.0-50-amd64", 8);
+    assert_eq!(desk.known(&nothing, now()), [""; 0], "nobody has looked yet");
+    desk.check(&nothing);
+    fs::rename(desk.path("repo"), desk.path("away")).unwrap();
+    assert_eq!(desk.known(&nothing, now()), ["greet@1"]);
+    // The repository has expired, and what it said stays said; a manifest that has, cannot be applied any more.
+    assert_eq!(desk.known(&nothing, "2026-11-25T00:00:00Z".parse().unwrap()), ["greet@1"]);
+    assert_eq!(desk.known(&nothing, "2026-12-02T00:00:00Z".parse().unwrap()), [""; 0]);
+
+    let file = kept(&desk.path("store"), &"greet".parse().unwrap(), 1);
+    let mut floor = TrustFloor::default();
+    floor.raise(&authenticate(&file, &desk.path("policy.yaml"), &nothing, now()).unwrap());
+    assert_eq!(desk.known(&floor, now()), [""; 0]);
+
+    // A later version that was listed by a refresh and never fetched.
+    fs::rename(desk.path("away"), desk.path("repo")).unwrap();
+    desk.publish("greet", 2, "6.1.0-50-amd64", 9);
+    refresh(&desk.settings(), &desk.path("store"), now()).unwrap().catalogue().unwrap();
+    assert_eq!(desk.known(&floor, now()), ["greet@2"], "and not stranger@1, which was looked at");
+
+    // What was tampered with is as good as none.
+    let metadata = desk.path("store/repository/metadata");
+    let role = fs::read_to_string(metadata.join("m1.json")).unwrap();
+    fs::write(metadata.join("m1.json"), role.replace("greet/2/", "greet/9/")).unwrap();
+    assert_eq!(desk.known(&nothing, now()), [""; 0]);
+    fs::remove_file(metadata.join("timestamp.json")).unwrap();
+    assert_eq!(desk.known(&nothing, now()), [""; 0]);
 }
 
 #[test]

@@ -99,11 +99,22 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("/usr/include/openssl/ssl.h", "libssl-dev"),
     // libFuzzer is C++.
     need("g++", "g++"),
-    // Peers in tests
+    // Peers in tests and benchmarks
     need("openssl", "openssl"),
+    need("minisign", "minisign"),
     // The tests of repositories fetch the reference implementation from PyPI into an environment of its own.
     need("python3", "python3"),
     need("/usr/share/python-wheels", "python3-venv"),
+    // A token in software.
+    need("softhsm2-util", "softhsm2"),
+    need("/usr/lib/softhsm/libsofthsm2.so", "libsofthsm2"),
+    // What the pages that people follow have them type, and the terminal at which a test does.
+    need("cut", "coreutils"),
+    need("sha256sum", "coreutils"),
+    need("stat", "coreutils"),
+    need("stty", "coreutils"),
+    need("tail", "coreutils"),
+    need("script", "bsdutils"),
     // What the tests of hosts run: packet filters in namespaces of their own, and the judge of units.
     need("nft", "nftables"),
     need("iptables-nft", "iptables"),

@@ -7,6 +7,7 @@
 //! | [`durable`] | files that are there whole or not at all |
 //! | [`kernel_file`] | what goes wrong with files of procfs, sysfs and cgroupfs |
 //! | [`medium`] | whether what is written can be read without a key |
+//! | [`logs`] | where logs go |
 //! | [`output`] | what commands print, escaped |
 //! | [`process`] | processes, known by more than their number |
 //! | [`lock`] | one transaction at a time per host |
@@ -22,6 +23,7 @@ pub mod error;
 pub mod exit;
 pub mod kernel_file;
 pub mod lock;
+pub mod logs;
 pub mod medium;
 pub mod output;
 pub mod process;

@@ -23,7 +23,7 @@ pub(crate) const TEST_FEATURES: &str = "updater/power-cuts";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Makes the copied files take effect in a guest.
-const INSTALL: &str = "set -e; systemctl daemon-reload
+const INSTALL: &str = "set -e; systemd-sysusers; systemctl daemon-reload
     for preset in /usr/lib/systemd/system-preset/*-update.preset; do
         sed -n 's/^enable //p' $preset | xargs systemctl --quiet enable --now
     done; sync";
@@ -36,6 +36,71 @@ pub enum Build {
     Tests,
     /// As users get them: optimised, and without shared libraries.
     Release,
+}
+
+/// The packages of a host that is in no fleet.
+const HOST: [&str; 3] = ["updater", "patch-tools", "update-transport"];
+
+impl Build {
+    /// Builds these packages; Cargo's messages.
+    fn packages(self, what: &str, packages: &[&str]) -> Result<String> {
+        let what = format!("building {what}");
+        let step = Step::begin(&what);
+        let mut cargo = cargo_build()?;
+        for package in packages {
+            cargo.args(["-p", package]);
+        }
+        match self {
+            Self::Tests => cargo.args(["--features", TEST_FEATURES]),
+            Self::Release => cargo.arg("--release"),
+        };
+        if self == Self::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
+            cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+        }
+        let messages = built(cargo).context(what)?;
+        step.end();
+        Ok(messages)
+    }
+}
+
+/// The programs of a fleet, on this host.
+#[derive(Debug, Clone)]
+pub struct FleetProduct {
+    /// The `update-agent` program, which hosts have beside `update`.
+    pub agent: PathBuf,
+    /// The `update-controller` program.
+    pub controller: PathBuf,
+}
+
+impl FleetProduct {
+    /// Builds the programs with Cargo as they are in this workspace.
+    ///
+    /// # Errors
+    /// If Cargo fails.
+    pub fn build(build: Build) -> Result<Self> {
+        // With the others, so that what they share is compiled once.
+        let packages = [&HOST[..], &["update-agent", "controller"]].concat();
+        let messages = build.packages("update-agent and update-controller", &packages)?;
+        Ok(Self {
+            agent: executable(&messages, "update-agent")?,
+            controller: executable(&messages, "update-controller")?,
+        })
+    }
+
+    /// Installs the agent in a guest that has [`Product`].
+    ///
+    /// # Errors
+    /// If it cannot be copied.
+    pub fn install(&self, guest: &Guest) -> Result<()> {
+        push_program(guest, &self.agent, "update-agent")
+    }
+}
+
+fn push_program(guest: &Guest, from: &Path, name: &str) -> Result<()> {
+    let small = tempfile::tempdir()?;
+    let stripped = small.path().join(name);
+    run(program("strip").arg("-o").arg(&stripped).arg(from))?;
+    guest.push(&stripped, &format!("/usr/bin/{name}"))
 }
 
 /// The built programs, on this host.
@@ -55,24 +120,12 @@ impl Product {
     /// # Errors
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
-        let step = Step::begin("building update, update-transport and patch-tools");
-        let mut cargo = cargo_build()?;
-        cargo.args(["-p", "updater", "-p", "patch-tools", "-p", "update-transport"]);
-        match build {
-            Build::Tests => cargo.args(["--features", TEST_FEATURES]),
-            Build::Release => cargo.arg("--release"),
-        };
-        if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
-            cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-        }
-        let messages = built(cargo).context("building update, update-transport and patch-tools")?;
-        let built = Self {
+        let messages = build.packages("update, update-transport and patch-tools", &HOST)?;
+        Ok(Self {
             update: executable(&messages, "update")?,
             patch_tools: executable(&messages, "patch-tools")?,
             transport: executable(&messages, "update-transport")?,
-        };
-        step.end();
-        Ok(built)
+        })
     }
 
     /// What lies in `/usr/bin` of a host, by its names there.
@@ -97,11 +150,8 @@ impl Product {
 
     /// Installs the programs and what is under `dist/`, and enables the units that the preset names.
     pub fn install(&self, guest: &Guest) -> Result<()> {
-        let small = tempfile::tempdir()?;
         for (from, name) in self.programs() {
-            let stripped = small.path().join(name);
-            run(program("strip").arg("-o").arg(&stripped).arg(from))?;
-            guest.push(&stripped, &format!("/usr/bin/{name}"))?;
+            push_program(guest, from, name)?;
         }
         let dist = workspace()?.join("dist");
         for (from, below) in files_under(&dist)? {

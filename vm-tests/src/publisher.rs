@@ -176,6 +176,47 @@ impl Publisher {
         Ok(policy)
     }
 
+    /// A trust policy for the same keys, and for a fleet: these keys (their names in this publisher's directory, without
+    /// `.pub`) sign rollouts and orders, and grants.
+    ///
+    /// # Errors
+    /// If the keys cannot be read.
+    pub fn fleet_policy(&self, people: &str, controller: &str) -> Result<String> {
+        let mut keys = String::new();
+        for name in KEYS.into_iter().chain([people, controller]) {
+            let key = self.public(name)?;
+            let (id, public) = (text(&key, "id")?, text(&key, "public")?);
+            keys += &format!("  - {{name: {name}, id: {id}, public: \"{public}\"}}\n");
+        }
+        Ok(format!(
+            "schema: 2
+version: 1
+issued: 2026-01-01T00:00:00Z
+keys:
+{keys}roles:
+  - {{name: build, keys: [build-2026], threshold: 1}}
+  - {{name: security-review, keys: [alice, bob, carol], threshold: 2}}
+  - {{name: operators, keys: [{people}], threshold: 1}}
+  - {{name: controllers, keys: [{controller}], threshold: 1}}
+rules:
+  - {{document: policy, any_of: [[security-review]]}}
+  - {{document: manifest, any_of: [[build, security-review]]}}
+  - {{document: rollout, any_of: [[operators]]}}
+  - {{document: order, any_of: [[operators]]}}
+  - {{document: grant, any_of: [[controllers]]}}
+"
+        ))
+    }
+
+    /// Makes one more key; its private part.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn key(&self, name: &str) -> Result<PathBuf> {
+        run(tool(&self.product.update).args(["key", "generate", "--out"]).arg(self.file(name)))?;
+        Ok(self.file(&format!("{name}.key")))
+    }
+
     /// Signs a manifest by each of `signers`, and returns the envelope.
     pub fn sign(&self, yaml: &str, signers: &[&str]) -> Result<Vec<u8>> {
         let (manifest, envelope) =

@@ -133,7 +133,7 @@ impl Source {
             expires,
             summary,
             profile: if self.emergency { Profile::Emergency } else { Profile::Ordinary },
-            groups: effective.selector.groups.iter().cloned().collect(),
+            groups: effective.selector.groups.clone(),
             schedule,
             rollback: RollbackAllowed { within: self.rollback_within },
         };

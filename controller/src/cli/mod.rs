@@ -10,16 +10,12 @@ mod serve;
 mod simulate;
 mod upkeep;
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use reqwest::StatusCode;
 use system::exit::{Exit, Failure, State};
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::client::{Account, Client, ClientError};
 
@@ -132,23 +128,8 @@ fn asked(error: ClientError) -> Failure {
     failure
 }
 
-/// Logs go to stderr, or to the journal under systemd; `UPDATE_LOG` sets what.
-#[expect(clippy::disallowed_methods, reason = "what is logged does not change what is done")]
+/// Starts logging.
 pub fn log() {
-    let asked = std::env::var("UPDATE_LOG").ok().and_then(|words| words.parse().ok());
-    let filter = asked.unwrap_or_else(|| {
-        Targets::new().with_default(LevelFilter::WARN).with_target("controller", LevelFilter::INFO)
-    });
-    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
-    let journald = under_systemd.then(tracing_journald::layer).and_then(Result::ok);
-    let stderr = journald.is_none().then(|| {
-        tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-    });
-    tracing_subscriber::registry()
-        .with(journald.map(|layer| layer.with_filter(filter.clone())))
-        .with(stderr.map(|layer| layer.with_filter(filter)))
-        .init();
+    let usual = Targets::new().with_default(LevelFilter::WARN).with_target("controller", LevelFilter::INFO);
+    system::logs::start(usual);
 }

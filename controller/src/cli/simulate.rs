@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         Some(hosts) => {
             let mut fleet = Synthetic { hosts, seed: args.seed, ..Synthetic::default() }.inventory();
             // A made-up fleet is in the group that the policy asks for.
-            fleet.iter_mut().for_each(|host| host.groups = policy.selector.groups.iter().cloned().collect());
+            fleet.iter_mut().for_each(|host| host.groups = policy.selector.groups.clone());
             fleet
         }
         None => inventory(&global.client()?)?,

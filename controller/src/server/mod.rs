@@ -147,7 +147,7 @@ impl Controller {
             complained = words;
             // Also without a lease: another controller may have it.
             let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
-            thread::sleep(TICK);
+            self.clock.sleep(TICK);
         }
     }
 }

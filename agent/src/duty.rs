@@ -1,0 +1,125 @@
+//! What to do next: from what is remembered, what a controller hints at, and what the executor says. No I/O.
+
+use std::time::Duration;
+
+use fleet::local::Answer;
+use fleet::protocol::Offer;
+use fleet::rollout::{Action, Outcome, Said};
+
+use crate::memory::{Attempt, Memory, Phase};
+
+/// The longest wait for a controller that does not answer.
+pub const LONGEST: Duration = Duration::from_secs(600);
+
+/// The shortest.
+const SHORTEST: Duration = Duration::from_secs(2);
+
+/// What to tell a controller of an attempt, and how far it has come with that; nothing if it goes on, or if all is well
+/// with what it knows.
+pub fn news(attempt: &Attempt, answer: &Answer) -> Option<(Said, Phase)> {
+    match (answer, attempt.phase) {
+        (Answer::NeverBegan, Phase::Asked) => {
+            // Closes the grant that there may be; nobody else can use it.
+            let said = match attempt.action {
+                Action::Apply => Said::Declined { outcome: Outcome::Busy },
+                Action::Rollback => Said::NotRolledBack,
+            };
+            Some((said, Phase::Told))
+        }
+        (Answer::Said(verdict), Phase::Asked) => {
+            let phase = if verdict.said == Said::Applied { Phase::Watched } else { Phase::Told };
+            Some((verdict.said, phase))
+        }
+        // It was applied, and a controller knows. Is it still well?
+        (Answer::Said(verdict), Phase::Watched) if matches!(verdict.said, Said::Hurt { .. }) => {
+            Some((verdict.said, Phase::Told))
+        }
+        _ => None,
+    }
+}
+
+/// The offer to take up now; one at a time. A way back goes first.
+pub fn choose<'o>(memory: &Memory, offers: &'o [Offer]) -> Option<&'o Offer> {
+    if memory.attempts.iter().any(|attempt| attempt.phase == Phase::Asked) {
+        return None;
+    }
+    let of = |action| offers.iter().find(|offer| offer.action == action);
+    of(Action::Rollback).or_else(|| of(Action::Apply))
+}
+
+/// How long to wait for the next question: what a controller says, or after so many failures longer and longer. `chance` is
+/// evenly from 0 to 1: hosts that failed together do not come back together.
+pub fn wait(told: Option<Duration>, failures: u32, chance: f64) -> Duration {
+    match told {
+        // Evenly from half of it on, so that it is never later than what a controller expects.
+        Some(told) => told.min(LONGEST).mul_f64(0.5 + chance / 2.0),
+        None => {
+            let longest = SHORTEST.saturating_mul(1 << failures.min(16)).min(LONGEST);
+            SHORTEST + longest.mul_f64(chance)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::local::Verdict;
+    use fleet::rollout::Fault;
+    use manifests::{Nonce, Sha256};
+
+    use super::*;
+
+    fn attempt(action: Action, phase: Phase) -> Attempt {
+        Attempt { rollout: Sha256::of(b"rollout"), action, nonce: Nonce::from_bytes([1; 16]), phase }
+    }
+
+    fn said(said: Said) -> Answer {
+        Answer::Said(Verdict { said, why: String::new(), transaction: None })
+    }
+
+    #[test]
+    fn what_became_of_an_attempt_is_told_once_and_watched_while_it_bakes() {
+        let (asked, watched) = (attempt(Action::Apply, Phase::Asked), attempt(Action::Apply, Phase::Watched));
+        assert_eq!(news(&asked, &Answer::Running), None);
+        assert_eq!(news(&asked, &said(Said::Applied)), Some((Said::Applied, Phase::Watched)));
+        let hurt = Said::Hurt { fault: Fault::Splat };
+        assert_eq!(news(&asked, &said(hurt)), Some((hurt, Phase::Told)));
+        assert_eq!(news(&watched, &said(Said::Applied)), None);
+        assert_eq!(news(&watched, &said(hurt)), Some((hurt, Phase::Told)));
+        assert_eq!(news(&attempt(Action::Apply, Phase::Told), &said(hurt)), None);
+        let busy = Said::Declined { outcome: Outcome::Busy };
+        assert_eq!(news(&asked, &Answer::NeverBegan), Some((busy, Phase::Told)));
+        let back = attempt(Action::Rollback, Phase::Asked);
+        assert_eq!(news(&back, &Answer::NeverBegan), Some((Said::NotRolledBack, Phase::Told)));
+        assert_eq!(news(&back, &said(Said::RolledBack)), Some((Said::RolledBack, Phase::Told)));
+    }
+
+    #[test]
+    fn one_thing_is_done_at_a_time_and_a_way_back_first() {
+        let offer = |action| Offer {
+            rollout: Sha256::of(b"rollout"),
+            manifest: Sha256::of(b"manifest"),
+            action,
+            earliest: "2026-11-02T00:00:00Z".parse().unwrap(),
+        };
+        let offers = [offer(Action::Apply), offer(Action::Rollback)];
+        let mut memory = Memory::default();
+        assert_eq!(choose(&memory, &offers).unwrap().action, Action::Rollback);
+        assert_eq!(choose(&memory, &offers[..1]).unwrap().action, Action::Apply);
+        assert_eq!(choose(&memory, &[]), None);
+        memory.attempts = vec![attempt(Action::Apply, Phase::Watched)];
+        assert!(choose(&memory, &offers).is_some());
+        memory.attempts = vec![attempt(Action::Apply, Phase::Asked)];
+        assert_eq!(choose(&memory, &offers), None);
+    }
+
+    #[test]
+    fn waits_are_spread_and_bounded() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(wait(Some(minute), 0, 0.0), minute / 2);
+        assert_eq!(wait(Some(minute), 9, 1.0), minute);
+        assert_eq!(wait(Some(Duration::from_secs(86_400)), 0, 1.0), LONGEST);
+        assert!(wait(None, 1, 1.0) < wait(None, 5, 1.0));
+        assert_eq!(wait(None, 1000, 1.0), SHORTEST + LONGEST);
+        assert_eq!(wait(None, 1000, 0.0), SHORTEST);
+    }
+}

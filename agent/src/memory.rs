@@ -1,0 +1,137 @@
+//! What the agent must not forget over a crash: what it asked to begin, and whether it has told how that went.
+//!
+//! One small file, replaced as a whole. It is written before anything is asked of a controller that could not be asked twice.
+
+use std::path::{Path, PathBuf};
+
+use fleet::rollout::Action;
+use manifests::{Nonce, Sha256, UtcTime};
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of the file.
+const MAX_BYTES: usize = 1 << 20;
+
+/// So many attempts are remembered; the oldest that were told go first.
+const ATTEMPTS: usize = 256;
+
+/// See [the module](self).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// The number of the last report.
+    pub report: u64,
+    /// The digest of the facts that a controller heard last.
+    pub facts: Option<Sha256>,
+    /// When to ask for the next certificate.
+    pub renew_at: Option<UtcTime>,
+    /// Attempts, the oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// Something that this host asked to begin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// In which rollout.
+    pub rollout: Sha256,
+    /// To do what.
+    pub action: Action,
+    /// The executor's nonce.
+    pub nonce: Nonce,
+    /// How far it has come.
+    pub phase: Phase,
+}
+
+/// How far an attempt has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// A controller may have granted it.
+    Asked,
+    /// A change is on this host, and a controller knows; it is looked after.
+    Watched,
+    /// A controller knows how it ended.
+    Told,
+}
+
+/// The memory cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent's memory {path}")]
+pub struct MemoryError {
+    /// The file.
+    path: PathBuf,
+    /// Why.
+    source: std::io::Error,
+}
+
+impl Memory {
+    /// What was remembered; nothing before the first time.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn read(path: &Path) -> Result<Self, MemoryError> {
+        let failed = |source| MemoryError { path: path.to_owned(), source };
+        let file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(failed(error)),
+        };
+        let bytes = manifests::bounded::read(file, MAX_BYTES)
+            .map_err(|error| failed(std::io::Error::other(error)))?;
+        serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))
+    }
+
+    /// Remembers, durably.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn write(&self, path: &Path) -> Result<(), MemoryError> {
+        let failed = |source| MemoryError { path: path.to_owned(), source };
+        let bytes = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
+        system::durable::replace(path, &bytes).map_err(failed)
+    }
+
+    /// A new attempt.
+    pub fn attempt(&mut self, rollout: Sha256, action: Action, nonce: Nonce) {
+        self.attempts.push(Attempt { rollout, action, nonce, phase: Phase::Asked });
+        while self.attempts.len() > ATTEMPTS {
+            let oldest = self.attempts.iter().position(|one| one.phase == Phase::Told).unwrap_or(0);
+            self.attempts.remove(oldest);
+        }
+    }
+
+    /// An attempt has come further.
+    pub fn advance(&mut self, nonce: &Nonce, phase: Phase) {
+        self.attempts.iter_mut().filter(|one| one.nonce == *nonce).for_each(|one| one.phase = phase);
+    }
+
+    /// Rollouts of which something is under way or looked after, and whose papers may be needed for the way back.
+    pub fn is_busy_with(&self, rollout: Sha256) -> bool {
+        self.attempts.iter().any(|one| one.rollout == rollout && one.phase != Phase::Told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_is_forgotten_before_what_is_open() {
+        let mut memory = Memory::default();
+        let nonce = |number: usize| Nonce::from_bytes((number as u128).to_be_bytes());
+        let rollout = |number: usize| Sha256::of(&number.to_be_bytes());
+        for number in 0..ATTEMPTS {
+            memory.attempt(rollout(number), Action::Apply, nonce(number));
+        }
+        memory.advance(&nonce(5), Phase::Told);
+        memory.attempt(rollout(ATTEMPTS), Action::Apply, nonce(ATTEMPTS));
+        assert!(!memory.is_busy_with(rollout(5)) && memory.is_busy_with(rollout(0)));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        assert_eq!(Memory::read(&path).unwrap(), Memory::default());
+        memory.write(&path).unwrap();
+        assert_eq!(Memory::read(&path).unwrap(), memory);
+        std::fs::write(&path, b"{").unwrap();
+        assert!(Memory::read(&path).is_err());
+    }
+}

@@ -26,7 +26,7 @@ pub enum ClientError {
     #[error("ask {url}")]
     Reach {
         /// The last one that was tried.
-        url: Url,
+        url: String,
         /// Why.
         source: reqwest::Error,
     },
@@ -192,7 +192,7 @@ impl Client {
                         return Err(last);
                     }
                 }
-                Err(source) => last = ClientError::Reach { url, source },
+                Err(source) => last = ClientError::Reach { url: url.to_string(), source },
             }
         }
         Err(last)
@@ -202,7 +202,7 @@ impl Client {
 async fn body(mut response: Response, limit: usize, url: &Url) -> Result<Vec<u8>, ClientError> {
     let mut bytes = Vec::new();
     while let Some(chunk) =
-        response.chunk().await.map_err(|source| ClientError::Reach { url: url.clone(), source })?
+        response.chunk().await.map_err(|source| ClientError::Reach { url: url.to_string(), source })?
     {
         if bytes.len() + chunk.len() > limit {
             return Err(unusable(format_args!("{url}: expected at most {limit} bytes, found more")));

@@ -1,5 +1,7 @@
 //! The real program, served on loopback over real TLS, and asked by people's commands and by hosts.
 
+#![expect(clippy::disallowed_methods, reason = "the real program is asked in real time")]
+
 mod common;
 
 use std::fs;

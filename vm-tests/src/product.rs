@@ -1,4 +1,4 @@
-//! What is tested: the programs `update`, `update-transport` and `patch-tools`, built here and installed in a guest as a
+//! What is tested: `update`, `update-transport`, `patch-tools` and the programs of a fleet, built here and installed in a guest as a
 //! package would do it.
 //!
 //! The programs are linked statically for users: a host's agent needs none of the libraries that it may be
@@ -38,63 +38,9 @@ pub enum Build {
     Release,
 }
 
-/// The packages of a host that is in no fleet.
-const HOST: [&str; 3] = ["updater", "patch-tools", "update-transport"];
-
-impl Build {
-    /// Builds these packages; Cargo's messages.
-    fn packages(self, what: &str, packages: &[&str]) -> Result<String> {
-        let what = format!("building {what}");
-        let step = Step::begin(&what);
-        let mut cargo = cargo_build()?;
-        for package in packages {
-            cargo.args(["-p", package]);
-        }
-        match self {
-            Self::Tests => cargo.args(["--features", TEST_FEATURES]),
-            Self::Release => cargo.arg("--release"),
-        };
-        if self == Self::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
-            cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-        }
-        let messages = built(cargo).context(what)?;
-        step.end();
-        Ok(messages)
-    }
-}
-
-/// The programs of a fleet, on this host.
-#[derive(Debug, Clone)]
-pub struct FleetProduct {
-    /// The `update-agent` program, which hosts have beside `update`.
-    pub agent: PathBuf,
-    /// The `update-controller` program.
-    pub controller: PathBuf,
-}
-
-impl FleetProduct {
-    /// Builds the programs with Cargo as they are in this workspace.
-    ///
-    /// # Errors
-    /// If Cargo fails.
-    pub fn build(build: Build) -> Result<Self> {
-        // With the others, so that what they share is compiled once.
-        let packages = [&HOST[..], &["update-agent", "controller"]].concat();
-        let messages = build.packages("update-agent and update-controller", &packages)?;
-        Ok(Self {
-            agent: executable(&messages, "update-agent")?,
-            controller: executable(&messages, "update-controller")?,
-        })
-    }
-
-    /// Installs the agent in a guest that has [`Product`].
-    ///
-    /// # Errors
-    /// If it cannot be copied.
-    pub fn install(&self, guest: &Guest) -> Result<()> {
-        push_program(guest, &self.agent, "update-agent")
-    }
-}
+/// All that is built, at once: alone, some would have their dependencies with other features than the tests, and all of
+/// those would be compiled twice.
+const PACKAGES: [&str; 5] = ["updater", "patch-tools", "update-transport", "update-agent", "controller"];
 
 fn push_program(guest: &Guest, from: &Path, name: &str) -> Result<()> {
     let small = tempfile::tempdir()?;
@@ -112,6 +58,10 @@ pub struct Product {
     pub patch_tools: PathBuf,
     /// The `update-transport` program, which `update` starts from beside itself.
     pub transport: PathBuf,
+    /// The `update-agent` program, for hosts in a fleet.
+    pub agent: PathBuf,
+    /// The `update-controller` program, for nobody's host.
+    pub controller: PathBuf,
 }
 
 impl Product {
@@ -120,11 +70,26 @@ impl Product {
     /// # Errors
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
-        let messages = build.packages("update, update-transport and patch-tools", &HOST)?;
+        let step = Step::begin("building update, patch-tools and the others");
+        let mut cargo = cargo_build()?;
+        for package in PACKAGES {
+            cargo.args(["-p", package]);
+        }
+        match build {
+            Build::Tests => cargo.args(["--features", TEST_FEATURES]),
+            Build::Release => cargo.arg("--release"),
+        };
+        if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
+            cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+        }
+        let messages = built(cargo).context("building update, patch-tools and the others")?;
+        step.end();
         Ok(Self {
             update: executable(&messages, "update")?,
             patch_tools: executable(&messages, "patch-tools")?,
             transport: executable(&messages, "update-transport")?,
+            agent: executable(&messages, "update-agent")?,
+            controller: executable(&messages, "update-controller")?,
         })
     }
 
@@ -146,6 +111,14 @@ impl Product {
             recipe.add(fs::read(from)?);
         }
         Ok(recipe)
+    }
+
+    /// Installs the agent in a machine that is managed already.
+    ///
+    /// # Errors
+    /// If it cannot be copied.
+    pub fn install_agent(&self, guest: &Guest) -> Result<()> {
+        push_program(guest, &self.agent, "update-agent")
     }
 
     /// Installs the programs and what is under `dist/`, and enables the units that the preset names.

@@ -11,7 +11,6 @@ use serde_json::Value;
 use vm_tests::fixtures::livepatch::Livepatch;
 use vm_tests::lab::Lab;
 use vm_tests::lab::machine::Machine;
-use vm_tests::product::{Build, FleetProduct};
 use vm_tests::publisher::{Draft, SIGNERS};
 use vm_tests::stage::Stage;
 
@@ -48,7 +47,6 @@ impl Controller {
         fs::copy(grant, home.join("grant.key"))?;
         fs::write(directory.path().join("policy.yaml"), policy)?;
         fs::write(directory.path().join("rollout.yaml"), ROLLOUT)?;
-        #[expect(clippy::disallowed_methods, reason = "it serves for as long as the test goes on")]
         let mut child = Command::new(program)
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--name", "127.0.0.1", "--name", HOST])
             .args(["--poll", "2", "--policy", "policy.yaml", "--directory", "controller"])
@@ -68,7 +66,6 @@ impl Controller {
         self.directory.path().join(name)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "what it says is looked at as a whole")]
     fn run(&self, arguments: &[&str]) -> Result<Output> {
         let output = Command::new(&self.program)
             .args(arguments)
@@ -121,10 +118,9 @@ fn transactions(machine: &Machine) -> Result<usize> {
 fn two_machines_come_in_by_a_token_and_take_a_manifest_in_waves_that_stop_and_go_back() -> Result<()> {
     let lab = Lab::for_test()?;
     let stage = Stage::set(&lab)?;
-    let fleet = FleetProduct::build(Build::Tests)?;
     let (operator, grant) = (stage.publisher.key("operator")?, stage.publisher.key("controller")?);
     let policy = stage.publisher.fleet_policy("operator", "controller")?;
-    let controller = Controller::serve(&fleet.controller, &grant, &policy)?;
+    let controller = Controller::serve(&stage.product().controller, &grant, &policy)?;
     let machines = [stage.open(&lab)?.machine, stage.open(&lab)?.machine];
     let made = controller.json(&["token", "--group", "web", "--hosts", "2"])?;
     let token = made[0]["token"].as_str().context("no token")?;
@@ -132,7 +128,7 @@ fn two_machines_come_in_by_a_token_and_take_a_manifest_in_waves_that_stop_and_go
     let mut boots = Vec::new();
     for (number, machine) in machines.iter().enumerate() {
         machine.guest().write_file("/etc/update/policy.yaml", policy.as_bytes(), 0o644)?;
-        fleet.install(machine.guest())?;
+        stage.product().install_agent(machine.guest())?;
         machine.sh(&format!(
             "set -e; hostnamectl hostname web-{number} || hostname web-{number}
             systemctl start update-executor.socket

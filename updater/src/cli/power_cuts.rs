@@ -20,7 +20,7 @@ struct Lab {
 /// Absent when nobody wants to know.
 static LAB: OnceLock<Option<Mutex<Lab>>> = OnceLock::new();
 
-pub(super) fn reached(boundary: &Boundary<'_>) {
+pub(crate) fn reached(boundary: &Boundary<'_>) {
     let lab = LAB.get_or_init(|| {
         let device = env::var_os("UPDATE_CUT_SIGNAL")?;
         let device = OpenOptions::new().read(true).write(true).open(device).ok()?;

@@ -41,6 +41,15 @@ pub struct Request<'a> {
     pub quarantine: Quarantine,
 }
 
+/// What the journal is told before the first step.
+pub(super) struct Beginning<'a> {
+    pub(super) id: &'a TransactionId,
+    pub(super) origin: &'a Origin,
+    pub(super) plan: &'a Plan,
+    /// What lets it begin, if it is the fleet's doing.
+    pub(super) grant: Option<&'a TakenGrant>,
+}
+
 /// What an apply came to.
 #[derive(Debug)]
 pub enum Applied {
@@ -109,7 +118,8 @@ impl Engine {
             }
             return Ok(Applied::Nothing(plan));
         }
-        let driven = self.begin(&session, &id, &origin, &plan, grant.as_ref(), listeners, begun)?;
+        let beginning = Beginning { id: &id, origin: &origin, plan: &plan, grant: grant.as_ref() };
+        let driven = self.begin(&session, &beginning, listeners, begun)?;
         self.afterwards();
         Ok(Applied::Transaction { origin, plan, driven })
     }
@@ -141,13 +151,11 @@ impl Engine {
     pub(super) fn begin(
         &self,
         session: &Session,
-        id: &TransactionId,
-        origin: &Origin,
-        plan: &Plan,
-        grant: Option<&TakenGrant>,
+        beginning: &Beginning<'_>,
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
+        let Beginning { id, origin, plan, grant } = *beginning;
         self.journal().begin(id, origin, plan, self.host.clock.now(), grant)?;
         begun(id, plan);
         let stored = self.journal().transaction(id.as_str())?;

@@ -6,6 +6,7 @@ use manifests::ModuleName;
 use system::error::with_causes;
 use system::lock::Turn;
 
+use crate::operations::apply::Beginning;
 use crate::operations::{Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
 use crate::plan::planner::Refusal;
@@ -218,7 +219,8 @@ impl Engine {
             }
         };
         let origin = Origin::Rollback { of: of.id.clone(), name, version };
-        let driven = self.begin(session, &id, &origin, &plan, grant, listeners, begun)?;
+        let beginning = Beginning { id: &id, origin: &origin, plan: &plan, grant };
+        let driven = self.begin(session, &beginning, listeners, begun)?;
         self.afterwards();
         Ok(driven)
     }

@@ -111,7 +111,7 @@ pub struct PayloadDirectory(pub PathBuf);
 
 impl PayloadSource for PayloadDirectory {
     fn open(&self, payload: &Payload) -> Result<Box<dyn Read>, StoreError> {
-        open_in(&self.0, &payload.file.to_string(), payload)
+        open_in(&self.0, payload.file.as_ref(), payload)
     }
 }
 

@@ -359,3 +359,26 @@ fn a_policy_that_does_not_mean_what_it_seems_to_is_refused() {
     let weak = good.replacen(&self::key("forge").public().to_string(), &weak, 1);
     assert!(matches!(refused(&weak), PolicyError::Yaml(_)));
 }
+
+#[test]
+fn how_long_a_signature_has_to_be_is_a_matter_of_the_key_that_it_is_of() {
+    let honest = signed(&["forge", "alice", "bob"]);
+    // One that a stranger made by an algorithm that is not known here, as long as ML-DSA-87's, changes nothing.
+    let mut envelope = honest.clone();
+    envelope.add(&key("zoe").public(), vec![7; 4627]).unwrap();
+    let envelope = Envelope::parse(envelope.to_json().as_bytes()).unwrap();
+    assert_eq!(verify(&POLICY, &envelope).unwrap(), 3);
+    // Under the name of a known key it has to be of that key, and of its length.
+    let of_carol = key("carol").sign(&honest.signed_bytes());
+    let lies =
+        [of_carol[..63].to_vec(), [&of_carol[..], &[0]].concat(), of_carol[..32].to_vec(), vec![7; 4627]];
+    for lie in lies {
+        let mut envelope = honest.clone();
+        let length = lie.len();
+        envelope.add(&key("carol").public(), lie).unwrap();
+        assert!(verify(&POLICY, &envelope).is_err(), "one of {length} bytes was believed");
+    }
+    let mut envelope = honest.clone();
+    envelope.add(&key("carol").public(), of_carol).unwrap();
+    assert_eq!(verify(&POLICY, &envelope).unwrap(), 3);
+}

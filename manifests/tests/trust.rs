@@ -382,3 +382,37 @@ fn how_long_a_signature_has_to_be_is_a_matter_of_the_key_that_it_is_of() {
     envelope.add(&key("carol").public(), of_carol).unwrap();
     assert_eq!(verify(&POLICY, &envelope).unwrap(), 3);
 }
+
+#[test]
+fn signatures_stripped_duplicated_or_reordered() {
+    let whole = signed(&["forge", "alice", "bob"]);
+    let signatures = || whole.signatures().iter().cloned();
+    let with = |signatures: Vec<manifests::envelope::Signature>| {
+        let mut envelope = Envelope::of_manifest(TRUTH.as_bytes().to_vec());
+        for signature in signatures {
+            let names = ["forge", "alice", "bob"];
+            let of = names.iter().find(|name| key(name).public().id() == signature.key).unwrap();
+            envelope.add(&key(of).public(), signature.bytes).unwrap();
+        }
+        Envelope::parse(envelope.to_json().as_bytes()).unwrap()
+    };
+    // Any one stripped is one too few.
+    for gone in 0..3 {
+        let rest = signatures().enumerate().filter(|(at, _)| *at != gone).map(|(_, one)| one).collect();
+        let refused = verify(&POLICY, &with(rest)).unwrap_err();
+        assert!(refused.to_string().ends_with("has too few signatures"), "{gone}: {refused}");
+    }
+    // The order says nothing.
+    for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let all: Vec<_> = signatures().collect();
+        assert_eq!(verify(&POLICY, &with(order.map(|at| all[at].clone()).to_vec())).unwrap(), 3, "{order:?}");
+    }
+    // One that stands twice, and one that stands under another's name.
+    let text = whole.to_json();
+    let id = |name: &str| key(name).public().id().to_string();
+    let twice = text.replace(&id("bob"), &id("alice"));
+    assert!(Envelope::parse(twice.as_bytes()).is_err());
+    let swapped =
+        text.replace(&id("bob"), "BOB").replace(&id("alice"), &id("bob")).replace("BOB", &id("alice"));
+    assert!(verify(&POLICY, &Envelope::parse(swapped.as_bytes()).unwrap()).is_err());
+}

@@ -11,6 +11,8 @@ use object::{
     SymbolScope,
 };
 
+use repository::transport::wire::{self, Frame};
+
 use self::kernel::{Kallsyms, Packing, bzimage, vmlinux};
 
 /// An envelope of every kind of document, with no, one and two signatures.
@@ -24,6 +26,24 @@ pub(crate) fn envelopes() -> Vec<Vec<u8>> {
         made.push(envelope.to_json().into_bytes());
     }
     made
+}
+
+/// What an `update-transport` says of a file, of one that is not there, and when it went wrong.
+pub(crate) fn frames() -> Vec<Vec<u8>> {
+    let say = |frames: &[(Frame, &[u8])]| {
+        let mut said = Vec::new();
+        for (frame, content) in frames {
+            wire::write(&mut said, *frame, content).expect("memory");
+        }
+        said
+    };
+    vec![
+        say(&[(Frame::Begins, &[0; 8]), (Frame::Data, b"content"), (Frame::Ends, b"")]),
+        say(&[(Frame::Begins, &[4, 0, 0, 0, 0, 0, 0, 0]), (Frame::Data, b""), (Frame::Failed, b"cut")]),
+        say(&[(Frame::Absent, b"")]),
+        say(&[(Frame::Elsewhere, b"http://127.0.0.2/")]),
+        b"d\xff\xff\xff\xff".to_vec(),
+    ]
 }
 
 /// Archives of one entry each, and one of all of them.

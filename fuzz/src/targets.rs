@@ -49,6 +49,28 @@ pub const TARGETS: &[Target] = &[
         made: none,
         longest: TEXT,
     },
+    Target { name: "tuf-draft", run: repository::fuzzing::draft, folders: &[], made: none, longest: TEXT },
+    Target {
+        name: "tuf-metadata",
+        run: repository::fuzzing::metadata,
+        folders: &["fuzz/corpus/tuf-draft"],
+        made: none,
+        longest: TEXT,
+    },
+    Target {
+        name: "transport-frames",
+        run: repository::fuzzing::frames,
+        folders: &[],
+        made: seeds::frames,
+        longest: TEXT,
+    },
+    Target {
+        name: "repository-place",
+        run: repository::fuzzing::place,
+        folders: &[],
+        made: none,
+        longest: 1 << 10,
+    },
     Target {
         name: "layer",
         run: workloads::fuzzing::layer,

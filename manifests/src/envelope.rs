@@ -34,12 +34,12 @@ pub struct Envelope {
 }
 
 /// A signature, and the key that it claims to be of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     /// The key's id. A claim, until the signature is checked with that key.
     pub key: KeyId,
-    /// The Ed25519 signature.
-    pub bytes: [u8; 64],
+    /// The signature; how long it has to be is a matter of the key's type, which is not known here.
+    pub bytes: Vec<u8>,
 }
 
 /// Why bytes are not an envelope.
@@ -90,8 +90,8 @@ pub enum EnvelopeError {
         #[source]
         source: NameError,
     },
-    /// A signature is not 64 bytes long.
-    #[error("signatures[{index}].sig: expected 64 bytes, found {found}")]
+    /// A signature is empty, or longer than any algorithm makes one.
+    #[error("signatures[{index}].sig: expected 1 to {most} bytes, found {found}", most = Envelope::MAX_SIGNATURE_BYTES)]
     SignatureLength {
         /// Which signature, from 0.
         index: usize,
@@ -144,6 +144,8 @@ struct JsonSignature {
 }
 
 impl Envelope {
+    /// The longest signature, in bytes; the largest of ML-DSA (FIPS 204) has 4,627.
+    pub const MAX_SIGNATURE_BYTES: usize = 8 << 10;
     /// The most signatures that an envelope may have.
     pub const MAX_SIGNATURES: usize = 64;
 
@@ -182,9 +184,9 @@ impl Envelope {
             let key: KeyId =
                 signature.keyid.parse().map_err(|source| EnvelopeError::KeyId { index, source })?;
             let bytes = decode(&format!("signatures[{index}].sig"), &signature.sig)?;
-            let bytes: [u8; 64] = bytes
-                .try_into()
-                .map_err(|bytes: Vec<u8>| EnvelopeError::SignatureLength { index, found: bytes.len() })?;
+            if !(1..=Self::MAX_SIGNATURE_BYTES).contains(&bytes.len()) {
+                return Err(EnvelopeError::SignatureLength { index, found: bytes.len() });
+            }
             if !keys.insert(key) {
                 return Err(EnvelopeError::KeyTwice { key });
             }
@@ -205,12 +207,12 @@ impl Envelope {
     }
 
     /// Adds a signature that somebody else made with the private part of `key`. That it holds is for the caller to see.
-    pub fn add(&mut self, key: &PublicKey, bytes: [u8; 64]) -> Result<KeyId, AlreadySigned> {
+    pub fn add(&mut self, key: &PublicKey, bytes: impl Into<Vec<u8>>) -> Result<KeyId, AlreadySigned> {
         let id = key.id();
         if self.signatures.iter().any(|signature| signature.key == id) {
             return Err(AlreadySigned { key: id });
         }
-        self.signatures.push(Signature { key: id, bytes });
+        self.signatures.push(Signature { key: id, bytes: bytes.into() });
         Ok(id)
     }
 
@@ -234,7 +236,7 @@ impl Envelope {
                 .iter()
                 .map(|signature| JsonSignature {
                     keyid: signature.key,
-                    sig: STANDARD.encode(signature.bytes),
+                    sig: STANDARD.encode(&signature.bytes),
                 })
                 .collect(),
         };

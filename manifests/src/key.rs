@@ -51,6 +51,13 @@ pub enum KeyType {
 }
 
 impl KeyType {
+    /// How long a signature is.
+    pub const fn signature_bytes(self) -> usize {
+        match self {
+            Self::Ed25519 => 64,
+        }
+    }
+
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -132,10 +139,16 @@ impl PublicKey {
         KeyId(Sha256::of(self.as_bytes()))
     }
 
+    /// The signature algorithm.
+    pub fn key_type(&self) -> KeyType {
+        KeyType::Ed25519
+    }
+
     /// Whether `signature` is this key's over `message`, by the strict rules: no key of small
-    /// order, no second form of a signature.
-    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        self.0.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
+    /// order, no second form of a signature, no other length than the key's type has.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let signature = ed25519_dalek::Signature::from_slice(signature);
+        signature.is_ok_and(|signature| self.0.verify_strict(message, &signature).is_ok())
     }
 }
 

@@ -62,9 +62,10 @@ fn each_lie_about_the_envelope_has_its_own_words() {
         ("keyid-short", with(&id, &id[1..])),
         ("keyid-capitals", with(&id, &id.to_uppercase())),
         (
-            "sig-short",
-            with(r#""sig": ""#, r#""sig": "AAAA", "x": ""#).replace(r#", "x""#, r#"}, {"keyid": "", "sig""#),
+            "sig-empty",
+            with(r#""sig": ""#, r#""sig": "", "x": ""#).replace(r#", "x""#, r#"}, {"keyid": "", "sig""#),
         ),
+        ("sig-long", with(r#""sig": ""#, &format!(r#""sig": "{}"#, "AAAA".repeat(2731)))),
         ("same-key-twice", with(&other, &id)),
     ];
     let mut refusals = String::new();

@@ -359,3 +359,60 @@ fn a_policy_that_does_not_mean_what_it_seems_to_is_refused() {
     let weak = good.replacen(&self::key("forge").public().to_string(), &weak, 1);
     assert!(matches!(refused(&weak), PolicyError::Yaml(_)));
 }
+
+#[test]
+fn how_long_a_signature_has_to_be_is_a_matter_of_the_key_that_it_is_of() {
+    let honest = signed(&["forge", "alice", "bob"]);
+    // One that a stranger made by an algorithm that is not known here, as long as ML-DSA-87's, changes nothing.
+    let mut envelope = honest.clone();
+    envelope.add(&key("zoe").public(), vec![7; 4627]).unwrap();
+    let envelope = Envelope::parse(envelope.to_json().as_bytes()).unwrap();
+    assert_eq!(verify(&POLICY, &envelope).unwrap(), 3);
+    // Under the name of a known key it has to be of that key, and of its length.
+    let of_carol = key("carol").sign(&honest.signed_bytes());
+    let lies =
+        [of_carol[..63].to_vec(), [&of_carol[..], &[0]].concat(), of_carol[..32].to_vec(), vec![7; 4627]];
+    for lie in lies {
+        let mut envelope = honest.clone();
+        let length = lie.len();
+        envelope.add(&key("carol").public(), lie).unwrap();
+        assert!(verify(&POLICY, &envelope).is_err(), "one of {length} bytes was believed");
+    }
+    let mut envelope = honest.clone();
+    envelope.add(&key("carol").public(), of_carol).unwrap();
+    assert_eq!(verify(&POLICY, &envelope).unwrap(), 3);
+}
+
+#[test]
+fn signatures_stripped_duplicated_or_reordered() {
+    let whole = signed(&["forge", "alice", "bob"]);
+    let signatures = || whole.signatures().iter().cloned();
+    let with = |signatures: Vec<manifests::envelope::Signature>| {
+        let mut envelope = Envelope::of_manifest(TRUTH.as_bytes().to_vec());
+        for signature in signatures {
+            let names = ["forge", "alice", "bob"];
+            let of = names.iter().find(|name| key(name).public().id() == signature.key).unwrap();
+            envelope.add(&key(of).public(), signature.bytes).unwrap();
+        }
+        Envelope::parse(envelope.to_json().as_bytes()).unwrap()
+    };
+    // Any one stripped is one too few.
+    for gone in 0..3 {
+        let rest = signatures().enumerate().filter(|(at, _)| *at != gone).map(|(_, one)| one).collect();
+        let refused = verify(&POLICY, &with(rest)).unwrap_err();
+        assert!(refused.to_string().ends_with("has too few signatures"), "{gone}: {refused}");
+    }
+    // The order says nothing.
+    for order in [[0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let all: Vec<_> = signatures().collect();
+        assert_eq!(verify(&POLICY, &with(order.map(|at| all[at].clone()).to_vec())).unwrap(), 3, "{order:?}");
+    }
+    // One that stands twice, and one that stands under another's name.
+    let text = whole.to_json();
+    let id = |name: &str| key(name).public().id().to_string();
+    let twice = text.replace(&id("bob"), &id("alice"));
+    assert!(Envelope::parse(twice.as_bytes()).is_err());
+    let swapped =
+        text.replace(&id("bob"), "BOB").replace(&id("alice"), &id("bob")).replace("BOB", &id("alice"));
+    assert!(verify(&POLICY, &Envelope::parse(swapped.as_bytes()).unwrap()).is_err());
+}

@@ -2,7 +2,7 @@
 //! its place (a KMS, a token).
 //!
 //! A command is run by `sh -c`, once for each signature. It finds the bytes to sign on its standard input and writes the
-//! signature to its standard output: 64 bytes, or their base64 or hexadecimal form. What it writes is checked with the
+//! signature to its standard output: its bytes (64 by an Ed25519 key), or their base64 or hexadecimal form. What it writes is checked with the
 //! public key before it counts.
 
 use std::fs::File;
@@ -16,14 +16,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use manifests::bounded::{self, BoundedError};
 use manifests::key::{KeyError, PublicKeyFileError};
-use manifests::{KeyId, PublicKey, PublicKeyFile, SecretKey};
+use manifests::{Envelope, KeyId, PublicKey, PublicKeyFile, SecretKey};
 use zeroize::Zeroizing;
 
 /// The largest key file; PKCS#8 PEM of an encrypted Ed25519 key has some 350 bytes.
 const MAX_KEY_BYTES: usize = 4096;
 
-/// The most that a command may say: a signature in hexadecimal, and a line feed.
-const MAX_SAID: u64 = 256;
+/// The most that a command may say: a signature in hexadecimal, and room for line feeds.
+const MAX_SAID: u64 = 2 * Envelope::MAX_SIGNATURE_BYTES as u64 + 128;
 
 /// Where a passphrase comes from.
 #[derive(Debug, Clone)]
@@ -115,11 +115,13 @@ pub enum SigningError {
     },
     /// The command wrote something else than a signature.
     #[error(
-        "the signer `{command}` gave no signature: expected 64 bytes, or their base64 or hexadecimal form, found {found} bytes"
+        "the signer `{command}` gave no signature: expected {expected} bytes, or their base64 or hexadecimal form, found {found} bytes"
     )]
     NoSignature {
         /// The command.
         command: String,
+        /// How long a signature by this type of key is, in bytes.
+        expected: usize,
         /// How many bytes it wrote.
         found: usize,
     },
@@ -146,13 +148,15 @@ impl Signer {
     ///
     /// # Errors
     /// Those of the command; a key at hand always signs.
-    pub fn sign(&self, message: &[u8]) -> Result<[u8; 64], SigningError> {
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         match self {
-            Self::Key(key) => Ok(key.sign(message)),
+            Self::Key(key) => Ok(key.sign(message).to_vec()),
             Self::Command { command, public } => {
                 let said = ask(command, message)?;
-                let signature = signature(&said).ok_or_else(|| SigningError::NoSignature {
+                let expected = public.key_type().signature_bytes();
+                let signature = signature(&said, expected).ok_or_else(|| SigningError::NoSignature {
                     command: command.clone(),
+                    expected,
                     found: said.len(),
                 })?;
                 if !public.verifies(message, &signature) {
@@ -269,13 +273,11 @@ fn ask(command: &str, message: &[u8]) -> Result<Vec<u8>, SigningError> {
     Ok(said)
 }
 
-fn signature(said: &[u8]) -> Option<[u8; 64]> {
-    if let Ok(raw) = said.try_into() {
-        return Some(raw);
-    }
+/// The signature of so many bytes that a command has written.
+fn signature(said: &[u8], expected: usize) -> Option<Vec<u8>> {
     let text = said.trim_ascii();
-    let decoded = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok())?;
-    decoded.try_into().ok()
+    let forms = [Some(said.to_vec()), hex::decode(text).ok(), STANDARD.decode(text).ok()];
+    forms.into_iter().flatten().find(|bytes| bytes.len() == expected)
 }
 
 #[cfg(test)]

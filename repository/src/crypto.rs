@@ -69,7 +69,6 @@ impl CryptoProvider for Provider {
 fn ed25519(key: &[u8], data: &[u8], signature: &[u8]) -> Result<(), Error> {
     let refused = || refused(SigningScheme::Ed25519);
     let key: &[u8; 32] = key.try_into().map_err(|_| refused())?;
-    let signature: &[u8; 64] = signature.try_into().map_err(|_| refused())?;
     let key = manifests::PublicKey::from_bytes(key).map_err(|_| refused())?;
     if key.verifies(data, signature) { Ok(()) } else { Err(refused()) }
 }

@@ -15,5 +15,7 @@
 pub mod authoring;
 pub mod client;
 mod crypto;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod store;
 pub mod transport;

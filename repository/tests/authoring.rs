@@ -231,3 +231,40 @@ fn a_publication_that_was_cut_short_is_finished_by_the_next_one() {
         host.kept().keys().for_each(|name| fs::remove_file(host.files.path().join(name)).unwrap());
     }
 }
+
+#[test]
+fn who_leaves_targets_and_still_signs_below_is_told() {
+    let team = Team::founded();
+    let leaves = rotation(&[13], &[TARGETS[1]]);
+    assert_eq!(team.repository().rotate("targets", &leaves, now()).unwrap(), ["m1"]);
+    assert_eq!(team.repository().rotate("m1", &leaves, now()).unwrap(), [""; 0]);
+    // And drafts are signed by those whom people know, by the ids that they know.
+    let signed = team.repository().sign(&key(ROOTS[0])).unwrap();
+    let words = signed[0].changes.join("\n");
+    assert!(words.contains(&key(13).public().id().to_string()), "{words}");
+    let nothing = team.repository().sign(&key(99)).unwrap_err().to_string();
+    assert!(nothing.contains(&key(99).public().id().to_string()), "{nothing}");
+}
+
+#[test]
+fn a_draft_that_nobody_could_sign_is_refused_where_it_comes_in() {
+    let team = Team::founded();
+    team.add("greet", 1, b"one");
+    let stick = tempfile::tempdir().unwrap();
+    support::copy_tree(&team.path(), stick.path());
+    fs::create_dir_all(stick.path().join("public/targets")).unwrap();
+    let draft = stick.path().join("staged/m1.json");
+    let text = fs::read_to_string(&draft).unwrap();
+    // A number with a fraction has no canonical form.
+    let lie = text.replace("\"severity\":\"high\"", "\"severity\":\"high\",\"share\":0.5");
+    assert_ne!(lie, text);
+    fs::write(&draft, lie).unwrap();
+    let refusals = [
+        Repository::open(stick.path()).unwrap().sign(&key(TARGETS[0])).map(drop),
+        team.repository().collect(&stick.path().join("staged")).map(drop),
+    ];
+    for refusal in refusals {
+        assert!(matches!(refusal, Err(AuthoringError::Malformed { .. })), "{refusal:?}");
+    }
+    team.signed_and_published(now());
+}

@@ -292,7 +292,7 @@ fn target_names_that_climb_out() {
     fs::write(mirror.files.path().join("secret"), "one").unwrap();
     // The people themselves list it.
     let path = "greet/1/../../../secret";
-    for name in [path, "../../secret", "/etc/passwd"] {
+    for name in [path, "../../secret", "/etc/passwd", "\n../secret", "a/\t../../../secret"] {
         let mut role = support::json(&fs::read(mirror.path("2.m1.json")).unwrap());
         let digest = manifests::Sha256::of(b"one").to_string();
         role["signed"]["targets"][name] = json!({ "length": 3, "hashes": { "sha256": digest } });

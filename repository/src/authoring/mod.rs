@@ -23,7 +23,7 @@
 
 mod disk;
 pub mod draft;
-mod metadata;
+pub(crate) mod metadata;
 pub mod publish;
 mod split;
 pub mod status;

@@ -202,7 +202,7 @@ fn may_match(role: &DelegatedRole, path: &str) -> bool {
     })
 }
 
-fn listed(targets: &Targets) -> impl Iterator<Item = Entry> + '_ {
+pub(crate) fn listed(targets: &Targets) -> impl Iterator<Item = Entry> + '_ {
     targets.targets.iter().filter_map(|(path, target)| {
         let (name, version) = manifest_of(path)?;
         let note = target.custom.as_ref().and_then(|custom| custom.get(CUSTOM)).cloned();

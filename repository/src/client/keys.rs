@@ -20,12 +20,12 @@ fn distinct(keys: &BTreeMap<String, Key>) -> Result<(), Error> {
 }
 
 /// That the keys of a root are different ones. What is no root is for the verifier to refuse.
-pub(super) fn each_once(root: &[u8]) -> Result<(), Error> {
+pub(crate) fn each_once(root: &[u8]) -> Result<(), Error> {
     Metadata::<Root>::from_slice(root).map_or(Ok(()), |root| distinct(&root.signed().keys))
 }
 
 /// The same of the keys to which a role delegates.
-pub(super) fn each_delegated_once(targets: &[u8]) -> Result<(), Error> {
+pub(crate) fn each_delegated_once(targets: &[u8]) -> Result<(), Error> {
     let targets = Metadata::<Targets>::from_slice(targets).ok();
     match targets.as_ref().and_then(|targets| targets.signed().delegations.as_ref()) {
         Some(delegations) => distinct(&delegations.keys),
@@ -35,7 +35,7 @@ pub(super) fn each_delegated_once(targets: &[u8]) -> Result<(), Error> {
 
 /// That signatures are spelled in small letters, as everybody writes them. What is no document is for the verifier to
 /// refuse.
-pub(super) fn spelled_one_way(document: &[u8]) -> Result<(), Error> {
+pub(crate) fn spelled_one_way(document: &[u8]) -> Result<(), Error> {
     let document: serde_json::Value = serde_json::from_slice(document).unwrap_or_default();
     let signatures = document.get("signatures").and_then(|signatures| signatures.as_array());
     let capital = |signature: &&serde_json::Value| {

@@ -11,7 +11,7 @@
 //! of the host's own policy, as if it had come by post.
 
 pub mod catalogue;
-mod keys;
+pub(crate) mod keys;
 mod place;
 
 use std::fmt::Write as _;

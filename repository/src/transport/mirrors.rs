@@ -78,13 +78,17 @@ fn below(base: &Url, path: &str) -> Url {
         if index > 0 {
             escaped.push('/');
         }
-        // Dots would be resolved by the address itself; everything else is escaped by it, but for these.
+        // Dots would be resolved by the address itself, and not only where they stand alone: a line feed or a tab
+        // between them is dropped before. So nothing is left to it but what means itself.
         match segment {
             "." => escaped.push_str("%252E"),
             ".." => escaped.push_str("%252E%252E"),
-            _ => escaped.push_str(
-                &segment.replace('%', "%25").replace('?', "%3F").replace('#', "%23").replace('\\', "%5C"),
-            ),
+            _ => segment.bytes().for_each(|byte| match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => escaped.push(byte.into()),
+                // RFC 3986, 3.3, `pchar`.
+                _ if b"-._~!$&'()*+,;=:@".contains(&byte) => escaped.push(byte.into()),
+                _ => escaped.push_str(&format!("%{byte:02X}")),
+            }),
         }
     }
     url.set_path(&escaped);
@@ -234,9 +238,22 @@ mod tests {
     #[test]
     fn names_that_climb_out_stay_below() {
         let place = Mirror::parse("https://example.org/updates").unwrap();
-        for name in
-            ["../x", "a/../../x", "..", ".", "./x", "/etc/passwd", "%2e%2e/x", "\\..\\x", "a?b", "a#b"]
-        {
+        for name in [
+            "../x",
+            "a/../../x",
+            "..",
+            ".",
+            "./x",
+            "/etc/passwd",
+            "%2e%2e/x",
+            "\\..\\x",
+            "a?b",
+            "a#b",
+            "\n../x",
+            ".\t./x",
+            "a/\r../../../x",
+            "\0../x",
+        ] {
             let url = place.target(name);
             assert!(url.as_str().starts_with("https://example.org/updates/targets/"), "{name}: {url}");
             assert_eq!((url.query(), url.fragment()), (None, None), "{name}");

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fleet::local::Membership;
 use manifests::GroupName;
 use serde::Deserialize;
 
@@ -154,6 +155,17 @@ impl Config {
         self.checkpoints.clone().unwrap_or_else(|| self.store.join("checkpoints"))
     }
 
+    /// The same with these groups, too.
+    #[must_use]
+    pub fn and_in(mut self, groups: &[GroupName]) -> Self {
+        for group in groups {
+            if !self.groups.contains(group) {
+                self.groups.push(group.clone());
+            }
+        }
+        self
+    }
+
     /// Read the file; the defaults if it was not asked for by name and does not exist.
     ///
     /// # Errors
@@ -190,6 +202,25 @@ impl Config {
             None => Ok(config),
         }
     }
+}
+
+/// What this host is in its fleet, by the file that `update enrol` made; nothing if it is in none.
+///
+/// # Errors
+/// [`ConfigError`] if it is there and unusable.
+pub fn membership(path: &Path) -> Result<Option<Membership>, ConfigError> {
+    let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    expect_unchangeable(&file.metadata().map_err(unreadable)?, path)?;
+    // One byte more than it may have: the parser tells that it is too large.
+    let mut bytes = Vec::new();
+    file.take(Membership::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let parsed = Membership::parse(&bytes);
+    parsed.map(Some).map_err(|source| ConfigError::Invalid { path: path.to_owned(), source })
 }
 
 /// Refuses a file that others could change.
@@ -262,6 +293,26 @@ mod tests {
         assert_eq!(config.repository.unwrap().root, Path::new("/etc/update/root.json"));
         assert!(matches!(load("repository: {places: [], root: here}\n"), Err(ConfigError::Relative { .. })));
         assert!(matches!(load("repository: {places: [], rooot: /x}\n"), Err(ConfigError::Invalid { .. })));
+    }
+
+    #[test]
+    fn what_a_host_is_in_its_fleet_is_read_as_strictly() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fleet.yaml");
+        assert_eq!(membership(&path).unwrap(), None);
+        let host = manifests::Sha256::of(b"key");
+        let good = format!("host: {host}\ngroups: [web]\ncontrollers: [\"https://one\"]\n");
+        std::fs::write(&path, &good).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        let found = membership(&path).unwrap().unwrap();
+        let config = Config::default().and_in(&found.groups).and_in(&found.groups);
+        assert_eq!(config.groups, ["web".parse().unwrap()]);
+        for bad in [good.replace("groups", "group"), good.replace("[web]", "web"), " ".repeat(70_000)] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(matches!(membership(&path), Err(ConfigError::Invalid { .. })));
+        }
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o664)).unwrap();
+        assert!(matches!(membership(&path), Err(ConfigError::Unsafe { mode: 0o664, .. })));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How errors of this host's operations become exit codes and hints: the one mapping.
 
-use manifests::{SuccessionError, VerifyError};
+use manifests::{GrantRefusal, SuccessionError, VerifyError};
 use repository::client::{ClientError, Refusal};
 use system::command::CommandError;
 use system::exit::{Exit, Failure, State};
@@ -194,6 +194,8 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         EngineError::Errand(errand) => {
             let exit = match errand {
                 ErrandError::NotAllowed(_) => Exit::Refused,
+                // Slow is not forged: whoever asks again gets another one.
+                ErrandError::Grant(GrantRefusal::Late { .. }) => Exit::Busy,
                 _ => Exit::NotAuthentic,
             };
             Failure::new(exit, error)

@@ -26,13 +26,14 @@ mod status;
 mod verify;
 mod verify_text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use fleet::local::Membership;
 use system::exit::Failure;
 use system::output;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::operations::Engine;
 
 /// Fix a running Linux host without a reboot
@@ -136,9 +137,11 @@ impl Cli {
 }
 
 impl Global {
-    /// The settings in force.
+    /// The settings in force. A host that is in a fleet is in the groups of its token, too.
     pub(crate) fn settings(&self) -> Result<Config, Failure> {
-        Config::load(self.config.as_deref()).map_err(failures::config)
+        let config = Config::load(self.config.as_deref()).map_err(failures::config)?;
+        let membership = config::membership(Path::new(Membership::PATH)).map_err(failures::config)?;
+        Ok(config.and_in(membership.as_ref().map_or(&[], |membership| &membership.groups)))
     }
 
     /// The host's engine.

@@ -2,25 +2,24 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fleet::local::{Answer, Papers, Verdict};
 use fleet::rollout::{Action, Fault, Outcome, Said, verdict_of_exit};
-use manifests::{GrantedAction, LabelValue, Nonce, Sha256};
+use manifests::{Document, Envelope, Grant, GrantedAction, LabelValue, Nonce, Sha256};
 use system::clock::Interrupt;
 use system::error::with_causes;
 use system::lock::HostLock;
 use system::lock::Looked;
 
-use super::{Executor, held, locked};
+use super::{Executor, Run, held};
 use crate::cli::failures;
 use crate::operations::errand::{self, Ailment, Done, Errand, Fate};
-use crate::operations::{Driven, Engine, EngineError, Listeners};
+use crate::operations::{Engine, EngineError, Listeners};
 use crate::state::journal::TransactionId;
 use crate::state::payloads::Spool;
-use crate::transaction::driver::{Boundaries, Boundary, Onward, Reached};
-use crate::transaction::state;
+use crate::transaction::driver::{Boundaries, Boundary, Onward};
+use crate::transaction::state::{self, Cause};
 
 /// The most bytes of a reason.
 const WHY: usize = 1024;
@@ -38,15 +37,18 @@ pub(super) fn declined(outcome: Outcome, why: String) -> Verdict {
     Verdict { said: Said::Declined { outcome }, why, transaction: None }
 }
 
-/// What an operation that was refused, or that failed, says of this host: by its exit code, as for everybody else.
+/// What an operation that did not come to its end says of this host: by its exit code, as for everybody else.
 pub(super) fn of_refusal(error: EngineError) -> Verdict {
     let why = words(&error);
-    let said = match verdict_of_exit(failures::engine(error).exit().code()) {
-        Ok(()) => Said::Ready,
-        Err(Ok(outcome)) => Said::Declined { outcome },
-        Err(Err(fault)) => Said::Hurt { fault },
-    };
-    Verdict { said, why, transaction: None }
+    if let EngineError::Stopped { id, .. } = &error {
+        let said = Said::Hurt { fault: Fault::Unrestored };
+        return Verdict { said, why, transaction: label(id) };
+    }
+    match verdict_of_exit(failures::engine(error).exit().code()) {
+        Err(Ok(outcome)) => declined(outcome, why),
+        // It was interrupted before it began, or something older is half-way: nothing of this is on the host.
+        _ => declined(Outcome::Busy, why),
+    }
 }
 
 /// The documents as the operations take them. The manifest lies in a file of root's own, not in the agent's.
@@ -73,14 +75,25 @@ impl<'a> Unpacked<'a> {
 }
 
 /// Turns back when the fleet, or whoever ends this program, says so.
-struct Leash<'a> {
-    fleet: Arc<AtomicBool>,
-    ending: &'a AtomicBool,
+pub(super) struct Leash<'a>(Option<[&'a AtomicBool; 2]>);
+
+impl<'a> Leash<'a> {
+    /// For ways back: nobody turns them back.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    fn of(run: &'a Run<'_>) -> Self {
+        match run.made.action {
+            Action::Apply => Self(Some([&run.turn_back, &run.executor.ending])),
+            Action::Rollback => Self::none(),
+        }
+    }
 }
 
 impl Interrupt for Leash<'_> {
     fn asked(&self) -> bool {
-        self.fleet.load(Ordering::Relaxed) || self.ending.load(Ordering::Relaxed)
+        self.0.is_some_and(|who| who.iter().any(|one| one.load(Ordering::Relaxed)))
     }
 }
 
@@ -95,34 +108,32 @@ impl Boundaries for Leash<'_> {
 
 impl Executor {
     pub(super) fn begin(&self, grant: &str, what: &Papers) -> Result<Answer, String> {
-        let engine = (self.around.engine)().map_err(|error| words(&error))?;
-        let (member, _) = self.member(engine.config())?;
+        let (engine, member) = self.member()?;
         // For which attempt it is, the grant says; whether it may, the operation judges.
-        let nonce = attempt_of(grant)?;
-        let Some(made) = locked(&self.attempts).remove(&nonce) else {
-            return Ok(Answer::NeverBegan);
+        let word = word_of(grant)?;
+        let Some(run) = self.run(word.nonce) else {
+            // It comes again, or nobody waits for it: nothing is begun, and what is true is said.
+            return self.outcome(word.rollout, &word.nonce);
         };
-        if made.action == Action::Apply && self.is_held() {
+        let action = run.made.action;
+        if action == Action::Apply && self.is_held() {
             return Ok(held(&self.around));
         }
-        let age = self.around.clock.elapsed().saturating_sub(made.at);
-        let errand = Errand { member: &member, grant, nonce, age };
+        let errand = Errand { member: &member, grant, nonce: run.nonce, made: run.made.at };
         let papers = Unpacked::of(what, &engine)?;
-        let turn_back = Arc::new(AtomicBool::new(false));
-        *locked(&self.running) = Some((made.rollout, turn_back.clone()));
-        let leash = Leash { fleet: turn_back, ending: &self.ending };
+        let leash = Leash::of(&run);
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: &leash };
         let begun = |id: &TransactionId, _: &_| tracing::info!(transaction = %id, "begun for the fleet");
-        let done = match made.action {
+        let done = match action {
             Action::Apply => engine.apply_granted(&errand, &papers.papers(), &listeners, &begun),
             Action::Rollback => engine.roll_back_granted(&errand, &what.rollout, &listeners, &begun),
         };
-        *locked(&self.running) = None;
         Ok(Answer::Said(match done {
-            Ok(Done::Nothing) => declined(Outcome::NotNeeded, String::new()),
-            Ok(Done::Transaction(driven)) => of_driven(made.action, &driven),
+            Ok(Done::Nothing | Done::Transaction(_)) => {
+                return judge(&engine, run.made.rollout, &run.nonce);
+            }
             // What the way back cannot begin leaves the change where it is.
-            Err(error) if made.action == Action::Rollback => {
+            Err(error) if action == Action::Rollback => {
                 Verdict { said: Said::NotRolledBack, why: words(&error), transaction: None }
             }
             Err(error) => of_refusal(error),
@@ -130,76 +141,82 @@ impl Executor {
     }
 
     pub(super) fn outcome(&self, rollout: Sha256, nonce: &Nonce) -> Result<Answer, String> {
-        let waits = locked(&self.attempts).contains_key(nonce);
-        if waits || locked(&self.running).as_ref().is_some_and(|(running, _)| *running == rollout) {
-            return Ok(Answer::Running);
+        {
+            let mut attempts = self.attempts();
+            if attempts.running.contains_key(nonce) {
+                return Ok(Answer::Running);
+            }
+            // Whoever asks has lost it: it begins nothing any more.
+            attempts.waiting.remove(nonce);
         }
-        let engine = (self.around.engine)().map_err(|error| words(&error))?;
-        let fate = engine.fate(rollout, nonce).map_err(|error| words(&error))?;
-        Ok(match fate {
-            Fate::NeverBegan => Answer::NeverBegan,
-            Fate::NotNeeded => Answer::Said(declined(Outcome::NotNeeded, String::new())),
-            Fate::Open(id) if is_held_by_somebody(&engine.config().store)? => {
-                tracing::debug!(transaction = %id, "goes on");
-                Answer::Running
-            }
-            Fate::Open(id) => {
-                let why = "it is unfinished and nobody drives it: update resume".to_owned();
-                let said = Said::Hurt { fault: Fault::Unrestored };
-                Answer::Said(Verdict { said, why, transaction: label(&id) })
-            }
-            Fate::Ended { action, transaction, outcome, since, error } => {
-                let (said, why) = match (action, outcome, since) {
-                    (GrantedAction::Apply, state::Outcome::Committed, None) => (Said::Applied, String::new()),
-                    (GrantedAction::Apply, state::Outcome::Committed, Some(Ailment::Kernel(flags))) => {
-                        let why = format!("the kernel complained: taint flags {flags:#x} are new");
-                        (Said::Hurt { fault: Fault::Splat }, why)
-                    }
-                    (GrantedAction::Apply, state::Outcome::Committed, Some(Ailment::Unsound)) => {
-                        let why = "it does not have what it should have: update status".to_owned();
-                        (Said::Hurt { fault: Fault::Unhealthy }, why)
-                    }
-                    (GrantedAction::Apply, state::Outcome::Committed, Some(Ailment::Undone)) => {
-                        (Said::Hurt { fault: Fault::Restored }, "somebody took it back".to_owned())
-                    }
-                    (GrantedAction::Apply, state::Outcome::RolledBack, _) => {
-                        (Said::Hurt { fault: Fault::Restored }, error.unwrap_or_default())
-                    }
-                    (GrantedAction::Rollback, state::Outcome::Committed, _) => {
-                        (Said::RolledBack, String::new())
-                    }
-                    (GrantedAction::Rollback, state::Outcome::RolledBack, _) => {
-                        (Said::NotRolledBack, error.unwrap_or_default())
-                    }
-                };
-                Answer::Said(Verdict { said, why, transaction: label(&transaction) })
-            }
-        })
+        let (engine, _) = self.engine()?;
+        judge(&engine, rollout, nonce)
     }
 }
 
-fn of_driven(action: Action, driven: &Driven) -> Verdict {
-    let said = match (action, &driven.reached) {
-        (Action::Apply, Reached::Ended(state::Outcome::Committed)) => Said::Applied,
-        (Action::Apply, Reached::Ended(state::Outcome::RolledBack)) => Said::Hurt { fault: Fault::Restored },
-        (Action::Apply, Reached::NeedsOperator(_)) => Said::Hurt { fault: Fault::Unrestored },
-        (Action::Rollback, Reached::Ended(state::Outcome::Committed)) => Said::RolledBack,
-        (Action::Rollback, _) => Said::NotRolledBack,
-    };
-    let why = driven.first_error.as_ref().map(|(_, error)| error.clone()).unwrap_or_default();
-    Verdict { said, why, transaction: label(&driven.id) }
+/// What the journal, and the host since then, say of an attempt.
+fn judge(engine: &Engine, rollout: Sha256, nonce: &Nonce) -> Result<Answer, String> {
+    let fate = engine.fate(rollout, nonce).map_err(|error| words(&error))?;
+    Ok(match fate {
+        Fate::NeverBegan => Answer::NeverBegan,
+        Fate::NotNeeded => Answer::Said(declined(Outcome::NotNeeded, String::new())),
+        Fate::Open(id) if is_held_by_somebody(&engine.config().store)? => {
+            tracing::debug!(transaction = %id, "goes on");
+            Answer::Running
+        }
+        Fate::Open(id) => {
+            let why = "it is unfinished and nobody drives it: update resume".to_owned();
+            let said = Said::Hurt { fault: Fault::Unrestored };
+            Answer::Said(Verdict { said, why, transaction: label(&id) })
+        }
+        Fate::Ended {
+            action: GrantedAction::Apply,
+            transaction,
+            outcome: state::Outcome::RolledBack,
+            cause: Some(Cause::Operator),
+            ..
+        } => Answer::Said(turned_back(&transaction)),
+        Fate::Ended { action, transaction, outcome, since, error, .. } => {
+            let (said, why) = match (action, outcome, since) {
+                (GrantedAction::Apply, state::Outcome::Committed, None) => (Said::Applied, String::new()),
+                (GrantedAction::Apply, state::Outcome::Committed, Some(Ailment::Kernel(flags))) => {
+                    let why = format!("the kernel complained: taint flags {flags:#x} are new");
+                    (Said::Hurt { fault: Fault::Splat }, why)
+                }
+                (GrantedAction::Apply, state::Outcome::Committed, Some(Ailment::Unsound)) => {
+                    let why = "it does not have what it should have: update status".to_owned();
+                    (Said::Hurt { fault: Fault::Unhealthy }, why)
+                }
+                (GrantedAction::Apply, state::Outcome::Committed, Some(Ailment::Undone)) => {
+                    (Said::Hurt { fault: Fault::Restored }, "somebody took it back".to_owned())
+                }
+                (GrantedAction::Apply, state::Outcome::RolledBack, _) => {
+                    (Said::Hurt { fault: Fault::Restored }, error.unwrap_or_default())
+                }
+                (GrantedAction::Rollback, state::Outcome::Committed, _) => (Said::RolledBack, String::new()),
+                (GrantedAction::Rollback, state::Outcome::RolledBack, _) => {
+                    (Said::NotRolledBack, error.unwrap_or_default())
+                }
+            };
+            Answer::Said(Verdict { said, why, transaction: label(&transaction) })
+        }
+    })
+}
+
+/// Somebody said so, and the host is as it was: it may be asked again.
+fn turned_back(id: &TransactionId) -> Verdict {
+    let why = "it was told to turn back, and everything is as before".to_owned();
+    Verdict { transaction: label(id), ..declined(Outcome::Busy, why) }
 }
 
 fn label(id: &TransactionId) -> Option<LabelValue> {
     id.as_str().parse().ok()
 }
 
-/// The nonce that a grant names, before anybody believes it.
-fn attempt_of(grant: &str) -> Result<Nonce, String> {
-    let envelope = manifests::Envelope::parse(grant.as_bytes()).map_err(|error| words(&error))?;
-    let grant: manifests::Grant = manifests::Document::parse(envelope.unverified_payload())
-        .map_err(|error: manifests::GrantError| words(&error))?;
-    Ok(grant.nonce)
+/// What a grant says, before anybody believes it.
+fn word_of(grant: &str) -> Result<Grant, String> {
+    let envelope = Envelope::parse(grant.as_bytes()).map_err(|error| words(&error))?;
+    <Grant as Document>::parse(envelope.unverified_payload()).map_err(|error| words(&error))
 }
 
 fn is_held_by_somebody(store: &Path) -> Result<bool, String> {

@@ -1,35 +1,41 @@
 //! What this host is: to its fleet, and to whoever wants to know.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use fleet::local::{Answer, Look, Membership};
 use fleet::protocol::HostFacts;
-use manifests::{GroupName, LabelValue, Nonce};
+use manifests::{LabelValue, Nonce};
 
 use super::Executor;
 use super::answer::words;
-use crate::config::Config;
+use crate::config;
+use crate::operations::Engine;
 use crate::operations::errand::Member;
 
 impl Executor {
-    /// Who this host is in its fleet.
-    pub(super) fn member(&self, config: &Config) -> Result<(Member, Membership), String> {
-        let path = &self.around.membership;
-        let membership = read(path)?.ok_or_else(|| {
-            format!("{} is not there: this host is in no fleet; update enrol", path.display())
+    /// The host's engine, and what this host is in its fleet.
+    pub(super) fn engine(&self) -> Result<(Engine, Option<Membership>), String> {
+        let membership = config::membership(&self.around.membership).map_err(|error| words(&error))?;
+        let groups = membership.as_ref().map_or(&[][..], |membership| &membership.groups);
+        let engine = (self.around.engine)(groups).map_err(|error| words(&error))?;
+        Ok((engine, membership))
+    }
+
+    /// The engine of a host that is in a fleet, and who it is there.
+    pub(super) fn member(&self) -> Result<(Engine, Member), String> {
+        let (engine, membership) = self.engine()?;
+        let membership = membership.ok_or_else(|| {
+            let path = self.around.membership.display();
+            format!("{path} is not there: this host is in no fleet; update enrol")
         })?;
-        let groups = groups(config, Some(&membership));
-        Ok((Member { host: membership.host, groups }, membership))
+        let groups = engine.config().groups.clone();
+        Ok((engine, Member { host: membership.host, groups }))
     }
 
     pub(super) fn look(&self) -> Result<Answer, String> {
-        let engine = (self.around.engine)().map_err(|error| words(&error))?;
-        let membership = read(&self.around.membership)?;
+        let (engine, membership) = self.engine()?;
         let boot = engine.incarnation().boot_id.to_string();
         Ok(Answer::Host(Look {
             host: membership.as_ref().map(|membership| membership.host),
-            groups: groups(engine.config(), membership.as_ref()),
+            groups: engine.config().groups.clone(),
             facts: HostFacts {
                 name: label(&nix::unistd::gethostname().unwrap_or_default().to_string_lossy()),
                 kernel: engine.kernel().release.clone(),
@@ -40,26 +46,6 @@ impl Executor {
             epoch: engine.seen().map_err(|error| words(&error))?.epoch,
         }))
     }
-}
-
-fn groups(config: &Config, membership: Option<&Membership>) -> Vec<GroupName> {
-    let enrolled = membership.into_iter().flat_map(|membership| &membership.groups);
-    let groups: BTreeSet<GroupName> = config.groups.iter().chain(enrolled).cloned().collect();
-    groups.into_iter().collect()
-}
-
-/// What this host is in its fleet; nothing if it is in none.
-fn read(path: &Path) -> Result<Option<Membership>, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(&error)),
-    };
-    let facts = file.metadata().map_err(|error| failed(&error))?;
-    crate::config::expect_unchangeable(&facts, path).map_err(|error| failed(&error))?;
-    let bytes = manifests::bounded::read(file, Membership::MAX_BYTES).map_err(|error| failed(&error))?;
-    Membership::parse(&bytes).map(Some).map_err(|error| failed(&words(&error)))
 }
 
 /// Any text as a label: what a label cannot hold becomes a dash.

@@ -4,6 +4,10 @@
 //! An attempt is a nonce that was made here, and when: a grant counts for [`Grant::VALID`](manifests::Grant::VALID) from
 //! then, by this host's monotonic clock. Attempts are kept in memory: an executor that ended knows none, a grant for one of
 //! those begins nothing, and [`Engine::fate`] says so.
+//!
+//! - An attempt that was begun, or asked about, is not begun any more: what was said of it stays true.
+//! - Before a transaction is begun this host *declines*; nothing of the rollout is on it, whatever else is wrong.
+//! - What is told to turn back is not hurt by it. A way back is walked to its end.
 
 mod answer;
 mod host;
@@ -17,12 +21,12 @@ use std::time::Duration;
 
 use fleet::local::{Answer, Membership, Papers, Question, Verdict};
 use fleet::rollout::{Action, Outcome, Said};
-use manifests::{Nonce, Sha256};
+use manifests::{Grant, GroupName, Nonce, Sha256};
 use system::clock::Clock;
 
-pub use self::socket::{SocketError, serve, socket};
+pub use self::socket::{Listener, SocketError, serve};
 use crate::config::Config;
-use crate::operations::{Engine, EngineError};
+use crate::operations::{Engine, EngineError, Listeners};
 
 /// An operator's wish that nothing of the fleet begins here: while this file is there.
 pub const HOLD: &str = "/etc/update/hold";
@@ -30,10 +34,13 @@ pub const HOLD: &str = "/etc/update/hold";
 /// Attempts that are open at once. An agent that asks for more loses the oldest.
 const ATTEMPTS: usize = 64;
 
+/// Makes the host's engine, as each command does, for a host that is in these groups, too.
+pub type MakeEngine = dyn Fn(&[GroupName]) -> Result<Engine, EngineError> + Send + Sync;
+
 /// Where the executor looks, and how it comes to an engine.
 pub struct Surroundings {
-    /// Makes the host's engine, as each command does.
-    pub engine: Box<dyn Fn() -> Result<Engine, EngineError> + Send + Sync>,
+    /// How an engine is made.
+    pub engine: Box<MakeEngine>,
     /// The file with what this host is in its fleet.
     pub membership: PathBuf,
     /// The file that holds everything back.
@@ -46,7 +53,7 @@ impl Surroundings {
     /// This host, by its settings.
     pub fn of(config: Config, clock: Arc<dyn Clock + Send + Sync>) -> Self {
         Self {
-            engine: Box::new(move || Engine::open(config.clone())),
+            engine: Box::new(move |groups| Engine::open(config.clone().and_in(groups))),
             membership: PathBuf::from(Membership::PATH),
             hold: PathBuf::from(HOLD),
             clock,
@@ -62,24 +69,69 @@ struct Made {
     at: Duration,
 }
 
+/// What is known of attempts and stands on no disk. Each is in one of the two, or in neither any more.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// They wait for their grants.
+    waiting: BTreeMap<Nonce, Made>,
+    /// They are being judged, or done; and whether they should turn back.
+    running: BTreeMap<Nonce, (Made, Arc<AtomicBool>)>,
+}
+
 /// See [the module](self).
 pub struct Executor {
     around: Surroundings,
-    attempts: Mutex<BTreeMap<Nonce, Made>>,
-    /// The rollout in whose name something runs, and whether it should turn back.
-    running: Mutex<Option<(Sha256, Arc<AtomicBool>)>>,
+    attempts: Mutex<Attempts>,
     /// Whether this program was asked to end.
     ending: Arc<AtomicBool>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// An attempt while it runs.
+struct Run<'a> {
+    executor: &'a Executor,
+    nonce: Nonce,
+    made: Made,
+    turn_back: Arc<AtomicBool>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.executor.attempts().running.remove(&self.nonce);
+    }
 }
 
 impl Executor {
     /// An executor; `ending` turns what runs back, and is for signals.
     pub fn new(around: Surroundings, ending: Arc<AtomicBool>) -> Self {
-        Self { around, attempts: Mutex::default(), running: Mutex::default(), ending }
+        Self { around, attempts: Mutex::default(), ending }
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an attempt up: from here on it waits no more.
+    fn run(&self, nonce: Nonce) -> Option<Run<'_>> {
+        let mut attempts = self.attempts();
+        let made = attempts.waiting.remove(&nonce)?;
+        let turn_back = Arc::new(AtomicBool::new(false));
+        attempts.running.insert(nonce, (made, turn_back.clone()));
+        Some(Run { executor: self, nonce, made, turn_back })
+    }
+
+    /// Ends what an executor before this one began and was killed over.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn take_up(&self) -> Result<(), String> {
+        let (engine, _) = self.engine()?;
+        let leash = answer::Leash::none();
+        let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: &leash };
+        let resumed = engine.resume_errands(&listeners).map_err(|error| answer::words(&error))?;
+        if let Some(resumed) = resumed {
+            tracing::warn!(transactions = resumed.transactions.len(), "ended what was left half-way");
+        }
+        Ok(())
     }
 
     /// Answers a question. Nothing that goes wrong is left unanswered.
@@ -91,11 +143,7 @@ impl Executor {
             Question::Begin { grant, what } => self.begin(&grant, &what),
             Question::Outcome { rollout, nonce } => self.outcome(rollout, &nonce),
             Question::Stop { rollout } => {
-                if let Some((running, turn_back)) = &*locked(&self.running)
-                    && *running == rollout
-                {
-                    turn_back.store(true, Ordering::Relaxed);
-                }
+                self.stop(rollout);
                 Ok(Answer::Stopped)
             }
         };
@@ -106,14 +154,26 @@ impl Executor {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
         let nonce = Nonce::from_bytes(bytes);
-        let mut attempts = locked(&self.attempts);
-        if attempts.len() >= ATTEMPTS
-            && let Some(oldest) = attempts.iter().min_by_key(|(_, made)| made.at).map(|(nonce, _)| *nonce)
+        let now = self.around.clock.elapsed();
+        let waiting = &mut self.attempts().waiting;
+        waiting.retain(|_, made| now.saturating_sub(made.at) <= Grant::VALID);
+        if waiting.len() >= ATTEMPTS
+            && let Some(oldest) = waiting.iter().min_by_key(|(_, made)| made.at).map(|(nonce, _)| *nonce)
         {
-            attempts.remove(&oldest);
+            waiting.remove(&oldest);
         }
-        attempts.insert(nonce, Made { rollout, action, at: self.around.clock.elapsed() });
+        waiting.insert(nonce, Made { rollout, action, at: now });
         Ok(Answer::Nonce { nonce })
+    }
+
+    /// Nothing more in the name of this rollout, but its way back.
+    fn stop(&self, rollout: Sha256) {
+        let stopped = |made: &Made| made.rollout == rollout && made.action == Action::Apply;
+        let mut attempts = self.attempts();
+        attempts.waiting.retain(|_, made| !stopped(made));
+        for (_, turn_back) in attempts.running.values().filter(|(made, _)| stopped(made)) {
+            turn_back.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether operators hold this host back.
@@ -125,8 +185,7 @@ impl Executor {
         if self.is_held() {
             return Ok(held(&self.around));
         }
-        let engine = (self.around.engine)().map_err(|error| answer::words(&error))?;
-        let (member, _) = self.member(engine.config())?;
+        let (engine, member) = self.member()?;
         let papers = answer::Unpacked::of(what, &engine)?;
         let said = match engine.preflight(&member, &papers.papers()) {
             Ok(plan) if plan.is_empty() => answer::declined(Outcome::NotNeeded, String::new()),

@@ -73,17 +73,7 @@ impl Scene {
         bench.write("policy.yaml", policy().as_bytes());
         let membership = format!("host: {}\ngroups: [web]\ncontrollers: [\"https://localhost\"]\n", host());
         bench.write("fleet.yaml", membership.as_bytes());
-        let engine = {
-            let bench = bench.clone();
-            move || bench.try_engine()
-        };
-        let around = Surroundings {
-            engine: Box::new(engine),
-            membership: bench.payloads().join("fleet.yaml"),
-            hold: bench.payloads().join("hold"),
-            clock: bench.machine.clone(),
-        };
-        Self { bench, executor: Executor::new(around, Arc::default()), signed: StdMutex::default() }
+        Self { executor: executor_of(&bench), bench, signed: StdMutex::default() }
     }
 
     fn manifest(&self, version: u32) -> String {
@@ -115,6 +105,8 @@ impl Scene {
     }
 
     fn attempt(&self, papers: &Papers, action: Action) -> Nonce {
+        // Transactions are named by their time.
+        self.bench.machine.sleep(Duration::from_millis(1));
         let rollout = digest(&papers.rollout);
         match self.executor.answer(Question::Attempt { rollout, action }) {
             Answer::Nonce { nonce } => nonce,
@@ -170,13 +162,17 @@ fn a_granted_manifest_is_applied_once_and_taken_back_once() {
     let ready = scene.executor.answer(Question::Preflight { what: papers.clone() });
     assert_eq!(said(&ready), Said::Ready, "{ready:?}");
     let nonce = scene.attempt(&papers, Action::Apply);
-    assert_eq!(scene.outcome(&papers, nonce), Answer::Running, "it may still be begun");
     let grant = scene.grant(&papers, nonce, &Word::default());
     let applied = scene.begin(&papers, grant.clone());
     assert_eq!(said(&applied), Said::Applied, "{applied:?}");
     assert_eq!(scene.bench.machine.modules(), ["one_function"]);
     assert_eq!(said(&scene.outcome(&papers, nonce)), Said::Applied);
-    assert_eq!(scene.begin(&papers, grant), Answer::NeverBegan, "the attempt is over");
+    assert_eq!(
+        said(&scene.begin(&papers, grant)),
+        Said::Applied,
+        "what was begun is told, and not begun again"
+    );
+    assert_eq!(scene.bench.engine().journal().all().unwrap().len(), 1);
     // There is nothing more to do; that, too, takes its grant.
     let again = scene.apply(&papers, &Word { id: "two", ..Word::default() });
     declined(&again, Outcome::NotNeeded, "");
@@ -214,7 +210,7 @@ fn a_grant_that_is_not_for_this_attempt_of_this_host_begins_nothing() {
     let nonce = scene.attempt(&papers, Action::Apply);
     let grant = scene.grant(&papers, nonce, &Word::default());
     scene.bench.machine.sleep(Duration::from_secs(121));
-    declined(&scene.begin(&papers, grant), authentic, "expected at most 120 s");
+    declined(&scene.begin(&papers, grant), Outcome::Busy, "expected at most 120 s");
     // What is no grant at all.
     for garbage in ["", "{}", &papers.rollout, &papers.manifest] {
         assert!(matches!(scene.begin(&papers, garbage.to_owned()), Answer::Failed { .. }), "{garbage}");
@@ -342,7 +338,10 @@ fn the_power_fails_and_the_journal_knows_what_became_of_the_attempt() {
 fn executor_of(bench: &Arc<Bench>) -> Executor {
     let engine = {
         let bench = bench.clone();
-        move || bench.try_engine()
+        move |groups: &[GroupName]| {
+            bench.set(Config { groups: groups.to_vec(), ..Config::default() });
+            bench.try_engine()
+        }
     };
     let around = Surroundings {
         engine: Box::new(engine),
@@ -370,22 +369,190 @@ fn a_kernel_that_complains_after_the_change_is_told() {
     assert_eq!(said(&scene.outcome(&papers, nonce)), Said::Hurt { fault: Fault::Restored });
 }
 
+/// Begins, and while something waits on the way has the executor hear this.
+fn begin_hearing(scene: &Scene, papers: &Papers, question: Question) -> (Nonce, Answer) {
+    let nonce = scene.attempt(papers, Action::Apply);
+    let grant = scene.grant(papers, nonce, &Word::default());
+    let answer = std::thread::scope(|scope| {
+        let begins = scope.spawn(|| scene.begin(papers, grant));
+        // The settle time is a wait of the simulated clock: the question comes before or in it.
+        while !begins.is_finished() {
+            if scene.executor.attempts().running.contains_key(&nonce) {
+                scene.executor.answer(question.clone());
+            }
+            std::thread::yield_now();
+        }
+        begins.join().unwrap()
+    });
+    (nonce, answer)
+}
+
 #[test]
-fn who_is_told_to_stop_turns_back() {
+fn what_the_fleet_stops_turns_back_and_nothing_else_does() {
+    let scene = Scene::new();
+    let stopped = scene.papers(&scene.manifest(3), |text| text);
+    let (nonce, answer) =
+        begin_hearing(&scene, &stopped, Question::Stop { rollout: digest(&stopped.rollout) });
+    declined(&answer, Outcome::Busy, "");
+    assert_eq!(scene.bench.machine.modules(), <[String; 0]>::default());
+    let again = scene.outcome(&stopped, nonce);
+    assert!(
+        again == answer || again == Answer::NeverBegan,
+        "it was stopped before it began, or after: {again:?}"
+    );
+    let papers = scene.papers(&scene.manifest(4), |text| text.replace("Number", "Another"));
+    let word = Word { id: "two", ..Word::default() };
+    // An attempt that waits is stopped, too; a way back is not.
+    let [waiting, back] = [Action::Apply, Action::Rollback].map(|action| scene.attempt(&papers, action));
+    scene.executor.answer(Question::Stop { rollout: digest(&stopped.rollout) });
+    assert_eq!(scene.executor.attempts().waiting.len(), 2, "of another rollout");
+    scene.executor.answer(Question::Stop { rollout: digest(&papers.rollout) });
+    let answer = scene.begin(&papers, scene.grant(&papers, waiting, &word));
+    assert_eq!(answer, Answer::NeverBegan);
+    assert!(scene.executor.attempts().waiting.contains_key(&back));
+    let answer = scene.apply(&papers, &word);
+    assert_eq!(said(&answer), Said::Applied, "a new attempt is another matter: {answer:?}");
+    let back = scene.attempt(&papers, Action::Rollback);
+    let word = Word { id: "three", action: "rollback", ..Word::default() };
+    let run = scene.executor.run(back).unwrap();
+    scene.executor.answer(Question::Stop { rollout: digest(&papers.rollout) });
+    assert!(!run.turn_back.load(Ordering::Relaxed));
+    drop(run);
+    // Whoever ends the program does not turn it back either: it is walked to its end.
+    scene.executor.ending.store(true, Ordering::Relaxed);
+    let back = scene.attempt(&papers, Action::Rollback);
+    assert_eq!(said(&scene.begin(&papers, scene.grant(&papers, back, &word))), Said::RolledBack);
+}
+
+#[test]
+fn whoever_ends_the_program_turns_it_back_and_the_host_is_not_hurt() {
     let scene = Scene::new();
     let papers = scene.papers(&scene.manifest(3), |text| text);
-    // What runs in the name of another rollout goes on.
-    let (other, turn_back) = (Sha256::of(b"another rollout"), Arc::new(AtomicBool::new(false)));
-    *locked(&scene.executor.running) = Some((other, turn_back.clone()));
-    scene.executor.answer(Question::Stop { rollout: digest(&papers.rollout) });
-    assert!(!turn_back.load(Ordering::Relaxed));
-    scene.executor.answer(Question::Stop { rollout: other });
-    assert!(turn_back.load(Ordering::Relaxed));
-    *locked(&scene.executor.running) = None;
-    // Whoever ends this program turns it back, too.
     scene.executor.ending.store(true, Ordering::Relaxed);
     let nonce = scene.attempt(&papers, Action::Apply);
     let answer = scene.begin(&papers, scene.grant(&papers, nonce, &Word::default()));
-    assert_eq!(said(&answer), Said::Hurt { fault: Fault::Restored }, "{answer:?}");
+    declined(&answer, Outcome::Busy, "");
     assert_eq!(scene.bench.machine.modules(), <[String; 0]>::default());
+}
+
+#[test]
+fn an_attempt_that_somebody_asks_about_is_never_begun() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    let nonce = scene.attempt(&papers, Action::Apply);
+    let grant = scene.grant(&papers, nonce, &Word::default());
+    assert_eq!(scene.outcome(&papers, nonce), Answer::NeverBegan);
+    assert_eq!(
+        scene.begin(&papers, grant),
+        Answer::NeverBegan,
+        "the grant was late, and what was said stays true"
+    );
+    assert_eq!(scene.bench.machine.modules(), <[String; 0]>::default());
+}
+
+#[test]
+fn attempts_that_no_grant_comes_for_are_forgotten() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    let first = scene.attempt(&papers, Action::Apply);
+    for _ in 0..ATTEMPTS {
+        scene.attempt(&papers, Action::Apply);
+    }
+    assert_eq!(scene.executor.attempts().waiting.len(), ATTEMPTS);
+    assert!(!scene.executor.attempts().waiting.contains_key(&first), "the oldest");
+    scene.bench.machine.sleep(Duration::from_secs(121));
+    scene.attempt(&papers, Action::Apply);
+    assert_eq!(scene.executor.attempts().waiting.len(), 1);
+}
+
+#[test]
+fn what_an_executor_was_killed_over_the_next_one_ends() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    let nonce = scene.attempt(&papers, Action::Apply);
+    let grant = scene.grant(&papers, nonce, &Word::default());
+    scene.bench.machine.stop_before(scene.bench.machine.requests() + 3);
+    assert!(scene.bench.died(|| drop(scene.begin(&papers, grant))));
+    scene.bench.machine.revive();
+    let after = Scene { executor: executor_of(&scene.bench), ..scene };
+    let other = after.papers(&after.manifest(4), |text| text.replace("Number", "Another"));
+    declined(&after.apply(&other, &Word { id: "two", ..Word::default() }), Outcome::Busy, "unfinished");
+    after.executor.take_up().unwrap();
+    assert_eq!(said(&after.outcome(&papers, nonce)), Said::Hurt { fault: Fault::Restored });
+    let answer = after.apply(&other, &Word { id: "two", ..Word::default() });
+    assert_eq!(said(&answer), Said::Applied, "{answer:?}");
+    // What an operator left open is the operator's.
+    assert!(after.executor.take_up().is_ok());
+    assert_eq!(after.bench.machine.modules(), ["one_function"]);
+}
+
+#[test]
+fn what_was_revoked_can_still_be_taken_back() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    assert_eq!(said(&scene.apply(&papers, &Word::default())), Said::Applied);
+    let revoked = manifests::revocation::Revoked {
+        manifests: [(digest(&papers.manifest), UtcTime::floor(scene.bench.machine.now()))].into(),
+        ..Default::default()
+    };
+    let memory = serde_json::json!({ "policy": null, "revoked": revoked }).to_string();
+    scene
+        .bench
+        .engine()
+        .journal()
+        .write("revoke", |db| db.execute("INSERT OR REPLACE INTO trust_memory VALUES (1, ?1)", [memory]))
+        .unwrap();
+    let word = Word { id: "two", ..Word::default() };
+    declined(&scene.apply(&papers, &word), Outcome::NotAuthentic, "revoked");
+    let back = scene.attempt(&papers, Action::Rollback);
+    let word = Word { action: "rollback", ..word };
+    let answer = scene.begin(&papers, scene.grant(&papers, back, &word));
+    assert_eq!(said(&answer), Said::RolledBack, "{answer:?}");
+}
+
+#[test]
+fn the_groups_of_a_token_are_the_hosts_for_manifests_too() {
+    let scene = Scene::new();
+    let manifest = |group: &str| {
+        let text = livepatch_only(MANIFEST).replace("targets: {", &format!("targets: {{groups: [{group}], "));
+        sign(DocumentKind::Manifest, scene.bench.text(&text), "forge")
+    };
+    scene.manifest(3);
+    let look = |manifest: &str| {
+        let what = scene.papers(manifest, |text| text);
+        scene.executor.answer(Question::Preflight { what })
+    };
+    declined(&look(&manifest("db")), Outcome::Refused, "groups");
+    assert_eq!(said(&look(&manifest("web"))), Said::Ready);
+}
+
+#[test]
+fn a_socket_answers_a_question_a_line_and_garbage_in_words() {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+    let scene = Scene::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("below").join("executor.sock");
+    let listener = Listener::open(&path).unwrap();
+    let executor = Arc::new(executor_of(&scene.bench));
+    let (wake, mut waker) = UnixStream::pair().unwrap();
+    let serving = {
+        let executor = executor.clone();
+        std::thread::spawn(move || serve(&executor, &listener, &wake))
+    };
+    let ask = |question: &[u8]| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(question).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        serde_json::from_str::<Answer>(&answer).unwrap()
+    };
+    assert!(matches!(ask(b"{\"ask\":\"look\"}\n"), Answer::Host(look) if look.host == Some(host())));
+    for bad in [&b"\n"[..], b"{\"ask\":\"stop\"}\n", b"{\"ask\":\"shell\"}\n"] {
+        assert!(matches!(ask(bad), Answer::Failed { .. }), "{bad:?}");
+    }
+    executor.ending.store(true, Ordering::Relaxed);
+    waker.write_all(b"x").unwrap();
+    serving.join().unwrap().unwrap();
 }

@@ -8,14 +8,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use manifests::{
-    Asked, Attempt, DocumentKind, Envelope, EnvelopeError, Grant, GrantRefusal, GrantedAction, GroupName,
-    HostId, LedgerHead, Manifest, Nonce, NotAllowed, Rollout, Sha256, UtcTime, Verified, VerifyAt,
+    Asked, Attempt, DocumentKind, Envelope, EnvelopeError, Examination, Grant, GrantRefusal, GrantedAction,
+    GroupName, HostId, LedgerHead, Manifest, Nonce, NotAllowed, Rollout, Sha256, UtcTime, Verified, VerifyAt,
     VerifyError,
 };
+use system::clock::{Clock, Interrupt};
 use system::lock::Turn;
 use workloads::processes::Onlooker;
 
 use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::resume::Resumed;
 use crate::operations::rollback::Back;
 use crate::operations::{Driven, Engine, EngineError, Listeners};
 use crate::plan::Plan;
@@ -23,11 +25,11 @@ use crate::state::floors::raise_floor;
 use crate::state::grants::{Seen, TakenGrant};
 use crate::state::journal::{Journal, Origin, Stored, TransactionId};
 use crate::state::payloads::PayloadSource;
-use crate::transaction::state::Outcome;
+use crate::transaction::state::{Cause, Event, Next, Outcome};
 
-/// Kernel taint flags that a change must not add: an oops, a warning, a soft lockup
+/// Kernel taint flags that a change must not add: a page in a bad state, an oops, a warning, a soft lockup
 /// (`Documentation/admin-guide/tainted-kernels.rst`).
-const COMPLAINTS: u64 = 1 << 7 | 1 << 9 | 1 << 14;
+const COMPLAINTS: u64 = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14;
 
 /// Why a controller's word is not followed.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +109,8 @@ pub struct Errand<'a> {
     pub grant: &'a str,
     /// What this host made for the attempt.
     pub nonce: Nonce,
-    /// How long ago.
-    pub age: Duration,
+    /// When, by the monotonic clock.
+    pub made: Duration,
 }
 
 /// What an errand came to.
@@ -139,6 +141,8 @@ pub enum Fate {
         outcome: Outcome,
         /// What is wrong since then; nothing if all is well.
         since: Option<Ailment>,
+        /// Why it went back, if it did.
+        cause: Option<Cause>,
         /// The first error that was recorded.
         error: Option<String>,
     },
@@ -159,19 +163,46 @@ fn envelope(kind: DocumentKind, text: &str) -> Result<Envelope, ErrandError> {
     Envelope::parse(text.as_bytes()).map_err(|source| ErrandError::Envelope { kind, source })
 }
 
+/// Nobody takes the grant any more.
+struct TooLate<'a> {
+    clock: &'a (dyn Clock + Send + Sync),
+    made: Duration,
+}
+
+impl Interrupt for TooLate<'_> {
+    fn asked(&self) -> bool {
+        self.clock.elapsed().saturating_sub(self.made) > Grant::VALID
+    }
+}
+
 impl Engine {
-    fn rollout(&self, text: &str, manifest: Option<Sha256>) -> Result<Verified<Rollout>, EngineError> {
+    fn rollout(&self, text: &str, manifest: Sha256) -> Result<Verified<Rollout>, EngineError> {
         let now = self.host.clock.now();
         let (policy, floor) = self.trusting(now)?;
         let kind = DocumentKind::Rollout;
         let rollout: Verified<Rollout> = policy
             .verify(&envelope(kind, text)?, VerifyAt { now, floor: &floor })
             .map_err(|source| ErrandError::NotAuthentic { kind, source })?;
-        match manifest {
-            Some(found) if found != rollout.manifest => {
-                Err(ErrandError::AnotherManifest { expected: rollout.manifest, found }.into())
+        if manifest == rollout.manifest {
+            return Ok(rollout);
+        }
+        Err(ErrandError::AnotherManifest { expected: rollout.manifest, found: manifest }.into())
+    }
+
+    /// The document of what is taken back: the signatures have to hold, and neither its end nor a revocation of what it
+    /// brought stands in the way. When the way back closes, it says itself ([`Rollout::refuse`]).
+    fn rollout_to_undo(&self, text: &str) -> Result<(Rollout, Sha256), EngineError> {
+        let now = self.host.clock.now();
+        let (policy, floor) = self.trusting(now)?;
+        let kind = DocumentKind::Rollout;
+        let examined: Examination<Rollout> =
+            policy.examine(&envelope(kind, text)?, VerifyAt { now, floor: &floor });
+        match (examined.outcome, examined.signed) {
+            (Ok(rollout), _) => Ok((rollout.into_inner(), examined.digest)),
+            (Err(VerifyError::Expired { .. } | VerifyError::ManifestRevoked { .. }), Some(rollout)) => {
+                Ok((rollout, examined.digest))
             }
-            _ => Ok(rollout),
+            (Err(source), _) => Err(ErrandError::NotAuthentic { kind, source }.into()),
         }
     }
 
@@ -182,7 +213,7 @@ impl Engine {
     pub fn preflight(&self, member: &Member, papers: &Papers<'_>) -> Result<Plan, EngineError> {
         let _in_use = self.payloads.in_use()?;
         let manifest = self.authenticate(papers.manifest)?;
-        let rollout = self.rollout(papers.rollout, Some(manifest.digest()))?;
+        let rollout = self.rollout(papers.rollout, manifest.digest())?;
         // Its time may still come: a controller does not let anybody begin before.
         let now = UtcTime::floor(self.host.clock.now());
         let then = rollout.schedule.earliest(rollout.digest(), member.host).map_or(now, |time| time.max(now));
@@ -220,13 +251,19 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Done, EngineError> {
-        let session = self.lock("rollback for the fleet", Turn::Now)?;
+        // Nobody asks for the same way back twice: it waits its turn, for as long as the grant counts.
+        let turn = Turn::Wait {
+            interrupt: &TooLate { clock: &*self.host.clock, made: errand.made },
+            told: &|holder| tracing::info!(holder, "waits for its turn"),
+        };
+        let session = self.lock("rollback for the fleet", turn)?;
         self.expect_finished()?;
         self.judge_crashes()?;
-        let rollout = self.rollout(rollout, None)?;
-        let of = self.begun_by(rollout.digest())?;
-        let changed = of.as_ref().map(|stored| UtcTime::floor(stored.began));
-        let taken = self.heed(errand, &rollout, GrantedAction::Rollback, changed)?;
+        let (rollout, digest) = self.rollout_to_undo(rollout)?;
+        let of = self.begun_by(digest)?;
+        let ended = |stored: &Stored| stored.events.last().map_or(stored.began, |recorded| recorded.at);
+        let changed = of.as_ref().map(|stored| UtcTime::floor(ended(stored)));
+        let taken = self.heed(errand, &rollout, digest, GrantedAction::Rollback, changed)?;
         let Some(of) = of else {
             // Unreachable: without a change the rollout allows no way back.
             return Err(ErrandError::NotAllowed(NotAllowed::NothingBegun).into());
@@ -252,7 +289,8 @@ impl Engine {
     pub(super) fn heed(
         &self,
         errand: &Errand<'_>,
-        rollout: &Verified<Rollout>,
+        rollout: &Rollout,
+        digest: Sha256,
         action: GrantedAction,
         changed: Option<UtcTime>,
     ) -> Result<TakenGrant, EngineError> {
@@ -271,10 +309,10 @@ impl Engine {
         }
         let attempt = Attempt {
             host: errand.member.host,
-            rollout: rollout.digest(),
+            rollout: digest,
             manifest: rollout.manifest,
             nonce: errand.nonce,
-            age: errand.age,
+            age: self.host.clock.elapsed().saturating_sub(errand.made),
             epoch: seen.epoch,
         };
         let judged = grant.refuse(&attempt).map_err(ErrandError::from).and_then(|()| {
@@ -285,7 +323,7 @@ impl Engine {
             if grant.action != action {
                 return Err(ErrandError::Grant(GrantRefusal::Nonce));
             }
-            rollout.refuse(rollout.digest(), action, &asked)?;
+            rollout.refuse(digest, action, &asked)?;
             refuse_fork(&seen, grant.ledger)
         });
         judged?;
@@ -303,8 +341,8 @@ impl Engine {
         (errand, rollout): (&Errand<'_>, &str),
         manifest: &Verified<Manifest>,
     ) -> Result<TakenGrant, EngineError> {
-        let rollout = self.rollout(rollout, Some(manifest.digest()))?;
-        let taken = self.heed(errand, &rollout, GrantedAction::Apply, None)?;
+        let rollout = self.rollout(rollout, manifest.digest())?;
+        let taken = self.heed(errand, &rollout, rollout.digest(), GrantedAction::Apply, None)?;
         raise_floor(&mut self.journal(), &rollout)?;
         Ok(taken)
     }
@@ -336,7 +374,27 @@ impl Engine {
             self.ailment(taken.taint, &taken.boot)?
         };
         let error = stored.first_error().map(|(_, error)| error);
-        Ok(Fate::Ended { action: taken.action, transaction, outcome, since, error })
+        let cause = stored.events.iter().find_map(|recorded| match &recorded.event {
+            Event::RollbackDecided { cause } => Some(cause.clone()),
+            _ => None,
+        });
+        Ok(Fate::Ended { action: taken.action, transaction, outcome, since, cause, error })
+    }
+
+    /// Ends what a grant began and nobody drives any more: whoever did was killed between two steps. What waits for an
+    /// operator goes on waiting.
+    ///
+    /// # Errors
+    /// As [`Engine::resume`].
+    pub fn resume_errands(&self, listeners: &Listeners<'_>) -> Result<Option<Resumed>, EngineError> {
+        let open = {
+            let journal = self.journal();
+            let mut open = journal.unfinished()?;
+            open.retain(|stored| !matches!(stored.progress.next(), Next::NeedsOperator(_)));
+            let granted = open.iter().map(|stored| journal.is_granted(&stored.id));
+            granted.collect::<Result<Vec<bool>, _>>()?.contains(&true)
+        };
+        open.then(|| self.resume(Turn::Now, listeners)).transpose()
     }
 
     fn ailment(&self, before: u64, boot: &str) -> Result<Option<Ailment>, EngineError> {

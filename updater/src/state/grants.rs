@@ -84,11 +84,8 @@ impl Journal {
     /// [`JournalError`].
     pub fn has_taken(&self, grant: Sha256) -> Result<bool, JournalError> {
         self.read("look for a grant", |db| {
-            db.query_row("SELECT count(*) FROM grants WHERE id = ?1", [grant.to_string()], |row| {
-                row.get::<_, i64>(0)
-            })
+            db.prepare("SELECT 1 FROM grants WHERE id = ?1")?.exists([grant.to_string()])
         })
-        .map(|found| found > 0)
     }
 
     /// The grant of an attempt.
@@ -112,6 +109,16 @@ impl Journal {
                 },
             )
             .optional()
+        })
+    }
+
+    /// Whether a grant began a transaction.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn is_granted(&self, transaction: &TransactionId) -> Result<bool, JournalError> {
+        self.read("look for a transaction's grant", |db| {
+            db.prepare("SELECT 1 FROM grants WHERE tx = ?1")?.exists([transaction.as_str()])
         })
     }
 

@@ -1,5 +1,6 @@
 //! The command line: `update-agent enrol` and `update-agent run`, also as `update enrol` and `update agent`.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -160,17 +161,20 @@ fn not_enrolled(error: EnrolError) -> Failure {
         .next(next)
 }
 
-/// Who runs the agent gets its directory.
+/// Who runs the agent gets its directory, and what was written into it just now. Nothing else: whoever has the directory could
+/// have put other names of root's files into it.
 fn hand_over(directory: &Directory) -> Result<(), std::io::Error> {
     let Ok(Some(user)) = nix::unistd::User::from_name("update-agent") else { return Ok(()) };
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    let mut paths = vec![directory.0.clone()];
-    for entry in std::fs::read_dir(&directory.0)? {
-        paths.push(entry?.path());
-    }
-    for path in paths {
+    let memory = directory.0.join(crate::run::MEMORY);
+    let written = [directory.key(), directory.certificate(), directory.authority(), memory];
+    for path in written.iter().chain([&directory.0]) {
+        let facts = std::fs::symlink_metadata(path)?;
+        if facts.is_file() && facts.nlink() > 1 {
+            return Err(std::io::Error::other(format!("{} has other names", path.display())));
+        }
         std::os::unix::fs::lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     }
     Ok(())

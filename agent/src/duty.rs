@@ -5,6 +5,7 @@ use std::time::Duration;
 use fleet::local::Answer;
 use fleet::protocol::Offer;
 use fleet::rollout::{Action, Outcome, Said};
+use manifests::UtcTime;
 
 use crate::memory::{Attempt, Memory, Phase};
 
@@ -13,6 +14,30 @@ pub const LONGEST: Duration = Duration::from_secs(600);
 
 /// The shortest.
 const SHORTEST: Duration = Duration::from_secs(2);
+
+/// How often the executor is asked whether a change is still well: it looks at the whole host for that.
+pub const LOOK_AFTER: Duration = Duration::from_secs(60);
+
+/// For so long a host that could begin is believed to be able to; then it is looked at again.
+pub const READY: Duration = Duration::from_secs(600);
+
+/// For so long what the executor says of the host is believed, as long as nothing was begun.
+pub const LOOK: Duration = Duration::from_secs(3600);
+
+/// For so long one turn fetches. What came so far stays, and the next one goes on with it.
+pub const FETCH: Duration = Duration::from_secs(300);
+
+/// Whether something is as old as this, or was never done.
+pub fn is_due(age: Option<Duration>, every: Duration) -> bool {
+    age.is_none_or(|age| age >= every)
+}
+
+/// When to ask for the next certificate, so that hosts that came together do not ask together: up to a day after it could,
+/// which is half of the certificate's life. `chance` is evenly from 0 to 1.
+pub fn renewal(renew_at: UtcTime, chance: f64) -> UtcTime {
+    let later = jiff::SignedDuration::from_secs((chance * 86_400.0) as i64);
+    renew_at.timestamp().saturating_add(later).map_or(renew_at, UtcTime::floor)
+}
 
 /// What to tell a controller of an attempt, and how far it has come with that; nothing if it goes on, or if all is well
 /// with what it knows.
@@ -69,7 +94,8 @@ mod tests {
     use super::*;
 
     fn attempt(action: Action, phase: Phase) -> Attempt {
-        Attempt { rollout: Sha256::of(b"rollout"), action, nonce: Nonce::from_bytes([1; 16]), phase }
+        let since = "2026-11-02T00:00:00Z".parse().unwrap();
+        Attempt { rollout: Sha256::of(b"rollout"), action, nonce: Nonce::from_bytes([1; 16]), phase, since }
     }
 
     fn said(said: Said) -> Answer {
@@ -110,6 +136,17 @@ mod tests {
         assert!(choose(&memory, &offers).is_some());
         memory.attempts = vec![attempt(Action::Apply, Phase::Asked)];
         assert_eq!(choose(&memory, &offers), None);
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_within_a_day_of_its_half_life_and_nothing_is_done_too_often() {
+        let at: UtcTime = "2026-11-02T00:00:00Z".parse().unwrap();
+        assert_eq!(renewal(at, 0.0), at);
+        assert_eq!(renewal(at, 1.0).to_string(), "2026-11-03T00:00:00Z");
+        assert!(is_due(None, READY) && is_due(Some(READY), READY));
+        assert!(!is_due(Some(READY - Duration::from_secs(1)), READY));
+        // The watchdog is fed once a turn, and waits 21 minutes.
+        assert!(FETCH + LONGEST < Duration::from_secs(21 * 60));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// The most bytes of the file.
 const MAX_BYTES: usize = 1 << 20;
 
+/// For so long a change is looked after. The bake of a wave is shorter: what comes later has other causes.
+const WATCH: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
+
 /// So many attempts are remembered; the oldest that were told go first.
 const ATTEMPTS: usize = 256;
 
@@ -40,6 +43,8 @@ pub struct Attempt {
     pub nonce: Nonce,
     /// How far it has come.
     pub phase: Phase,
+    /// When it came that far.
+    pub since: UtcTime,
 }
 
 /// How far an attempt has come.
@@ -92,8 +97,8 @@ impl Memory {
     }
 
     /// A new attempt.
-    pub fn attempt(&mut self, rollout: Sha256, action: Action, nonce: Nonce) {
-        self.attempts.push(Attempt { rollout, action, nonce, phase: Phase::Asked });
+    pub fn attempt(&mut self, rollout: Sha256, action: Action, nonce: Nonce, now: UtcTime) {
+        self.attempts.push(Attempt { rollout, action, nonce, phase: Phase::Asked, since: now });
         while self.attempts.len() > ATTEMPTS {
             let oldest = self.attempts.iter().position(|one| one.phase == Phase::Told).unwrap_or(0);
             self.attempts.remove(oldest);
@@ -101,8 +106,18 @@ impl Memory {
     }
 
     /// An attempt has come further.
-    pub fn advance(&mut self, nonce: &Nonce, phase: Phase) {
-        self.attempts.iter_mut().filter(|one| one.nonce == *nonce).for_each(|one| one.phase = phase);
+    pub fn advance(&mut self, nonce: &Nonce, phase: Phase, now: UtcTime) {
+        for one in self.attempts.iter_mut().filter(|one| one.nonce == *nonce) {
+            (one.phase, one.since) = (phase, now);
+        }
+    }
+
+    /// Looks after changes no longer that are old by now; whether there were any.
+    pub fn let_go(&mut self, now: UtcTime) -> bool {
+        let old = |one: &&mut Attempt| {
+            one.phase == Phase::Watched && now.timestamp().duration_since(one.since.timestamp()) > WATCH
+        };
+        self.attempts.iter_mut().filter(old).map(|one| one.phase = Phase::Told).count() > 0
     }
 
     /// Rollouts of which something is under way or looked after, and whose papers may be needed for the way back.
@@ -120,11 +135,12 @@ mod tests {
         let mut memory = Memory::default();
         let nonce = |number: usize| Nonce::from_bytes((number as u128).to_be_bytes());
         let rollout = |number: usize| Sha256::of(&number.to_be_bytes());
+        let now: UtcTime = "2026-11-02T00:00:00Z".parse().unwrap();
         for number in 0..ATTEMPTS {
-            memory.attempt(rollout(number), Action::Apply, nonce(number));
+            memory.attempt(rollout(number), Action::Apply, nonce(number), now);
         }
-        memory.advance(&nonce(5), Phase::Told);
-        memory.attempt(rollout(ATTEMPTS), Action::Apply, nonce(ATTEMPTS));
+        memory.advance(&nonce(5), Phase::Told, now);
+        memory.attempt(rollout(ATTEMPTS), Action::Apply, nonce(ATTEMPTS), now);
         assert!(!memory.is_busy_with(rollout(5)) && memory.is_busy_with(rollout(0)));
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state.json");
@@ -133,5 +149,22 @@ mod tests {
         assert_eq!(Memory::read(&path).unwrap(), memory);
         std::fs::write(&path, b"{").unwrap();
         assert!(Memory::read(&path).is_err());
+    }
+
+    #[test]
+    fn a_change_is_looked_after_for_a_month_and_a_question_until_it_is_answered() {
+        let mut memory = Memory::default();
+        let [asked, watched] = [1, 2].map(|number| Nonce::from_bytes([number; 16]));
+        let at = |text: &str| text.parse::<UtcTime>().unwrap();
+        for nonce in [asked, watched] {
+            memory.attempt(Sha256::of(b"rollout"), Action::Apply, nonce, at("2026-11-02T00:00:00Z"));
+        }
+        memory.advance(&watched, Phase::Watched, at("2026-11-03T00:00:00Z"));
+        assert!(!memory.let_go(at("2026-12-03T00:00:00Z")));
+        assert!(memory.let_go(at("2026-12-03T00:00:01Z")));
+        assert_eq!(
+            memory.attempts.iter().map(|one| one.phase).collect::<Vec<_>>(),
+            [Phase::Asked, Phase::Told]
+        );
     }
 }

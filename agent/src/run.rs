@@ -3,6 +3,7 @@
 //! Nothing here decides over the host. A controller that cannot be reached changes nothing: what was begun goes on in the
 //! executor, and is told when somebody listens again.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use fleet::rollout::{Action, Outcome, Said};
 use manifests::{Nonce, Sha256, UtcTime};
 use reqwest::StatusCode;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::client::{Client, ClientError};
 use crate::duty;
@@ -63,6 +65,14 @@ pub struct Agent {
     ends: mpsc::Sender<Ended>,
     /// The attempt whose transaction runs.
     running: Option<Nonce>,
+    /// What the executor said when it was asked to begin, until that was told. Why it declined stands in no journal.
+    heard: BTreeMap<Nonce, Answer>,
+    /// What the executor said of the host, and when.
+    looked: Option<(Look, Instant)>,
+    /// When it was last asked whether what was changed is well.
+    watched: Option<Instant>,
+    /// Since when the host is known to be ready, by rollout.
+    ready: BTreeMap<Sha256, Instant>,
 }
 
 impl Agent {
@@ -88,6 +98,10 @@ impl Agent {
             ended,
             ends,
             running: None,
+            heard: BTreeMap::new(),
+            looked: None,
+            watched: None,
+            ready: BTreeMap::new(),
         })
     }
 
@@ -95,7 +109,8 @@ impl Agent {
     pub async fn run(mut self, end: impl Future<Output = ()>) {
         let mut end = std::pin::pin!(end);
         let mut failures = 0;
-        let mut ready = false;
+        // A controller that is away keeps no unit from starting.
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         loop {
             let told = match self.turn().await {
                 Ok(again) => {
@@ -109,18 +124,23 @@ impl Agent {
                     None
                 }
             };
-            let state = if ready { sd_notify::NotifyState::Watchdog } else { sd_notify::NotifyState::Ready };
-            ready = true;
-            let _ = sd_notify::notify(false, &[state]);
+            let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
             let wait = duty::wait(told, failures, chance());
             tokio::select! {
                 () = &mut end => return,
                 ended = self.ended.recv() => {
                     if let Some((nonce, answer)) = ended {
                         self.running = None;
-                        if let Err(error) = &answer {
-                            let error = system::error::with_causes(error);
-                            tracing::warn!(%nonce, error, "how it went, the journal tells");
+                        // Its epoch may be another, and what it could do.
+                        self.looked = None;
+                        self.ready.clear();
+                        match answer {
+                            Ok(answer @ Answer::Said(_)) => drop(self.heard.insert(nonce, answer)),
+                            Ok(_) => {}
+                            Err(error) => {
+                                let error = system::error::with_causes(&error);
+                                tracing::warn!(%nonce, error, "how it went, the journal tells");
+                            }
                         }
                     }
                 }
@@ -131,8 +151,14 @@ impl Agent {
 
     /// One turn: what became of what was begun, what a controller wants, and the next thing to do. How long until the next.
     async fn turn(&mut self) -> Result<Duration, AgentError> {
-        if self.memory.renew_at.is_some_and(|time| time <= now()) {
-            self.renew().await?;
+        if self.memory.renew_at.is_some_and(|time| time <= now())
+            && let Err(error) = self.renew().await
+        {
+            // The one that there is counts for as long again.
+            tracing::warn!(error = system::error::with_causes(&error), "the certificate was not renewed");
+        }
+        if self.memory.let_go(now()) {
+            self.remember()?;
         }
         let look = self.look().await?;
         self.tell_news().await?;
@@ -146,6 +172,8 @@ impl Agent {
             answered => answered?,
         };
         if hint.facts == FactsWanted::Yes {
+            self.looked = None;
+            let look = self.look().await?;
             self.tell_facts(&look.facts).await?;
         }
         for rollout in &hint.stop {
@@ -157,6 +185,7 @@ impl Agent {
                 self.spool.forget(rollout)?;
             }
         }
+        self.ready.retain(|rollout, _| hint.offers.iter().any(|offer| offer.rollout == *rollout));
         if self.running.is_none()
             && let Some(offer) = duty::choose(&self.memory, &hint.offers)
         {
@@ -165,21 +194,50 @@ impl Agent {
         Ok(Duration::from_secs(u64::from(hint.again.secs())))
     }
 
-    async fn look(&self) -> Result<Look, AgentError> {
+    /// What the host is like; asked again when it may have changed.
+    async fn look(&mut self) -> Result<Look, AgentError> {
+        if let Some((look, at)) = &self.looked
+            && !duty::is_due(Some(at.elapsed()), duty::LOOK)
+        {
+            return Ok(look.clone());
+        }
         match self.executor.ask(&Question::Look).await? {
-            Answer::Host(look) => Ok(look),
+            Answer::Host(look) => {
+                self.looked = Some((look.clone(), Instant::now()));
+                Ok(look)
+            }
             other => Err(strange(&other).into()),
         }
     }
 
     /// Tells what became of attempts, as far as controllers do not know.
     async fn tell_news(&mut self) -> Result<(), AgentError> {
+        let watch = duty::is_due(self.watched.map(|at| at.elapsed()), duty::LOOK_AFTER);
+        if watch {
+            self.watched = Some(Instant::now());
+        }
         for attempt in self.memory.attempts.clone() {
-            if attempt.phase == Phase::Told || self.running == Some(attempt.nonce) {
+            let asks = match attempt.phase {
+                Phase::Asked => self.running != Some(attempt.nonce),
+                Phase::Watched => watch && self.running.is_none(),
+                Phase::Told => false,
+            };
+            if !asks {
                 continue;
             }
             let (rollout, nonce) = (attempt.rollout, attempt.nonce);
-            let answer = self.executor.ask(&Question::Outcome { rollout, nonce }).await?;
+            let answer = match self.heard.get(&nonce) {
+                Some(answer) => answer.clone(),
+                None => match self.executor.ask(&Question::Outcome { rollout, nonce }).await {
+                    // Of this one it cannot tell; that keeps nothing else from being told.
+                    Err(error @ ExecutorError::Failed { .. }) => {
+                        let error = system::error::with_causes(&error);
+                        tracing::warn!(%rollout, %nonce, error, "not told yet");
+                        continue;
+                    }
+                    answered => answered?,
+                },
+            };
             let Some((said, phase)) = duty::news(&attempt, &answer) else { continue };
             let transaction = match &answer {
                 Answer::Said(Verdict { transaction, .. }) => transaction.clone(),
@@ -193,7 +251,8 @@ impl Agent {
                 fingerprint: fingerprint(&answer),
             };
             self.report(vec![report], None).await?;
-            self.memory.advance(&nonce, phase);
+            self.memory.advance(&nonce, phase, now());
+            self.heard.remove(&nonce);
             self.remember()?;
             tracing::info!(%rollout, ?said, "told");
         }
@@ -224,8 +283,14 @@ impl Agent {
     /// Takes up an offer as far as it goes now.
     async fn take_up(&mut self, offer: &Offer, epoch: u64) -> Result<(), AgentError> {
         let Offer { rollout, manifest, action, earliest } = *offer;
-        let papers = self.spool.fetch(&self.client, rollout, manifest).await?;
-        if action == Action::Apply {
+        let fetch = self.spool.fetch(&self.client, rollout, manifest);
+        let Ok(fetched) = tokio::time::timeout(duty::FETCH, fetch).await else {
+            tracing::info!(%rollout, "it is fetched further with the next poll");
+            return Ok(());
+        };
+        let papers = fetched?;
+        let known = self.ready.get(&rollout).map(Instant::elapsed);
+        if action == Action::Apply && duty::is_due(known, duty::READY) {
             let verdict = match self.executor.ask(&Question::Preflight { what: papers.clone() }).await? {
                 Answer::Said(verdict) => verdict,
                 other => return Err(strange(&other).into()),
@@ -238,16 +303,21 @@ impl Agent {
             let fingerprint = fingerprint(&Answer::Said(verdict));
             let report = AttemptReport { rollout, nonce: None, said, transaction: None, fingerprint };
             self.report(vec![report], None).await?;
-            if !ready || earliest > now() {
+            if !ready {
+                self.ready.remove(&rollout);
                 return Ok(());
             }
+            self.ready.insert(rollout, Instant::now());
+        }
+        if action == Action::Apply && earliest > now() {
+            return Ok(());
         }
         let nonce = match self.executor.ask(&Question::Attempt { rollout, action }).await? {
             Answer::Nonce { nonce } => nonce,
             other => return Err(strange(&other).into()),
         };
         // Before it is asked: whoever crashes after a grant has to know of it.
-        self.memory.attempt(rollout, action, nonce);
+        self.memory.attempt(rollout, action, nonce, now());
         self.remember()?;
         let request = BeginRequest { version: Version, rollout, action, nonce, epoch };
         match self.client.ask(paths::BEGIN, &request).await {
@@ -299,7 +369,7 @@ impl Agent {
         let certificate: Certificate = nobody.ask(paths::RENEW, &renew).await?;
         self.directory.keep(&self.directory.certificate(), &certificate.chain)?;
         self.client = connect(&self.directory, &self.identity, &self.membership)?;
-        self.memory.renew_at = Some(certificate.renew_at);
+        self.memory.renew_at = Some(duty::renewal(certificate.renew_at, chance()));
         self.remember()?;
         tracing::info!(renew_at = %certificate.renew_at, "the certificate was renewed");
         Ok(())
@@ -330,6 +400,6 @@ fn now() -> UtcTime {
 }
 
 /// Evenly from 0 to 1.
-fn chance() -> f64 {
+pub(crate) fn chance() -> f64 {
     f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
 }

@@ -1,0 +1,495 @@
+//! The agent between a controller and an executor that say what a test has them say: over real TLS and a real socket, on
+//! loopback.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use controller::certificates::{CertificateAuthority, HostRequest};
+use fleet::local::{Answer, Look, Membership, Question, Verdict};
+use fleet::protocol::{
+    AttemptReport, BeginAnswer, Certificate, Challenge, Enrol, FactsWanted, Heard, Hint, HostFacts, Offer,
+    Report, Version, paths,
+};
+use fleet::rollout::{Action, Fault, Outcome, Said};
+use manifests::{DocumentKind, Envelope, HostId, Nonce, Period, Sha256, UtcTime};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use update_agent::client::ClientError;
+use update_agent::enrol::{EnrolError, Invitation, enrol};
+use update_agent::executor::Executor;
+use update_agent::identity::{Directory, Identity};
+use update_agent::memory::{Memory, Phase};
+use update_agent::run::{Agent, MEMORY};
+
+fn now() -> UtcTime {
+    UtcTime::floor(jiff::Timestamp::now())
+}
+
+fn facts() -> HostFacts {
+    HostFacts {
+        name: "one".parse().unwrap(),
+        kernel: "6.1.0-50-amd64".parse().unwrap(),
+        cpu: "cpu".parse().unwrap(),
+        services: Vec::new(),
+    }
+}
+
+/// What the controller says and hears.
+struct Controller {
+    authority: CertificateAuthority,
+    offers: Mutex<Vec<Offer>>,
+    stop: Mutex<Vec<Sha256>>,
+    begin: Mutex<VecDeque<Reply>>,
+    content: Mutex<BTreeMap<Sha256, Vec<u8>>>,
+    /// After so many bytes of content the connection breaks, once.
+    breaks: Mutex<Option<usize>>,
+    ranges: Mutex<Vec<String>>,
+    reports: Mutex<mpsc::Sender<AttemptReport>>,
+    heard: Mutex<Vec<Report>>,
+}
+
+#[derive(Clone)]
+enum Reply {
+    Grant,
+    NotNow,
+    /// It writes a grant down, and nobody hears it.
+    Lost,
+}
+
+struct Request {
+    path: String,
+    range: Option<String>,
+    body: Vec<u8>,
+    host: Option<HostId>,
+}
+
+impl Controller {
+    fn hint(&self) -> Hint {
+        Hint {
+            version: Version,
+            again: Period::from_secs(1),
+            offers: self.offers.lock().unwrap().clone(),
+            stop: self.stop.lock().unwrap().clone(),
+            facts: FactsWanted::No,
+        }
+    }
+
+    /// The body of an answer; nothing breaks the connection.
+    fn answer(&self, request: &Request) -> Option<(u16, Vec<u8>)> {
+        let json = |value: serde_json::Value| Some((200, serde_json::to_vec(&value).unwrap()));
+        let said = |message: &dyn erased| json(message.value());
+        let certificate = |request: &str| {
+            let request = HostRequest::read(request).unwrap();
+            Certificate {
+                version: Version,
+                chain: self.authority.host(&request, now()).unwrap(),
+                host: request.host,
+                groups: vec!["web".parse().unwrap()],
+                renew_at: UtcTime::floor(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(15 * 24)),
+            }
+        };
+        match request.path.as_str() {
+            paths::ENROL => {
+                let enrol: Enrol = serde_json::from_slice(&request.body).unwrap();
+                said(&certificate(&enrol.request))
+            }
+            paths::CHALLENGE => said(&Challenge { version: Version, nonce: Nonce::from_bytes([9; 16]) }),
+            paths::RENEW => {
+                let renew: fleet::protocol::Renew = serde_json::from_slice(&request.body).unwrap();
+                let read = HostRequest::read(&renew.request).unwrap();
+                assert!(
+                    read.signed(renew.nonce.to_string().as_bytes(), &hex::decode(renew.signature).unwrap())
+                );
+                said(&certificate(&renew.request))
+            }
+            _ if request.host.is_none() => Some((401, b"{\"version\":1,\"error\":\"who\"}".to_vec())),
+            paths::POLL => said(&self.hint()),
+            paths::REPORT => {
+                let report = Report::parse(&request.body).unwrap();
+                for attempt in &report.attempts {
+                    self.reports.lock().unwrap().send(attempt.clone()).unwrap();
+                }
+                let news = vec![true; report.attempts.len()];
+                self.heard.lock().unwrap().push(report);
+                said(&Heard { version: Version, news })
+            }
+            paths::BEGIN => match self.begin.lock().unwrap().pop_front().unwrap_or(Reply::NotNow) {
+                Reply::Grant => {
+                    self.offers.lock().unwrap().clear();
+                    said(&BeginAnswer::Granted { version: Version, grant: "a grant".to_owned() })
+                }
+                Reply::NotNow => said(&BeginAnswer::NotNow {
+                    version: Version,
+                    because: "not yet".to_owned(),
+                    again: Period::from_secs(1),
+                }),
+                Reply::Lost => None,
+            },
+            path => {
+                let digest: Sha256 = path.strip_prefix(paths::CONTENT)?.parse().unwrap();
+                let Some(content) = self.content.lock().unwrap().get(&digest).cloned() else {
+                    return Some((404, b"{\"version\":1,\"error\":\"not here\"}".to_vec()));
+                };
+                match &request.range {
+                    None => Some((200, content)),
+                    Some(range) => {
+                        self.ranges.lock().unwrap().push(range.clone());
+                        let from = range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().unwrap();
+                        Some((206, content[from..].to_vec()))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Any message as JSON.
+#[expect(non_camel_case_types, reason = "a word in a test")]
+trait erased {
+    fn value(&self) -> serde_json::Value;
+}
+
+impl<T: serde::Serialize> erased for T {
+    fn value(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap()
+    }
+}
+
+fn read_request(stream: &mut impl std::io::Read, host: Option<HostId>) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let (mut length, mut range) = (0, None);
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().unwrap(),
+            "range" => range = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { path, range, body, host })
+}
+
+/// Serves for as long as the test runs; its address.
+fn serve(controller: &Arc<Controller>) -> String {
+    let (chain, key) = controller.authority.server(&["localhost".to_owned()], now()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(controller.authority.der().clone()).unwrap();
+    let clients =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let controller = controller.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut tls = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream.unwrap());
+            // The handshake is made by the first read.
+            if tls.conn.complete_io(&mut tls.sock).is_err() {
+                continue;
+            }
+            let host = tls.conn.peer_certificates().and_then(<[_]>::first);
+            let host = host.map(|certificate| controller::certificates::host_of(certificate).unwrap());
+            let Some(request) = read_request(&mut tls, host) else { continue };
+            let Some((status, body)) = controller.answer(&request) else { continue };
+            let head =
+                format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let breaks = if request.path.starts_with(paths::CONTENT) && body.len() > 4096 {
+                controller.breaks.lock().unwrap().take()
+            } else {
+                None
+            };
+            let _ = tls.write_all(head.as_bytes());
+            let _ = tls.write_all(&body[..breaks.unwrap_or(body.len())]);
+            tls.conn.send_close_notify();
+            let _ = tls.flush();
+        }
+    });
+    address
+}
+
+/// What the executor answers to begin, outcome and preflight, and what it was asked.
+struct Root {
+    ready: Mutex<Said>,
+    begun: Mutex<Said>,
+    outcome: Mutex<Answer>,
+    asked: Mutex<Vec<Question>>,
+}
+
+fn verdict(said: Said, why: &str) -> Answer {
+    Answer::Said(Verdict { said, why: why.to_owned(), transaction: None })
+}
+
+impl Root {
+    fn answer(&self, question: Question, host: Option<HostId>) -> Answer {
+        self.asked.lock().unwrap().push(question.clone());
+        match question {
+            Question::Look => Answer::Host(Look {
+                host,
+                groups: Vec::new(),
+                facts: facts(),
+                boot: Nonce::from_bytes([5; 16]),
+                epoch: 3,
+            }),
+            Question::Preflight { what } => {
+                assert!(what.spool.is_dir());
+                verdict(*self.ready.lock().unwrap(), "")
+            }
+            Question::Attempt { .. } => {
+                let count = self.asked.lock().unwrap().len();
+                Answer::Nonce { nonce: Nonce::from_bytes([u8::try_from(count).unwrap(); 16]) }
+            }
+            Question::Begin { grant, .. } => {
+                assert_eq!(grant, "a grant", "it is handed on as it is");
+                verdict(*self.begun.lock().unwrap(), "because of 17 reasons")
+            }
+            Question::Outcome { .. } => self.outcome.lock().unwrap().clone(),
+            Question::Stop { .. } => Answer::Stopped,
+        }
+    }
+
+    fn asked(&self, what: impl Fn(&Question) -> bool) -> usize {
+        self.asked.lock().unwrap().iter().filter(|question| what(question)).count()
+    }
+}
+
+struct Scene {
+    directory: tempfile::TempDir,
+    controller: Arc<Controller>,
+    root: Arc<Root>,
+    address: String,
+    reports: mpsc::Receiver<AttemptReport>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::open(directory.path(), now()).unwrap();
+        let (sender, reports) = mpsc::channel();
+        let controller = Arc::new(Controller {
+            authority,
+            offers: Mutex::default(),
+            stop: Mutex::default(),
+            begin: Mutex::default(),
+            content: Mutex::default(),
+            breaks: Mutex::default(),
+            ranges: Mutex::default(),
+            reports: Mutex::new(sender),
+            heard: Mutex::default(),
+        });
+        let root = Arc::new(Root {
+            ready: Mutex::new(Said::Ready),
+            begun: Mutex::new(Said::Applied),
+            outcome: Mutex::new(Answer::NeverBegan),
+            asked: Mutex::default(),
+        });
+        let address = serve(&controller);
+        let listener = UnixListener::bind(directory.path().join("executor.sock")).unwrap();
+        let answers = root.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                let answer = answers.answer(serde_json::from_str(&line).unwrap(), None);
+                let _ = writeln!(stream, "{}", serde_json::to_string(&answer).unwrap());
+            }
+        });
+        std::fs::create_dir(directory.path().join("agent")).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { directory, controller, root, address, reports, runtime }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.directory.path().join("agent")
+    }
+
+    fn executor(&self) -> Executor {
+        Executor { socket: self.directory.path().join("executor.sock") }
+    }
+
+    fn enrol(&self, fingerprint: Sha256) -> Result<Membership, EnrolError> {
+        let directory = Directory(self.home());
+        let identity = Identity::open(&directory).unwrap();
+        let token = Nonce::from_bytes([8; 16]);
+        let invitation = Invitation { controller: &self.address, token, fingerprint };
+        let settings = self.directory.path().join("fleet.yaml");
+        self.runtime.block_on(enrol(&invitation, &directory, &identity, &self.executor(), &settings))
+    }
+
+    fn member(&self) -> Membership {
+        self.enrol(self.controller.authority.fingerprint()).unwrap()
+    }
+
+    /// Offers a rollout with one payload.
+    fn offer(&self, payload: &[u8]) -> Sha256 {
+        let text = include_str!("../../manifests/examples/greet.yaml");
+        let mut document: serde_json::Value = manifests::yaml::from_slice(text.as_bytes(), 1 << 20).unwrap();
+        let components = document["components"].as_array_mut().unwrap();
+        components.truncate(1);
+        components[0]["payload"] =
+            serde_json::json!({"file": "fix.ko", "sha256": Sha256::of(payload), "size": payload.len()});
+        let manifest = Envelope::new(DocumentKind::Manifest, serde_json::to_vec(&document).unwrap());
+        let rollout =
+            Envelope::new(DocumentKind::Rollout, b"a rollout, which the agent does not read".to_vec());
+        let mut content = self.controller.content.lock().unwrap();
+        content.insert(Sha256::of(payload), payload.to_vec());
+        for envelope in [&manifest, &rollout] {
+            content.insert(envelope.payload_digest(), envelope.to_json().into_bytes());
+        }
+        let (rollout, manifest) = (rollout.payload_digest(), manifest.payload_digest());
+        *self.controller.offers.lock().unwrap() =
+            vec![Offer { rollout, manifest, action: Action::Apply, earliest: now() }];
+        rollout
+    }
+
+    /// Runs the agent until that many reports of attempts were heard.
+    fn run(&self, member: &Membership, reports: usize) -> Vec<AttemptReport> {
+        let agent = Agent::new(self.home(), member.clone(), self.executor()).unwrap();
+        let mut heard = Vec::new();
+        let end = async {
+            while heard.len() < reports {
+                heard.extend(self.reports.try_recv());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let patience = Duration::from_secs(60);
+        self.runtime
+            .block_on(async { tokio::time::timeout(patience, agent.run(end)).await })
+            .unwrap_or_else(|_| panic!("asked: {:?}", self.root.asked.lock().unwrap()));
+        heard
+    }
+
+    fn memory(&self) -> Memory {
+        Memory::read(&self.home().join(MEMORY)).unwrap()
+    }
+}
+
+#[test]
+fn a_host_comes_in_by_a_token_and_a_fingerprint_and_twice_is_once() {
+    let scene = Scene::new();
+    let refused = scene.enrol(Sha256::of(b"another authority")).unwrap_err();
+    assert!(matches!(refused, EnrolError::Client(ClientError::Reach { .. })), "{refused:?}");
+    assert!(!scene.directory.path().join("fleet.yaml").exists());
+    let member = scene.member();
+    assert_eq!(scene.member(), member, "the same key");
+    let bytes = std::fs::read(scene.directory.path().join("fleet.yaml")).unwrap();
+    assert_eq!(Membership::parse(&bytes).unwrap(), member);
+    let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for name in ["key.pem", "certificate.pem", "ca.pem", MEMORY] {
+        assert_eq!(mode(scene.home().join(name)), 0o600, "{name}");
+    }
+    assert_eq!(mode(scene.directory.path().join("fleet.yaml")), 0o644);
+    assert!(scene.memory().renew_at.unwrap() > now());
+}
+
+#[test]
+fn an_offer_is_fetched_over_a_break_judged_begun_and_told() {
+    let scene = Scene::new();
+    let member = scene.member();
+    let payload: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+    let rollout = scene.offer(&payload);
+    *scene.controller.breaks.lock().unwrap() = Some(30_000);
+    scene.controller.begin.lock().unwrap().extend([Reply::NotNow, Reply::Grant]);
+    *scene.root.outcome.lock().unwrap() = verdict(Said::Applied, "");
+    let heard = scene.run(&member, 2);
+    assert_eq!(heard.iter().map(|report| report.said).collect::<Vec<_>>(), [Said::Ready, Said::Applied]);
+    assert_eq!((heard[0].nonce, heard[1].rollout), (None, rollout));
+    assert_eq!(*scene.controller.ranges.lock().unwrap(), ["bytes=30000-"]);
+    let spooled = scene.home().join("spool").join(rollout.to_string()).join(Sha256::of(&payload).to_string());
+    assert_eq!(std::fs::read(spooled).unwrap(), payload);
+    assert_eq!(scene.root.asked(|asked| matches!(asked, Question::Preflight { .. })), 1, "it stays ready");
+    assert_eq!(scene.root.asked(|asked| matches!(asked, Question::Begin { .. })), 1);
+    let memory = scene.memory();
+    assert_eq!(memory.attempts.len(), 1, "one was not now");
+    assert_eq!(Some(memory.attempts[0].nonce), heard[1].nonce);
+    let numbers: Vec<u64> =
+        scene.controller.heard.lock().unwrap().iter().map(|report| report.number).collect();
+    assert_eq!(numbers, [1, 2]);
+    // While it bakes, the kernel complains.
+    *scene.root.outcome.lock().unwrap() = verdict(Said::Hurt { fault: Fault::Splat }, "taint 512");
+    let heard = scene.run(&member, 1);
+    assert_eq!(heard[0].said, Said::Hurt { fault: Fault::Splat });
+    assert_eq!(heard[0].fingerprint, Some(Sha256::of(b"taint 000")));
+    assert_eq!(scene.memory().attempts[0].phase, Phase::Told);
+}
+
+#[test]
+fn what_the_executor_declines_is_told_in_its_own_words_and_not_as_busy() {
+    let scene = Scene::new();
+    let member = scene.member();
+    scene.offer(b"payload");
+    scene.controller.begin.lock().unwrap().push_back(Reply::Grant);
+    let forged = Said::Declined { outcome: Outcome::NotAuthentic };
+    *scene.root.begun.lock().unwrap() = forged;
+    let heard = scene.run(&member, 2);
+    assert_eq!(heard[1].said, forged);
+    assert!(heard[1].nonce.is_some() && heard[1].fingerprint.is_some());
+}
+
+#[test]
+fn a_grant_that_was_lost_on_the_way_is_closed() {
+    let scene = Scene::new();
+    let member = scene.member();
+    scene.offer(b"payload");
+    scene.controller.begin.lock().unwrap().push_back(Reply::Lost);
+    let heard = scene.run(&member, 2);
+    assert_eq!(heard[1].said, Said::Declined { outcome: Outcome::Busy });
+    assert!(heard[1].nonce.is_some());
+    assert_eq!(scene.root.asked(|asked| matches!(asked, Question::Begin { .. })), 0);
+}
+
+#[test]
+fn an_agent_that_died_in_the_middle_asks_what_became_of_it_and_hands_stops_on() {
+    let scene = Scene::new();
+    let member = scene.member();
+    let (rollout, nonce) = (Sha256::of(b"rollout"), Nonce::from_bytes([3; 16]));
+    let mut memory = scene.memory();
+    memory.attempt(rollout, Action::Rollback, nonce, now());
+    // Its certificate is due, too.
+    memory.renew_at = Some(now());
+    memory.write(&scene.home().join(MEMORY)).unwrap();
+    let before = std::fs::read_to_string(scene.home().join("certificate.pem")).unwrap();
+    *scene.root.outcome.lock().unwrap() = verdict(Said::RolledBack, "");
+    *scene.controller.stop.lock().unwrap() = vec![rollout];
+    let heard = scene.run(&member, 1);
+    assert_eq!((heard[0].said, heard[0].nonce), (Said::RolledBack, Some(nonce)));
+    assert_ne!(std::fs::read_to_string(scene.home().join("certificate.pem")).unwrap(), before);
+    assert!(scene.memory().renew_at.unwrap() > now());
+}
+
+#[test]
+fn what_is_not_what_its_digest_says_is_not_kept() {
+    let scene = Scene::new();
+    let member = scene.member();
+    let rollout = scene.offer(b"the payload");
+    scene.controller.content.lock().unwrap().insert(Sha256::of(b"the payload"), b"the pAyload".to_vec());
+    let agent = Agent::new(scene.home(), member, scene.executor()).unwrap();
+    scene.runtime.block_on(async { agent.run(tokio::time::sleep(Duration::from_secs(3))).await });
+    assert_eq!(scene.root.asked(|asked| matches!(asked, Question::Preflight { .. })), 0);
+    let spooled = std::fs::read_dir(scene.home().join("spool").join(rollout.to_string())).unwrap();
+    let names: Vec<String> = spooled.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names.len(), 2, "the documents alone: {names:?}");
+}

@@ -157,9 +157,17 @@ fn two_machines_come_in_by_a_token_and_take_a_manifest_in_waves_that_stop_and_go
     }
 
     // One that fails on the first host that takes it: the other never begins.
-    let broken = Draft { containers: String::new(), ..Draft::broken() };
-    let file = controller.bring(&stage, &broken, kernel)?;
-    ensure!(controller.apply(&file, &operator)? == Some(1), "it should have halted");
+    let file = controller.bring(&stage, &Draft::broken(), kernel)?;
+    let halted = controller.apply(&file, &operator)?;
+    for machine in &machines {
+        println!(
+            "{}",
+            machine.sh(
+                "update history; update show; journalctl --no-pager -b -u update-executor -u update-agent"
+            )?
+        );
+    }
+    ensure!(halted == Some(1), "it should have halted");
     let begun: Vec<usize> = machines.iter().map(transactions).collect::<Result<_>>()?;
     ensure!(begun.iter().sum::<usize>() == 3, "one host alone began it: {begun:?}");
     for machine in &machines {

@@ -19,6 +19,7 @@ use workloads::processes::Onlooker;
 use crate::operations::apply::{Applied, Quarantine, Request};
 use crate::operations::resume::Resumed;
 use crate::operations::rollback::Back;
+use crate::operations::standing::Standing;
 use crate::operations::{Driven, Engine, EngineError, Listeners};
 use crate::plan::Plan;
 use crate::state::floors::raise_floor;
@@ -402,7 +403,10 @@ impl Engine {
         if grown != 0 && boot == self.host.incarnation.boot_id.to_string() {
             return Ok(Some(Ailment::Kernel(grown)));
         }
-        Ok((!self.status()?.is_sound()).then_some(Ailment::Unsound))
+        let status = self.status()?;
+        // In the middle of something else nothing can be said of this.
+        let settled = status.in_progress.is_none() && status.unfinished.is_empty();
+        Ok((settled && !status.standings().all(Standing::is_sound)).then_some(Ailment::Unsound))
     }
 
     /// The kernel's taint flags; none where they cannot be read.

@@ -1,10 +1,10 @@
-//! What takes longer than a test command may: all of it by `vm-tests exam`, and a rotating tenth in every run of the
+//! What takes longer than a test command may: all of it by `vm-tests exam`, and a rotating fourteenth in every run of the
 //! tests.
 //!
 //! A [`Subject`] is a numbered series of units, such as the places at which the power can be cut. A [`Seed`] decides
-//! which units a run of the tests takes: any ten seeds in a row take every unit once. Without `UPDATE_EXAM_SEED` the
+//! which units a run of the tests takes: any fourteen seeds in a row take every unit once. Without `UPDATE_EXAM_SEED` the
 //! seed is the number of eight-hour spans since 1970: it changes three times a day, and a run at the same hour every
-//! day meets all ten residues.
+//! day meets all residues.
 
 mod subjects;
 
@@ -20,7 +20,7 @@ use crate::lab::Lab;
 pub const SEED_VARIABLE: &str = "UPDATE_EXAM_SEED";
 
 /// In so many seeds in a row everything has its turn.
-pub const TURNS: usize = 10;
+pub const TURNS: usize = 14;
 
 /// Changes thrice a day, which has no factor in common with [`TURNS`].
 const SPAN: Duration = Duration::from_secs(8 * 3600);

@@ -90,8 +90,10 @@ fn units_are_as_little_exposed_as_their_work_allows() {
         ("update-survived.service", 2.0),
         ("update-guard.service", 2.0),
         ("update-repo-refresh@.service", 2.0),
-        // It mounts for the host, loads modules, and is the parent of containers, which inherit what restricts it.
+        ("update-agent.service", 1.5),
+        // They mount for the host, load modules, and are the parents of containers, which inherit what restricts them.
         ("update-resume.service", 9.6),
+        ("update-executor.service", 9.6),
     ] {
         let score = exposure(name);
         assert!(score <= most, "{name}: {score}");
@@ -100,13 +102,36 @@ fn units_are_as_little_exposed_as_their_work_allows() {
 
 #[test]
 fn what_restricts_containers_is_not_asked_of_the_unit_that_restores_them() {
-    let text = unit("update-resume.service");
-    for inherited in
-        ["NoNewPrivileges", "SystemCall", "Restrict", "CapabilityBoundingSet", "Lock", "MemoryDeny"]
-    {
-        assert!(!text.lines().any(|line| line.starts_with(inherited)), "{inherited}");
+    for name in ["update-resume.service", "update-executor.service"] {
+        let text = unit(name);
+        for inherited in
+            ["NoNewPrivileges", "SystemCall", "RestrictN", "RestrictA", "CapabilityB", "LockP", "MemoryDeny"]
+        {
+            assert!(!text.lines().any(|line| line.starts_with(inherited)), "{name}: {inherited}");
+        }
+        for of_mounts in ["Protect", "Private", "ReadOnly", "ReadWrite", "Inaccessible", "Root", "Temporary"]
+        {
+            assert!(!text.lines().any(|line| line.starts_with(of_mounts)), "{name}: {of_mounts}");
+        }
     }
-    for of_mounts in ["Protect", "Private", "ReadOnly", "ReadWrite", "Inaccessible", "Root", "Temporary"] {
-        assert!(!text.lines().any(|line| line.starts_with(of_mounts)), "{of_mounts}");
-    }
+}
+
+#[test]
+fn the_agent_may_do_nothing_and_asks_over_a_socket_that_is_its_groups_alone() {
+    let agent = unit("update-agent.service");
+    assert_eq!(settings(&agent, "CapabilityBoundingSet"), [""]);
+    assert_eq!(settings(&agent, "User"), ["update-agent"]);
+    assert_eq!(settings(&agent, "Type"), ["notify"]);
+    // Above twice the longest poll, of 10 minutes.
+    assert_eq!(settings(&agent, "WatchdogSec"), ["21min"]);
+    let users = fs::read_to_string(dist("../sysusers.d/update.conf")).unwrap();
+    assert!(users.lines().any(|line| line.starts_with("u update-agent ")));
+    let socket = unit("update-executor.socket");
+    assert_eq!(settings(&socket, "ListenStream"), [fleet::local::SOCKET]);
+    assert_eq!(settings(&socket, "SocketGroup"), ["update-agent"]);
+    assert_eq!(settings(&socket, "SocketMode"), ["0660"]);
+    // It ends by itself when nobody asks: that is no failure, and ends no dump or restore.
+    let executor = unit("update-executor.service");
+    assert_eq!(settings(&executor, "KillMode"), ["process"]);
+    assert_eq!(settings(&executor, "Restart"), ["on-failure"]);
 }

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -61,20 +62,21 @@ pub fn close(store: &Path, checkpoints: &Path) -> Result<(), PrivacyError> {
 }
 
 /// Takes from a file or directory what others may do with it. A link, and what is gone meanwhile, is left alone.
+///
+/// The file is not opened, only found (`O_PATH`): whoever closes any descriptor of a file loses all POSIX locks of
+/// the process on it (`fcntl(2)`), and SQLite's are such. Without them another process that closes the journal last
+/// would remove its log while a transaction still writes to it.
 fn set(path: &Path) -> Result<(), PrivacyError> {
     let failed = |source| PrivacyError::Io { path: path.to_owned(), source };
-    let opened = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
-        .open(path);
-    let file = match opened {
+    let flags = nix::libc::O_PATH | nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC;
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ELOOP | nix::libc::ENXIO)) => {
-            return Ok(());
-        }
         opened => opened.map_err(failed)?,
     };
     let found = file.metadata().map_err(failed)?;
+    if found.is_symlink() {
+        return Ok(());
+    }
     if found.uid() != 0 {
         let (owner, mode) = (found.uid(), found.mode());
         return Err(PrivacyError::Foreign { path: path.to_owned(), owner, mode });
@@ -84,7 +86,8 @@ fn set(path: &Path) -> Result<(), PrivacyError> {
         return Ok(());
     }
     tracing::info!(path = %path.display(), mode = %format!("{:04o}", found.mode() & 0o7777), "closed to others");
-    file.set_permissions(Permissions::from_mode(wanted)).map_err(failed)
+    let found = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::set_permissions(found, Permissions::from_mode(wanted)).map_err(failed)
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, PrivacyError> {
@@ -135,6 +138,30 @@ mod tests {
         assert_eq!(mode(Path::new("/etc/passwd")), passwd, "a link is not followed");
         assert_eq!(mode(&at("rootfs/web/t1/upper")), upper);
         assert_eq!(mode(&at("layers/sha/usr/bin/tool")), 0o755, "a fixed program keeps its mode");
+    }
+
+    /// POSIX locks of this process on a file, by the kernel's word.
+    fn locks(path: &Path) -> usize {
+        let (inode, me) =
+            (format!(":{} ", fs::metadata(path).unwrap().ino()), format!(" {} ", std::process::id()));
+        let all = fs::read_to_string("/proc/locks").unwrap();
+        all.lines()
+            .filter(|line| line.contains("POSIX") && line.contains(&me) && line.contains(&inode))
+            .count()
+    }
+
+    #[test]
+    fn the_journals_locks_stay_so_that_nobody_takes_its_log_away() {
+        let store = tempfile::tempdir().unwrap();
+        let checkpoints = store.path().join("checkpoints");
+        let journal = crate::state::journal::Journal::open(store.path()).unwrap();
+        journal.all().unwrap();
+        let files = ["journal.sqlite", "journal.sqlite-shm"].map(|name| store.path().join(name));
+        let before = files.each_ref().map(|file| locks(file));
+        assert!(before.iter().all(|count| *count > 0), "SQLite holds locks on both: {before:?}");
+        close(store.path(), &checkpoints).unwrap();
+        assert_eq!(files.each_ref().map(|file| locks(file)), before);
+        assert_eq!(mode(&files[0]), 0o600);
     }
 
     #[test]

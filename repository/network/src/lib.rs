@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Proxy, Response, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Proxy, Response, StatusCode};
 use rustls::CertificateError;
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
@@ -56,27 +56,36 @@ impl Http {
         let runtime = Arc::new(Builder::new_current_thread().enable_all().build()?);
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let mut builder = Client::builder()
-            .user_agent(concat!("update/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
-            .connect_timeout(options.silence)
-            .read_timeout(options.silence)
-            // They are followed below, where what they point to is looked at.
-            .redirect(Policy::none())
-            .no_proxy();
-        if let Some(proxy) = &options.proxy {
-            builder = builder.proxy(Proxy::all(proxy.as_str()).map_err(io::Error::other)?);
-        }
-        if let Some(path) = &options.authorities {
-            let pem = std::fs::read(path)?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(io::Error::other)?;
-            if certificates.is_empty() {
-                let what = format!("{}: expected certificates in PEM, found none", path.display());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let builder = || -> io::Result<ClientBuilder> {
+            let builder = Client::builder()
+                .user_agent(concat!("update/", env!("CARGO_PKG_VERSION")))
+                .default_headers(headers.clone())
+                .connect_timeout(options.silence)
+                .read_timeout(options.silence)
+                // They are followed below, where what they point to is looked at.
+                .redirect(Policy::none())
+                .no_proxy();
+            match &options.proxy {
+                Some(proxy) => Ok(builder.proxy(Proxy::all(proxy.as_str()).map_err(io::Error::other)?)),
+                None => Ok(builder),
             }
-            builder = builder.tls_certs_only(certificates);
-        }
-        let client = builder.build().map_err(io::Error::other)?;
+        };
+        let client = match &options.authorities {
+            Some(path) => {
+                let pem = std::fs::read(path)?;
+                let certificates = Certificate::from_pem_bundle(&pem).map_err(io::Error::other)?;
+                if certificates.is_empty() {
+                    let what = format!("{}: expected certificates in PEM, found none", path.display());
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+                }
+                builder()?.tls_certs_only(certificates).build().map_err(io::Error::other)?
+            }
+            // A host that has no authorities believes none; over plain HTTP it asks for none.
+            None => match builder()?.build() {
+                Ok(client) => client,
+                Err(_) => builder()?.tls_certs_only([]).build().map_err(io::Error::other)?,
+            },
+        };
         Ok(Self { runtime, client, silence: options.silence })
     }
 

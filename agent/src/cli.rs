@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use fleet::local::Membership;
 use manifests::{Nonce, Sha256};
 use system::exit::{Exit, Failure, State};
@@ -50,6 +50,8 @@ enum Command {
     Enrol(EnrolArgs),
     /// Poll, fetch, and tell, until it is ended
     Run,
+    #[command(flatten)]
+    Manual(manual::Manual),
 }
 
 /// Bring this host into a fleet
@@ -88,6 +90,7 @@ impl Cli {
         match &self.command {
             Command::Enrol(args) => runtime.block_on(self.enrol(args)),
             Command::Run => runtime.block_on(self.poll()),
+            Command::Manual(manual) => manual.run(Self::command()),
         }
     }
 

@@ -12,7 +12,7 @@ mod upkeep;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use reqwest::StatusCode;
 use system::exit::{Exit, Failure, State};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -60,6 +60,8 @@ enum Command {
     Backup(upkeep::BackupArgs),
     Restore(upkeep::RestoreArgs),
     Migrate(upkeep::MigrateArgs),
+    #[command(flatten)]
+    Manual(manual::Manual),
 }
 
 impl Cli {
@@ -94,6 +96,7 @@ impl Cli {
             Command::Backup(args) => upkeep::backup(args, global).map(done),
             Command::Restore(args) => upkeep::restore(args, global).map(done),
             Command::Migrate(args) => upkeep::migrate(args, global).map(done),
+            Command::Manual(manual) => manual.run(Self::command()).map(done),
         }
     }
 }

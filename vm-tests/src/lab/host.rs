@@ -51,9 +51,26 @@ pub fn built(path: &Path) -> Command {
     Command::new(path)
 }
 
-/// The Cargo that runs us, else that in `PATH`.
+/// The Cargo that runs us, else that in `PATH`; by whichever way we were started, it finds the same built.
 pub fn cargo() -> Command {
-    std::env::var_os("CARGO").map_or_else(|| program("cargo"), |cargo| built(Path::new(&cargo)))
+    let mut cargo =
+        std::env::var_os("CARGO").map_or_else(|| program("cargo"), |cargo| built(Path::new(&cargo)));
+    // What Cargo and the runner of tests tell their children. A build script that asks for it (as ring's does) would run again,
+    // and all that depends on it be compiled again, for each of us that is started another way.
+    let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CFG_", "CARGO_FEATURE_", "OUT_DIR"];
+    for (name, _) in std::env::vars_os() {
+        if told.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes())) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+/// Where Cargo keeps what it has fetched.
+pub fn cargo_home() -> Result<PathBuf> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
+    let found = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
+    found.context("neither CARGO_HOME nor HOME is set")
 }
 
 /// True when this process may install packages.

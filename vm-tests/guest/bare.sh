@@ -1,12 +1,14 @@
 #!/bin/sh
-# Turns a directory with a bare Debian into a newcomer's machine and runs a script in it. Called in mount and process
-# namespaces of its own, with the directory and the script; BINDS names directories of this host, one a line, that
-# are seen there under the same names, RUST the directory of Rust's programs.
+# Turns a directory with a bare Debian into a system of its own and runs a command in it. Called in mount and process
+# namespaces of its own, with the directory and the command, which may begin with what its environment is; BINDS names
+# directories of this host, one a line, that are seen there under the same names.
 set -eu
-root=$1 script=$2
+root=$1
+shift
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 printf '%s\n' "$BINDS" | while IFS= read -r dir; do
+	[ -n "$dir" ] || continue
 	mkdir -p "$root$dir"
 	mount --bind "$dir" "$root$dir"
 done
@@ -23,7 +25,4 @@ mount --rbind "$root" "$root"
 cd "$root"
 pivot_root . host
 /host/bin/busybox umount -l /host
-exec /usr/bin/env -i \
-	HOME=/root LANG=C.UTF-8 PATH="$RUST:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
-	CARGO_HOME="$CARGO_HOME" CARGO_NET_OFFLINE=true CARGO_TARGET_DIR="$CARGO_TARGET_DIR" CARGO_TERM_COLOR=never \
-	${PIP_CERT:+"PIP_CERT=$PIP_CERT"} sh -c "cd '$WORKSPACE' && $script"
+exec /usr/bin/env -i HOME=/root LANG=C.UTF-8 ${PIP_CERT:+"PIP_CERT=$PIP_CERT"} "$@"

@@ -56,6 +56,7 @@ enum Command {
     #[command(subcommand)]
     Rollout(rollout::Command),
     Apply(rollout::ApplyArgs),
+    /// Print the head of the ledger, signed, to be kept elsewhere
     Checkpoint,
     Backup(upkeep::BackupArgs),
     Restore(upkeep::RestoreArgs),

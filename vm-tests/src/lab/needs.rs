@@ -65,6 +65,7 @@ pub const NEEDS: &[Need] = &[
     need("chmod", "coreutils"),
     need("cp", "coreutils"),
     need("date", "coreutils"),
+    need("md5sum", "coreutils"),
     need("dirname", "coreutils"),
     need("install", "coreutils"),
     need("ln", "coreutils"),
@@ -81,6 +82,7 @@ pub const NEEDS: &[Need] = &[
     need("getconf", "libc-bin"),
     need("ldd", "libc-bin"),
     need("grep", "grep"),
+    need("gzip", "gzip"),
     need("mount", "mount"),
     need("sed", "sed"),
     need("tar", "tar"),
@@ -149,6 +151,12 @@ pub fn is_declared(name: &str) -> bool {
 pub fn of_machines() -> Vec<Need> {
     let more = if is_root() { &[] } else { NEEDS_WITHOUT_ROOT };
     [NEEDS, more].concat()
+}
+
+/// What building the packages takes: compilers, and what packs.
+pub fn of_packages() -> Vec<Need> {
+    let used = ["binutils", "coreutils", "dpkg", "gcc", "gzip", "libc6-dev", "tar"];
+    NEEDS.iter().filter(|need| used.contains(&need.package)).copied().collect()
 }
 
 /// What this user needs for all tests.

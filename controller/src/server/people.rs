@@ -193,7 +193,11 @@ pub(super) async fn rollouts(
     State(controller): State<Shared>,
     _: By<Viewer>,
 ) -> Result<Answer<Vec<Standing>>, Refusal> {
-    blocking(move || Ok(controller.authority.standings()?)).await.map(Answer)
+    let standings = blocking(move || {
+        controller.unedited()?;
+        Ok(controller.authority.standings()?)
+    });
+    standings.await.map(Answer)
 }
 
 pub(super) async fn rollout(
@@ -202,6 +206,7 @@ pub(super) async fn rollout(
     At(rollout): At<Sha256>,
 ) -> Result<Answer<Standing>, Refusal> {
     let standing = blocking(move || {
+        controller.unedited()?;
         let all = controller.authority.standings()?;
         all.into_iter()
             .find(|standing| standing.rollout == rollout)
@@ -292,6 +297,7 @@ pub(super) async fn explain(
     At(Both(rollout, host)): At<Both<Sha256, HostId>>,
 ) -> Result<Answer<HostExplained>, Refusal> {
     let told = blocking(move || {
+        controller.unedited_now()?;
         let explanation = controller.authority.explain(rollout, host)?;
         let standing = controller.authority.host_state(rollout, host)?;
         let last_seen = controller.presence.last(host);
@@ -305,6 +311,7 @@ pub(super) async fn hosts(
     _: By<Viewer>,
 ) -> Result<Answer<Vec<Member>>, Refusal> {
     let hosts = blocking(move || {
+        controller.unedited()?;
         let presence = &controller.presence;
         let member = |known: KnownHost| {
             let id = known.host.id;
@@ -394,5 +401,9 @@ pub(super) async fn keep(
 }
 
 pub(super) async fn checkpoint(State(controller): State<Shared>, _: By<Viewer>) -> Result<String, Refusal> {
-    blocking(move || Ok(controller.authority.checkpoint()?)).await
+    let checkpoint = blocking(move || {
+        controller.unedited_now()?;
+        Ok(controller.authority.checkpoint()?)
+    });
+    checkpoint.await
 }

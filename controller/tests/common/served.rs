@@ -69,7 +69,7 @@ impl Served {
         let admin = access::admit(&authority, &person, None).unwrap();
         let certificates = CertificateAuthority::open(directory.path(), now).unwrap();
         let content = Content::open(directory.path().join("content")).unwrap();
-        let settings = Settings { names: vec!["127.0.0.1".to_owned()], poll: 60, limits };
+        let settings = Settings { names: vec!["127.0.0.1".to_owned()], poll: 60, limits, checkpoint: None };
         let controller =
             Arc::new(Controller::new(authority, certificates, content, Some(trust()), settings, clock));
         let runtime =

@@ -56,6 +56,10 @@ fn policy() -> String {
 
 impl Fleet {
     fn start(rollout_policy: &str) -> Self {
+        Self::start_with(rollout_policy, serve)
+    }
+
+    fn start_with(rollout_policy: &str, serve: impl FnOnce(&Path) -> (Child, String)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let home = directory.path().join("controller");
         fs::create_dir(&home).unwrap();
@@ -161,13 +165,19 @@ fn one_component(text: &str, payload: &[u8]) -> String {
 }
 
 fn serve(directory: &Path) -> (Child, String) {
+    serve_and_log(directory, "off", Stdio::inherit())
+}
+
+fn serve_and_log(directory: &Path, what: &str, log: Stdio) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_update-controller"))
         .args(["serve", "--json", "--listen", "127.0.0.1:0", "--name", "127.0.0.1", "--policy"])
         .arg(directory.join("policy.yaml"))
         .arg("--directory")
         .arg(directory.join("controller"))
-        .env("UPDATE_LOG", "off")
+        .env("UPDATE_LOG", what)
+        .env_remove("JOURNAL_STREAM")
         .stdout(Stdio::piped())
+        .stderr(log)
         .spawn()
         .unwrap();
     let mut first = String::new();
@@ -663,4 +673,44 @@ fn an_edit_that_nobody_asks_about_is_found_all_the_same() {
     });
     assert!(found && health().1.contains("the ledger was edited"), "{:?}", health());
     fleet.refused(&["hosts", "list"], 6, "the ledger has a gap");
+}
+
+#[test]
+fn the_log_names_hosts_and_rollouts_in_fields_and_no_secret_however_much_is_logged() {
+    let logged = |directory: &Path| {
+        let log = fs::File::create(directory.join("log")).unwrap();
+        serve_and_log(directory, "trace", log.into())
+    };
+    let mut fleet = Fleet::start_with(QUICK, logged);
+    let made = fleet.ok(&["token", "--group", "web"]);
+    let token = made[0]["token"].as_str().unwrap().to_owned();
+    let host = Machine::new(&fleet, "one").enrol(&fleet, token.parse().unwrap()).unwrap();
+    let rollout = fleet.rollout();
+    fleet.until(&rollout, "running");
+    let nonce = host.apply(&fleet, rollout.parse().unwrap());
+    assert!(host.say(&fleet, rollout.parse().unwrap(), Some(nonce), Said::Applied));
+    fleet.ok(&["hosts", "revoke", &host.host.to_string()]);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(fleet.child.id() as i32), nix::sys::signal::SIGTERM)
+        .unwrap();
+    assert!(fleet.child.wait().unwrap().success());
+    let log = fs::read_to_string(fleet.path("log")).unwrap();
+    let id = host.host;
+    for (words, field) in [
+        ("a host came in", format!("host={id}")),
+        ("a host came in", "name=one".to_owned()),
+        ("a rollout was handed in", format!("rollout={rollout}")),
+        ("a rollout was handed in", "by=admin".to_owned()),
+        ("a host may begin", format!("host={id}")),
+        ("a host reports", format!("rollout={rollout}")),
+        ("a host was moved or has left", format!("host={id}")),
+    ] {
+        let line = log.lines().find(|line| line.contains(words) && line.contains(&field));
+        assert!(line.is_some_and(|line| line.contains("INFO")), "{words} {field}: {log}");
+    }
+    let account = fs::read_to_string(fleet.path("controller/admin.yaml")).unwrap();
+    let admin = account.lines().find_map(|line| line.strip_prefix("token: ")).unwrap().trim_matches('\'');
+    let key = fs::read_to_string(fleet.path("controller/grant.key")).unwrap();
+    for secret in [token.as_str(), admin, key.lines().nth(1).unwrap()] {
+        assert!(!log.contains(secret), "{secret}");
+    }
 }

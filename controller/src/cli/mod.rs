@@ -133,7 +133,7 @@ fn asked(error: ClientError) -> Failure {
     let unknown = matches!(error, ClientError::Reach { .. } | ClientError::Answer(_));
     let failure = Failure::new(exit, error);
     if needs_operator {
-        return failure.next("look at the controller: its log, and docs/incidents.md");
+        return failure.next("look at the controller: its log, and docs/controller.md");
     }
     if unknown {
         return failure

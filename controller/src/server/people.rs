@@ -333,6 +333,7 @@ pub(super) async fn change_host(
             HostChange::Move(to) => controller.authority.relabel(host, &to, &by.name)?,
             HostChange::Leave(how) => controller.authority.dismiss(host, how, &by.name)?,
         }
+        tracing::info!(%host, by = %by.name, "a host was moved or has left");
         Ok(HostChanged { host })
     });
     done.await.map(Answer)
@@ -345,6 +346,7 @@ pub(super) async fn token(
 ) -> Result<Answer<TokenMade>, Refusal> {
     let made = blocking(move || {
         let token = enrolment::make(&controller.authority, &terms, &by.name)?;
+        tracing::info!(by = %by.name, hosts = terms.hosts, expires = %terms.expires, "a token was made");
         let ca_fingerprint = controller.certificates.fingerprint();
         Ok(TokenMade { token, ca_fingerprint, expires: terms.expires })
     });
@@ -359,6 +361,7 @@ pub(super) async fn admit(
     let made = blocking(move || {
         let token = access::admit(&controller.authority, &newcomer, Some(&by.name))?;
         let Person { name, role } = newcomer;
+        tracing::info!(%name, %role, by = %by.name, "somebody may ask");
         Ok(Admitted { name, role, token })
     });
     made.await.map(Answer)

@@ -164,9 +164,14 @@ impl Served {
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
     }
 
+    /// Asks it to end.
+    pub(crate) fn ask_to_end(&mut self) {
+        drop(self.ends.take());
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) fn end(&mut self) {
-        drop(self.ends.take());
+        self.ask_to_end();
         if let Some(serving) = self.serving.take() {
             self.runtime.block_on(serving).unwrap();
         }

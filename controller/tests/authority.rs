@@ -155,7 +155,8 @@ fn hurt_hosts_halt_a_rollout_and_only_ways_back_are_granted() {
 #[test]
 fn caps_hold_over_all_who_ask_at_once_and_over_all_rollouts() {
     let scene = Scene::new();
-    let other = scene.submit("another manifest", common::scene::POLICY);
+    let other = scene.hand_in("another", "another manifest", 1, common::scene::POLICY).unwrap();
+    scene.tick();
     scene.make_ready(other);
     let ready = scene.ready();
     let granted: usize = std::thread::scope(|scope| {
@@ -181,7 +182,8 @@ fn caps_hold_over_all_who_ask_at_once_and_over_all_rollouts() {
 #[test]
 fn a_host_has_one_open_grant_over_all_rollouts() {
     let scene = Scene::new();
-    let other = scene.submit("another manifest", common::scene::POLICY);
+    let other = scene.hand_in("another", "another manifest", 1, common::scene::POLICY).unwrap();
+    scene.tick();
     scene.make_ready(other);
     let state = |number: &usize| scene.authority.host_state(other, host(*number)).unwrap();
     let both = scene.ready().into_iter().find(|number| state(number) == Some(HostState::Ready)).unwrap();
@@ -278,13 +280,13 @@ fn a_rollout_goes_through_and_the_ledger_explains_it() {
 fn a_policy_that_people_did_not_sign_or_that_can_never_pass_is_refused() {
     let scene = Scene::new();
     let (envelope, document) = common::scene::document("m", common::scene::POLICY, 80);
-    let other = scene.authority.submit(&envelope, &document, &format!("{}\n", common::scene::POLICY));
+    let other = scene.authority.submit(&envelope, &document, &format!("{}\n", common::scene::POLICY), 1);
     assert!(matches!(other, Err(Denied::Policy { .. })));
     let nobody = common::scene::POLICY.replace("[fleet]", "[nobody]");
     let (envelope, document) = common::scene::document("m", &nobody, 80);
-    assert!(matches!(scene.authority.submit(&envelope, &document, &nobody), Err(Denied::Unfit { .. })));
+    assert!(matches!(scene.authority.submit(&envelope, &document, &nobody, 1), Err(Denied::Unfit { .. })));
     let (envelope, document) = common::scene::document("manifest", common::scene::POLICY, 80);
-    let twice = scene.authority.submit(&envelope, &document, common::scene::POLICY);
+    let twice = scene.authority.submit(&envelope, &document, common::scene::POLICY, 1);
     assert!(matches!(twice, Err(Denied::Known { .. })));
     scene.begin(scene.ready()[0], nonce(1)).unwrap();
 }
@@ -307,8 +309,9 @@ fn a_stop_that_somebody_else_wrote_under_the_same_lease_is_learned_before_anythi
 #[test]
 fn no_host_is_told_to_begin_before_the_time_that_people_signed_for_it() {
     let scene = Scene::new();
-    let (envelope, document) = common::scene::document("another", common::scene::POLICY, 1);
-    scene.authority.submit(&envelope, &document, common::scene::POLICY).unwrap();
+    let (envelope, document) =
+        common::scene::issued("2026-11-01T00:00:00Z", "another", "another", common::scene::POLICY, 1);
+    scene.authority.submit(&envelope, &document, common::scene::POLICY, 1).unwrap();
     scene.tick();
     scene.make_ready(document.digest());
     let state = |number: &usize| scene.authority.host_state(document.digest(), host(*number)).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fleet::assurance::Unfit;
-use fleet::rollout::{Impossible, NotNow, Stale};
+use fleet::rollout::{Impossible, NotNow, Outdated, Stale};
 use manifests::{HostId, Sha256};
 
 use crate::enrolment::TokenError;
@@ -65,6 +65,9 @@ pub enum Denied {
         /// Why.
         why: Vec<Unfit>,
     },
+    /// It comes too late.
+    #[error(transparent)]
+    Outdated(Outdated),
     /// The event cannot follow.
     #[error(transparent)]
     Impossible(Impossible),

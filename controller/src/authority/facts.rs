@@ -174,6 +174,10 @@ pub(super) struct PlanRecord {
     pub(super) document: String,
     /// The policy's text.
     pub(super) policy: String,
+    /// The version of its manifest.
+    pub(super) version: u64,
+    /// Rollouts that end when it begins.
+    pub(super) supersedes: Vec<Sha256>,
     /// The fleet when it was accepted.
     pub(super) inventory: Vec<Host>,
 }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::host::Host;
 use fleet::policy::RolloutPolicy;
-use fleet::rollout::{Book, Entry, Event, Fault, HostState, Impossible, Place, Plan, Progress};
+use fleet::rollout::{
+    Book, Claim, Entry, Event, Fault, HostState, Impossible, Place, Plan, Progress, Successor,
+};
 use manifests::{Envelope, HostId, Profile, Rollout, Sha256};
 
 use super::facts::{Fact, PlanRecord, decode, of_rollout};
@@ -19,6 +21,10 @@ pub(super) struct Running {
     pub(super) document: Rollout,
     pub(super) plan: Plan,
     pub(super) progress: Progress,
+    /// Whose place it takes.
+    pub(super) claim: Claim,
+    /// Rollouts that end when it begins.
+    pub(super) supersedes: Vec<Sha256>,
     places: BTreeMap<HostId, Place>,
 }
 
@@ -41,10 +47,20 @@ impl Running {
                 policy.in_emergency().ok_or_else(|| damaged("its policy knows no emergency".to_owned()))?
             }
         };
+        let claim = Claim {
+            rollout,
+            issued: document.issued,
+            name: document.name.clone(),
+            version: record.version,
+            manifest: document.manifest,
+            selector: policy.selector.clone(),
+            supersedes: document.supersedes.clone(),
+        };
         let plan = Plan::signed(rollout, &document, policy, &record.inventory);
         let places =
             plan.layout.members.iter().enumerate().map(|(at, member)| (member.host.id, at)).collect();
-        Ok(Self { progress: Progress::new(&plan), document, plan, places })
+        let (progress, supersedes) = (Progress::new(&plan), record.supersedes.clone());
+        Ok(Self { document, plan, progress, claim, supersedes, places })
     }
 
     /// Where a host stands in the order.
@@ -154,6 +170,15 @@ impl Known {
             self.came_back.entry(running.document.manifest).or_default().insert(host.id);
         }
         Ok(())
+    }
+
+    /// The rollout that takes this one's place and has begun; of several the one with the highest version.
+    pub(super) fn successor(&self, rollout: Sha256) -> Option<Successor> {
+        let takes =
+            |running: &&Running| running.supersedes.contains(&rollout) && running.progress.opened() > 0;
+        let successor =
+            |running: &Running| Successor { rollout: running.claim.rollout, version: running.claim.version };
+        self.rollouts.values().filter(takes).map(successor).max_by_key(|by| by.version)
     }
 
     /// Hosts that came back from a manifest.

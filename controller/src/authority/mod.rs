@@ -25,7 +25,7 @@ use fleet::host::Host;
 use fleet::protocol::{AttemptReport, BeginRequest};
 use fleet::rollout::{
     Action, Author, Begin, Entry, Event, Explanation, Facts, HostState, NotNow, Pause, Reading, Report,
-    Request, Stage, Stale, Waiting, begin, decide, explain, hear, waiting,
+    Request, Stage, Stale, Waiting, begin, decide, explain, hear, succeed, waiting,
 };
 use manifests::{
     Envelope, GroupName, HostId, LedgerHead, Ordered, Rollout, SecretKey, Sha256, UtcTime, Verified,
@@ -59,6 +59,15 @@ pub struct Surroundings<'s> {
     pub listening_since: UtcTime,
     /// What the health queries say.
     pub readings: &'s BTreeMap<GroupName, Reading>,
+}
+
+/// A rollout that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// What it is worth for this fleet.
+    pub assurance: Assurance,
+    /// Rollouts that end when it begins.
+    pub supersedes: Vec<Sha256>,
 }
 
 /// What people's word is to a rollout. Whether they may say it, `fleet` says: a token only slows down.
@@ -486,16 +495,18 @@ impl Authority {
         Err(Denied::Busy { tries: TRIES })
     }
 
-    /// Accepts a rollout that people signed. `document` is the verified content of `envelope`.
+    /// Accepts a rollout that people signed. `document` is the verified content of `envelope`, `version` its manifest's.
     ///
     /// # Errors
-    /// [`Denied::Unfit`] with the arithmetic if it could never end well, and others that say why.
+    /// [`Denied::Unfit`] with the arithmetic if it could never end well, [`Denied::Outdated`] if it comes too late, and
+    /// others that say why.
     pub fn submit(
         &self,
         envelope: &Envelope,
         document: &Verified<Rollout>,
         policy: &str,
-    ) -> Result<Assurance, Denied> {
+        version: u64,
+    ) -> Result<Accepted, Denied> {
         let rollout = document.digest();
         let (expected, found) = (document.policy, Sha256::of(policy.as_bytes()));
         if expected != found {
@@ -507,21 +518,27 @@ impl Authority {
             }
             let groups = |host: &&Host| host.groups.iter().any(|group| document.groups.contains(group));
             let inventory: Vec<Host> = decision.turn.known.hosts.values().filter(groups).cloned().collect();
-            let record = PlanRecord { document: envelope.to_json(), policy: policy.to_owned(), inventory };
+            let (document, policy) = (envelope.to_json(), policy.to_owned());
+            let mut record = PlanRecord { document, policy, version, supersedes: Vec::new(), inventory };
+            let mut running = Running::new(rollout, &record)?;
+            let known = decision.turn.known.rollouts.values();
+            let known = known.map(|running| (&running.claim, &running.progress));
+            let supersedes = succeed(&running.claim, known).map_err(Denied::Outdated)?;
+            record.supersedes.clone_from(&supersedes);
+            running.supersedes.clone_from(&supersedes);
             let bytes = facts::encode(&record);
-            let running = Running::new(rollout, &record)?;
             let start = running.plan.not_before.max(decision.now);
             let assurance = assure(&running.plan.policy, &running.plan.layout, start, running.plan.expires);
             let assurance = assurance.map_err(|why| Denied::Unfit { why })?;
-            let plan = Sha256::of(&bytes);
+            let (manifest, plan) = (running.claim.manifest, Sha256::of(&bytes));
             let key = Key::new("plan", rollout);
             decision.batch.expects.push(Expect { key: key.clone(), revision: 0 });
             decision.batch.puts.push(Put { key, value: bytes });
             decision.turn.known.rollouts.insert(rollout, running);
-            let fact = Fact::Accepted { at: decision.now, manifest: document.manifest, plan };
+            let fact = Fact::Accepted { at: decision.now, manifest, plan };
             decision.say(&fact, of_rollout(rollout));
             decision.happen(rollout, Event::Submitted)?;
-            Ok(assurance)
+            Ok(Accepted { assurance, supersedes })
         })
     }
 
@@ -539,9 +556,17 @@ impl Authority {
     /// [`Denied`]; what was due stays due.
     pub fn tick(&self, around: &Surroundings<'_>) -> Result<usize, Denied> {
         self.settle(|decision| {
-            let rollouts: Vec<Sha256> = decision.turn.known.rollouts.keys().copied().collect();
+            let mut rollouts: Vec<(u64, Sha256)> = decision
+                .turn
+                .known
+                .rollouts
+                .iter()
+                .map(|(rollout, running)| (running.claim.version, *rollout))
+                .collect();
+            // What takes another's place begins before it is asked what that comes to.
+            rollouts.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
             let mut written = 0;
-            for rollout in rollouts {
+            for (_, rollout) in rollouts {
                 for host in late_joiners(&decision.turn.known, rollout)? {
                     decision.happen(rollout, Event::Joined { host: Box::new(host) })?;
                     written += 1;
@@ -554,6 +579,7 @@ impl Authority {
                         listening_since: around.listening_since,
                         readings: around.readings,
                         came_back: &came_back,
+                        successor: decision.turn.known.successor(rollout),
                     };
                     let due = decide(&running.plan, &running.progress, &facts, decision.now);
                     if due.is_empty() {

@@ -72,7 +72,7 @@ pub(super) struct StartArgs {
     #[command(flatten)]
     source: Source,
     /// The document, signed; without, it is written and signed by --key
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["keys", "emergency", "summary"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["keys", "emergency", "summary", "supersedes"])]
     document: Option<PathBuf>,
     /// Sign with this private key (may be repeated)
     #[arg(long = "key", value_name = "FILE", required_unless_present = "document")]
@@ -189,6 +189,9 @@ fn start(args: &StartArgs, global: &Global) -> Result<String, Failure> {
         object(&answer);
     } else {
         line(&format!("accepted: rollout {}", short(&rollout)));
+        for ended in answer["supersedes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            line(&format!("when it begins, rollout {} ends: hosts in flight finish", short(ended)));
+        }
         line(&format!("next: update rollout watch {}", short(&rollout)));
     }
     Ok(rollout)

@@ -60,7 +60,7 @@ impl From<Denied> for Refusal {
             Denied::Known { .. } | Denied::Impossible(_) | Denied::Stale(_) | Denied::NotNow(_) => {
                 StatusCode::CONFLICT
             }
-            Denied::Policy { .. } | Denied::Unfit { .. } | Denied::FarAhead { .. } => {
+            Denied::Policy { .. } | Denied::Unfit { .. } | Denied::Outdated(_) | Denied::FarAhead { .. } => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Denied::NoLease | Denied::Busy { .. } | Denied::Lost | Denied::Store(_) => {

@@ -19,8 +19,8 @@ use serde_json::json;
 use super::answer::{Refusal, blocking, json, value};
 use super::{Controller, Shared};
 use crate::access::{self, Person, Role};
-use crate::authority::Move;
 use crate::authority::facts::Departure;
+use crate::authority::{Accepted, Move};
 use crate::content::MAX_DOCUMENT;
 use crate::enrolment::{self, Terms};
 
@@ -170,9 +170,10 @@ pub(super) async fn submit(
         }
         controller.content.keep_document(&manifest_envelope)?;
         controller.content.keep_document(&envelope)?;
-        let assurance = controller.authority.submit(&envelope, &document, &policy)?;
+        let Accepted { assurance, supersedes } =
+            controller.authority.submit(&envelope, &document, &policy, manifest.version)?;
         tracing::info!(rollout = %document.digest(), by = %by.name, "a rollout was handed in");
-        Ok(json!({ "rollout": document.digest(), "assurance": assurance }))
+        Ok(json!({ "rollout": document.digest(), "assurance": assurance, "supersedes": supersedes }))
     });
     Ok(json(&accepted.await?))
 }

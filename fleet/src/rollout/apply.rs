@@ -108,9 +108,14 @@ impl Progress {
                 self.stage = Stage::Aborted;
                 Ok(())
             }
-            Event::Expired | Event::Superseded => {
+            Event::Expired => {
                 self.need(event, self.stage.is_live(), "a rollout that may go on")?;
-                self.stage = if *event == Event::Expired { Stage::Expired } else { Stage::Superseded };
+                self.stage = Stage::Expired;
+                Ok(())
+            }
+            Event::Superseded { by } => {
+                self.need(event, self.stage.is_live(), "a rollout that may go on")?;
+                self.stage = Stage::Superseded(*by);
                 Ok(())
             }
             Event::RollbackBegun { by } => self.rollback_begun(plan, *at, event, by.as_ref()),
@@ -304,7 +309,7 @@ impl Progress {
         let can = match (&self.stage, by) {
             (S::Halted(_), None) => automatic,
             (_, None) => false,
-            (S::Halted(_) | S::Aborted | S::Expired | S::Superseded | S::Stuck, Some(_)) => true,
+            (S::Halted(_) | S::Aborted | S::Expired | S::Superseded(_) | S::Stuck, Some(_)) => true,
             (stage, Some(_)) => stage.is_live(),
         };
         self.need(event, can, "a rollout that may go back, and somebody who may say so")?;

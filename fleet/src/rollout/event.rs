@@ -1,6 +1,6 @@
 //! What can happen to a rollout. Its state follows from these, in their order, and from nothing else.
 
-use manifests::{GroupName, KeyName, Nonce, UtcTime};
+use manifests::{GroupName, KeyName, Nonce, Sha256, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
@@ -164,8 +164,11 @@ pub enum Event {
     },
     /// Its document does not count any more.
     Expired,
-    /// A newer manifest takes its place.
-    Superseded,
+    /// Another rollout has begun that takes its place.
+    Superseded {
+        /// Which.
+        by: Successor,
+    },
 }
 
 impl Event {
@@ -202,9 +205,19 @@ impl Event {
             | Self::Completed
             | Self::Aborted { .. }
             | Self::Expired
-            | Self::Superseded => None,
+            | Self::Superseded { .. } => None,
         }
     }
+}
+
+/// The rollout that takes another's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Successor {
+    /// Its digest.
+    pub rollout: Sha256,
+    /// The version of its manifest.
+    pub version: u64,
 }
 
 /// A person, and how it is known that it was them.

@@ -3,9 +3,12 @@
 mod common;
 
 use common::scene::{POLICY, Scene, begin, enrol, host, issued, nonce, person, take};
-use controller::authority::{Denied, Standing};
-use fleet::rollout::{HostState, NotNow, Outdated, Proof, Said, Stage, Successor};
-use manifests::{Ordered, Sha256};
+use controller::authority::facts::Fact;
+use controller::authority::{Denied, Order, Standing};
+use controller::store::Which;
+use fleet::protocol::AttemptReport;
+use fleet::rollout::{Author, Fault, HostState, NotNow, Outdated, Proof, Said, Stage, Successor};
+use manifests::{HostId, Sha256};
 
 /// Everybody at once, so that one wave is all.
 const ONE_WAVE: &str = "schema: 1\nselector: {groups: [fleet]}\n\
@@ -142,12 +145,59 @@ fn an_old_document_of_the_same_manifest_is_not_brought_out_again() {
 }
 
 #[test]
+fn a_host_that_came_back_gets_the_manifest_again_only_when_people_sign_that() {
+    let scene = Scene::new();
+    let back = scene.ready()[0];
+    scene.begin(back, nonce(1)).unwrap();
+    scene.say(scene.rollout, back, Some(nonce(1)), Said::Hurt { fault: Fault::Restored }).unwrap();
+    scene.tick();
+    assert!(scene.authority.came_back(scene.rollout, host(back)).unwrap());
+    // A newer document of the same manifest gives it to that host no more than this one.
+    let (envelope, document) = issued("2026-11-01T12:00:00Z", "fix", "manifest", ONE_WAVE, 80);
+    scene.authority.submit(&envelope, &document, ONE_WAVE, 1).unwrap();
+    let again = document.digest();
+    scene.tick();
+    scene.tick();
+    assert_eq!(state(&scene, again, back), Some(HostState::Withdrawn));
+    let (anna, other) = (person("anna", Proof::Signature), host(scene.ready()[1]));
+    let retry =
+        |hosts: &[HostId], by: &Author| scene.authority.order(again, &Order::Retry(hosts.to_vec()), by);
+    assert!(matches!(retry(&[], &person("ben", Proof::Token)), Err(Denied::Unsigned { .. })));
+    assert!(matches!(retry(&[other], &anna), Err(Denied::NeverCameBack { .. })));
+    let size = scene.store.size().unwrap();
+    retry(&[host(back)], &anna).unwrap();
+    let entry = scene.store.entries(&Which::From(size), 1).unwrap().pop().unwrap().1;
+    let Fact::Retried { hosts, by, .. } = Fact::read(&entry).unwrap() else { panic!("{entry:?}") };
+    assert_eq!((hosts, by), (vec![host(back)], anna.clone()));
+    assert!(matches!(retry(&[], &anna), Err(Denied::NobodyCameBack { .. })), "told twice it changes nothing");
+    scene.tick();
+    assert_eq!(state(&scene, again, back), Some(HostState::Offered));
+    let told = scene.authority.explain(again, host(back)).unwrap();
+    assert!(told.lines.iter().any(|line| line.text == "may have it again: anna said so"), "{told:?}");
+    // Nor does a controller that learns it from the ledger hold it against the host; but what comes later, it does.
+    scene.clock.pass(16);
+    let two = take(&scene.store, &scene.clock, "two").unwrap();
+    assert!(!two.came_back(again, host(back)).unwrap());
+    let say = |nonce, said| {
+        let report = AttemptReport { rollout: again, nonce, said, transaction: None, fingerprint: None };
+        two.report(host(back), report).unwrap();
+    };
+    say(None, Said::Ready);
+    begin(&two, again, back, nonce(2)).unwrap();
+    say(Some(nonce(2)), Said::Hurt { fault: Fault::Restored });
+    assert!(two.came_back(again, host(back)).unwrap());
+    scene.clock.pass(16);
+    let three = take(&scene.store, &scene.clock, "three").unwrap();
+    assert!(three.came_back(again, host(back)).unwrap());
+}
+
+#[test]
 fn a_newer_one_that_never_begins_ends_nothing() {
     let scene = Scene::new();
     let policy = format!("{POLICY}approvals: {{start: 1}}\n");
     let newer = scene.hand_in("fix", "the next", 2, &policy).unwrap();
     scene.tick();
-    scene.authority.order(newer, Ordered::Abort, &person("ben", Proof::Token)).unwrap();
+    scene.authority.order(newer, &Order::Abort, &person("ben", Proof::Token)).unwrap();
     scene.tick();
     assert_eq!(stage(&scene, scene.rollout), Stage::Running);
 }

@@ -57,6 +57,8 @@ impl From<Denied> for Refusal {
             Denied::NoSuchHost { .. } | Denied::Revoked { .. } | Denied::Clone { .. } | Denied::Token(_) => {
                 StatusCode::FORBIDDEN
             }
+            Denied::Unsigned { .. } => StatusCode::FORBIDDEN,
+            Denied::NeverCameBack { .. } | Denied::NobodyCameBack { .. } => StatusCode::CONFLICT,
             Denied::Known { .. } | Denied::Impossible(_) | Denied::Stale(_) | Denied::NotNow(_) => {
                 StatusCode::CONFLICT
             }

@@ -20,7 +20,7 @@ use super::answer::{Refusal, blocking, json, value};
 use super::{Controller, Shared};
 use crate::access::{self, Person, Role};
 use crate::authority::facts::Departure;
-use crate::authority::{Accepted, Move};
+use crate::authority::{Accepted, Move, Order};
 use crate::content::MAX_DOCUMENT;
 use crate::enrolment::{self, Terms};
 
@@ -191,7 +191,7 @@ pub(super) async fn order(
         match word {
             Word::Token(order) => {
                 let author = Author { name: by.name.clone(), proof: Proof::Token };
-                controller.authority.order(rollout, order, &author)?;
+                controller.authority.order(rollout, &Order::of(order, &[]), &author)?;
             }
             Word::Signed(envelope) => {
                 let (_, document) = verify::<RolloutOrder>(&controller, &envelope)?;
@@ -201,8 +201,9 @@ pub(super) async fn order(
                         document.rollout
                     )));
                 }
+                let order = Order::of(document.order, &document.hosts);
                 for author in authors(&document) {
-                    controller.authority.order(rollout, document.order, &author)?;
+                    controller.authority.order(rollout, &order, &author)?;
                     if document.order != Ordered::Approve {
                         break;
                     }
@@ -233,7 +234,10 @@ pub(super) async fn explain(
         let explanation = controller.authority.explain(rollout, host)?;
         let state = controller.authority.host_state(rollout, host)?;
         let last = controller.presence.last(host);
-        Ok(json!({ "host": host, "standing": state, "last_seen": last, "explanation": explanation }))
+        let came_back = controller.authority.came_back(rollout, host)?;
+        Ok(json!({
+            "host": host, "standing": state, "came_back": came_back, "last_seen": last, "explanation": explanation,
+        }))
     });
     Ok(json(&told.await?))
 }

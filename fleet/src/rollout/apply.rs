@@ -136,6 +136,7 @@ impl Progress {
             | Event::Matured { host }
             | Event::Silenced { host }
             | Event::Withdrawn { host }
+            | Event::Retried { host, .. }
             | Event::RollbackGranted { host, .. }
             | Event::RolledBack { host }
             | Event::RollbackFailed { host } => self.of_host(plan, *at, event, *host),
@@ -211,6 +212,14 @@ impl Progress {
                 H::Listed | H::Offered | H::Ready | H::Busy { .. } | H::Declined(_) => H::Withdrawn,
                 _ => return expected("a host that has not been changed"),
             },
+            Event::Retried { by, .. } => {
+                self.need(event, by.proof == Proof::Signature, "a signature")?;
+                self.need(event, self.stage.is_live(), "a rollout that may go on")?;
+                match before {
+                    H::Withdrawn | H::Bad { fault: Fault::Restored, .. } => self.before_it_begins(host),
+                    _ => return expected("a host that came back, or gets nothing any more"),
+                }
+            }
             Event::RollbackGranted { nonce, .. } => {
                 self.need(event, self.stage == Stage::RollingBack, "to be rolling back")?;
                 match before.changed_since() {
@@ -342,6 +351,12 @@ impl Progress {
             self.offer(plan, self.hosts.len() - 1..self.hosts.len());
         }
         Ok(())
+    }
+
+    /// Where a host stands to which nothing has happened, or is as if.
+    fn before_it_begins(&self, host: Place) -> HostState {
+        let opened = self.wave_of(host) < self.opened.len();
+        if opened { HostState::Offered } else { HostState::Listed }
     }
 
     fn offer(&mut self, plan: &Plan, places: std::ops::Range<Place>) {

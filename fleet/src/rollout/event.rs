@@ -109,6 +109,13 @@ pub enum Event {
         /// Which host.
         host: Place,
     },
+    /// A host that came back from this manifest may have it again.
+    Retried {
+        /// Which host.
+        host: Place,
+        /// Who says so.
+        by: Author,
+    },
     /// A host that was not there at the beginning.
     Joined {
         /// The host.
@@ -185,6 +192,7 @@ impl Event {
             | Self::Matured { host }
             | Self::Silenced { host }
             | Self::Withdrawn { host }
+            | Self::Retried { host, .. }
             | Self::RollbackGranted { host, .. }
             | Self::RolledBack { host }
             | Self::RollbackFailed { host } => Some(*host),

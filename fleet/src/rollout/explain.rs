@@ -92,7 +92,11 @@ fn line(
         Event::Failed { host, fault } if *host == place => format!("hurt: {fault:?}"),
         Event::Silenced { host } if *host == place => "silent, and no outage explains it".to_owned(),
         Event::Matured { host } if *host == place => "watched for the whole bake, and good".to_owned(),
-        Event::Withdrawn { host } if *host == place => "gets nothing in this rollout any more".to_owned(),
+        Event::Withdrawn { host } if *host == place => {
+            "gets nothing in this rollout any more: it came back from this manifest, or left the fleet"
+                .to_owned()
+        }
+        Event::Retried { host, by } if *host == place => format!("may have it again: {} said so", by.name),
         Event::RollbackGranted { host, .. } if *host == place => "told to go back".to_owned(),
         Event::RolledBack { host } if *host == place => "back".to_owned(),
         Event::RollbackFailed { host } if *host == place => "not back: people have to look".to_owned(),

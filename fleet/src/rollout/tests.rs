@@ -421,6 +421,28 @@ fn a_manifest_that_a_host_came_back_from_is_not_offered_to_it_again() {
 }
 
 #[test]
+fn a_host_that_came_back_may_have_it_again_when_people_sign_that() {
+    let mut story = Story::new(80, AT_ONCE);
+    story.fail(0, Fault::Restored);
+    let id = story.plan.layout.members[0].host.id;
+    story.came_back.insert(id);
+    story.settle();
+    assert!(story.record(Event::Retried { host: 0, by: token() }).is_err(), "a token is not enough");
+    assert!(story.record(Event::Retried { host: 1, by: signature() }).is_err(), "it never came back");
+    story.came_back.clear();
+    story.tell(Event::Retried { host: 0, by: signature() });
+    assert_eq!(story.progress.hosts()[0], HostState::Offered);
+    assert_eq!(story.progress.failures().len(), 1, "what was counted stays counted");
+    story.apply(0);
+    let told = explain(&story.plan, &story.entries, id).unwrap();
+    assert!(told.lines.iter().any(|line| line.text == "may have it again: anna said so"), "{told:?}");
+    // Whose wave has not come is listed again.
+    story.record(Event::Withdrawn { host: 70 }).unwrap();
+    story.tell(Event::Retried { host: 70, by: signature() });
+    assert_eq!(story.progress.hosts()[70], HostState::Listed);
+}
+
+#[test]
 fn a_late_joiner_takes_the_last_wave_under_the_same_gates() {
     let mut inventory = sample::inventory(4);
     let late = inventory.pop().unwrap();

@@ -44,6 +44,10 @@ pub struct Standing {
     pub name: ManifestName,
     /// Its manifest's digest.
     pub manifest: Sha256,
+    /// Its manifest's version.
+    pub version: u64,
+    /// Rollouts that end, or ended, when it begins.
+    pub supersedes: Vec<Sha256>,
     /// Which profile of its policy it goes by.
     pub profile: Profile,
     /// From when on nobody begins.
@@ -297,6 +301,8 @@ impl Authority {
                     rollout: *rollout,
                     name: running.document.name.clone(),
                     manifest: running.document.manifest,
+                    version: running.claim.version,
+                    supersedes: running.supersedes.clone(),
                     profile: running.document.profile,
                     expires: running.document.expires,
                     stage: progress.stage().clone(),

@@ -83,10 +83,12 @@ impl From<Denied> for Refusal {
             Denied::NoSuchHost { .. } | Denied::Revoked { .. } | Denied::Clone { .. } | Denied::Token(_) => {
                 StatusCode::FORBIDDEN
             }
+            Denied::Unsigned { .. } => StatusCode::FORBIDDEN,
+            Denied::NeverCameBack { .. } | Denied::NobodyCameBack { .. } => StatusCode::CONFLICT,
             Denied::Known { .. } | Denied::Impossible(_) | Denied::Stale(_) | Denied::NotNow(_) => {
                 StatusCode::CONFLICT
             }
-            Denied::Policy { .. } | Denied::Unfit { .. } | Denied::FarAhead { .. } => {
+            Denied::Policy { .. } | Denied::Unfit { .. } | Denied::Outdated(_) | Denied::FarAhead { .. } => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Denied::NoLease | Denied::Busy { .. } | Denied::Lost | Denied::Store(_) => {

@@ -27,7 +27,7 @@ use super::limits::Limits;
 use super::{Controller, Shared};
 use crate::access::{self, Person, Role};
 use crate::authority::facts::Departure;
-use crate::authority::{KnownHost, Move, Standing};
+use crate::authority::{Accepted, KnownHost, Move, Order, Standing};
 use crate::content::MAX_DOCUMENT;
 use crate::enrolment::{self, Terms};
 
@@ -83,11 +83,13 @@ question!(Person, 64 << 10);
 
 /// A rollout was accepted.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Accepted {
+pub(super) struct RolloutTaken {
     /// Its document's digest.
     rollout: Sha256,
     /// What a rollout of this size can promise.
     assurance: Assurance,
+    /// Rollouts that end when it begins.
+    supersedes: Vec<Sha256>,
 }
 
 /// An order was taken.
@@ -104,6 +106,8 @@ pub(super) struct HostExplained {
     host: HostId,
     /// Where it stands in the rollout; nothing if it is not in it.
     standing: Option<HostState>,
+    /// Whether it came back from the manifest, and is not to have it again until people say so.
+    came_back: bool,
     /// When it was last heard of.
     last_seen: Option<UtcTime>,
     /// What happened.
@@ -219,7 +223,7 @@ pub(super) async fn submit(
     State(controller): State<Shared>,
     By { person: by, .. }: By<Operator>,
     Asked(submission): Asked<Submission>,
-) -> Result<Answer<Accepted>, Refusal> {
+) -> Result<Answer<RolloutTaken>, Refusal> {
     let accepted = blocking(move || {
         let Submission { rollout, policy, manifest } = submission;
         let (envelope, document) = verify::<Rollout>(&controller, &rollout)?;
@@ -243,9 +247,10 @@ pub(super) async fn submit(
         }
         controller.content.keep_document(&manifest_envelope)?;
         controller.content.keep_document(&envelope)?;
-        let assurance = controller.authority.submit(&envelope, &document, &policy)?;
+        let Accepted { assurance, supersedes } =
+            controller.authority.submit(&envelope, &document, &policy, manifest.version)?;
         tracing::info!(rollout = %document.digest(), by = %by.name, "a rollout was handed in");
-        Ok(Accepted { rollout: document.digest(), assurance })
+        Ok(RolloutTaken { rollout: document.digest(), assurance, supersedes })
     });
     accepted.await.map(Answer)
 }
@@ -260,7 +265,7 @@ pub(super) async fn order(
         match word {
             Word::Token(order) => {
                 let author = Author { name: by.name.clone(), proof: Proof::Token };
-                controller.authority.order(rollout, order, &author)?;
+                controller.authority.order(rollout, &Order::of(order, &[]), &author)?;
             }
             Word::Signed(envelope) => {
                 let (_, document) = verify::<RolloutOrder>(&controller, &envelope)?;
@@ -270,8 +275,9 @@ pub(super) async fn order(
                         document.rollout
                     )));
                 }
+                let order = Order::of(document.order, &document.hosts);
                 for author in authors(&document) {
-                    controller.authority.order(rollout, document.order, &author)?;
+                    controller.authority.order(rollout, &order, &author)?;
                     if document.order != Ordered::Approve {
                         break;
                     }
@@ -300,8 +306,9 @@ pub(super) async fn explain(
         controller.unedited_now()?;
         let explanation = controller.authority.explain(rollout, host)?;
         let standing = controller.authority.host_state(rollout, host)?;
+        let came_back = controller.authority.came_back(rollout, host)?;
         let last_seen = controller.presence.last(host);
-        Ok(HostExplained { host, standing, last_seen, explanation })
+        Ok(HostExplained { host, standing, came_back, last_seen, explanation })
     });
     told.await.map(Answer)
 }

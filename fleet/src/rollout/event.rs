@@ -1,6 +1,6 @@
 //! What can happen to a rollout. Its state follows from these, in their order, and from nothing else.
 
-use manifests::{GroupName, KeyName, Nonce, UtcTime};
+use manifests::{GroupName, KeyName, Nonce, Sha256, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
@@ -109,6 +109,13 @@ pub enum Event {
         /// Which host.
         host: Place,
     },
+    /// A host that came back from this manifest may have it again.
+    Retried {
+        /// Which host.
+        host: Place,
+        /// Who says so.
+        by: Author,
+    },
     /// A host that was not there at the beginning.
     Joined {
         /// The host.
@@ -164,8 +171,11 @@ pub enum Event {
     },
     /// Its document does not count any more.
     Expired,
-    /// A newer manifest takes its place.
-    Superseded,
+    /// Another rollout has begun that takes its place.
+    Superseded {
+        /// Which.
+        by: Successor,
+    },
 }
 
 impl Event {
@@ -182,6 +192,7 @@ impl Event {
             | Self::Matured { host }
             | Self::Silenced { host }
             | Self::Withdrawn { host }
+            | Self::Retried { host, .. }
             | Self::RollbackGranted { host, .. }
             | Self::RolledBack { host }
             | Self::RollbackFailed { host } => Some(*host),
@@ -202,9 +213,19 @@ impl Event {
             | Self::Completed
             | Self::Aborted { .. }
             | Self::Expired
-            | Self::Superseded => None,
+            | Self::Superseded { .. } => None,
         }
     }
+}
+
+/// The rollout that takes another's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Successor {
+    /// Its digest.
+    pub rollout: Sha256,
+    /// The version of its manifest.
+    pub version: u64,
 }
 
 /// A person, and how it is known that it was them.

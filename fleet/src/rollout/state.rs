@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use manifests::{GroupName, Nonce, Rollout, Sha256, UtcTime};
 use serde::Serialize;
 
-use super::event::{Author, Fault, Halt, Limit, Outcome, Pause, Place, Wave};
+use super::event::{Author, Fault, Halt, Limit, Outcome, Pause, Place, Successor, Wave};
 use crate::assurance::{Rule, rule};
 use crate::host::Host;
 use crate::policy::RolloutPolicy;
@@ -90,8 +90,8 @@ pub enum Stage {
     Aborted,
     /// Its time was over.
     Expired,
-    /// A newer manifest took its place.
-    Superseded,
+    /// Another rollout took its place.
+    Superseded(Successor),
 }
 
 impl Stage {
@@ -320,6 +320,11 @@ impl Progress {
     pub fn member<'a>(&'a self, plan: &'a Plan, host: Place) -> Option<&'a Member> {
         let first = plan.layout.members.len();
         plan.layout.members.get(host).or_else(|| self.joined.get(host.checked_sub(first)?))
+    }
+
+    /// Whether every wave has passed: it completed at some time, whatever became of it since.
+    pub fn is_through(&self) -> bool {
+        !self.ends.is_empty() && self.passed == self.ends.len()
     }
 
     /// How many waves have been opened.

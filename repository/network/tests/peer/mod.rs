@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-mod environment;
+pub(crate) mod environment;
 
-pub(crate) use environment::{environment, run};
+use environment::environment;
 
 const PACKAGE: &str = "tuf==7.0.1";
 

@@ -88,7 +88,7 @@ impl Fleet {
 
     fn submit(&self, name: &str) -> Sha256 {
         let (envelope, document) = document(name, &[self.hosts[0].host, self.hosts[1].host]);
-        self.served.controller.authority.submit(&envelope, &document, POLICY).unwrap();
+        self.served.controller.authority.submit(&envelope, &document, POLICY, 1).unwrap();
         let rollout = document.digest();
         self.until(rollout, &Stage::Running);
         rollout

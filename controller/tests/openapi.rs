@@ -169,7 +169,7 @@ fn others_read_it_and_what_is_really_said_is_what_it_says() {
         scene::enrol(authority, number).unwrap();
     }
     let (envelope, signed) = scene::document("manifest", scene::POLICY, 3);
-    authority.submit(&envelope, &signed, scene::POLICY).unwrap();
+    authority.submit(&envelope, &signed, scene::POLICY, 1).unwrap();
     let rollout = signed.digest();
     let (id, digest) = (host.host.to_string(), rollout.to_string());
     let mut all = Exchanges { served: &served, all: Vec::new() };

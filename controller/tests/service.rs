@@ -165,15 +165,17 @@ fn one_component(text: &str, payload: &[u8]) -> String {
 }
 
 fn serve(directory: &Path) -> (Child, String) {
-    serve_and_log(directory, "off", Stdio::inherit())
+    serve_with(directory, &[], "off", Stdio::inherit())
 }
 
-fn serve_and_log(directory: &Path, what: &str, log: Stdio) -> (Child, String) {
+/// With more arguments, and a log of so much.
+fn serve_with(directory: &Path, more: &[&str], what: &str, log: Stdio) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_update-controller"))
         .args(["serve", "--json", "--listen", "127.0.0.1:0", "--name", "127.0.0.1", "--policy"])
         .arg(directory.join("policy.yaml"))
         .arg("--directory")
         .arg(directory.join("controller"))
+        .args(more)
         .env("UPDATE_LOG", what)
         .env_remove("JOURNAL_STREAM")
         .stdout(Stdio::piped())
@@ -648,9 +650,13 @@ fn a_ledger_that_somebody_edits_is_named_by_everything_that_reads_it() {
     edit("UPDATE ledger SET body = CAST(body || ' ' AS BLOB) WHERE number = 1");
     // While it runs: at once where the ledger is told from, soon elsewhere, and nobody begins.
     fleet.refused(&["rollout", "explain", &rollout, &first.host.to_string()], 6, "was edited");
-    for command in
-        [&["hosts", "list"][..], &["rollout", "status"], &["rollout", "status", &rollout], &["checkpoint"]]
-    {
+    for command in [
+        &["hosts", "list"][..],
+        &["rollout", "status"],
+        &["rollout", "status", &rollout],
+        &["rollout", "watch", &rollout],
+        &["checkpoint"],
+    ] {
         fleet.refused(command, 6, "the ledger was edited in the store");
     }
     let refused = first.begin(&fleet, digest, Action::Apply, Nonce::from_bytes([1; 16])).unwrap_err();
@@ -708,7 +714,7 @@ fn an_edit_that_nobody_asks_about_is_found_all_the_same() {
 fn the_log_names_hosts_and_rollouts_in_fields_and_no_secret_however_much_is_logged() {
     let logged = |directory: &Path| {
         let log = fs::File::create(directory.join("log")).unwrap();
-        serve_and_log(directory, "trace", log.into())
+        serve_with(directory, &[], "trace", log.into())
     };
     let mut fleet = Fleet::start_with(QUICK, logged);
     let made = fleet.ok(&["token", "--group", "web"]);
@@ -742,4 +748,15 @@ fn the_log_names_hosts_and_rollouts_in_fields_and_no_secret_however_much_is_logg
     for secret in [token.as_str(), admin, key.lines().nth(1).unwrap()] {
         assert!(!log.contains(secret), "{secret}");
     }
+}
+
+#[test]
+fn whoever_asks_too_much_is_told_to_ask_again_and_when() {
+    let slow = |directory: &Path| serve_with(directory, &["--address-rate", "1"], "off", Stdio::inherit());
+    let fleet = Fleet::start_with(QUICK, slow);
+    let refused = (0..100).map(|_| fleet.run(&["hosts", "list"])).find(|output| !output.status.success());
+    let output = refused.expect("ten at once, and one a second");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{words}");
+    assert!(words.contains("too many requests: ask again in 1 s"), "{words}");
 }

@@ -16,7 +16,8 @@ use crate::store::Sqlite;
 
 /// Copy the store, also while the controller runs
 ///
-/// The directory's other files change only at the first start: keep a copy of them, too, in a safe place.
+/// The directory's other files change only at the first start, but for `ledger.checkpoint`: keep a copy of them, too, in a safe
+/// place. A store whose ledger was edited is not copied.
 #[derive(Debug, clap::Args)]
 pub(super) struct BackupArgs {
     /// The controller's directory

@@ -66,17 +66,17 @@ impl Product {
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
         let step = Step::begin("building update, patch-tools and the others");
-        let mut cargo = cargo_build()?;
-        cargo.args(CRATES.iter().flat_map(|name| ["-p", name]));
-        match build {
-            Build::Tests => cargo.args(["--features", TEST_FEATURES]),
-            Build::Release => nameless(cargo.arg("--release"), "-C target-feature=+crt-static")?,
+        let mut cargo = match build {
+            Build::Tests => cargo_build_beside_tests()?,
+            Build::Release => cargo_build_of(&CRATES)?,
         };
-        if build == Build::Tests && glibc_minor()? > GUEST_GLIBC_MINOR {
-            cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
-        }
+        let mut flags = "";
         if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
-            cargo.args(["--target", TARGET]);
+            flags = "-C target-feature=+crt-static";
+            cargo.args(["--target", TARGET]).env("RUSTFLAGS", flags);
+        }
+        if build == Build::Release {
+            for_release(&mut cargo, flags)?;
         }
         let messages = built(cargo).context("building update, patch-tools and the others")?;
         step.end();
@@ -94,15 +94,14 @@ impl Product {
     /// # Errors
     /// If Cargo fails.
     pub fn signer(build: Build) -> Result<PathBuf> {
-        let mut cargo = cargo_build()?;
-        cargo.args(["-p", "update-sign-pkcs11"]);
-        match build {
-            // With the others, in the shape in which they are compiled already.
-            Build::Tests => {
-                cargo.args(CRATES.iter().flat_map(|name| ["-p", name])).args(["--features", TEST_FEATURES])
-            }
-            Build::Release => nameless(cargo.arg("--release"), "")?,
+        let mut cargo = match build {
+            Build::Tests => cargo_build_beside_tests()?,
+            Build::Release => cargo_build()?,
         };
+        cargo.args(["-p", "update-sign-pkcs11"]);
+        if build == Build::Release {
+            for_release(&mut cargo, "")?;
+        }
         executable(&built(cargo).context("building update-sign-pkcs11")?, "update-sign-pkcs11")
     }
 
@@ -166,20 +165,40 @@ pub(crate) fn cargo_build() -> Result<Command> {
     Ok(cargo)
 }
 
-/// Has a build leave no trace of where on this machine it was done.
-fn nameless<'a>(cargo: &'a mut Command, flags: &str) -> Result<&'a mut Command> {
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(directory) => workspace()?.join(directory),
-        None => workspace()?.join("target"),
-    };
+fn cargo_build_of(packages: &[&str]) -> Result<Command> {
+    let mut cargo = cargo_build()?;
+    cargo.args(packages.iter().flat_map(|package| ["-p", package]));
+    Ok(cargo)
+}
+
+/// `cargo build` of the programs in the shape of the tests, so that nothing is compiled for it alone. More packages can be
+/// added to it.
+pub(crate) fn cargo_build_beside_tests() -> Result<Command> {
+    let mut cargo = cargo_build_of(&CRATES)?;
+    cargo.args(["--features", TEST_FEATURES]);
+    Ok(cargo)
+}
+
+/// Where Cargo puts what it builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let directory = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Ok(workspace()?.join(directory))
+}
+
+/// Has a build optimise, and leave no trace of where on this machine it was done.
+fn for_release(cargo: &mut Command, flags: &str) -> Result<()> {
     // Of two that fit, the compilers take the last.
-    let names =
-        [(workspace()?, "/build/update"), (target, "/build/target"), (host::cargo_home()?, "/build/cargo")];
+    let names = [
+        (workspace()?, "/build/update"),
+        (target_directory()?, "/build/target"),
+        (host::cargo_home()?, "/build/cargo"),
+    ];
     let remap = |option: &str| -> String {
         names.iter().map(|(from, to)| format!(" {option}={}={to}", from.display())).collect()
     };
-    cargo.env("RUSTFLAGS", format!("{flags}{}", remap("--remap-path-prefix")));
-    Ok(cargo.env("CFLAGS", remap("-ffile-prefix-map")))
+    cargo.arg("--release").env("RUSTFLAGS", format!("{flags}{}", remap("--remap-path-prefix")));
+    cargo.env("CFLAGS", remap("-ffile-prefix-map"));
+    Ok(())
 }
 
 /// Runs a [`cargo_build`]; its messages, for [`executable`].

@@ -46,10 +46,7 @@ impl Target {
         let dir = if product::glibc_minor()? > GUEST_GLIBC_MINOR {
             cache.directory("newcomer-target")?
         } else {
-            match std::env::var_os("CARGO_TARGET_DIR") {
-                Some(dir) => workspace()?.join(dir),
-                None => workspace()?.join("target"),
-            }
+            product::target_directory()?
         };
         Ok(Self::Shared(dir))
     }

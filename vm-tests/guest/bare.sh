@@ -7,8 +7,7 @@ root=$1
 shift
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
-printf '%s\n' "$BINDS" | while IFS= read -r dir; do
-	[ -n "$dir" ] || continue
+printf '%s\n' "$BINDS" | sed '/^$/d' | while IFS= read -r dir; do
 	mkdir -p "$root$dir"
 	mount --bind "$dir" "$root$dir"
 done

@@ -140,6 +140,19 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packages::PACKAGES;
+    use crate::packages::crates::Crates;
+
+    #[test]
+    fn every_crate_that_is_linked_comes_with_its_licence_or_has_it_in_dist() -> Result<()> {
+        let crates = Crates::read()?;
+        for program in PACKAGES.iter().flat_map(|package| package.programs) {
+            for one in crates.of(program.name)?.into_iter().filter(|one| one.source.is_some()) {
+                stanza(one).with_context(|| format!("{} {}, in {}", one.name, one.version, program.name))?;
+            }
+        }
+        Ok(())
+    }
 
     #[test]
     fn what_may_be_had_under_apache_is_and_the_rest_is_quoted() -> Result<()> {

@@ -17,6 +17,7 @@
 //! | [`newcomer`] | a machine on which the lab has never run |
 //! | [`bench`] | what `update` costs beside the commands by hand |
 //! | [`series`] | a livepatch for a kernel of each series that people run |
+//! | [`trials`] | what containers and their peers feel, on any Debian |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
@@ -76,3 +77,4 @@ pub mod series;
 pub mod stage;
 pub mod stepped;
 pub mod suite;
+pub mod trials;

@@ -14,6 +14,7 @@ use crate::fixtures::greet::{Greet, Library};
 use crate::fixtures::livepatch::Livepatches;
 use crate::lab::Lab;
 use crate::lab::cache::Recipe;
+use crate::lab::distribution::Distribution;
 use crate::lab::machine::{Machine, Snapshot};
 use crate::lab::spec::MachineSpec;
 
@@ -52,7 +53,12 @@ pub fn other() -> Container {
 
 /// The scene's machine.
 pub fn spec() -> MachineSpec {
-    MachineSpec::default().kernel_argument(SECRET)
+    spec_on(Distribution::default())
+}
+
+/// The scene's machine with this Debian.
+pub fn spec_on(distribution: Distribution) -> MachineSpec {
+    MachineSpec::of(distribution).kernel_argument(SECRET)
 }
 
 impl Scene {

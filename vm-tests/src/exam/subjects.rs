@@ -4,14 +4,16 @@ use anyhow::{Result, ensure};
 
 use super::{Share, Subject, some_of};
 use crate::cuts::{self, Direction};
+use crate::demo::{self, Afterwards};
 use crate::fuzzing;
 use crate::lab::Lab;
-use crate::lab::kernel::DEFAULT_RELEASE;
+use crate::lab::distribution::Distribution;
 use crate::newcomer::stories;
 use crate::product::{Build, Product};
 use crate::prove::{self, Beginning};
 use crate::series::takes_a_livepatch;
 use crate::stage::Stage;
+use crate::trials::TRIALS;
 
 /// So many files hold more than 150 fixes that count; the whole list is six times as long and of the same kinds.
 const FIXES: usize = 280;
@@ -52,6 +54,13 @@ pub const SUBJECTS: &[Subject] = &[
         examine: kernel_series,
     },
     Subject {
+        name: "debian-13",
+        units: "the demo on Debian 13; and there, each of what containers and their peers have to feel, as the tests ask \
+            it of Debian 12",
+        reason: "a second time everything that a machine takes for it",
+        examine: debian_13,
+    },
+    Subject {
         name: "newcomers",
         units: "a bare Debian 12 with another version of `qemu-utils`; with another version of `qemu-system-x86`; \
             from the clone to the end of the demo; with all tests that need no virtual machine",
@@ -75,7 +84,7 @@ fn power_cuts(lab: &Lab, direction: Direction, share: Share) -> Result<String> {
 fn real_fixes(lab: &Lab, share: Share) -> Result<String> {
     let dir = tempfile::tempdir()?;
     let options = prove::Options {
-        kernel: DEFAULT_RELEASE.to_owned(),
+        kernel: Distribution::default().kernel().to_owned(),
         // A fixed version, so that a number is the same fix on every day.
         later: Some("6.1.192-2".to_owned()),
         limit: usize::MAX,
@@ -104,6 +113,17 @@ fn kernel_series(lab: &Lab, share: Share) -> Result<String> {
             ("7.3 of Debian 13's backports", &takes("7.3.4+deb13-amd64")),
         ],
         4,
+        share,
+    )
+}
+
+fn debian_13(lab: &Lab, share: Share) -> Result<String> {
+    let demo = || demo::run(Distribution::Debian13, Afterwards::Discard);
+    let trials = TRIALS.map(|(name, trial)| (name, move || trial(lab, Distribution::Debian13)));
+    let trials = trials.iter().map(|(name, trial)| (*name, trial as &dyn Fn() -> Result<()>));
+    some_of(
+        &[("the demo", &demo as &dyn Fn() -> Result<()>)].into_iter().chain(trials).collect::<Vec<_>>(),
+        7,
         share,
     )
 }

@@ -177,8 +177,8 @@ word! {
     /// A workload as a manifest names it: a container's id, with its runtime's name and a colon before it unless that
     /// is runc.
     WorkloadName,
-    what: "workload",
-    rule: "a container id of 1 to 128 characters of A-Z, a-z, 0-9, '_', '+', '-', '.', and before it, unless its runtime is runc, the runtime's name and ':'",
+    what: "container's name",
+    rule: "an id of 1 to 128 characters of A-Z, a-z, 0-9, '_', '+', '-', '.', alone for runc, or after an engine's name and ':'",
     schema: { "pattern": r"^([a-z][a-z0-9-]{0,31}:)?[A-Za-z0-9_+.-]{1,128}$" },
     check: |s| {
         let (runtime, id) = s.split_once(':').unwrap_or(("runc", s));

@@ -12,6 +12,7 @@
 //! | [`demo`] | one host taken through the whole story |
 //! | [`cuts`] | the power fails at every step boundary |
 //! | [`prove`] | real fixes as livepatches: built, loaded, used, unloaded |
+//! | [`engines`] | containers of an engine, and what the engine says of them |
 //! | [`exam`] | what is too much for every run of the tests, and a rotating share of it that is not |
 //! | [`fuzzing`] | the readers of what others wrote, under a fuzzer |
 //! | [`newcomer`] | a machine on which the lab has never run |
@@ -64,6 +65,7 @@ pub mod bench;
 pub mod cli;
 pub mod cuts;
 pub mod demo;
+pub mod engines;
 pub mod exam;
 pub mod fixtures;
 pub mod fuzzing;

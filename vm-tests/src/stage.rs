@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::fixtures::containers::Container;
 use crate::lab::Lab;
+use crate::lab::cache::Recipe;
 use crate::lab::distribution::Distribution;
 use crate::lab::host::Step;
 use crate::lab::machine::{Machine, Snapshot};
@@ -66,6 +67,21 @@ impl Stage {
             Ok(())
         })?;
         Ok(Self { props, publisher: Publisher::new(&product)?, product, managed })
+    }
+
+    /// The same hosts after something was done to one of them, once. `recipe` decides the outcome of `set_up`.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn after(
+        self,
+        lab: &Lab,
+        kind: &str,
+        recipe: Recipe,
+        set_up: impl FnOnce(&mut Machine) -> Result<()>,
+    ) -> Result<Self> {
+        let managed = lab.snapshot_from(kind, &self.managed, recipe, set_up)?;
+        Ok(Self { managed, ..self })
     }
 
     /// A machine of its own for each call.

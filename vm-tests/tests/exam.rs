@@ -34,6 +34,11 @@ fn the_same_holds_on_debian_13() -> Result<()> {
 }
 
 #[test]
+fn containers_of_engines_stay_their_engines() -> Result<()> {
+    sample("engines")
+}
+
+#[test]
 fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
     sample("newcomers")
 }

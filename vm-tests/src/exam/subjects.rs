@@ -5,6 +5,10 @@ use anyhow::{Result, ensure};
 use super::{Share, Subject, some_of};
 use crate::cuts::{self, Direction};
 use crate::demo::{self, Afterwards};
+use crate::engines::{
+    podmans_container_comes_back_after_a_power_cut, podmans_container_comes_back_with_memory_and_connection,
+    podmans_container_gets_a_fix_and_stays_podmans,
+};
 use crate::fuzzing;
 use crate::lab::Lab;
 use crate::lab::distribution::Distribution;
@@ -59,6 +63,13 @@ pub const SUBJECTS: &[Subject] = &[
             it of Debian 12",
         reason: "a second time everything that a machine takes for it",
         examine: debian_13,
+    },
+    Subject {
+        name: "engines",
+        units: "a container of podman's on Debian 13, with an open connection: an update and its rollback; a probe that \
+            fails; the power cut while its memory is in a checkpoint alone",
+        reason: "every command of podman's takes an emulated machine five to twenty seconds, and each unit needs dozens",
+        examine: engines,
     },
     Subject {
         name: "newcomers",
@@ -124,6 +135,18 @@ fn debian_13(lab: &Lab, share: Share) -> Result<String> {
     some_of(
         &[("the demo", &demo as &dyn Fn() -> Result<()>)].into_iter().chain(trials).collect::<Vec<_>>(),
         7,
+        share,
+    )
+}
+
+fn engines(lab: &Lab, share: Share) -> Result<String> {
+    some_of(
+        &[
+            ("podman: update and rollback", &|| podmans_container_gets_a_fix_and_stays_podmans(lab)),
+            ("podman: a failed probe", &|| podmans_container_comes_back_with_memory_and_connection(lab)),
+            ("podman: a power cut", &|| podmans_container_comes_back_after_a_power_cut(lab)),
+        ],
+        1,
         share,
     )
 }

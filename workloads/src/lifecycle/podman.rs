@@ -35,7 +35,7 @@ use crate::lifecycle::checkpoints::{
     BOOT_ID, complete, forget_complete, fresh_directory, full_work, read_complete, sync_file_system,
     written_since_boot,
 };
-use crate::lifecycle::error::RuntimeError;
+use crate::lifecycle::error::{AfterFailure, RuntimeError};
 use crate::lifecycle::helpers::Helpers;
 use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, alive};
 use crate::model::{
@@ -147,7 +147,13 @@ impl Podman {
             .arg(id.id.as_str());
         let run = self.helpers.moving_memory(command, id, self.patience.long, self.lock.as_ref())?.output();
         run.map(drop).map_err(|source| {
-            RuntimeError::of_criu(action, id, &bundle.join("dump.log"), source, || self.inspect(id))
+            let error =
+                RuntimeError::of_criu(action, id, &bundle.join("dump.log"), source, || self.inspect(id));
+            // Where it does not run any more this may be the only copy of its memory.
+            if matches!(error, RuntimeError::Criu { state: AfterFailure::StillRunning, .. }) {
+                clear(bundle);
+            }
+            error
         })
     }
 
@@ -169,7 +175,7 @@ impl Podman {
             carry(&bundle.join(name), &work.join(name)).map_err(at(&work.join(name)))?;
         }
         sync_file_system(&work)?;
-        let _ = fs::remove_file(bundle.join("irmap-cache"));
+        clear(bundle);
         match work.join("stats-dump").exists() {
             true => Ok(()),
             false => Err(RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() }),
@@ -216,6 +222,18 @@ impl Podman {
             let interval = format!("{interval}ns");
             self.brief("look after the health of", &["update", "--health-interval", &interval], id)
         })
+    }
+}
+
+/// Takes away what is left of a dump or restore in a container's directory: it would be part of the next, and it holds
+/// memory.
+fn clear(bundle: &Path) {
+    let left =
+        [IMAGES, PRE_IMAGES, "irmap-cache", "restore.log", "stats-restore"].into_iter().chain(COMPANIONS);
+    for path in left.map(|name| bundle.join(name)) {
+        if let Err(error) = durable::remove(&path) {
+            tracing::warn!(%error, path = %path.display(), "part of a checkpoint stays with podman");
+        }
     }
 }
 
@@ -366,7 +384,10 @@ impl Checkpointer for Podman {
         let bundle = self.settled_and_known(id)?.bundle().to_owned();
         fresh_directory(dir.root())?;
         self.dump(id, "pre-dump", &bundle, &["--pre-checkpoint"])?;
-        sync_file_system(&bundle)
+        carry(&bundle.join(PRE_IMAGES), &dir.pre())
+            .map_err(|source| RuntimeError::Prepare { path: dir.pre(), source })?;
+        clear(&bundle);
+        sync_file_system(&dir.pre())
     }
 
     fn checkpoint(
@@ -390,10 +411,14 @@ impl Checkpointer for Podman {
             fresh_directory(&directory)?;
         }
         let begun = full_work(dir).join("boot-id");
-        let _ = fs::remove_file(bundle.join("stats-dump"));
+        clear(bundle);
         fs::copy(BOOT_ID, &begun).map_err(|source| RuntimeError::Prepare { path: begun.clone(), source })?;
         let previous: &[&str] = match base {
-            DumpBase::PreDump if bundle.join(PRE_IMAGES).is_dir() => &["--with-previous"],
+            DumpBase::PreDump if dir.pre().is_dir() => {
+                copy_images(&dir.pre(), &bundle.join(PRE_IMAGES))
+                    .map_err(|source| RuntimeError::Prepare { path: bundle.join(PRE_IMAGES), source })?;
+                &["--with-previous"]
+            }
             DumpBase::PreDump | DumpBase::Nothing => &[],
         };
         self.dump(id, "checkpoint", bundle, previous)?;
@@ -446,11 +471,16 @@ impl Podman {
             .arg(id.id.as_str());
         // Without the host's lock: conmon, which it starts, would keep it for as long as the container runs.
         let run = self.helpers.moving_memory(command, id, self.patience.long, None)?.output();
+        let bundle = found.bundle();
         run.map_err(|source| {
-            RuntimeError::of_criu("restore", id, &found.bundle().join("restore.log"), source, || {
-                self.inspect(id)
-            })
+            RuntimeError::of_criu("restore", id, &bundle.join("restore.log"), source, || self.inspect(id))
+        })
+        .inspect_err(|error| {
+            if !error.is_under_way() {
+                clear(bundle);
+            }
         })?;
+        clear(bundle);
         // The container is back, whatever becomes of this.
         if let Some(Err(error)) = found.health_interval().map(|interval| self.watch_health(id, interval)) {
             tracing::warn!(

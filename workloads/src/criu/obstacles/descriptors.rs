@@ -1,7 +1,7 @@
 //! Open descriptors: what each one is, and whether CRIU can make it again.
 //!
 //! The kernel's names for anonymous files come from `anon_inode_getfd` and friends; the list of those
-//! that CRIU knows is that of CRIU 3.17 (`criu/files.c`, `dump_one_file`).
+//! that CRIU knows is that of CRIU 3.17 (`criu/files.c`, `dump_one_file`), and what later versions added.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, Metadata};
@@ -13,6 +13,7 @@ use nix::sys::statfs::{FsType, statfs};
 
 use crate::criu::obstacles::of;
 use crate::criu::obstacles::surroundings::Bundle;
+use crate::criu::version::Version;
 use crate::files::mountinfo;
 use crate::files::mountinfo::Mount;
 use crate::lifecycle::{podman, runc};
@@ -73,18 +74,20 @@ enum Streams {
     Monitored,
 }
 
-/// What depends on who has CRIU dump.
+/// What depends on who has CRIU dump, and on which CRIU.
 #[derive(Debug, Clone, Copy)]
 struct By {
+    criu: Option<Version>,
     streams: Streams,
     ghost_limit: u64,
 }
 
 impl By {
     fn of(runtime: &RuntimeName) -> Self {
+        let criu = Version::installed();
         match *runtime == podman::NAME {
-            true => Self { streams: Streams::Monitored, ghost_limit: podman::GHOST_LIMIT },
-            false => Self { streams: Streams::Its, ghost_limit: runc::GHOST_LIMIT },
+            true => Self { criu, streams: Streams::Monitored, ghost_limit: podman::GHOST_LIMIT },
+            false => Self { criu, streams: Streams::Its, ghost_limit: runc::GHOST_LIMIT },
         }
     }
 }
@@ -133,7 +136,7 @@ pub(crate) fn look(
             } else if let Some(index) = open.field("tty-index") {
                 masters.extend(index.parse::<u64>());
             } else if open.link.starts_with("anon_inode:") {
-                found.extend(anonymous(&open));
+                found.extend(anonymous(&open, by.criu, processes));
             } else if open.link.starts_with('/') {
                 match file(&open, mounts, bundle, by.ghost_limit) {
                     Seen::Fine => {}
@@ -178,9 +181,17 @@ fn anonymous_kind(name: &str) -> Option<ObstacleKind> {
     })
 }
 
-fn anonymous(open: &Open<'_>) -> Option<Obstacle> {
-    let name = open.link.strip_prefix("anon_inode:")?;
-    anonymous_kind(name).map(|kind| open.obstacle(kind, &open.link))
+fn anonymous(open: &Open<'_>, criu: Option<Version>, processes: &[Process]) -> Option<Obstacle> {
+    let kind = anonymous_kind(open.link.strip_prefix("anon_inode:")?)?;
+    let dumped =
+        kind == ObstacleKind::Pidfd && criu >= Some(Version::DUMPS_PIDFDS) && leads_inside(open, processes);
+    (!dumped).then(|| open.obstacle(kind, &open.link))
+}
+
+/// Whether the descriptor of a process is of one that goes with it, or of one that has ended (pid -1).
+fn leads_inside(open: &Open<'_>, processes: &[Process]) -> bool {
+    let pid: Option<i64> = open.field("Pid").and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| pid < 0 || processes.iter().any(|process| i64::from(process.pid.0) == pid))
 }
 
 /// Protocols that CRIU 3.17 dumps, by the kernel's name (`struct proto`); anything else is refused.

@@ -15,8 +15,8 @@ use crate::criu::obstacles::of;
 use crate::criu::obstacles::surroundings::Bundle;
 use crate::files::mountinfo;
 use crate::files::mountinfo::Mount;
-use crate::lifecycle::runc::GHOST_LIMIT;
-use crate::model::{Obstacle, ObstacleKind, Pid};
+use crate::lifecycle::{podman, runc};
+use crate::model::{Obstacle, ObstacleKind, Pid, RuntimeName};
 use crate::processes::procfs::{self, Process};
 
 /// `MQUEUE_MAGIC` of `ipc/mqueue.c`; not in the user-space headers.
@@ -61,6 +61,34 @@ impl Open<'_> {
     }
 }
 
+/// The standard streams.
+const STREAMS: [&str; 3] = ["0", "1", "2"];
+
+/// Where a container's standard streams lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    /// Wherever it says.
+    Its,
+    /// To the engine's monitor, which has them made anew when it comes back.
+    Monitored,
+}
+
+/// What depends on who has CRIU dump.
+#[derive(Debug, Clone, Copy)]
+struct By {
+    streams: Streams,
+    ghost_limit: u64,
+}
+
+impl By {
+    fn of(runtime: &RuntimeName) -> Self {
+        match *runtime == podman::NAME {
+            true => Self { streams: Streams::Monitored, ghost_limit: podman::GHOST_LIMIT },
+            false => Self { streams: Streams::Its, ghost_limit: runc::GHOST_LIMIT },
+        }
+    }
+}
+
 /// Which ends of a pipe the container has.
 #[derive(Debug, Default)]
 struct Pipe {
@@ -74,7 +102,13 @@ enum End {
     Writes,
 }
 
-pub(crate) fn look(processes: &[Process], bundle: &Bundle, found: &mut Vec<Obstacle>) -> View {
+pub(crate) fn look(
+    processes: &[Process],
+    runtime: &RuntimeName,
+    bundle: &Bundle,
+    found: &mut Vec<Obstacle>,
+) -> View {
+    let by = By::of(runtime);
     let mut view = View::default();
     let mut pipes: BTreeMap<u64, Pipe> = BTreeMap::new();
     let mut terminals: Vec<(u64, Obstacle)> = Vec::new();
@@ -90,6 +124,9 @@ pub(crate) fn look(processes: &[Process], bundle: &Bundle, found: &mut Vec<Obsta
                 view.sockets.entry(inode).or_insert_with(|| process.clone());
                 found.extend(socket(&open));
             } else if let Some(inode) = open.inode("pipe") {
+                if by.streams == Streams::Monitored && STREAMS.contains(&open.number.as_str()) {
+                    continue;
+                }
                 let pipe = pipes.entry(inode).or_default();
                 pipe.ends.extend(ends(&open));
                 pipe.seen.get_or_insert_with(|| open.obstacle(ObstacleKind::ForeignPipe, &open.link));
@@ -98,7 +135,7 @@ pub(crate) fn look(processes: &[Process], bundle: &Bundle, found: &mut Vec<Obsta
             } else if open.link.starts_with("anon_inode:") {
                 found.extend(anonymous(&open));
             } else if open.link.starts_with('/') {
-                match file(&open, mounts, bundle) {
+                match file(&open, mounts, bundle, by.ghost_limit) {
                     Seen::Fine => {}
                     Seen::Obstacle(obstacle) => found.push(obstacle),
                     Seen::Terminal(index) => {
@@ -107,7 +144,7 @@ pub(crate) fn look(processes: &[Process], bundle: &Bundle, found: &mut Vec<Obsta
                 }
             }
         }
-        mappings(process, found);
+        mappings(process, by.ghost_limit, found);
     }
     let orphans = terminals.into_iter().filter(|(index, _)| !masters.contains(index));
     found.extend(orphans.map(|(_, obstacle)| obstacle));
@@ -229,7 +266,7 @@ fn is_memory(link: &str) -> bool {
         .any(|prefix| link.starts_with(prefix))
 }
 
-fn file(open: &Open<'_>, mounts: &[Mount], bundle: &Bundle) -> Seen {
+fn file(open: &Open<'_>, mounts: &[Mount], bundle: &Bundle, ghost_limit: u64) -> Seen {
     // Gone in the meantime.
     let Ok(metadata) = fs::metadata(open.path()) else { return Seen::Fine };
     if is_memory(&open.link) {
@@ -264,7 +301,7 @@ fn file(open: &Open<'_>, mounts: &[Mount], bundle: &Bundle) -> Seen {
         return Seen::Fine;
     }
     if open.link.ends_with(" (deleted)") {
-        return deleted(open, &metadata).map_or(Seen::Fine, Seen::Obstacle);
+        return deleted(open, &metadata, ghost_limit).map_or(Seen::Fine, Seen::Obstacle);
     }
     if bundle.is_writable_volume(mount) {
         return Seen::Obstacle(open.obstacle(ObstacleKind::OpenFileOnVolume, &open.link));
@@ -272,11 +309,11 @@ fn file(open: &Open<'_>, mounts: &[Mount], bundle: &Bundle) -> Seen {
     Seen::Fine
 }
 
-fn deleted(open: &Open<'_>, metadata: &Metadata) -> Option<Obstacle> {
+fn deleted(open: &Open<'_>, metadata: &Metadata, ghost_limit: u64) -> Option<Obstacle> {
     if metadata.nlink() > 0 {
         return Some(open.obstacle(ObstacleKind::DeletedButLinked, &open.link));
     }
-    (metadata.size() > GHOST_LIMIT).then(|| {
+    (metadata.size() > ghost_limit).then(|| {
         let what = format!("{}, {} bytes", open.link, metadata.size());
         open.obstacle(ObstacleKind::LargeDeletedFile, what)
     })
@@ -303,7 +340,7 @@ fn device(metadata: &Metadata) -> Device {
 }
 
 /// Mapped devices, and deleted files that are mapped but not open.
-fn mappings(process: &Process, found: &mut Vec<Obstacle>) {
+fn mappings(process: &Process, ghost_limit: u64, found: &mut Vec<Obstacle>) {
     let maps = procfs::words(format!("/proc/{}/maps", process.pid)).unwrap_or_default();
     let mut seen = BTreeSet::new();
     for line in maps.lines() {
@@ -322,7 +359,9 @@ fn mappings(process: &Process, found: &mut Vec<Obstacle>) {
             let link = format!("/proc/{}/map_files/{:x}-{:x}", process.pid, trim(start), trim(end));
             let Ok(metadata) = fs::metadata(&link) else { continue };
             let open = Open { process, number: "memory".into(), link: path.to_owned(), info: String::new() };
-            found.extend(deleted(&open, &metadata).map(|one| Obstacle { place: "memory".into(), ..one }));
+            found.extend(
+                deleted(&open, &metadata, ghost_limit).map(|one| Obstacle { place: "memory".into(), ..one }),
+            );
         }
     }
 }

@@ -86,7 +86,13 @@ impl From<CertificateError> for Refusal {
 impl From<ContentError> for Refusal {
     fn from(error: ContentError) -> Self {
         match error {
-            ContentError::Io { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, error),
+            ContentError::Io { .. } | ContentError::Directory { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, error)
+            }
+            ContentError::Shared { .. } => {
+                tracing::error!(error = system::error::with_causes(&error), "content is not shared");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+            }
             ContentError::Other { .. } => Self::bad(error),
             ContentError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error),
         }

@@ -1,5 +1,9 @@
 //! The controller as a service: HTTPS for hosts and people, and the clockwork that keeps the lease and does what is due.
 //!
+//! Of several controllers of one fleet one leads: it holds the lease, and answers. The others say who does, and take over when the
+//! lease runs out.
+//!
+//! - `standby`: what is answered by who does not lead
 //! - `tls`: connections, and who is at their other end
 //! - `hosts`: what hosts ask
 //! - `people`: what people ask, with a token
@@ -10,6 +14,7 @@ mod answer;
 mod hosts;
 mod metrics;
 pub mod people;
+mod standby;
 pub mod tls;
 
 use std::collections::BTreeMap;
@@ -22,6 +27,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
 use fleet::protocol::paths;
@@ -31,6 +37,7 @@ use tokio::net::TcpListener;
 
 use self::answer::{Refusal, blocking};
 use self::metrics::Counters;
+pub(crate) use self::standby::holder;
 use crate::authority::{Authority, Denied, Surroundings};
 use crate::certificates::{CertificateAuthority, CertificateError};
 use crate::content::Content;
@@ -68,6 +75,7 @@ pub struct Controller {
     challenges: hosts::Challenges,
     reports: hosts::Reports,
     counters: Counters,
+    leader: standby::Leader,
 }
 
 type Shared = Arc<Controller>;
@@ -102,7 +110,7 @@ impl Controller {
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Self {
         let presence = Presence::new(UtcTime::floor(clock.now()));
-        Self {
+        let this = Self {
             authority,
             certificates,
             content,
@@ -113,34 +121,37 @@ impl Controller {
             challenges: hosts::Challenges::default(),
             reports: hosts::Reports::default(),
             counters: Counters::new(),
-        }
+            leader: standby::Leader::default(),
+        };
+        this.count_lead();
+        this
     }
 
     fn now(&self) -> UtcTime {
         UtcTime::floor(self.authority.store().now())
     }
 
-    /// Renews the lease, and writes down what is due.
-    fn tick(&self) -> Result<(), Denied> {
-        let led = match self.authority.renew() {
-            Err(Denied::NoLease) => self.authority.retake(),
-            renewed => renewed,
-        };
-        self.counters.leads.set(i64::from(led.is_ok()));
-        led?;
-        let around = Surroundings {
-            last_seen: &|host| self.presence.last(host),
-            listening_since: self.presence.since,
-            readings: &BTreeMap::new(),
-        };
-        self.authority.tick(&around)?;
-        Ok(())
+    /// Renews the lease, or takes it if it is nobody's; and writes down what is due. Whether this controller leads.
+    fn tick(&self) -> Result<bool, Denied> {
+        let leads = self.lead();
+        self.count_lead();
+        if leads? {
+            let around = Surroundings {
+                last_seen: &|host| self.presence.last(host),
+                listening_since: self.presence.since(),
+                readings: &BTreeMap::new(),
+            };
+            self.authority.tick(&around)?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     fn keep_going(&self, over: &AtomicBool) {
         let mut complained = String::new();
         while !over.load(Ordering::Relaxed) {
-            let words = self.tick().err().map(|denied| denied.to_string()).unwrap_or_default();
+            let words =
+                self.tick().err().map(|denied| system::error::with_causes(&denied)).unwrap_or_default();
             if !words.is_empty() && words != complained {
                 tracing::warn!(error = words, "what was due is not done");
             }
@@ -162,14 +173,12 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Takes the address. Whoever connects waits until this serves.
+    /// Takes a listener of [`listen`]. Whoever connects waits until this serves.
     ///
     /// # Errors
     /// [`ServeError`].
-    pub async fn at(controller: Arc<Controller>, address: SocketAddr) -> Result<Self, ServeError> {
-        let listen = |source| ServeError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+    pub fn by(controller: Arc<Controller>, listener: std::net::TcpListener) -> Result<Self, ServeError> {
+        let (listener, address) = listened(listener)?;
         let (chain, key) = controller.certificates.server(&controller.settings.names, controller.now())?;
         let tls = tls::config(controller.certificates.der(), chain, key)?;
         Ok(Self { controller, listener, tls, address })
@@ -188,6 +197,23 @@ impl Listening {
         // It looks every second.
         let _ = tokio::task::spawn_blocking(move || clockwork.join()).await;
     }
+}
+
+/// Takes an address, before anything is decided that says where this controller is.
+///
+/// # Errors
+/// [`ServeError::Listen`].
+pub fn listen(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
+    std::net::TcpListener::bind(address).map_err(|source| ServeError::Listen { address, source })
+}
+
+/// The listener for this runtime, and where it is.
+fn listened(listener: std::net::TcpListener) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { address: SocketAddr::from(([0; 4], 0)), source };
+    let address = listener.local_addr().map_err(failed)?;
+    let failed = |source| ServeError::Listen { address, source };
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok((TcpListener::from_std(listener).map_err(failed)?, address))
 }
 
 fn router(controller: Shared) -> Router {
@@ -210,6 +236,7 @@ fn router(controller: Shared) -> Router {
         .route("/v1/people", post(people::admit))
         .route("/v1/checkpoint", get(people::checkpoint))
         .route("/metrics", get(metrics))
+        .route_layer(middleware::from_fn_with_state(controller.clone(), standby::only_who_leads))
         .route("/healthz", get(health))
         .fallback(nothing_there)
         // Each question has its own bound.
@@ -222,15 +249,8 @@ async fn nothing_there() -> Refusal {
 }
 
 /// Whether this controller could tell a host to begin.
-async fn health(State(controller): State<Shared>) -> Result<&'static str, Refusal> {
-    blocking(move || {
-        if controller.counters.leads.get() == 1 {
-            Ok("ok\n")
-        } else {
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "this controller does not hold the lease"))
-        }
-    })
-    .await
+async fn health(State(controller): State<Shared>) -> Response {
+    if controller.leads() { "ok\n".into_response() } else { controller.refer() }
 }
 
 async fn metrics(State(controller): State<Shared>, headers: HeaderMap) -> Result<Response, Refusal> {

@@ -156,11 +156,12 @@ pub(super) async fn submit(
                 "the manifest is not the rollout's: expected {expected}, found {found}"
             )));
         }
-        let missing: Vec<Missing> = manifest
-            .payloads()
-            .filter(|payload| !controller.content.has(payload.sha256))
-            .map(|payload| Missing { sha256: payload.sha256, size: payload.size })
-            .collect();
+        let mut missing = Vec::new();
+        for payload in manifest.payloads() {
+            if !controller.content.has(payload.sha256)? {
+                missing.push(Missing { sha256: payload.sha256, size: payload.size });
+            }
+        }
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|one| one.sha256.to_string()).collect();
             return Err(Refusal::new(
@@ -315,7 +316,8 @@ pub(super) async fn keep(
 ) -> Result<StatusCode, Refusal> {
     person(&controller, &headers, Role::Operator).await?;
     let digest = digest(&payload)?;
-    if controller.content.has(digest) {
+    let content = controller.content.clone();
+    if blocking(move || Ok(content.has(digest)?)).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     let content = controller.content.clone();

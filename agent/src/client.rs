@@ -13,6 +13,9 @@ use crate::pinned::Pinned;
 /// How long a controller may take to connect, and to say something more.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long to wait if a controller has too much to do and does not say how long.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
 /// Why a controller gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -38,6 +41,14 @@ pub enum ClientError {
         /// With which status.
         status: StatusCode,
     },
+    /// It has too much to do and asks to wait; what was asked was not looked at.
+    #[error("the controller asks to wait for {} s: {words}", .after.as_secs())]
+    Limited {
+        /// In its own words.
+        words: String,
+        /// How long.
+        after: Duration,
+    },
     /// Its answer is not one.
     #[error("the controller's answer")]
     Answer(#[from] ProtocolError),
@@ -46,7 +57,11 @@ pub enum ClientError {
 impl ClientError {
     /// Whether it is the controller's word, and not that none was heard.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if status.is_client_error())
+        match self {
+            Self::Refused { status, .. } => status.is_client_error(),
+            Self::Limited { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -184,10 +199,15 @@ impl Client {
                 Ok(response) if response.status().is_success() => return Ok((response, url)),
                 Ok(response) => {
                     let status = response.status();
+                    let after = retry_after(&response);
                     let bytes = body(response, Denial::MAX_BYTES, &url).await.unwrap_or_default();
                     let words = read::<Denial>(&bytes)
                         .map_or_else(|_| format!("status {status}"), |denial| denial.error);
-                    last = ClientError::Refused { words, status };
+                    last = match status {
+                        // Also no other is asked: whoever has too much to do is not helped by a second question.
+                        StatusCode::TOO_MANY_REQUESTS => ClientError::Limited { words, after },
+                        _ => ClientError::Refused { words, status },
+                    };
                     if last.is_refusal() {
                         return Err(last);
                     }
@@ -197,6 +217,13 @@ impl Client {
         }
         Err(last)
     }
+}
+
+/// How long to wait, by an answer's own word; by ours if it has none that can be read.
+fn retry_after(response: &Response) -> Duration {
+    let seconds = response.headers().get(reqwest::header::RETRY_AFTER);
+    let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
+    seconds.map_or(RETRY_AFTER, Duration::from_secs)
 }
 
 async fn body(mut response: Response, limit: usize, url: &Url) -> Result<Vec<u8>, ClientError> {

@@ -72,16 +72,31 @@ pub fn choose<'o>(memory: &Memory, offers: &'o [Offer]) -> Option<&'o Offer> {
     of(Action::Rollback).or_else(|| of(Action::Apply))
 }
 
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A controller said when to ask again.
+    Told(Duration),
+    /// A controller has too much to do and said how long to wait at least.
+    Limited(Duration),
+    /// None answered.
+    Failed,
+}
+
 /// How long to wait for the next question: what a controller says, or after so many failures longer and longer. `chance` is
-/// evenly from 0 to 1: hosts that failed together do not come back together.
-pub fn wait(told: Option<Duration>, failures: u32, chance: f64) -> Duration {
-    match told {
+/// evenly from 0 to 1: hosts that failed or were turned away together do not come back together.
+pub fn wait(end: End, failures: u32, chance: f64) -> Duration {
+    let longer = SHORTEST.saturating_mul(1 << failures.min(16)).min(LONGEST);
+    match end {
         // Evenly from half of it on, so that it is never later than what a controller expects.
-        Some(told) => told.min(LONGEST).mul_f64(0.5 + chance / 2.0),
-        None => {
-            let longest = SHORTEST.saturating_mul(1 << failures.min(16)).min(LONGEST);
-            SHORTEST + longest.mul_f64(chance)
+        End::Told(told) => told.min(LONGEST).mul_f64(0.5 + chance / 2.0),
+        // Never sooner than it says, and spread over as much again.
+        End::Limited(least) => {
+            let half = LONGEST / 2;
+            let least = least.min(half);
+            least + longer.max(least).min(half).mul_f64(chance)
         }
+        End::Failed => SHORTEST + longer.mul_f64(chance),
     }
 }
 
@@ -152,11 +167,22 @@ mod tests {
     #[test]
     fn waits_are_spread_and_bounded() {
         let minute = Duration::from_secs(60);
-        assert_eq!(wait(Some(minute), 0, 0.0), minute / 2);
-        assert_eq!(wait(Some(minute), 9, 1.0), minute);
-        assert_eq!(wait(Some(Duration::from_secs(86_400)), 0, 1.0), LONGEST);
-        assert!(wait(None, 1, 1.0) < wait(None, 5, 1.0));
-        assert_eq!(wait(None, 1000, 1.0), SHORTEST + LONGEST);
-        assert_eq!(wait(None, 1000, 0.0), SHORTEST);
+        assert_eq!(wait(End::Told(minute), 0, 0.0), minute / 2);
+        assert_eq!(wait(End::Told(minute), 9, 1.0), minute);
+        assert_eq!(wait(End::Told(Duration::from_secs(86_400)), 0, 1.0), LONGEST);
+        assert!(wait(End::Failed, 1, 1.0) < wait(End::Failed, 5, 1.0));
+        assert_eq!(wait(End::Failed, 1000, 1.0), SHORTEST + LONGEST);
+        assert_eq!(wait(End::Failed, 1000, 0.0), SHORTEST);
+    }
+
+    #[test]
+    fn whoever_is_turned_away_waits_at_least_as_long_as_told_and_no_two_alike() {
+        let told = Duration::from_secs(20);
+        assert_eq!(wait(End::Limited(told), 1, 0.0), told);
+        assert_eq!(wait(End::Limited(told), 1, 1.0), told * 2);
+        assert!(wait(End::Limited(told), 8, 1.0) > told * 2, "longer if it goes on");
+        // A controller that says more than anybody waits.
+        assert_eq!(wait(End::Limited(Duration::MAX), 1000, 1.0), LONGEST);
+        assert!(wait(End::Limited(Duration::ZERO), 1, 1.0) >= SHORTEST);
     }
 }

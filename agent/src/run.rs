@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError};
-use crate::duty;
+use crate::duty::{self, End};
 use crate::executor::{Executor, ExecutorError, strange};
 use crate::identity::{Directory, Identity, IdentityError};
 use crate::memory::{Memory, MemoryError, Phase};
@@ -46,6 +46,19 @@ pub enum AgentError {
     /// What was to be fetched.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+}
+
+impl AgentError {
+    /// How the turn ended that this ended.
+    fn end(&self) -> End {
+        match self {
+            Self::Client(ClientError::Limited { after, .. })
+            | Self::Spool(SpoolError::Fetch { source: ClientError::Limited { after, .. }, .. }) => {
+                End::Limited(*after)
+            }
+            _ => End::Failed,
+        }
+    }
 }
 
 /// A transaction that was handed to the executor, and its answer.
@@ -112,20 +125,21 @@ impl Agent {
         // A controller that is away keeps no unit from starting.
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         loop {
-            let told = match self.turn().await {
+            let end_of_turn = match self.turn().await {
                 Ok(again) => {
                     failures = 0;
-                    Some(again)
+                    End::Told(again)
                 }
                 Err(error) => {
                     failures += 1;
+                    let end = error.end();
                     let error = system::error::with_causes(&error);
                     tracing::warn!(error, failures, "this host is as it was; it is tried again");
-                    None
+                    end
                 }
             };
             let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
-            let wait = duty::wait(told, failures, chance());
+            let wait = duty::wait(end_of_turn, failures, chance());
             tokio::select! {
                 () = &mut end => return,
                 ended = self.ended.recv() => {

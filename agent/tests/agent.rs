@@ -49,6 +49,10 @@ struct Controller {
     /// After so many bytes of content the connection breaks, once.
     breaks: Mutex<Option<usize>>,
     ranges: Mutex<Vec<String>>,
+    /// So often nothing is looked at, wherever it is asked.
+    limited: Mutex<BTreeMap<&'static str, u32>>,
+    /// When polls came.
+    polls: Mutex<Vec<jiff::Timestamp>>,
     reports: Mutex<mpsc::Sender<AttemptReport>>,
     heard: Mutex<Vec<Report>>,
 }
@@ -93,6 +97,18 @@ impl Controller {
                 renew_at: UtcTime::floor(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(15 * 24)),
             }
         };
+        if request.path == paths::POLL {
+            self.polls.lock().unwrap().push(jiff::Timestamp::now());
+        }
+        let mut limited = self.limited.lock().unwrap();
+        let path = |(path, _): &(&&str, &mut u32)| request.path.starts_with(**path);
+        if let Some((_, times)) = limited.iter_mut().find(path)
+            && *times > 0
+        {
+            *times -= 1;
+            return Some((429, b"{\"version\":1,\"error\":\"too many\"}".to_vec()));
+        }
+        drop(limited);
         match request.path.as_str() {
             paths::ENROL => {
                 let enrol: Enrol = serde_json::from_slice(&request.body).unwrap();
@@ -110,7 +126,7 @@ impl Controller {
             _ if request.host.is_none() => Some((401, b"{\"version\":1,\"error\":\"who\"}".to_vec())),
             paths::POLL => said(&self.hint()),
             paths::REPORT => {
-                let report = Report::parse(&request.body).unwrap();
+                let report: Report = fleet::protocol::read(&request.body).unwrap();
                 for attempt in &report.attempts {
                     self.reports.lock().unwrap().send(attempt.clone()).unwrap();
                 }
@@ -213,8 +229,10 @@ fn serve(controller: &Arc<Controller>) -> String {
             let host = host.map(|certificate| controller::certificates::host_of(certificate).unwrap());
             let Some(request) = read_request(&mut tls, host) else { continue };
             let Some((status, body)) = controller.answer(&request) else { continue };
-            let head =
-                format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nRetry-After: 2\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
             let breaks = if request.path.starts_with(paths::CONTENT) && body.len() > 4096 {
                 controller.breaks.lock().unwrap().take()
             } else {
@@ -296,6 +314,8 @@ impl Scene {
             content: Mutex::default(),
             breaks: Mutex::default(),
             ranges: Mutex::default(),
+            limited: Mutex::default(),
+            polls: Mutex::default(),
             reports: Mutex::new(sender),
             heard: Mutex::default(),
         });
@@ -492,4 +512,27 @@ fn what_is_not_what_its_digest_says_is_not_kept() {
     let spooled = std::fs::read_dir(scene.home().join("spool").join(rollout.to_string())).unwrap();
     let names: Vec<String> = spooled.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names.len(), 2, "the documents alone: {names:?}");
+}
+
+#[test]
+fn a_controller_that_asks_to_wait_is_heeded_and_is_no_failure_of_the_host() {
+    let scene = Scene::new();
+    *scene.controller.limited.lock().unwrap() = [(paths::ENROL, 1)].into();
+    let refused = scene.enrol(scene.controller.authority.fingerprint()).unwrap_err();
+    let EnrolError::Client(ClientError::Limited { after, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(after, Duration::from_secs(2));
+    let member = scene.member();
+    scene.offer(b"payload");
+    let everywhere = [paths::POLL, paths::CONTENT, paths::REPORT, paths::BEGIN].map(|path| (path, 1));
+    *scene.controller.limited.lock().unwrap() = everywhere.into();
+    scene.controller.begin.lock().unwrap().push_back(Reply::Grant);
+    let heard = scene.run(&member, 2);
+    // What was not looked at was asked again; nothing of it was told as anything that happened to the host.
+    assert_eq!(heard.iter().map(|report| report.said).collect::<Vec<_>>(), [Said::Ready, Said::Applied]);
+    assert_eq!(scene.root.asked(|asked| matches!(asked, Question::Begin { .. })), 1);
+    assert_eq!(scene.memory().attempts.len(), 1, "the attempt that was turned away is no attempt");
+    let polls = scene.controller.polls.lock().unwrap();
+    let least = jiff::SignedDuration::from_secs(2);
+    let waited = polls.windows(2).filter(|pair| pair[1].duration_since(pair[0]) >= least).count();
+    assert!(waited >= 4, "it waits as long as it is told: {polls:?}");
 }

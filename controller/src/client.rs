@@ -147,10 +147,6 @@ impl Client {
         &self.base
     }
 
-    fn url(&self, path: &str) -> Result<Url, ClientError> {
-        self.base.join(path).map_err(|error| ClientError::Unusable { why: error.to_string() })
-    }
-
     /// Asks for something.
     ///
     /// # Errors
@@ -182,7 +178,13 @@ impl Client {
     /// [`ClientError`].
     pub fn put(&self, path: &str, file: &Path) -> Result<(), ClientError> {
         let failed = |source| ClientError::File { path: file.to_owned(), source };
-        self.send(path, |url| {
+        // Found first: whoever does not lead would not listen to the end of something large, and may not be heard.
+        let leader = self.runtime.block_on(async {
+            let health = self.http.get(join(&self.base, "/healthz").ok()?).send().await.ok()?;
+            leader(&health)
+        });
+        let base = leader.unwrap_or_else(|| self.base.clone());
+        self.send(&base, path, |url| {
             let opened = std::fs::File::open(file).map_err(failed)?;
             let size = opened.metadata().map_err(failed)?.len();
             let opened = tokio::fs::File::from_std(opened);
@@ -194,7 +196,7 @@ impl Client {
     }
 
     fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>, ClientError> {
-        self.send(path, |url| {
+        self.send(&self.base, path, |url| {
             let request = self.http.request(method.clone(), url);
             Ok(if let Some(body) = &body { request.body(body.clone()) } else { request })
         })
@@ -204,11 +206,12 @@ impl Client {
     /// certificates of the fleet's authority.
     fn send(
         &self,
+        base: &Url,
         path: &str,
         request: impl Fn(Url) -> Result<RequestBuilder, ClientError>,
     ) -> Result<Vec<u8>, ClientError> {
         self.runtime.block_on(async {
-            let url = self.url(path)?;
+            let url = join(base, path)?;
             let first = self.sent(request(url.clone())?, &url).await?;
             if let Some(url) = leader(&first).and_then(|leader| leader.join(path).ok())
                 && let Ok(second) = self.sent(request(url.clone())?, &url).await
@@ -223,6 +226,10 @@ impl Client {
         let sent = request.bearer_auth(&self.token).send().await;
         sent.map_err(|source| ClientError::Reach { url: url.clone(), source })
     }
+}
+
+fn join(base: &Url, path: &str) -> Result<Url, ClientError> {
+    base.join(path).map_err(|error| ClientError::Unusable { why: error.to_string() })
 }
 
 /// Who leads, if whoever answered does not.

@@ -79,6 +79,35 @@ fn a_host_that_is_hurt_halts_it_and_all_go_back() {
 }
 
 #[test]
+fn a_host_that_came_back_waits_for_a_signature_and_says_so() {
+    let fleet = Fleet::start(QUICK);
+    let host = fleet.enrol("one");
+    let first = fleet.rollout();
+    let nonce = host.apply(&fleet, first.parse().unwrap());
+    assert!(host.say(&fleet, first.parse().unwrap(), Some(nonce), Said::Hurt { fault: Fault::Restored }));
+    fleet.until(&first, "rolled-back");
+    let again = fleet.rollout();
+    fleet.until(&again, "completed");
+    let told = fleet.ok(&["rollout", "explain", &again, "one"]);
+    assert_eq!(told[0]["came_back"], true);
+    assert!(host.poll(&fleet).unwrap().offers.is_empty());
+    fleet.refused(&["rollout", "retry", &again, "one"], 3, "expected a signed order, found a token");
+    fleet.refused(&["rollout", "retry", &again], 2, "HOST");
+    fleet.ok(&["rollout", "retry", &again, "one", "--key", "anna.key"]);
+    let told = fleet.ok(&["rollout", "explain", &again, "one"]);
+    assert_eq!(told[0]["came_back"], false);
+    let lines = told[0]["explanation"]["lines"].as_array().unwrap();
+    assert!(lines.iter().any(|line| line["text"] == "may have it again: anna said so"), "{lines:?}");
+    let nonce = host.apply(&fleet, again.parse().unwrap());
+    assert!(host.say(&fleet, again.parse().unwrap(), Some(nonce), Said::Applied));
+    fleet.refused(
+        &["rollout", "retry", &again, "--all", "--key", "anna.key"],
+        3,
+        "no host came back from manifest",
+    );
+}
+
+#[test]
 fn a_token_slows_down_and_only_a_signature_lets_begin() {
     let fleet = Fleet::start(&format!("{QUICK}approvals: {{start: 1}}\n"));
     let host = fleet.enrol("one");

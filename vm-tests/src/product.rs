@@ -71,14 +71,13 @@ impl Product {
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
         let step = Step::begin("building update, patch-tools and the others");
-        let mut cargo = cargo_build()?;
-        for package in PACKAGES {
-            cargo.args(["-p", package]);
-        }
-        match build {
-            Build::Tests => cargo.args(["--features", TEST_FEATURES]),
-            Build::Release => cargo.arg("--release"),
+        let mut cargo = match build {
+            Build::Tests => cargo_build_beside_tests()?,
+            Build::Release => cargo_build_of(&PACKAGES)?,
         };
+        if build == Build::Release {
+            cargo.arg("--release");
+        }
         if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
             cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
         }
@@ -149,6 +148,20 @@ pub(crate) fn cargo_build() -> Result<Command> {
     let mut cargo = host::cargo();
     cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
     cargo.current_dir(workspace()?);
+    Ok(cargo)
+}
+
+fn cargo_build_of(packages: &[&str]) -> Result<Command> {
+    let mut cargo = cargo_build()?;
+    cargo.args(packages.iter().flat_map(|package| ["-p", package]));
+    Ok(cargo)
+}
+
+/// `cargo build` of the programs in the shape of the tests, so that nothing is compiled for it alone. More packages can be
+/// added to it.
+pub(crate) fn cargo_build_beside_tests() -> Result<Command> {
+    let mut cargo = cargo_build_of(&PACKAGES)?;
+    cargo.args(["--features", TEST_FEATURES]);
     Ok(cargo)
 }
 

@@ -52,7 +52,8 @@ pub fn other() -> Container {
 
 /// The scene's machine.
 pub fn spec() -> MachineSpec {
-    MachineSpec::default().kernel_argument(SECRET)
+    // `memfd_secret` is there by default from Linux 6.5 on.
+    MachineSpec::default().kernel_argument(SECRET).kernel_argument("secretmem.enable=1")
 }
 
 impl Scene {

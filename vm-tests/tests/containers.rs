@@ -8,6 +8,7 @@ use serde_json::Value;
 use vm_tests::fixtures::client::Client;
 use vm_tests::fixtures::containers::{Container, Rootfs};
 use vm_tests::fixtures::greet::{Library, digest_and_size};
+use vm_tests::fixtures::livepatch::Livepatch;
 use vm_tests::lab::Lab;
 use vm_tests::lab::machine::Machine;
 use vm_tests::product::Build;
@@ -141,6 +142,59 @@ fn a_failed_trial_gives_memory_files_connections_limits_and_network_back() -> Re
     let after = surroundings(machine)?;
     ensure!(before == after, "before:\n{before}\nafter:\n{after}");
     ensure!(leftovers(machine)?.is_empty(), "left: {}", leftovers(machine)?);
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_tenant_whose_probe_fails_goes_back_alone_and_memory_is_kept_where_it_may_be() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = stage(&lab)?;
+    let scene = stage.open(&lab)?;
+    let machine = &scene.machine;
+    // What the probe runs is in one of the containers only.
+    machine.sh("cp -a /srv/web/rootfs/usr/bin/greetd /srv/web/rootfs/usr/bin/probe-me")?;
+    let probe =
+        "\n      - {kind: exec, command: [/usr/bin/probe-me, --check], timeout: 30s, interval: 500ms}";
+    let draft = Draft {
+        livepatch: Some(Livepatch::Cmdline),
+        on_failure: "workload".to_owned(),
+        probes: probe.to_owned(),
+        ..everywhere(Draft::fix())
+    };
+    let manifest = stage.publish(machine, &draft)?;
+    let plain = scene.container("plain").address();
+    let client = Client::connect_and_hit(machine.guest(), "plain", &plain, EVERY)?;
+    client.wait_for_replies(2, PATIENCE)?;
+    let apply = || machine.command(["update", "apply", &manifest, "--json"]).timeout(PATIENCE * 2).output();
+
+    // Nobody's memory is written to a disk that anybody can read.
+    machine.guest().write_file("/etc/update/update.yaml", b"checkpoint_medium: private\n", 0o644)?;
+    let refused = apply()?;
+    ensure!(refused.status == 3, "exit code {}:\n{}", refused.status, refused.text());
+    ensure!(refused.text().contains("checkpoint_medium: private"), "{}", refused.text());
+    let settings = b"checkpoint_medium: private\ncheckpoints: /run/update/checkpoints\n";
+    machine.guest().write_file("/etc/update/update.yaml", settings, 0o644)?;
+
+    let applied = apply()?;
+    println!("{}{}", applied.text(), applied.complaint());
+    ensure!(applied.status == 0, "exit code {}", applied.status);
+    let last: Value = serde_json::from_str(applied.text().lines().last().context("no answer")?)?;
+    let given_up = last["given_up"].to_string();
+    ensure!(given_up.contains("plain") && !given_up.contains("web"), "{last}");
+    ensure!(machine.sh("update show")?.contains("plain"));
+    ensure!(machine.sh("ls /sys/kernel/livepatch")? == Livepatch::Cmdline.module_name());
+    for (id, version) in [("web", "version=2"), ("plain", "version=1")] {
+        let address = scene.container(id).address();
+        let reply = machine.sh(&format!("echo peek | timeout 60 greetc {address} 7000 | tail -n 1"))?;
+        ensure!(reply.contains(version), "{id}: {reply}");
+    }
+    client.wait_for_replies(2, PATIENCE)?;
+    let counts = client.counts()?;
+    ensure!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a reply was lost: {counts:?}");
+    let kept = machine.sh("find /run/update/checkpoints /var/lib/update -name 'pages-*.img'")?;
+    ensure!(!kept.contains("/var/lib/update"), "memory on the disk:\n{kept}");
+    ensure!(kept.contains("/web/"), "the checkpoint of what was committed is kept:\n{kept}");
     ensure!(machine.splats()?.is_empty());
     Ok(())
 }

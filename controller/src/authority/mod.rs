@@ -24,8 +24,8 @@ use fleet::assurance::{Assurance, assure};
 use fleet::host::Host;
 use fleet::protocol::{AttemptReport, BeginRequest};
 use fleet::rollout::{
-    Action, Author, Begin, Entry, Event, Explanation, Facts, HostState, NotNow, Pause, Reading, Report,
-    Request, Stage, Stale, Waiting, begin, decide, explain, hear, waiting,
+    Action, Author, Begin, Entry, Event, Explanation, Facts, Fault, HostState, NotNow, Pause, Place, Proof,
+    Reading, Report, Request, Stage, Stale, Waiting, begin, decide, explain, hear, succeed, waiting,
 };
 use manifests::{
     Envelope, GroupName, HostId, LedgerHead, Ordered, Rollout, SecretKey, Sha256, UtcTime, Verified,
@@ -35,7 +35,7 @@ use system::clock::Clock;
 pub use self::members::{Known as KnownHost, Move, Outlook, Reason, Standing, WaveStanding};
 pub use error::Denied;
 
-use self::facts::{Fact, PlanRecord, of_rollout, of_store};
+use self::facts::{Fact, PlanRecord, of_retries, of_rollout, of_store};
 use self::grant::Granting;
 use self::known::{Known, Running, grant_key};
 use crate::ledger::{Origin, checkpoint};
@@ -61,14 +61,43 @@ pub struct Surroundings<'s> {
     pub readings: &'s BTreeMap<GroupName, Reading>,
 }
 
-/// What people's word is to a rollout. Whether they may say it, `fleet` says: a token only slows down.
-fn event_of(order: Ordered, by: Author) -> Event {
-    match order {
-        Ordered::Approve => Event::Approved { by },
-        Ordered::Pause => Event::Paused { cause: Pause::Operator { by } },
-        Ordered::Resume => Event::Resumed { by },
-        Ordered::Abort => Event::Aborted { by },
-        Ordered::RollBack => Event::RollbackBegun { by: Some(by) },
+/// A rollout that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// What it is worth for this fleet.
+    pub assurance: Assurance,
+    /// Rollouts that end when it begins.
+    pub supersedes: Vec<Sha256>,
+}
+
+/// What people want of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// It may begin, or go on after its first wave.
+    Approve,
+    /// Nobody begins until told.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It is given up; what is applied stays.
+    Abort,
+    /// Hosts go back.
+    RollBack,
+    /// Hosts that came back from its manifest may have that again: these, or all of them.
+    Retry(Vec<HostId>),
+}
+
+impl Order {
+    /// An order, and the hosts that it names.
+    pub fn of(order: Ordered, hosts: &[HostId]) -> Self {
+        match order {
+            Ordered::Approve => Self::Approve,
+            Ordered::Pause => Self::Pause,
+            Ordered::Resume => Self::Resume,
+            Ordered::Abort => Self::Abort,
+            Ordered::RollBack => Self::RollBack,
+            Ordered::Retry => Self::Retry(hosts.to_vec()),
+        }
     }
 }
 
@@ -537,16 +566,18 @@ impl Authority {
         Err(Denied::Busy { tries: TRIES })
     }
 
-    /// Accepts a rollout that people signed. `document` is the verified content of `envelope`.
+    /// Accepts a rollout that people signed. `document` is the verified content of `envelope`, `version` its manifest's.
     ///
     /// # Errors
-    /// [`Denied::Unfit`] with the arithmetic if it could never end well, and others that say why.
+    /// [`Denied::Unfit`] with the arithmetic if it could never end well, [`Denied::Outdated`] if it comes too late, and
+    /// others that say why.
     pub fn submit(
         &self,
         envelope: &Envelope,
         document: &Verified<Rollout>,
         policy: &str,
-    ) -> Result<Assurance, Denied> {
+        version: u64,
+    ) -> Result<Accepted, Denied> {
         let rollout = document.digest();
         let (expected, found) = (document.policy, Sha256::of(policy.as_bytes()));
         if expected != found {
@@ -558,30 +589,75 @@ impl Authority {
             }
             let groups = |host: &&Host| host.groups.iter().any(|group| document.groups.contains(group));
             let inventory: Vec<Host> = decision.turn.known.hosts.values().filter(groups).cloned().collect();
-            let record = PlanRecord { document: envelope.to_json(), policy: policy.to_owned(), inventory };
+            let (document, policy) = (envelope.to_json(), policy.to_owned());
+            let mut record = PlanRecord { document, policy, version, supersedes: Vec::new(), inventory };
+            let mut running = Running::new(rollout, &record)?;
+            let known = decision.turn.known.rollouts.values();
+            let known = known.map(|running| (&running.claim, &running.progress));
+            let supersedes = succeed(&running.claim, known).map_err(Denied::Outdated)?;
+            record.supersedes.clone_from(&supersedes);
+            running.supersedes.clone_from(&supersedes);
             let bytes = facts::encode(&record);
-            let running = Running::new(rollout, &record)?;
             let start = running.plan.not_before.max(decision.now);
             let assurance = assure(&running.plan.policy, &running.plan.layout, start, running.plan.expires);
             let assurance = assurance.map_err(|why| Denied::Unfit { why })?;
-            let plan = Sha256::of(&bytes);
+            let (manifest, plan) = (running.claim.manifest, Sha256::of(&bytes));
             let key = Key::new("plan", rollout);
             decision.batch.expects.push(Expect { key: key.clone(), revision: 0 });
             decision.batch.puts.push(Put { key, value: bytes });
             decision.turn.known.rollouts.insert(rollout, running);
-            let fact = Fact::Accepted { at: decision.now, manifest: document.manifest, plan };
+            let fact = Fact::Accepted { at: decision.now, manifest, plan };
             decision.say(&fact, of_rollout(rollout));
             decision.happen(rollout, Event::Submitted)?;
-            Ok(assurance)
+            Ok(Accepted { assurance, supersedes })
         })
     }
 
-    /// Tells a rollout what people want.
+    /// Tells a rollout what people want. Whether they may say it, `fleet` says: a token only slows down.
     ///
     /// # Errors
     /// [`Denied::Impossible`] if that cannot follow, or if it needs a signature.
-    pub fn order(&self, rollout: Sha256, order: Ordered, by: &Author) -> Result<(), Denied> {
-        self.settle(|decision| decision.happen(rollout, event_of(order, by.clone())))
+    pub fn order(&self, rollout: Sha256, order: &Order, by: &Author) -> Result<(), Denied> {
+        let event = {
+            let by = by.clone();
+            match order {
+                Order::Approve => Event::Approved { by },
+                Order::Pause => Event::Paused { cause: Pause::Operator { by } },
+                Order::Resume => Event::Resumed { by },
+                Order::Abort => Event::Aborted { by },
+                Order::RollBack => Event::RollbackBegun { by: Some(by) },
+                Order::Retry(hosts) => return self.retry(rollout, hosts, &by),
+            }
+        };
+        self.settle(|decision| decision.happen(rollout, event.clone()))
+    }
+
+    /// Hosts that came back from a rollout's manifest may have it again: these, or all of them. In each rollout of that
+    /// manifest that may go on they stand where they stood before they began.
+    fn retry(&self, rollout: Sha256, hosts: &[HostId], by: &Author) -> Result<(), Denied> {
+        if by.proof != Proof::Signature {
+            return Err(Denied::Unsigned { order: Ordered::Retry });
+        }
+        self.settle(|decision| {
+            let manifest = known_rollout(&decision.turn.known, rollout)?.document.manifest;
+            let back = decision.turn.known.came_back(manifest);
+            if let Some(host) = hosts.iter().find(|host| !back.contains(host)) {
+                return Err(Denied::NeverCameBack { host: *host, manifest });
+            }
+            let named = |host: &HostId| hosts.is_empty() || hosts.contains(host);
+            let hosts: Vec<HostId> = back.into_iter().filter(named).collect();
+            if hosts.is_empty() {
+                return Err(Denied::NobodyCameBack { manifest });
+            }
+            let number = decision.turn.known.frontier.size();
+            let at = decision.now;
+            decision.say(&Fact::Retried { at, manifest, hosts: hosts.clone(), by: by.clone() }, of_retries());
+            decision.turn.known.retry(manifest, &hosts, number);
+            for (rollout, host) in waiting_for(&decision.turn.known, manifest, &hosts) {
+                decision.happen(rollout, Event::Retried { host, by: by.clone() })?;
+            }
+            Ok(())
+        })
     }
 
     /// Writes down everything that is due, in all rollouts; how many events that were.
@@ -590,9 +666,17 @@ impl Authority {
     /// [`Denied`]; what was due stays due.
     pub fn tick(&self, around: &Surroundings<'_>) -> Result<usize, Denied> {
         self.settle(|decision| {
-            let rollouts: Vec<Sha256> = decision.turn.known.rollouts.keys().copied().collect();
+            let mut rollouts: Vec<(u64, Sha256)> = decision
+                .turn
+                .known
+                .rollouts
+                .iter()
+                .map(|(rollout, running)| (running.claim.version, *rollout))
+                .collect();
+            // What takes another's place begins before it is asked what that comes to.
+            rollouts.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
             let mut written = 0;
-            for rollout in rollouts {
+            for (_, rollout) in rollouts {
                 for host in late_joiners(&decision.turn.known, rollout)? {
                     decision.happen(rollout, Event::Joined { host: Box::new(host) })?;
                     written += 1;
@@ -605,6 +689,7 @@ impl Authority {
                         listening_since: around.listening_since,
                         readings: around.readings,
                         came_back: &came_back,
+                        successor: decision.turn.known.successor(rollout),
                     };
                     let due = decide(&running.plan, &running.progress, &facts, decision.now);
                     if due.is_empty() {
@@ -639,6 +724,16 @@ impl Authority {
         let turn = self.turn()?;
         let running = known_rollout(&turn.known, rollout)?;
         Ok(running.place(host).and_then(|place| running.progress.host(place)).copied())
+    }
+
+    /// Whether a host came back from a rollout's manifest, and nobody has said that it may have it again.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchRollout`].
+    pub fn came_back(&self, rollout: Sha256, host: HostId) -> Result<bool, Denied> {
+        let turn = self.turn()?;
+        let manifest = known_rollout(&turn.known, rollout)?.document.manifest;
+        Ok(turn.known.came_back(manifest).contains(&host))
     }
 
     /// Tells from the ledger why a host got something or did not.
@@ -735,6 +830,26 @@ fn late_joiners(known: &Known, rollout: Sha256) -> Result<Vec<Host>, Denied> {
             && running.place(host.id).is_none()
     };
     Ok(known.hosts.values().filter(is_for).cloned().collect())
+}
+
+/// Where these hosts get nothing any more, in rollouts of this manifest that may go on.
+fn waiting_for(known: &Known, manifest: Sha256, hosts: &[HostId]) -> Vec<(Sha256, Place)> {
+    let live = known
+        .rollouts
+        .iter()
+        .filter(|(_, running)| running.document.manifest == manifest && running.progress.stage().is_live());
+    live.flat_map(|(rollout, running)| {
+        // Who left the fleet stays away.
+        let there = hosts.iter().filter(|host| known.hosts.contains_key(host));
+        let out = there.filter_map(|host| running.place(*host)).filter(|place| {
+            matches!(
+                running.progress.host(*place),
+                Some(HostState::Withdrawn | HostState::Bad { fault: Fault::Restored, .. })
+            )
+        });
+        out.map(|place| (*rollout, place)).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 fn answer_one(asked: &Asked, answer: Result<Answer, Denied>) {

@@ -57,7 +57,10 @@ enum Command {
     #[command(subcommand)]
     Rollout(rollout::Command),
     Apply(rollout::ApplyArgs),
+    /// Show the ledger's head, signed: keep it elsewhere now and then
     Checkpoint,
+    /// Print the description of the controller's HTTP API: an OpenAPI document
+    Openapi,
     Backup(upkeep::BackupArgs),
     Restore(upkeep::RestoreArgs),
     Migrate(upkeep::MigrateArgs),
@@ -92,6 +95,10 @@ impl Cli {
                     .for_each(system::output::line);
                 Ok(Exit::Done)
             }
+            Command::Openapi => {
+                crate::server::description().lines().for_each(system::output::line);
+                Ok(Exit::Done)
+            }
             Command::Backup(args) => upkeep::backup(args, global).map(done),
             Command::Restore(args) => upkeep::restore(args, global).map(done),
             Command::Migrate(args) => upkeep::migrate(args, global).map(done),
@@ -115,7 +122,10 @@ impl Global {
 fn asked(error: ClientError) -> Failure {
     let exit = match &error {
         ClientError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => Exit::NotAuthentic,
-        ClientError::Refused { status, .. } if *status == StatusCode::SERVICE_UNAVAILABLE => Exit::Busy,
+        ClientError::Refused {
+            status: StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS,
+            ..
+        } => Exit::Busy,
         ClientError::Account { .. } | ClientError::Yaml { .. } | ClientError::Unusable { .. } => Exit::Usage,
         _ => Exit::Refused,
     };

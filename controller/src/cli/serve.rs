@@ -1,6 +1,7 @@
 //! `update-controller serve`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::client::Account;
 use crate::content::Content;
 use crate::identity::Identity;
 use crate::ledger::Origin;
+use crate::server::limits::{ADDRESS_RATE, Limits, Rate};
 use crate::server::{self, Controller, Listening, ServeError, Settings};
 
 /// Serve hosts and people
@@ -47,6 +49,9 @@ pub(super) struct Args {
     /// Hosts with nothing to do ask again after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
     poll: u32,
+    /// So many requests a second are answered that come from one address; hosts behind one gateway share it
+    #[arg(long, value_name = "N", default_value_t = ADDRESS_RATE)]
+    address_rate: NonZeroU32,
 }
 
 /// The controller's directory.
@@ -149,7 +154,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let holder = server::holder(&args.address(port), run);
     let authority = Authority::take_or_wait(store, clock.clone(), key, origin, holder).map_err(denied)?;
     join(&authority, fleet.as_ref(), &own)?;
-    let settings = Settings { names: args.names.clone(), poll: args.poll };
+    let limits = Limits { address: Rate::of_addresses(args.address_rate), ..Limits::default() };
+    let settings = Settings { names: args.names.clone(), poll: args.poll, limits };
     let fingerprint = certificates.fingerprint();
     let leads = authority.leads();
     let first = leads && access::nobody_yet(&authority).map_err(failed)?;

@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::limits::TurnedAway;
 use crate::authority::Standing;
 
 /// Hosts of a rollout that stand somewhere.
@@ -28,7 +29,8 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) fn new() -> Self {
+    /// `turned_away` is counted by the gate.
+    pub(super) fn new(turned_away: TurnedAway) -> Self {
         let mut registry = Registry::with_prefix("update_controller");
         let this = Self {
             polls: Counter::default(),
@@ -47,6 +49,7 @@ impl Counters {
         registry.register("hosts", "Hosts in the fleet", this.hosts.clone());
         registry.register("ledger_entries", "Entries of the ledger", this.ledger.clone());
         registry.register("rollout_hosts", "Hosts of a rollout, by where they stand", this.standing.clone());
+        registry.register("turned_away", "Who was turned away or given up, by what", turned_away);
         Self { registry, ..this }
     }
 

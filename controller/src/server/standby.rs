@@ -1,13 +1,12 @@
 //! A controller that does not lead: it refuses politely, says who does, and takes over when nobody does any more.
 //!
-//! Hosts ask the next of their controllers; people's commands follow the header [`LEADER`] once. Nothing is answered from what a
+//! Hosts ask the next of their controllers; people's commands follow the header [`LEADER`](crate::client::LEADER) once. Nothing is answered from what a
 //! controller without the lease knows: a host's poll has to be heard by whoever counts silent hosts.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use url::Url;
@@ -15,7 +14,6 @@ use url::Url;
 use super::answer::Refusal;
 use super::{Controller, Shared};
 use crate::authority::Denied;
-use crate::client::LEADER;
 use crate::store::{LeaseAnswer, LeaseRequest};
 
 /// Who leads, as it was seen last.
@@ -89,29 +87,29 @@ impl Controller {
     }
 
     /// Says who leads.
-    pub(super) fn refer(&self) -> Response {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
+    pub(super) fn refer(&self) -> Refusal {
         let Some(holder) = self.leader.another() else {
-            return Refusal::new(status, "no controller leads this fleet at this moment: ask again")
-                .into_response();
+            return Refusal::elsewhere(None, "no controller leads this fleet at this moment: ask again");
         };
         let leader = address(&holder);
         let words =
             format!("{} leads this fleet, and not this controller", leader.as_ref().unwrap_or(&holder));
-        let mut response = Refusal::new(status, words).into_response();
-        if let Some(leader) = leader.and_then(|leader| HeaderValue::try_from(leader).ok()) {
-            response.headers_mut().insert(LEADER, leader);
-        }
-        response
+        Refusal::elsewhere(leader, words)
     }
 }
+
+/// What a controller says of itself, whoever leads.
+const ITS_OWN: [&str; 2] = ["/healthz", "/v1/openapi.json"];
 
 pub(super) async fn only_who_leads(
     State(controller): State<Shared>,
     request: Request,
     next: Next,
 ) -> Response {
-    if controller.leads() { next.run(request).await } else { controller.refer() }
+    if controller.leads() || ITS_OWN.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    controller.refer().into_response()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
 pub(crate) mod scene;
+pub(crate) mod served;
 
 use std::sync::Mutex;
 use std::time::Duration;

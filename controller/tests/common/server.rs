@@ -111,8 +111,7 @@ impl Server {
     pub(crate) fn start_with(configure: impl FnOnce(&Path) -> String) -> Self {
         let server = Self::prepare();
         let more = configure(&server.data());
-        let path = server.data().join("postgresql.conf");
-        fs::write(&path, fs::read_to_string(&path).unwrap() + &more).unwrap();
+        server.configure(&more);
         server.run()
     }
 
@@ -125,7 +124,18 @@ impl Server {
         // Free a moment ago; nobody else listens on loopback here for long.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { directory, programs, process: None, port, runtime }
+        let server = Self { directory, programs, process: None, port, runtime };
+        // Not synced: processes are killed here, machines are not.
+        server.configure(
+            "fsync = off\nshared_buffers = 16MB\nmax_connections = 40\nlisten_addresses = '127.0.0.1'\n",
+        );
+        server
+    }
+
+    /// Adds lines to its configuration; the last word counts.
+    fn configure(&self, more: &str) {
+        let path = self.data().join("postgresql.conf");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + more).unwrap();
     }
 
     fn run(mut self) -> Self {
@@ -148,15 +158,9 @@ impl Server {
     pub(crate) fn begin(&mut self) {
         let log =
             fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
-        // Not synced: processes are killed here, machines are not.
-        let settings =
-            ["fsync=off", "shared_buffers=16MB", "max_connections=40", "listen_addresses=127.0.0.1"];
         let mut command = unprivileged(&self.programs.join("postgres"));
         command.arg("-D").arg(self.data()).arg("-k").arg(self.directory.path());
         command.arg("-p").arg(self.port.to_string());
-        for setting in settings {
-            command.args(["-c", setting]);
-        }
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
         let begun = Instant::now();

@@ -406,6 +406,7 @@ impl Engine {
             clock: &*self.host.clock,
             incarnation: &self.host.incarnation,
             checkpoints: self.config.checkpoints(),
+            unfit_medium: Box::new(|| self.unfit_medium()),
             stop_patience: self.config.stop_patience,
             crash_guard: self.config.crash_guard,
             tell: listeners.told,

@@ -27,6 +27,7 @@ rm -rf root
 "#;
 
 const PACKAGES: &[&str] = &[
+    "btrfs-progs",
     "busybox-static",
     "criu",
     "curl",

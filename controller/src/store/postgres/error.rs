@@ -97,6 +97,10 @@ impl From<Error> for DatabaseError {
                 _ => Self::Away(error),
             };
         };
+        // PgBouncer's own words; it has no code of its own for them.
+        if error.as_db_error().is_some_and(|said| said.message().contains("pooling mode")) {
+            return Self::Pooler;
+        }
         match code.clone() {
             SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => Self::Login(error),
             SqlState::INVALID_CATALOG_NAME => Self::Missing(error),

@@ -7,7 +7,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::try_join;
 use jiff::{SignedDuration, Timestamp};
 use system::clock::Clock;
 use tokio::time::timeout;
@@ -94,17 +93,19 @@ pub(super) async fn look_over(db: &Client) -> Result<Timestamp, DatabaseError> {
 
 /// Refuses a pooler that lends its sessions for one transaction: there, nothing that a session says of itself holds.
 ///
-/// It shows by two clients that are given one session: either the one that is in a transaction has the one that the other just used, or the other
-/// is given a new one.
+/// It shows by two clients that are given one session, or by one that is given several: one asks twice, whichever session is next for it; then once
+/// more while the other is in a transaction and so keeps the one that it was lent.
 pub(super) async fn refuse_pooler(one: &Client, other: &Client) -> Result<(), DatabaseError> {
     async fn session(db: &Client) -> Result<i32, DatabaseError> {
         Ok(db.query_typed_one("SELECT pg_backend_pid()", &[]).await?.get(0))
     }
-    let before = session(one).await?;
-    let (_, others) = try_join(async { Ok(other.batch_execute("BEGIN").await?) }, session(other)).await?;
-    let after = session(one).await?;
+    let mut own = vec![session(one).await?, session(one).await?];
+    other.batch_execute("BEGIN").await?;
+    let others = session(other).await?;
+    own.push(session(one).await?);
     other.batch_execute("ROLLBACK").await?;
-    if before == others || before != after { Err(DatabaseError::Pooler) } else { Ok(()) }
+    let its_own = own.iter().all(|session| *session == own[0] && *session != others);
+    if its_own { Ok(()) } else { Err(DatabaseError::Pooler) }
 }
 
 /// Tries that are made again after a while: each waits up to twice as long as the one before, and a random part of

@@ -118,6 +118,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_below_a_directory_of_any_version_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let pattern = format!("{}/*/bin/initdb", directory.path().display());
+        assert_eq!(find_program(&pattern), None);
+        for version in ["13", "15/bin"] {
+            std::fs::create_dir_all(directory.path().join(version)).unwrap();
+        }
+        assert_eq!(find_program(&pattern), None);
+        let file = directory.path().join("15/bin/initdb");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(find_program(&pattern), Some(file));
+    }
+
+    #[test]
     fn the_error_of_a_command_has_its_last_words() {
         let error = run(program("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");

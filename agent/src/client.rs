@@ -55,6 +55,20 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether a controller does not know this host by its certificate: it ran out, or is not what it should be.
+    pub fn is_about_the_certificate(&self) -> bool {
+        use rustls::AlertDescription as Alert;
+        match self {
+            Self::Refused { status, .. } => *status == StatusCode::UNAUTHORIZED,
+            // Of a certificate that ran out TLS says so, and no controller hears the question.
+            Self::Reach { source, .. } => matches!(
+                alert(source),
+                Some(Alert::CertificateExpired | Alert::CertificateUnknown | Alert::BadCertificate)
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether it is the controller's word, and not that none was heard.
     pub fn is_refusal(&self) -> bool {
         match self {
@@ -216,6 +230,20 @@ impl Client {
             }
         }
         Err(last)
+    }
+}
+
+/// What the other side of TLS said when it broke off.
+fn alert(error: &reqwest::Error) -> Option<rustls::AlertDescription> {
+    let mut error: &(dyn std::error::Error + 'static) = error;
+    loop {
+        // An error of I/O keeps what it is made of to itself.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = tls.or_else(|| error.downcast_ref()) {
+            return Some(*alert);
+        }
+        error = error.source()?;
     }
 }
 

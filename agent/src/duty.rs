@@ -33,10 +33,14 @@ pub fn is_due(age: Option<Duration>, every: Duration) -> bool {
 }
 
 /// When to ask for the next certificate, so that hosts that came together do not ask together: up to a day after it could,
-/// which is half of the certificate's life. `chance` is evenly from 0 to 1.
-pub fn renewal(renew_at: UtcTime, chance: f64) -> UtcTime {
-    let later = jiff::SignedDuration::from_secs((chance * 86_400.0) as i64);
-    renew_at.timestamp().saturating_add(later).map_or(renew_at, UtcTime::floor)
+/// which is half of the certificate's life, and an hour from now at least, so that a host whose clock is weeks ahead of the
+/// controller's does not ask each time. `chance` is evenly from 0 to 1.
+pub fn renewal(renew_at: UtcTime, now: UtcTime, chance: f64) -> UtcTime {
+    let after = |time: UtcTime, seconds| {
+        let later = time.timestamp().saturating_add(jiff::SignedDuration::from_secs(seconds));
+        later.map_or(time, UtcTime::floor)
+    };
+    after(renew_at, (chance * 86_400.0) as i64).max(after(now, 3600))
 }
 
 /// What to tell a controller of an attempt, and how far it has come with that; nothing if it goes on, or if all is well
@@ -156,8 +160,11 @@ mod tests {
     #[test]
     fn a_certificate_is_renewed_within_a_day_of_its_half_life_and_nothing_is_done_too_often() {
         let at: UtcTime = "2026-11-02T00:00:00Z".parse().unwrap();
-        assert_eq!(renewal(at, 0.0), at);
-        assert_eq!(renewal(at, 1.0).to_string(), "2026-11-03T00:00:00Z");
+        let made: UtcTime = "2026-10-18T00:00:00Z".parse().unwrap();
+        assert_eq!(renewal(at, made, 0.0), at);
+        assert_eq!(renewal(at, made, 1.0).to_string(), "2026-11-03T00:00:00Z");
+        let ahead: UtcTime = "2027-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(renewal(at, ahead, 0.5).to_string(), "2027-01-01T01:00:00Z");
         assert!(is_due(None, READY) && is_due(Some(READY), READY));
         assert!(!is_due(Some(READY - Duration::from_secs(1)), READY));
         // The watchdog is fed once a turn, and waits 21 minutes.

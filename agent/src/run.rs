@@ -14,7 +14,6 @@ use fleet::protocol::{
 };
 use fleet::rollout::{Action, Outcome, Said};
 use manifests::{Nonce, Sha256, UtcTime};
-use reqwest::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -178,7 +177,7 @@ impl Agent {
         self.tell_news().await?;
         let poll = Poll { version: Version, boot: look.boot, epoch: look.epoch, facts: self.memory.facts };
         let hint: Hint = match self.client.ask(paths::POLL, &poll).await {
-            Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. }) => {
+            Err(error) if error.is_about_the_certificate() => {
                 // Its certificate ran out while it was away; its key counts all the same.
                 self.renew().await?;
                 self.client.ask(paths::POLL, &poll).await?
@@ -383,7 +382,7 @@ impl Agent {
         let certificate: Certificate = nobody.ask(paths::RENEW, &renew).await?;
         self.directory.keep(&self.directory.certificate(), &certificate.chain)?;
         self.client = connect(&self.directory, &self.identity, &self.membership)?;
-        self.memory.renew_at = Some(duty::renewal(certificate.renew_at, chance()));
+        self.memory.renew_at = Some(duty::renewal(certificate.renew_at, now(), chance()));
         self.remember()?;
         tracing::info!(renew_at = %certificate.renew_at, "the certificate was renewed");
         Ok(())
@@ -409,7 +408,7 @@ fn fingerprint(answer: &Answer) -> Option<Sha256> {
     (hurt && !words.is_empty()).then(|| Sha256::of(words.as_bytes()))
 }
 
-fn now() -> UtcTime {
+pub(crate) fn now() -> UtcTime {
     UtcTime::floor(jiff::Timestamp::now())
 }
 

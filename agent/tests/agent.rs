@@ -51,6 +51,8 @@ struct Controller {
     ranges: Mutex<Vec<String>>,
     /// So often nothing is looked at, wherever it is asked.
     limited: Mutex<BTreeMap<&'static str, u32>>,
+    /// Answers to polls as controllers of other versions give them; nothing: as this one does.
+    newer: Mutex<VecDeque<Option<&'static str>>>,
     /// When polls came.
     polls: Mutex<Vec<jiff::Timestamp>>,
     reports: Mutex<mpsc::Sender<AttemptReport>>,
@@ -61,6 +63,8 @@ struct Controller {
 enum Reply {
     Grant,
     NotNow,
+    /// In words of a version to come.
+    Newer,
     /// It writes a grant down, and nobody hears it.
     Lost,
 }
@@ -124,7 +128,10 @@ impl Controller {
                 said(&certificate(&renew.request))
             }
             _ if request.host.is_none() => Some((401, b"{\"version\":1,\"error\":\"who\"}".to_vec())),
-            paths::POLL => said(&self.hint()),
+            paths::POLL => match self.newer.lock().unwrap().pop_front().flatten() {
+                Some(answer) => Some((200, answer.to_owned().into_bytes())),
+                None => said(&self.hint()),
+            },
             paths::REPORT => {
                 let report: Report = fleet::protocol::read(&request.body).unwrap();
                 for attempt in &report.attempts {
@@ -144,6 +151,9 @@ impl Controller {
                     because: "not yet".to_owned(),
                     again: Period::from_secs(1),
                 }),
+                Reply::Newer => {
+                    json(serde_json::json!({"answer": "later", "version": 2, "grant": "a grant"}))
+                }
                 Reply::Lost => None,
             },
             path => {
@@ -315,6 +325,7 @@ impl Scene {
             breaks: Mutex::default(),
             ranges: Mutex::default(),
             limited: Mutex::default(),
+            newer: Mutex::default(),
             polls: Mutex::default(),
             reports: Mutex::new(sender),
             heard: Mutex::default(),
@@ -535,4 +546,56 @@ fn a_controller_that_asks_to_wait_is_heeded_and_is_no_failure_of_the_host() {
     let least = jiff::SignedDuration::from_secs(2);
     let waited = polls.windows(2).filter(|pair| pair[1].duration_since(pair[0]) >= least).count();
     assert!(waited >= 4, "it waits as long as it is told: {polls:?}");
+}
+
+#[test]
+fn a_certificate_that_ran_out_before_its_time_is_renewed_by_the_key() {
+    let scene = Scene::new();
+    let member = scene.member();
+    scene.offer(b"payload");
+    let past = UtcTime::floor(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(31 * 24));
+    let directory = Directory(scene.home());
+    let request = Identity::open(&directory).unwrap().request().unwrap();
+    let expired = scene.controller.authority.host(&HostRequest::read(&request).unwrap(), past).unwrap();
+    directory.keep(&directory.certificate(), &expired).unwrap();
+    // The clock by which it would be renewed was wrong.
+    assert!(scene.memory().renew_at.unwrap() > now());
+    assert_eq!(scene.run(&member, 1)[0].said, Said::Ready);
+    assert_ne!(std::fs::read_to_string(directory.certificate()).unwrap(), expired);
+}
+
+#[test]
+fn a_controller_of_another_version_is_not_half_understood_and_changes_nothing() {
+    let scene = Scene::new();
+    let member = scene.member();
+    let answers = [
+        r#"{"version":2,"again":"1s","offers":[],"stop":[],"facts":"no"}"#,
+        r#"{"version":1,"again":"1s","offers":[],"stop":[],"facts":"no","hurry":true}"#,
+        r#"{"version":1,"again":"1s","offers":[],"stop":[],"facts":"some"}"#,
+        r#"{"version":1,"offers":[],"stop":[],"facts":"no"}"#,
+        "<html>",
+    ];
+    // Between them one that it understands: it asks again each time, and does not wait longer and longer.
+    scene
+        .controller
+        .newer
+        .lock()
+        .unwrap()
+        .extend(answers.into_iter().flat_map(|answer| [Some(answer), None]));
+    let agent = Agent::new(scene.home(), member.clone(), scene.executor()).unwrap();
+    let all_given = async {
+        while !scene.controller.newer.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let patience = Duration::from_secs(60);
+    scene.runtime.block_on(async { tokio::time::timeout(patience, agent.run(all_given)).await }).unwrap();
+    assert_eq!(scene.root.asked(|asked| !matches!(asked, Question::Look)), 0);
+    // An answer to begin that it cannot read lets it begin nothing, and the grant that there may be is closed.
+    let rollout = scene.offer(b"payload");
+    scene.controller.begin.lock().unwrap().push_back(Reply::Newer);
+    let heard = scene.run(&member, 2);
+    assert_eq!(heard[0].said, Said::Ready);
+    assert_eq!((heard[1].said, heard[1].rollout), (Said::Declined { outcome: Outcome::Busy }, rollout));
+    assert_eq!(scene.root.asked(|asked| matches!(asked, Question::Begin { .. })), 0);
 }

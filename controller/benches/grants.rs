@@ -44,13 +44,13 @@ fn sqlite() -> Kept {
     Kept { name: "SQLite", store, clock, _server: None, _directory: directory }
 }
 
-/// Its commits wait for the disk, too. Leases go by its own clock.
+/// Its commits wait for the disk, too.
 fn postgres() -> Kept {
     let server = Server::start_with(|_| "fsync = on\n".to_owned());
-    let database = Database::new(&server.make("fleet"), None).unwrap();
-    let store = Arc::new(Postgres::open(database, Arc::new(SystemClock)).unwrap());
-    let (clock, name) = (Arc::new(Hand::new()), "PostgreSQL");
-    Kept { name, store, clock, _server: Some(server), _directory: directory() }
+    let clock = Arc::new(Hand::new());
+    let database = Database::new(&server.schema("fleet", clock.now()), None).unwrap();
+    let store = Arc::new(Postgres::open(database, clock.clone()).unwrap());
+    Kept { name: "PostgreSQL", store, clock, _server: Some(server), _directory: directory() }
 }
 
 fn directory() -> tempfile::TempDir {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleet::protocol::Denial;
 use manifests::bounded::{self, BoundedError};
 use manifests::yaml::YamlError;
+use reqwest::header::{CONNECTION, CONTENT_LENGTH};
 use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -190,7 +191,9 @@ impl Client {
             let opened = tokio::fs::File::from_std(opened);
             let stream = tokio_util::io::ReaderStream::with_capacity(opened, 64 << 10);
             let body = reqwest::Body::wrap_stream(stream);
-            Ok(self.http.put(url).header(reqwest::header::CONTENT_LENGTH, size).body(body))
+            // Whoever has it already does not listen to it, and ends the connection: nothing else may be asked over that.
+            let request = self.http.put(url).header(CONNECTION, "close");
+            Ok(request.header(CONTENT_LENGTH, size).body(body))
         })
         .map(drop)
     }

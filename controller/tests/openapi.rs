@@ -9,8 +9,8 @@
 mod common;
 #[path = "../../repository/network/tests/peer/environment.rs"]
 mod environment;
-#[allow(dead_code, reason = "its other half is for those who look at every key")]
 #[path = "../../manifests/tests/support/schema.rs"]
+#[allow(dead_code, reason = "each test program takes what it needs")]
 mod support;
 
 use std::fs;
@@ -70,7 +70,7 @@ fn what_is_described_is_served_and_nothing_else() {
             assert_eq!(served, expected, "{asked} {path}: {} {}", answer.status, answer.words());
         }
         assert!(
-            path.starts_with("/v1/") || ["/metrics", "/healthz"].contains(&path.as_str()),
+            path.starts_with("/v1/") || ["/metrics", "/healthz", "/livez"].contains(&path.as_str()),
             "{method} {path}"
         );
     }

@@ -44,11 +44,7 @@ fn postgres() -> Kept {
 /// A schema whose sessions find another clock in front of the server's.
 fn schema_of(server: &Arc<Server>, name: &str) -> Kept {
     let clock = Arc::new(Hand::new());
-    let address = server.address("postgres") + "?options=-csearch_path%3D" + name + ",pg_catalog";
-    let sql = "CREATE SCHEMA %; CREATE TABLE %.clock (now timestamptz); INSERT INTO %.clock VALUES ('@');
-               CREATE FUNCTION %.clock_timestamp() RETURNS timestamptz
-               LANGUAGE sql VOLATILE AS 'SELECT now FROM %.clock'";
-    server.sql("postgres", &sql.replace('%', name).replace('@', &clock.now().to_string()));
+    let address = server.schema(name, clock.now());
     let store = Postgres::open(Database::new(&address, None).unwrap(), clock.clone()).unwrap();
     Kept { store: Arc::new(store), clock, _directory: None, server: Some((server.clone(), name.to_owned())) }
 }

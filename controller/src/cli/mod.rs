@@ -126,11 +126,16 @@ fn asked(error: ClientError) -> Failure {
             status: StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS,
             ..
         } => Exit::Busy,
+        ClientError::Refused { status: StatusCode::INTERNAL_SERVER_ERROR, .. } => Exit::NeedsOperator,
         ClientError::Account { .. } | ClientError::Yaml { .. } | ClientError::Unusable { .. } => Exit::Usage,
         _ => Exit::Refused,
     };
+    let needs_operator = exit == Exit::NeedsOperator;
     let unknown = matches!(error, ClientError::Reach { .. } | ClientError::Answer(_));
     let failure = Failure::new(exit, error);
+    if needs_operator {
+        return failure.next("look at the controller: its log, and docs/controller.md");
+    }
     if unknown {
         return failure
             .state(State::Named("what was asked may have been done or not".to_owned()))

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use manifests::{DocumentKind, KeyName, Policy, PublicKey, SecretKey, Sha256, UtcTime};
+use manifests::{DocumentKind, KeyName, LedgerHead, Policy, PublicKey, SecretKey, Sha256, UtcTime};
 use system::clock::{Clock as _, SystemClock};
 use system::durable;
 use system::exit::{Exit, Failure};
@@ -20,9 +20,10 @@ use crate::certificates::CertificateAuthority;
 use crate::client::Account;
 use crate::content::Content;
 use crate::identity::Identity;
-use crate::ledger::Origin;
+use crate::ledger::{Finding, Origin, audit, checkpoint};
 use crate::server::limits::{ADDRESS_RATE, Limits, Rate};
 use crate::server::{self, Controller, Listening, ServeError, Settings};
+use crate::store::Store;
 
 /// Serve hosts and people
 ///
@@ -99,6 +100,41 @@ impl Directory {
         Origin::new(&name).map_err(|error| Failure::new(Exit::Refused, error))
     }
 
+    /// The ledger's newest signed head that a controller kept here, beside the store.
+    pub(super) fn checkpoint(&self) -> PathBuf {
+        self.0.join("ledger.checkpoint")
+    }
+
+    /// That head; nothing before the first.
+    pub(super) fn head(&self) -> Result<Option<LedgerHead>, Failure> {
+        let path = self.checkpoint();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::new(Exit::Refused, unusable(&path, error))),
+        };
+        let opened = checkpoint::open(&text, &self.origin()?, &self.key()?.public());
+        opened.map(Some).map_err(|error| Failure::new(Exit::NotAuthentic, error))
+    }
+
+    /// Refuses a store whose ledger is not what its entries make, or not what was signed.
+    pub(super) fn refuse_edited(&self, store: &dyn Store) -> Result<(), Failure> {
+        let kept: Vec<LedgerHead> = self.head()?.into_iter().collect();
+        let audited = audit(store, &kept).map_err(failed)?;
+        let Err(finding) = audited else { return Ok(()) };
+        let restore = "keep the store as it is for whoever looks into it, and restore a backup: update-controller restore";
+        let next = match finding {
+            Finding::Short { .. } => format!(
+                "{restore}; or, if an older store was put there on purpose, remove {}",
+                self.checkpoint().display()
+            ),
+            _ => restore.to_owned(),
+        };
+        Err(Failure::new(Exit::NotAuthentic, finding)
+            .because("the ledger that was written here", "one that was edited in the store")
+            .next(next))
+    }
+
     pub(super) fn account(&self) -> PathBuf {
         self.0.join("admin.yaml")
     }
@@ -141,6 +177,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     }
     let key = directory.key()?;
     let public = key.public();
+    directory.refuse_edited(&*store)?;
     let certificates = CertificateAuthority::open(&directory.0, UtcTime::floor(clock.now()))
         .map_err(|error| refuse(error.into()))?;
     let origin = directory.origin()?;
@@ -155,7 +192,12 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let authority = Authority::take_or_wait(store, clock.clone(), key, origin, holder).map_err(denied)?;
     join(&authority, fleet.as_ref(), &own)?;
     let limits = Limits { address: Rate::of_addresses(args.address_rate), ..Limits::default() };
-    let settings = Settings { names: args.names.clone(), poll: args.poll, limits };
+    let settings = Settings {
+        names: args.names.clone(),
+        poll: args.poll,
+        limits,
+        checkpoint: Some(directory.checkpoint()),
+    };
     let fingerprint = certificates.fingerprint();
     let leads = authority.leads();
     let first = leads && access::nobody_yet(&authority).map_err(failed)?;

@@ -16,8 +16,8 @@ use crate::ledger::checkpoint;
 
 /// Copy the store, also while controllers run
 ///
-/// The copy is one file, whatever the store is, and can be restored into either kind. The keys and certificates in the directory change only at the
-/// first start: keep a copy of them, too, in a safe place.
+/// The copy is one file, whatever the store is, and can be restored into either kind. The directory's other files change only at
+/// the first start, but for `ledger.checkpoint`: keep a copy of them, too, in a safe place. A store whose ledger was edited is not copied.
 #[derive(Debug, clap::Args)]
 pub(super) struct BackupArgs {
     #[command(flatten)]
@@ -75,7 +75,10 @@ fn not_done(error: BackupError) -> Failure {
 
 pub(super) fn backup(args: &BackupArgs, global: &Global) -> Result<(), Failure> {
     let clock = Arc::new(SystemClock);
-    match args.store.open_existing()? {
+    let kept = args.store.open_existing()?;
+    // A copy of what was edited would be believed later.
+    Directory(args.store.directory.clone()).refuse_edited(&*kept.store())?;
+    match kept {
         Kept::File(store) => backup::backup(&store, &args.to),
         Kept::Server(store) => backup::backup_server(&store, &args.to, clock),
     }
@@ -89,7 +92,7 @@ pub(super) fn restore(args: &RestoreArgs, global: &Global) -> Result<(), Failure
     let server = args.store.server()?;
     let to = if server.is_some() { directory.0.join("restored.sqlite") } else { directory.database() };
     let (key, origin) = (directory.key()?, directory.origin()?);
-    let mut kept = Vec::new();
+    let mut kept: Vec<_> = directory.head()?.into_iter().collect();
     if let Some(path) = &args.checkpoint {
         let text = std::fs::read_to_string(path).map_err(refuse)?;
         kept.push(checkpoint::open(&text, &origin, &key.public()).map_err(refuse)?);
@@ -103,6 +106,8 @@ pub(super) fn restore(args: &RestoreArgs, global: &Global) -> Result<(), Failure
         by: args.by.clone(),
     };
     backup::restore(&restore, Arc::new(SystemClock), key, origin).map_err(not_done)?;
+    // It is of a store that went on after the copy.
+    let _ = std::fs::remove_file(directory.checkpoint());
     say(global, "restored", &args.store.name());
     if !global.json {
         line("next: serve, look at the hosts (hosts list), then resume each rollout with a signed order");

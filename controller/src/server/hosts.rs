@@ -196,6 +196,7 @@ pub(super) async fn begin(
 ) -> Result<Answer<BeginAnswer>, Refusal> {
     let answer = blocking(move || {
         controller.authority.host(host)?;
+        controller.unedited()?;
         if controller.presence.is_cloned(host) {
             return Err(Denied::Clone { host }.into());
         }

@@ -96,6 +96,8 @@ pub struct Limits {
     pub body: Duration,
     /// How long a payload may stop coming, and how long an answer may wait for being taken.
     pub silence: Duration,
+    /// How long those that are under way when the controller ends may go on.
+    pub farewell: Duration,
     /// How many bytes a second a payload has to have at least, after `silence`.
     pub pace: u64,
 }
@@ -113,6 +115,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             body: Duration::from_secs(15),
             silence: Duration::from_secs(30),
+            farewell: Duration::from_secs(10),
             pace: 16 << 10,
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Counters {
     pub(super) grants: Counter,
     /// Whether this controller holds the lease.
     pub(super) leads: Gauge,
+    /// Whether the ledger was found edited.
+    pub(super) edited: Gauge,
     hosts: Gauge,
     ledger: Gauge,
     standing: Family<Vec<(String, String)>, Gauge>,
@@ -37,6 +39,7 @@ impl Counters {
             reports: Counter::default(),
             grants: Counter::default(),
             leads: Gauge::default(),
+            edited: Gauge::default(),
             hosts: Gauge::default(),
             ledger: Gauge::default(),
             standing: Family::default(),
@@ -46,6 +49,7 @@ impl Counters {
         registry.register("reports", "Reports heard", this.reports.clone());
         registry.register("grants", "Grants given, also those given again", this.grants.clone());
         registry.register("leads", "Whether this controller holds the lease", this.leads.clone());
+        registry.register("ledger_edited", "Whether the ledger was edited in the store", this.edited.clone());
         registry.register("hosts", "Hosts in the fleet", this.hosts.clone());
         registry.register("ledger_entries", "Entries of the ledger", this.ledger.clone());
         registry.register("rollout_hosts", "Hosts of a rollout, by where they stand", this.standing.clone());

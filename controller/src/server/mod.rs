@@ -10,6 +10,7 @@
 //! - `people`: what people ask, with a token
 //! - `asked`, `answer`: how questions are read and answers written
 //! - `api`: the table of routes, and its description
+//! - `watch`: whether the ledger is still what was written
 //! - `metrics`: what Prometheus is told
 
 mod answer;
@@ -21,10 +22,12 @@ mod metrics;
 pub mod people;
 mod standby;
 pub mod tls;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -45,6 +48,7 @@ use self::asked::{By, Viewer};
 use self::limits::{Gate, Limits};
 use self::metrics::Counters;
 pub(crate) use self::standby::holder;
+use self::watch::Watch;
 use crate::authority::{Authority, Denied, Surroundings};
 use crate::certificates::{CertificateAuthority, CertificateError};
 use crate::content::Content;
@@ -53,8 +57,11 @@ use crate::presence::Presence;
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After so many of these who has asked for nothing lately is forgotten.
-const FORGET: u32 = 60;
+/// So many of these later, what need not be done so often.
+const MINUTE: u32 = 60;
+
+/// The clockwork hangs if it did not come round for so long: a renewal of the lease waits for the store.
+const HANGS: u64 = 60;
 
 /// How the service behaves.
 #[derive(Debug, Clone)]
@@ -65,6 +72,8 @@ pub struct Settings {
     pub poll: u32,
     /// What one peer may take.
     pub limits: Limits,
+    /// Where the ledger's newest signed head is kept, beside the store: an edited one is held against it.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// What all requests share.
@@ -86,6 +95,9 @@ pub struct Controller {
     counters: Counters,
     leader: standby::Leader,
     gate: Arc<Gate>,
+    watch: Watch,
+    /// When the clockwork last came round.
+    round: AtomicU64,
 }
 
 type Shared = Arc<Controller>;
@@ -134,6 +146,8 @@ impl Controller {
             counters: Counters::new(gate.turned_away.clone()),
             gate,
             leader: standby::Leader::default(),
+            watch: Watch::default(),
+            round: AtomicU64::default(),
         };
         this.count_lead();
         this
@@ -159,14 +173,26 @@ impl Controller {
         Ok(false)
     }
 
+    /// Keeps the ledger's head: the one in memory, which follows from what this controller wrote, whatever is in the store.
+    fn keep_checkpoint(&self) {
+        let Some(path) = &self.settings.checkpoint else { return };
+        // Without the lease somebody else knows it.
+        let Ok(note) = self.authority.checkpoint() else { return };
+        if let Err(error) = system::durable::replace(path, note.as_bytes()) {
+            tracing::warn!(path = %path.display(), %error, "the ledger's head is not kept");
+        }
+    }
+
     fn keep_going(&self, over: &AtomicBool) {
         let mut complained = String::new();
         for turn in 1_u32.. {
             if over.load(Ordering::Relaxed) {
                 return;
             }
-            if turn.is_multiple_of(FORGET) {
+            self.round.store(self.clock.elapsed().as_secs(), Ordering::Relaxed);
+            if turn % MINUTE == 1 {
                 self.gate.forget();
+                self.keep_checkpoint();
             }
             let words =
                 self.tick().err().map(|denied| system::error::with_causes(&denied)).unwrap_or_default();
@@ -206,15 +232,20 @@ impl Listening {
     pub async fn serve(self, end: impl Future<Output = ()>) {
         let Self { controller, listener, tls, .. } = self;
         let over = Arc::new(AtomicBool::new(false));
-        let clockwork = {
+        let aside = |work: fn(&Controller, &AtomicBool)| {
             let (controller, over) = (controller.clone(), over.clone());
-            thread::spawn(move || controller.keep_going(&over))
+            thread::spawn(move || work(&controller, &over))
         };
+        let threads = [aside(Controller::keep_going), aside(Controller::keep_looking)];
         let gate = controller.gate.clone();
-        tls::serve(listener, tls, &gate, router(controller), end).await;
+        tls::serve(listener, tls, &gate, router(controller.clone()), end).await;
         over.store(true, Ordering::Relaxed);
-        // It looks every second.
-        let _ = tokio::task::spawn_blocking(move || clockwork.join()).await;
+        // They look every second.
+        let _ = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            controller.keep_checkpoint();
+        })
+        .await;
     }
 }
 
@@ -269,6 +300,7 @@ fn api() -> Api {
         .get("/v1/openapi.json", "openapi", "Show this description", openapi)
         .get("/metrics", "metrics", "Tell Prometheus", metrics)
         .get("/healthz", "health", "Show whether this controller could tell a host to begin", health)
+        .get("/livez", "alive", "Show whether this program goes on", alive)
 }
 
 /// The description of the API: an OpenAPI document in JSON.
@@ -330,9 +362,27 @@ async fn openapi() -> Result<Description, Refusal> {
     Ok(Description)
 }
 
+/// Whether this program goes on; also without the lease.
+async fn alive(State(controller): State<Shared>) -> Result<String, Refusal> {
+    let round = controller.round.load(Ordering::Relaxed);
+    match controller.clock.elapsed().as_secs().saturating_sub(round) {
+        ..=HANGS => Ok("ok\n".to_owned()),
+        seconds => Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format_args!("the clockwork hangs: expected a round each second, found none for {seconds} s"),
+        )),
+    }
+}
+
 /// Whether this controller could tell a host to begin.
 async fn health(State(controller): State<Shared>) -> Result<String, Refusal> {
-    if controller.leads() { Ok("ok\n".to_owned()) } else { Err(controller.refer()) }
+    if !controller.leads() {
+        return Err(controller.refer());
+    }
+    match controller.counters.edited.get() {
+        0 => Ok("ok\n".to_owned()),
+        _ => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the ledger was edited in the store")),
+    }
 }
 
 async fn metrics(State(controller): State<Shared>, _: By<Viewer>) -> Result<Metrics, Refusal> {

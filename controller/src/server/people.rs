@@ -197,7 +197,11 @@ pub(super) async fn rollouts(
     State(controller): State<Shared>,
     _: By<Viewer>,
 ) -> Result<Answer<Vec<Standing>>, Refusal> {
-    blocking(move || Ok(controller.authority.standings()?)).await.map(Answer)
+    let standings = blocking(move || {
+        controller.unedited()?;
+        Ok(controller.authority.standings()?)
+    });
+    standings.await.map(Answer)
 }
 
 pub(super) async fn rollout(
@@ -206,6 +210,7 @@ pub(super) async fn rollout(
     At(rollout): At<Sha256>,
 ) -> Result<Answer<Standing>, Refusal> {
     let standing = blocking(move || {
+        controller.unedited()?;
         let all = controller.authority.standings()?;
         all.into_iter()
             .find(|standing| standing.rollout == rollout)
@@ -299,6 +304,7 @@ pub(super) async fn explain(
     At(Both(rollout, host)): At<Both<Sha256, HostId>>,
 ) -> Result<Answer<HostExplained>, Refusal> {
     let told = blocking(move || {
+        controller.unedited_now()?;
         let explanation = controller.authority.explain(rollout, host)?;
         let standing = controller.authority.host_state(rollout, host)?;
         let came_back = controller.authority.came_back(rollout, host)?;
@@ -313,6 +319,7 @@ pub(super) async fn hosts(
     _: By<Viewer>,
 ) -> Result<Answer<Vec<Member>>, Refusal> {
     let hosts = blocking(move || {
+        controller.unedited()?;
         let presence = &controller.presence;
         let member = |known: KnownHost| {
             let id = known.host.id;
@@ -334,6 +341,7 @@ pub(super) async fn change_host(
             HostChange::Move(to) => controller.authority.relabel(host, &to, &by.name)?,
             HostChange::Leave(how) => controller.authority.dismiss(host, how, &by.name)?,
         }
+        tracing::info!(%host, by = %by.name, "a host was moved or has left");
         Ok(HostChanged { host })
     });
     done.await.map(Answer)
@@ -346,6 +354,7 @@ pub(super) async fn token(
 ) -> Result<Answer<TokenMade>, Refusal> {
     let made = blocking(move || {
         let token = enrolment::make(&controller.authority, &terms, &by.name)?;
+        tracing::info!(by = %by.name, hosts = terms.hosts, expires = %terms.expires, "a token was made");
         let ca_fingerprint = controller.certificates.fingerprint();
         Ok(TokenMade { token, ca_fingerprint, expires: terms.expires })
     });
@@ -360,6 +369,7 @@ pub(super) async fn admit(
     let made = blocking(move || {
         let token = access::admit(&controller.authority, &newcomer, Some(&by.name))?;
         let Person { name, role } = newcomer;
+        tracing::info!(%name, %role, by = %by.name, "somebody may ask");
         Ok(Admitted { name, role, token })
     });
     made.await.map(Answer)
@@ -403,5 +413,9 @@ pub(super) async fn keep(
 }
 
 pub(super) async fn checkpoint(State(controller): State<Shared>, _: By<Viewer>) -> Result<String, Refusal> {
-    blocking(move || Ok(controller.authority.checkpoint()?)).await
+    let checkpoint = blocking(move || {
+        controller.unedited_now()?;
+        Ok(controller.authority.checkpoint()?)
+    });
+    checkpoint.await
 }

@@ -99,7 +99,7 @@ impl Controller {
 }
 
 /// What a controller says of itself, whoever leads.
-const ITS_OWN: [&str; 2] = ["/healthz", "/v1/openapi.json"];
+const ITS_OWN: [&str; 3] = ["/healthz", "/livez", "/v1/openapi.json"];
 
 pub(super) async fn only_who_leads(
     State(controller): State<Shared>,

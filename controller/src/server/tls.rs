@@ -30,9 +30,6 @@ use crate::certificates::{CertificateError, host_of};
 const HEAD_FIELDS: usize = 64;
 const HEAD_BYTES: usize = 64 << 10;
 
-/// How long those that are under way at the end may go on.
-const FAREWELL: Duration = Duration::from_secs(10);
-
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Peer {
@@ -119,7 +116,7 @@ pub(super) async fn serve(
         });
     }
     drop(listener);
-    let _ = timeout(FAREWELL, graceful.shutdown()).await;
+    let _ = timeout(gate.limits.farewell, graceful.shutdown()).await;
 }
 
 async fn talk(

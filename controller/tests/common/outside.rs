@@ -62,6 +62,13 @@ impl Fleet {
 
     /// With more arguments for `serve`: where its store is.
     pub(crate) fn start_on(rollout_policy: &str, more: &[&str]) -> Self {
+        Self::start_with(rollout_policy, |directory| serve(directory, "controller", more))
+    }
+
+    pub(crate) fn start_with(
+        rollout_policy: &str,
+        serve: impl FnOnce(&Path) -> (Child, String, Value),
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let home = directory.path().join("controller");
         fs::create_dir(&home).unwrap();
@@ -79,7 +86,7 @@ impl Fleet {
         let mut envelope = Envelope::new(manifests::DocumentKind::Manifest, manifest.into_bytes());
         envelope.sign(&secret("anna")).unwrap();
         fs::write(directory.path().join("manifest.json"), envelope.to_json()).unwrap();
-        let (child, address, _) = serve(directory.path(), "controller", more);
+        let (child, address, _) = serve(directory.path());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { directory, child, address, runtime }
     }
@@ -190,14 +197,27 @@ pub(crate) fn one_component(text: &str, payload: &[u8]) -> String {
 
 /// Starts a controller in a directory of the fleet's: it, its address, and what it said.
 pub(crate) fn serve(directory: &Path, home: &str, more: &[&str]) -> (Child, String, Value) {
+    serve_with(directory, home, more, "off", Stdio::inherit())
+}
+
+/// With a log of so much.
+pub(crate) fn serve_with(
+    directory: &Path,
+    home: &str,
+    more: &[&str],
+    what: &str,
+    log: Stdio,
+) -> (Child, String, Value) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_update-controller"))
         .args(["serve", "--json", "--listen", "127.0.0.1:0", "--name", "127.0.0.1", "--policy"])
         .arg(directory.join("policy.yaml"))
         .arg("--directory")
         .arg(directory.join(home))
         .args(more)
-        .env("UPDATE_LOG", "off")
+        .env("UPDATE_LOG", what)
+        .env_remove("JOURNAL_STREAM")
         .stdout(Stdio::piped())
+        .stderr(log)
         .spawn()
         .unwrap();
     let mut first = String::new();

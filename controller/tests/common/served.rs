@@ -69,7 +69,7 @@ impl Served {
         let admin = access::admit(&authority, &person, None).unwrap();
         let certificates = CertificateAuthority::open(directory.path(), now).unwrap();
         let content = Content::open(directory.path().join("content"), None).unwrap();
-        let settings = Settings { names: vec!["127.0.0.1".to_owned()], poll: 60, limits };
+        let settings = Settings { names: vec!["127.0.0.1".to_owned()], poll: 60, limits, checkpoint: None };
         let controller =
             Arc::new(Controller::new(authority, certificates, content, Some(trust()), settings, clock));
         let runtime =
@@ -165,9 +165,14 @@ impl Served {
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
     }
 
+    /// Asks it to end.
+    pub(crate) fn ask_to_end(&mut self) {
+        drop(self.ends.take());
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) fn end(&mut self) {
-        drop(self.ends.take());
+        self.ask_to_end();
         if let Some(serving) = self.serving.take() {
             self.runtime.block_on(serving).unwrap();
         }

@@ -210,6 +210,16 @@ impl Server {
         self.address(database)
     }
 
+    /// Makes a schema whose sessions find another clock in front of the server's, which stands still; the address that leads into it. The clock is the
+    /// one row of `SCHEMA.clock`.
+    pub(crate) fn schema(&self, name: &str, now: jiff::Timestamp) -> String {
+        let sql = "CREATE SCHEMA %; CREATE TABLE %.clock (now timestamptz); INSERT INTO %.clock VALUES ('@');
+                   CREATE FUNCTION %.clock_timestamp() RETURNS timestamptz
+                   LANGUAGE sql VOLATILE AS 'SELECT now FROM %.clock'";
+        self.sql("postgres", &sql.replace('%', name).replace('@', &now.to_string()));
+        self.address("postgres") + "?options=-csearch_path%3D" + name + ",pg_catalog"
+    }
+
     /// As its superuser: the columns of all rows.
     pub(crate) fn sql(&self, database: &str, text: &str) -> Vec<Vec<String>> {
         self.try_sql(database, text).unwrap_or_else(|error| panic!("{text}: {error:?}"))

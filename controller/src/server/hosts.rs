@@ -244,7 +244,7 @@ pub(super) async fn content(
     let from = asked.unwrap_or(0);
     let found = blocking(move || {
         controller.authority.host(host)?;
-        controller.content.get(digest).map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error))
+        Ok(controller.content.get(digest)?)
     });
     let Some((file, size)) = found.await? else {
         return Err(Refusal::new(StatusCode::NOT_FOUND, format_args!("{digest} is not here")));

@@ -234,11 +234,12 @@ pub(super) async fn submit(
                 "the manifest is not the rollout's: expected {expected}, found {found}"
             )));
         }
-        let missing: Vec<String> = manifest
-            .payloads()
-            .filter(|payload| !controller.content.has(payload.sha256))
-            .map(|payload| payload.sha256.to_string())
-            .collect();
+        let mut missing = Vec::new();
+        for payload in manifest.payloads() {
+            if !controller.content.has(payload.sha256)? {
+                missing.push(payload.sha256.to_string());
+            }
+        }
         if !missing.is_empty() {
             return Err(Refusal::new(
                 StatusCode::FAILED_DEPENDENCY,
@@ -381,7 +382,8 @@ pub(super) async fn keep(
     At(digest): At<Sha256>,
     body: Body,
 ) -> Result<Kept, Refusal> {
-    if controller.content.has(digest) {
+    let content = controller.content.clone();
+    if blocking(move || Ok(content.has(digest)?)).await? {
         return Ok(Kept::Before);
     }
     let Limits { silence, pace, .. } = controller.gate.limits;

@@ -45,6 +45,9 @@ const ANEW: &[&str] = &[
     "NetworkSettings.Networks.podman.MacAddress",
 ];
 
+/// And of one that runs already when podman's own unit starts all of them at boot.
+const ASKED_TO_START: &[&str] = &["State.Error"];
+
 /// A host with a container `web` of podman's, vulnerable, which restarts always, has a volume and a health check.
 fn stage(lab: &Lab) -> Result<Stage> {
     let stage = Stage::of(lab, Build::Tests, &scene::spec_on(Distribution::Debian13), Vec::new())?;
@@ -236,7 +239,7 @@ pub fn podmans_container_comes_back_after_a_power_cut(lab: &Lab) -> Result<()> {
     ensure!(at_boot == "success", "update-resume.service ended as {at_boot}");
     let reply = peek(machine)?;
     ensure!(reply.contains("version=1") && !reply.contains("count=0 "), "its memory is lost: {reply}");
-    expect_same(&before, &view(machine)?, &[AWAY])?;
+    expect_same(&before, &view(machine)?, &[AWAY, ASKED_TO_START])?;
     update(machine, &["status"], 0)?;
     expect_nothing_left(machine)
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use fleet::local::Membership;
 use manifests::{Nonce, Sha256};
 use system::exit::{Exit, Failure, State};
@@ -50,6 +50,8 @@ enum Command {
     Enrol(EnrolArgs),
     /// Poll, fetch, and tell, until it is ended
     Run,
+    #[command(flatten)]
+    Manual(manual::Manual),
 }
 
 /// Bring this host into a fleet
@@ -88,6 +90,7 @@ impl Cli {
         match &self.command {
             Command::Enrol(args) => runtime.block_on(self.enrol(args)),
             Command::Run => runtime.block_on(self.poll()),
+            Command::Manual(manual) => manual.run(Self::command()),
         }
     }
 
@@ -146,6 +149,7 @@ fn not_enrolled(error: EnrolError) -> Failure {
         EnrolError::Client(ClientError::Reach { .. }) => {
             "see that the address is the controller's, and that --ca-fingerprint is what update-controller token says"
         }
+        EnrolError::Client(ClientError::Limited { .. }) => "run the same line again after that time",
         EnrolError::Client(ClientError::Refused { .. }) => {
             "ask the operator for a new token: update-controller token"
         }
@@ -154,6 +158,7 @@ fn not_enrolled(error: EnrolError) -> Failure {
     };
     let exit = match &error {
         EnrolError::Client(ClientError::Refused { .. }) => Exit::NotAuthentic,
+        EnrolError::Client(ClientError::Limited { .. }) => Exit::Busy,
         _ => Exit::Refused,
     };
     Failure::new(exit, error)

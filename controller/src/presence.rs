@@ -1,6 +1,7 @@
 //! When hosts were last heard of, and whether two machines share one key.
 //!
-//! Kept in memory: whoever was silent counts as silent only since this controller listens. A machine that was copied with
+//! Kept in memory: whoever was silent counts as silent only since this controller listens. Hosts are heard by the one that holds the lease, so it
+//! has listened since it took that, however long it had waited beside another. A machine that was copied with
 //! its key shows by boots that come back: A, B, and A again. A reboot never brings an earlier boot back.
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ const BOOTS: usize = 8;
 #[derive(Debug)]
 pub struct Presence {
     /// Since when somebody listens.
-    pub since: UtcTime,
+    since: Mutex<UtcTime>,
     hosts: Mutex<HashMap<HostId, Heard>>,
 }
 
@@ -30,7 +31,17 @@ struct Heard {
 impl Presence {
     /// Nobody was heard of yet.
     pub fn new(since: UtcTime) -> Self {
-        Self { since, hosts: Mutex::default() }
+        Self { since: Mutex::new(since), hosts: Mutex::default() }
+    }
+
+    /// Since when somebody has listened without a break.
+    pub fn since(&self) -> UtcTime {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hosts come here from now on.
+    pub fn listens(&self, now: UtcTime) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// A host is heard of, in this boot.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::Hand;
 use common::scene::{Scene, begin, enrol, host, nonce, opened, person, take};
 use controller::authority::facts::{Fact, of_rollout};
-use controller::authority::{Denied, MAX_JUMP};
+use controller::authority::{Denied, MAX_JUMP, Order};
 use controller::ledger::{Position, audit, tree};
 use controller::store::{
     Batch, Key, LeaseAnswer, LeaseRequest, LedgerEntry, Memory, Receipt, Record, Refused, Sqlite, Store,
@@ -16,7 +16,7 @@ use controller::store::{
 };
 use fleet::protocol::{BeginRequest, Version};
 use fleet::rollout::{Action, Event, Fault, HostState, NotNow, Proof, Said, Stage};
-use manifests::{Attempt, GrantedAction, Ordered, Sha256};
+use manifests::{Attempt, GrantedAction, Sha256};
 
 fn not_now<T: std::fmt::Debug>(answer: Result<T, Denied>) -> NotNow {
     match answer {
@@ -101,7 +101,7 @@ fn nothing_is_granted_once_a_stop_was_written_however_many_ask() {
         while grants(&*scene.store, scene.rollout) < 5 {
             std::thread::yield_now();
         }
-        scene.authority.order(scene.rollout, Ordered::Abort, &person("ben", Proof::Token)).unwrap();
+        scene.authority.order(scene.rollout, &Order::Abort, &person("ben", Proof::Token)).unwrap();
         stopped.store(true, Ordering::SeqCst);
         sides.into_iter().map(|side| side.join().unwrap()).sum::<usize>()
     });
@@ -137,7 +137,7 @@ fn hurt_hosts_halt_a_rollout_and_only_ways_back_are_granted() {
     let (stage, _) = scene.authority.standing(scene.rollout).unwrap();
     assert!(matches!(stage, Stage::Halted(_) | Stage::RollingBack), "{stage:?}");
     if stage != Stage::RollingBack {
-        scene.authority.order(scene.rollout, Ordered::RollBack, &person("ben", Proof::Token)).unwrap();
+        scene.authority.order(scene.rollout, &Order::RollBack, &person("ben", Proof::Token)).unwrap();
     }
     let (rollout, action) = (scene.rollout, Action::Rollback);
     let back = BeginRequest { version: Version, rollout, action, nonce: nonce(1000), epoch: 0 };
@@ -155,7 +155,8 @@ fn hurt_hosts_halt_a_rollout_and_only_ways_back_are_granted() {
 #[test]
 fn caps_hold_over_all_who_ask_at_once_and_over_all_rollouts() {
     let scene = Scene::new();
-    let other = scene.submit("another manifest", common::scene::POLICY);
+    let other = scene.hand_in("another", "another manifest", 1, common::scene::POLICY).unwrap();
+    scene.tick();
     scene.make_ready(other);
     let ready = scene.ready();
     let granted: usize = std::thread::scope(|scope| {
@@ -181,7 +182,8 @@ fn caps_hold_over_all_who_ask_at_once_and_over_all_rollouts() {
 #[test]
 fn a_host_has_one_open_grant_over_all_rollouts() {
     let scene = Scene::new();
-    let other = scene.submit("another manifest", common::scene::POLICY);
+    let other = scene.hand_in("another", "another manifest", 1, common::scene::POLICY).unwrap();
+    scene.tick();
     scene.make_ready(other);
     let state = |number: &usize| scene.authority.host_state(other, host(*number)).unwrap();
     let both = scene.ready().into_iter().find(|number| state(number) == Some(HostState::Ready)).unwrap();
@@ -203,7 +205,7 @@ fn who_lost_the_lease_grants_nothing_and_gives_no_old_bytes_out() {
     assert!(matches!(scene.begin(ready[1], nonce(2)), Err(Denied::NoLease)));
     assert!(matches!(scene.begin(ready[0], nonce(1)), Err(Denied::NoLease)));
     assert!(matches!(scene.authority.renew(), Err(Denied::NoLease)));
-    let order = scene.authority.order(scene.rollout, Ordered::Pause, &person("ben", Proof::Token));
+    let order = scene.authority.order(scene.rollout, &Order::Pause, &person("ben", Proof::Token));
     assert!(matches!(order, Err(Denied::NoLease)));
     assert_eq!(grants(&*scene.store, scene.rollout), 1);
     let grant = opened(&begin(&two, scene.rollout, ready[1], nonce(3)).unwrap(), scene.store.now());
@@ -233,12 +235,12 @@ fn a_controller_goes_above_what_a_host_has_seen_and_not_above_a_lie() {
 fn a_token_slows_down_and_only_a_signature_goes_on_after_the_test() {
     let scene = Scene::new();
     let token = person("ben", Proof::Token);
-    scene.authority.order(scene.rollout, Ordered::Pause, &token).unwrap();
+    scene.authority.order(scene.rollout, &Order::Pause, &token).unwrap();
     let next = scene.ready()[0];
     assert_eq!(not_now(scene.begin(next, nonce(1))), NotNow::Stage);
-    let approve = scene.authority.order(scene.rollout, Ordered::Approve, &token);
+    let approve = scene.authority.order(scene.rollout, &Order::Approve, &token);
     assert!(matches!(approve, Err(Denied::Impossible(_))));
-    scene.authority.order(scene.rollout, Ordered::Resume, &token).unwrap();
+    scene.authority.order(scene.rollout, &Order::Resume, &token).unwrap();
     scene.tick();
     scene.begin(next, nonce(1)).unwrap();
 }
@@ -278,13 +280,13 @@ fn a_rollout_goes_through_and_the_ledger_explains_it() {
 fn a_policy_that_people_did_not_sign_or_that_can_never_pass_is_refused() {
     let scene = Scene::new();
     let (envelope, document) = common::scene::document("m", common::scene::POLICY, 80);
-    let other = scene.authority.submit(&envelope, &document, &format!("{}\n", common::scene::POLICY));
+    let other = scene.authority.submit(&envelope, &document, &format!("{}\n", common::scene::POLICY), 1);
     assert!(matches!(other, Err(Denied::Policy { .. })));
     let nobody = common::scene::POLICY.replace("[fleet]", "[nobody]");
     let (envelope, document) = common::scene::document("m", &nobody, 80);
-    assert!(matches!(scene.authority.submit(&envelope, &document, &nobody), Err(Denied::Unfit { .. })));
+    assert!(matches!(scene.authority.submit(&envelope, &document, &nobody, 1), Err(Denied::Unfit { .. })));
     let (envelope, document) = common::scene::document("manifest", common::scene::POLICY, 80);
-    let twice = scene.authority.submit(&envelope, &document, common::scene::POLICY);
+    let twice = scene.authority.submit(&envelope, &document, common::scene::POLICY, 1);
     assert!(matches!(twice, Err(Denied::Known { .. })));
     scene.begin(scene.ready()[0], nonce(1)).unwrap();
 }
@@ -307,8 +309,9 @@ fn a_stop_that_somebody_else_wrote_under_the_same_lease_is_learned_before_anythi
 #[test]
 fn no_host_is_told_to_begin_before_the_time_that_people_signed_for_it() {
     let scene = Scene::new();
-    let (envelope, document) = common::scene::document("another", common::scene::POLICY, 1);
-    scene.authority.submit(&envelope, &document, common::scene::POLICY).unwrap();
+    let (envelope, document) =
+        common::scene::issued("2026-11-01T00:00:00Z", "another", "another", common::scene::POLICY, 1);
+    scene.authority.submit(&envelope, &document, common::scene::POLICY, 1).unwrap();
     scene.tick();
     scene.make_ready(document.digest());
     let state = |number: &usize| scene.authority.host_state(document.digest(), host(*number)).unwrap();

@@ -2,6 +2,7 @@
 
 mod common;
 
+use controller::authority::Order;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,6 @@ use controller::backup::{BackupError, MARGIN, Restore, backup, restore};
 use controller::ledger::audit;
 use controller::store::{Sqlite, Store};
 use fleet::rollout::{NotNow, Proof, Stage};
-use manifests::Ordered;
 use rusqlite::Connection;
 
 struct Kept {
@@ -31,7 +31,7 @@ fn kept() -> Kept {
 
 fn put_back(kept: &Kept, from: &Path, to: &Path, above: u64) -> Result<(), BackupError> {
     let by = "anna".parse().unwrap();
-    let how = Restore { from, to, above, signed: &[], by };
+    let how = Restore { from, to, server: None, above, signed: &[], by };
     restore(&how, kept.scene.clock.clone(), secret("controller"), origin())
 }
 
@@ -56,7 +56,7 @@ fn a_restored_store_is_above_every_epoch_and_waits_for_people() {
     let answer = begin(&authority, scene.rollout, ready[1], nonce(3));
     assert!(matches!(answer, Err(Denied::NotNow(NotNow::Stage))), "{answer:?}");
     assert!(matches!(authority.standing(scene.rollout).unwrap().0, Stage::Paused(_)));
-    authority.order(scene.rollout, Ordered::Resume, &person("anna", Proof::Signature)).unwrap();
+    authority.order(scene.rollout, &Order::Resume, &person("anna", Proof::Signature)).unwrap();
     put_back(&kept, &copy, &directory.path().join("told.sqlite"), 5_000_000).unwrap();
     let told: Arc<dyn Store> =
         Arc::new(Sqlite::open(&directory.path().join("told.sqlite"), scene.clock.clone()).unwrap());
@@ -83,7 +83,14 @@ fn a_backup_that_was_changed_is_not_restored_and_nothing_is_overwritten() {
     std::fs::remove_file(&copy).unwrap();
     backup(sqlite, &copy).unwrap();
     let signed = [head.unwrap()];
-    let how = Restore { from: &copy, to: &new, above: 0, signed: &signed, by: "anna".parse().unwrap() };
+    let how = Restore {
+        from: &copy,
+        to: &new,
+        server: None,
+        above: 0,
+        signed: &signed,
+        by: "anna".parse().unwrap(),
+    };
     restore(&how, scene.clock.clone(), secret("controller"), origin()).unwrap();
     assert!(matches!(put_back(&kept, &copy, &new, 0), Err(BackupError::Exists { .. })));
 }

@@ -3,307 +3,20 @@
 #![expect(clippy::disallowed_methods, reason = "the real program is asked in real time")]
 
 mod common;
+#[path = "common/outside.rs"]
+mod outside;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::scene::secret;
-use fleet::protocol::{
-    AttemptReport, BeginAnswer, BeginRequest, Certificate, Challenge, Enrol, Heard, Hint, HostFacts, Message,
-    Poll, Renew, Report, Version, paths,
-};
+use fleet::protocol::{BeginAnswer, Certificate, Challenge, Hint, Poll, Renew, Version, paths};
 use fleet::rollout::{Action, Fault, Said};
-use manifests::{Envelope, Grant, HostId, Nonce, Policy, Sha256, TrustFloor, VerifyAt};
+use manifests::{Envelope, Nonce, Sha256};
+use outside::{Fleet, Machine, QUICK, client, serve, serve_with};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use reqwest::StatusCode;
-use serde_json::{Value, json};
-
-/// People, the controller, and what hosts believe.
-const PEOPLE: [&str; 3] = ["owner", "anna", "ben"];
-
-struct Fleet {
-    directory: tempfile::TempDir,
-    child: Child,
-    address: String,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn policy() -> String {
-    let entry = |name: &str| {
-        let public = secret(name).public();
-        format!("  - {{name: {name}, id: {}, public: \"{public}\"}}\n", public.id())
-    };
-    let keys: String = PEOPLE.into_iter().chain(["controller"]).map(entry).collect();
-    format!(
-        "schema: 2\nversion: 1\nissued: 2026-10-01T00:00:00Z\nkeys:\n{keys}roles:\n\
-         - {{name: owners, keys: [owner], threshold: 1}}\n- {{name: ops, keys: [anna], threshold: 1}}\n\
-         - {{name: controller, keys: [controller], threshold: 1}}\nrules:\n\
-         - {{document: policy, any_of: [[owners]]}}\n- {{document: manifest, any_of: [[ops]]}}\n\
-         - {{document: rollout, any_of: [[ops]]}}\n- {{document: order, any_of: [[ops]]}}\n\
-         - {{document: grant, any_of: [[controller]]}}\n"
-    )
-}
-
-impl Fleet {
-    fn start(rollout_policy: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let home = directory.path().join("controller");
-        fs::create_dir(&home).unwrap();
-        fs::write(home.join("grant.key"), secret("controller").to_pem().as_bytes()).unwrap();
-        fs::write(directory.path().join("policy.yaml"), policy()).unwrap();
-        fs::write(directory.path().join("rollout.yaml"), rollout_policy).unwrap();
-        for name in PEOPLE {
-            let path = directory.path().join(format!("{name}.key"));
-            system::durable::replace(&path, secret(name).to_pem().as_bytes()).unwrap();
-        }
-        let payload = b"not a module, but it has a digest";
-        fs::write(directory.path().join("fix.ko"), payload).unwrap();
-        let manifest = include_str!("../../manifests/examples/greet.yaml");
-        let manifest = one_component(manifest, payload);
-        let mut envelope = Envelope::new(manifests::DocumentKind::Manifest, manifest.into_bytes());
-        envelope.sign(&secret("anna")).unwrap();
-        fs::write(directory.path().join("manifest.json"), envelope.to_json()).unwrap();
-        let (child, address) = serve(directory.path());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { directory, child, address, runtime }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// A command of people, as the administrator.
-    fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_update-controller"))
-            .args(arguments)
-            .arg("--as")
-            .arg(self.path("controller/admin.yaml"))
-            .current_dir(self.directory.path())
-            .output()
-            .unwrap()
-    }
-
-    fn ok(&self, arguments: &[&str]) -> Vec<Value> {
-        let arguments = [arguments, &["--json"]].concat();
-        let output = self.run(&arguments);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
-        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn refused(&self, arguments: &[&str], code: i32, words: &str) {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(said.contains(words), "{arguments:?}: {said}");
-    }
-
-    fn authority(&self) -> reqwest::Certificate {
-        reqwest::Certificate::from_pem(&fs::read(self.path("controller/ca.pem")).unwrap()).unwrap()
-    }
-
-    fn enrol(&self, name: &str) -> Machine {
-        let made = self.ok(&["token", "--group", "web", "--domain", name]);
-        let token: Nonce = made[0]["token"].as_str().unwrap().parse().unwrap();
-        let machine = Machine::new(self, name);
-        machine.enrol(self, token).unwrap()
-    }
-
-    fn rollout(&self) -> String {
-        let started =
-            self.ok(&["rollout", "start", "manifest.json", "--policy", "rollout.yaml", "--key", "anna.key"]);
-        started.last().unwrap()["rollout"].as_str().unwrap().to_owned()
-    }
-
-    fn stage(&self, rollout: &str) -> String {
-        self.ok(&["rollout", "status", rollout])[0]["stage"].as_str().unwrap().to_owned()
-    }
-
-    fn until(&self, rollout: &str, stage: &str) {
-        for _ in 0..300 {
-            if self.stage(rollout) == stage {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("not {stage}: {:?}", self.ok(&["rollout", "status", rollout]));
-    }
-}
-
-/// The example manifest with its livepatch alone, whose payload has these bytes.
-fn one_component(text: &str, payload: &[u8]) -> String {
-    let value: Value = serde_yaml::from_str(text).unwrap();
-    let mut value = value;
-    let components = value["components"].as_array_mut().unwrap();
-    components.retain(|component| component.get("livepatch").is_some() || component["kind"] == "livepatch");
-    assert_eq!(components.len(), 1, "{text}");
-    value["expires"] = json!("2027-06-01T00:00:00Z");
-    let mut text = serde_yaml::to_string(&value).unwrap();
-    let at = text.find("sha256:").unwrap();
-    let line = &text[at..at + text[at..].find('\n').unwrap()].to_owned();
-    text = text.replace(line, &format!("sha256: {}", Sha256::of(payload)));
-    let at = text.find("file:").unwrap();
-    let line = &text[at..at + text[at..].find('\n').unwrap()].to_owned();
-    text = text.replace(line, "file: fix.ko");
-    let at = text.find("size:").unwrap();
-    let line = &text[at..at + text[at..].find('\n').unwrap()].to_owned();
-    text.replace(line, &format!("size: {}", payload.len()))
-}
-
-fn serve(directory: &Path) -> (Child, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_update-controller"))
-        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--name", "127.0.0.1", "--policy"])
-        .arg(directory.join("policy.yaml"))
-        .arg("--directory")
-        .arg(directory.join("controller"))
-        .env("UPDATE_LOG", "off")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut first = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-    let said: Value = serde_json::from_str(&first).unwrap_or_else(|error| panic!("{error}: {first}"));
-    (child, format!("https://{}", said["listening"].as_str().unwrap()))
-}
-
-/// A host, from outside.
-struct Machine {
-    key: KeyPair,
-    name: String,
-    client: reqwest::Client,
-    host: HostId,
-    boot: Nonce,
-    reports: std::cell::Cell<u64>,
-}
-
-impl Machine {
-    fn new(fleet: &Fleet, name: &str) -> Self {
-        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        let client = client(fleet, None);
-        let host = HostId::new(Sha256::of(&rcgen::PublicKeyData::subject_public_key_info(&key)));
-        let boot = Nonce::from_bytes([7; 16]);
-        Self { key, name: name.to_owned(), client, host, boot, reports: std::cell::Cell::new(0) }
-    }
-
-    fn request(&self) -> String {
-        CertificateParams::default().serialize_request(&self.key).unwrap().pem().unwrap()
-    }
-
-    fn facts(&self) -> HostFacts {
-        HostFacts {
-            name: self.name.parse().unwrap(),
-            kernel: "6.1.0-50-amd64".parse().unwrap(),
-            cpu: "epyc".parse().unwrap(),
-            services: Vec::new(),
-        }
-    }
-
-    fn enrol(mut self, fleet: &Fleet, token: Nonce) -> Result<Self, (StatusCode, String)> {
-        let enrol = Enrol { version: Version, token, request: self.request(), facts: self.facts() };
-        let certificate: Certificate = self.ask(fleet, paths::ENROL, &enrol)?;
-        assert_eq!(certificate.host, self.host);
-        self.client = client(fleet, Some(&(self.key.serialize_pem() + &certificate.chain)));
-        Ok(self)
-    }
-
-    fn ask<M: Message>(
-        &self,
-        fleet: &Fleet,
-        path: &str,
-        message: &impl serde::Serialize,
-    ) -> Result<M, (StatusCode, String)> {
-        let body = serde_json::to_vec(message).unwrap();
-        let (status, bytes) = fleet.runtime.block_on(async {
-            let response =
-                self.client.post(format!("{}{path}", fleet.address)).body(body).send().await.unwrap();
-            (response.status(), response.bytes().await.unwrap())
-        });
-        if status.is_success() {
-            return Ok(fleet::protocol::read(&bytes).unwrap());
-        }
-        let denial: Value = serde_json::from_slice(&bytes).unwrap();
-        Err((status, denial["error"].as_str().unwrap().to_owned()))
-    }
-
-    fn poll(&self, fleet: &Fleet) -> Result<Hint, (StatusCode, String)> {
-        let facts = Some(self.facts().digest());
-        self.ask(fleet, paths::POLL, &Poll { version: Version, boot: self.boot, epoch: 0, facts })
-    }
-
-    fn say(&self, fleet: &Fleet, rollout: Sha256, nonce: Option<Nonce>, said: Said) -> bool {
-        self.reports.set(self.reports.get() + 1);
-        let attempt = AttemptReport { rollout, nonce, said, transaction: None, fingerprint: None };
-        let report =
-            Report { version: Version, number: self.reports.get(), attempts: vec![attempt], facts: None };
-        self.ask::<Heard>(fleet, paths::REPORT, &report).unwrap().news[0]
-    }
-
-    fn begin(
-        &self,
-        fleet: &Fleet,
-        rollout: Sha256,
-        action: Action,
-        nonce: Nonce,
-    ) -> Result<BeginAnswer, (StatusCode, String)> {
-        let request = BeginRequest { version: Version, rollout, action, nonce, epoch: 0 };
-        self.ask(fleet, paths::BEGIN, &request)
-    }
-
-    fn fetch(&self, fleet: &Fleet, digest: Sha256, from: u64) -> (StatusCode, Vec<u8>) {
-        fleet.runtime.block_on(async {
-            let request = self.client.get(format!("{}{}{digest}", fleet.address, paths::CONTENT));
-            let request = if from > 0 { request.header("range", format!("bytes={from}-")) } else { request };
-            let response = request.send().await.unwrap();
-            (response.status(), response.bytes().await.unwrap().to_vec())
-        })
-    }
-
-    /// Takes what it is offered, to the end.
-    fn apply(&self, fleet: &Fleet, rollout: Sha256) -> Nonce {
-        let offered = |_: &i32| {
-            let hint = self.poll(fleet).unwrap();
-            let found = hint.offers.iter().any(|offer| offer.rollout == rollout);
-            if !found {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            found
-        };
-        assert!((0..100).any(|turn| offered(&turn)), "nothing was offered to {}", self.name);
-        assert!(self.say(fleet, rollout, None, Said::Ready));
-        let nonce =
-            Nonce::from_bytes(*Sha256::of(self.name.as_bytes()).as_bytes().first_chunk::<16>().unwrap());
-        let answer = self.begin(fleet, rollout, Action::Apply, nonce).unwrap();
-        let BeginAnswer::Granted { grant, .. } = &answer else { panic!("{answer:?}") };
-        let envelope = Envelope::parse(grant.as_bytes()).unwrap();
-        let at = VerifyAt { now: jiff::Timestamp::now(), floor: &TrustFloor::default() };
-        let grant = Policy::parse(policy().as_bytes()).unwrap().verify::<Grant>(&envelope, at).unwrap();
-        assert_eq!((grant.host, grant.rollout, grant.nonce), (self.host, rollout, nonce));
-        assert_eq!(self.begin(fleet, rollout, Action::Apply, nonce).unwrap(), answer, "the same bytes again");
-        nonce
-    }
-}
-
-fn client(fleet: &Fleet, identity: Option<&str>) -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = reqwest::Client::builder().tls_certs_only([fleet.authority()]).no_proxy();
-    if let Some(pem) = identity {
-        builder = builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
-    }
-    builder.build().unwrap()
-}
-
-const QUICK: &str = "schema: 1\nselector: {groups: [web]}\nwaves: {start_over: 0s, bake: 1s, largest: 100%}\n\
-                     caps: {fleet: 100%, domain: 100%}\n";
 
 #[test]
 fn two_hosts_take_a_manifest_from_the_token_to_the_end() {
@@ -365,6 +78,35 @@ fn a_host_that_is_hurt_halts_it_and_all_go_back() {
     assert_eq!(fleet.stage(&rollout), "rolled-back");
     // After a halt there is no resuming, whoever signs.
     fleet.refused(&["rollout", "resume", &rollout, "--key", "anna.key"], 3, "cannot follow");
+}
+
+#[test]
+fn a_host_that_came_back_waits_for_a_signature_and_says_so() {
+    let fleet = Fleet::start(QUICK);
+    let host = fleet.enrol("one");
+    let first = fleet.rollout();
+    let nonce = host.apply(&fleet, first.parse().unwrap());
+    assert!(host.say(&fleet, first.parse().unwrap(), Some(nonce), Said::Hurt { fault: Fault::Restored }));
+    fleet.until(&first, "rolled-back");
+    let again = fleet.rollout();
+    fleet.until(&again, "completed");
+    let told = fleet.ok(&["rollout", "explain", &again, "one"]);
+    assert_eq!(told[0]["came_back"], true);
+    assert!(host.poll(&fleet).unwrap().offers.is_empty());
+    fleet.refused(&["rollout", "retry", &again, "one"], 3, "expected a signed order, found a token");
+    fleet.refused(&["rollout", "retry", &again], 2, "HOST");
+    fleet.ok(&["rollout", "retry", &again, "one", "--key", "anna.key"]);
+    let told = fleet.ok(&["rollout", "explain", &again, "one"]);
+    assert_eq!(told[0]["came_back"], false);
+    let lines = told[0]["explanation"]["lines"].as_array().unwrap();
+    assert!(lines.iter().any(|line| line["text"] == "may have it again: anna said so"), "{lines:?}");
+    let nonce = host.apply(&fleet, again.parse().unwrap());
+    assert!(host.say(&fleet, again.parse().unwrap(), Some(nonce), Said::Applied));
+    fleet.refused(
+        &["rollout", "retry", &again, "--all", "--key", "anna.key"],
+        3,
+        "no host came back from manifest",
+    );
 }
 
 #[test]
@@ -532,19 +274,10 @@ fn who_is_killed_goes_on_where_it_was_and_a_backup_comes_back_paused() {
     fleet.ok(&["backup", "--directory", "controller", "copy.sqlite"]);
     fleet.child.kill().unwrap();
     fleet.child.wait().unwrap();
-    // Its lease runs out by itself; and the port may be another one.
-    let (child, address) = loop {
-        let directory = fleet.directory.path().to_owned();
-        match std::panic::catch_unwind(|| serve(&directory)) {
-            Ok(served) => break served,
-            Err(_) => std::thread::sleep(Duration::from_secs(1)),
-        }
-    };
-    (fleet.child, fleet.address) = (child, address.clone());
-    let account = fleet.path("controller/admin.yaml");
-    let text = fs::read_to_string(&account).unwrap();
-    let old = text.lines().find(|line| line.starts_with("controller:")).unwrap().to_owned();
-    fs::write(&account, text.replace(&old, &format!("controller: {address}"))).unwrap();
+    // It waits until its lease has run out; and the port may be another one.
+    (fleet.child, fleet.address, _) = serve(fleet.directory.path(), "controller", &[]);
+    fleet.ask_there();
+    fleet.until_it_leads();
     assert_eq!(fleet.stage(&rollout), "running");
     let first = hosts.iter().find(|host| !host.poll(&fleet).unwrap().offers.is_empty()).unwrap();
     let nonce = first.apply(&fleet, digest);
@@ -558,11 +291,8 @@ fn who_is_killed_goes_on_where_it_was_and_a_backup_comes_back_paused() {
         let _ = fs::remove_file(fleet.path(&format!("controller/controller.sqlite{rest}")));
     }
     fleet.ok(&["restore", "--directory", "controller", "copy.sqlite"]);
-    let (child, address) = serve(fleet.directory.path());
-    let text = fs::read_to_string(&account).unwrap();
-    let old = text.lines().find(|line| line.starts_with("controller:")).unwrap().to_owned();
-    fs::write(&account, text.replace(&old, &format!("controller: {address}"))).unwrap();
-    (fleet.child, fleet.address) = (child, address);
+    (fleet.child, fleet.address, _) = serve(fleet.directory.path(), "controller", &[]);
+    fleet.ask_there();
     assert_eq!(fleet.stage(&rollout), "paused");
 }
 
@@ -589,4 +319,135 @@ fn metrics_health_and_checkpoint_tell_how_it_is() {
     let output = fleet.run(&["checkpoint"]);
     let note = String::from_utf8(output.stdout).unwrap();
     assert!(note.starts_with("update/") && note.contains('\u{2014}'), "{note}");
+}
+
+#[test]
+fn a_ledger_that_somebody_edits_is_named_by_everything_that_reads_it() {
+    let mut fleet = Fleet::start(QUICK);
+    let hosts = [fleet.enrol("one"), fleet.enrol("two")];
+    let rollout = fleet.rollout();
+    let digest: Sha256 = rollout.parse().unwrap();
+    fleet.until(&rollout, "running");
+    let first = hosts.iter().find(|host| !host.poll(&fleet).unwrap().offers.is_empty()).unwrap();
+    assert!(first.say(&fleet, digest, None, Said::Ready));
+    let database = fleet.path("controller/controller.sqlite");
+    let edit = |sql: &str| {
+        let db = rusqlite::Connection::open(&database).unwrap();
+        db.busy_timeout(Duration::from_secs(10)).unwrap();
+        assert!(db.execute(sql, []).unwrap() > 0, "{sql}");
+    };
+    edit("UPDATE ledger SET body = CAST(body || ' ' AS BLOB) WHERE number = 1");
+    // While it runs: at once where the ledger is told from, soon elsewhere, and nobody begins.
+    fleet.refused(&["rollout", "explain", &rollout, &first.host.to_string()], 6, "was edited");
+    for command in [
+        &["hosts", "list"][..],
+        &["rollout", "status"],
+        &["rollout", "status", &rollout],
+        &["rollout", "watch", &rollout],
+        &["checkpoint"],
+    ] {
+        fleet.refused(command, 6, "the ledger was edited in the store");
+    }
+    let refused = first.begin(&fleet, digest, Action::Apply, Nonce::from_bytes([1; 16])).unwrap_err();
+    assert!(refused.0 == StatusCode::INTERNAL_SERVER_ERROR && refused.1.contains("edited"), "{refused:?}");
+    // It ends in order, and does not begin again; nor is the store copied.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(fleet.child.id() as i32), nix::sys::signal::SIGTERM)
+        .unwrap();
+    assert!(fleet.child.wait().unwrap().success());
+    let serve = ["serve", "--directory", "controller", "--listen", "127.0.0.1:0"];
+    let backup = ["backup", "--directory", "controller", "copy.sqlite"];
+    for command in [&serve[..], &backup] {
+        fleet.refused(command, 4, "an entry or a hash was changed");
+    }
+    assert!(!fleet.path("copy.sqlite").exists());
+    edit("UPDATE ledger SET body = CAST(rtrim(body) AS BLOB) WHERE number = 1");
+    fleet.ok(&backup);
+    // Cut off with all that is above it, it is whole by itself. The head that was kept beside it knows more.
+    common::rewrite(&database, |number, _| number < 5);
+    fs::remove_file(fleet.path("copy.sqlite")).unwrap();
+    for command in [&serve[..], &backup] {
+        fleet.refused(command, 4, "the ledger lost entries");
+    }
+    common::rewrite(&database, |_, entry| {
+        entry.body.push(b' ');
+        true
+    });
+    fs::write(fleet.path("controller/ledger.checkpoint"), "anything").unwrap();
+    fleet.refused(&serve, 4, "not a checkpoint");
+}
+
+#[test]
+fn an_edit_that_nobody_asks_about_is_found_all_the_same() {
+    let fleet = Fleet::start(QUICK);
+    let token = fleet.ok(&["token", "--group", "web"]);
+    assert!(token[0]["token"].is_string());
+    let db = rusqlite::Connection::open(fleet.path("controller/controller.sqlite")).unwrap();
+    db.busy_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(db.execute("DELETE FROM ledger WHERE number = 1", []).unwrap(), 1);
+    let health = || {
+        fleet.runtime.block_on(async {
+            let response =
+                client(&fleet, None).get(format!("{}/healthz", fleet.address)).send().await.unwrap();
+            (response.status(), response.text().await.unwrap())
+        })
+    };
+    let found = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        health().0 == StatusCode::SERVICE_UNAVAILABLE
+    });
+    assert!(found && health().1.contains("the ledger was edited"), "{:?}", health());
+    fleet.refused(&["hosts", "list"], 6, "the ledger has a gap");
+}
+
+#[test]
+fn the_log_names_hosts_and_rollouts_in_fields_and_no_secret_however_much_is_logged() {
+    let logged = |directory: &Path| {
+        let log = fs::File::create(directory.join("log")).unwrap();
+        serve_with(directory, "controller", &[], "trace", log.into())
+    };
+    let mut fleet = Fleet::start_with(QUICK, logged);
+    let made = fleet.ok(&["token", "--group", "web"]);
+    let token = made[0]["token"].as_str().unwrap().to_owned();
+    let host = Machine::new(&fleet, "one").enrol(&fleet, token.parse().unwrap()).unwrap();
+    let rollout = fleet.rollout();
+    fleet.until(&rollout, "running");
+    let nonce = host.apply(&fleet, rollout.parse().unwrap());
+    assert!(host.say(&fleet, rollout.parse().unwrap(), Some(nonce), Said::Applied));
+    fleet.ok(&["hosts", "revoke", &host.host.to_string()]);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(fleet.child.id() as i32), nix::sys::signal::SIGTERM)
+        .unwrap();
+    assert!(fleet.child.wait().unwrap().success());
+    let log = fs::read_to_string(fleet.path("log")).unwrap();
+    let id = host.host;
+    for (words, field) in [
+        ("a host came in", format!("host={id}")),
+        ("a host came in", "name=one".to_owned()),
+        ("a rollout was handed in", format!("rollout={rollout}")),
+        ("a rollout was handed in", "by=admin".to_owned()),
+        ("a host may begin", format!("host={id}")),
+        ("a host reports", format!("rollout={rollout}")),
+        ("a host was moved or has left", format!("host={id}")),
+    ] {
+        let line = log.lines().find(|line| line.contains(words) && line.contains(&field));
+        assert!(line.is_some_and(|line| line.contains("INFO")), "{words} {field}: {log}");
+    }
+    let account = fs::read_to_string(fleet.path("controller/admin.yaml")).unwrap();
+    let admin = account.lines().find_map(|line| line.strip_prefix("token: ")).unwrap().trim_matches('\'');
+    let key = fs::read_to_string(fleet.path("controller/grant.key")).unwrap();
+    for secret in [token.as_str(), admin, key.lines().nth(1).unwrap()] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn whoever_asks_too_much_is_told_to_ask_again_and_when() {
+    let slow = |directory: &Path| {
+        serve_with(directory, "controller", &["--address-rate", "1"], "off", Stdio::inherit())
+    };
+    let fleet = Fleet::start_with(QUICK, slow);
+    let refused = (0..100).map(|_| fleet.run(&["hosts", "list"])).find(|output| !output.status.success());
+    let output = refused.expect("ten at once, and one a second");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{words}");
+    assert!(words.contains("too many requests: ask again in 1 s"), "{words}");
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use common::Hand;
 use common::scene::{POLICY, Scene, begin, host, nonce, person, take};
+use controller::authority::Order;
 use controller::authority::facts::{Fact, of_rollout};
 use controller::authority::{Authority, Denied, Surroundings};
 use controller::ledger::audit;
 use controller::store::{Memory, Store, Which};
 use fleet::protocol::AttemptReport;
 use fleet::rollout::{Event, Fault, Proof, Said};
-use manifests::{Ordered, Sha256, UtcTime};
+use manifests::{Sha256, UtcTime};
 use proptest::prelude::*;
 
 const HOSTS: usize = 8;
@@ -23,7 +24,7 @@ const CAP: usize = 2;
 enum Step {
     Begin { host: usize, nonce: usize },
     Say { host: usize, nonce: usize, said: Said },
-    Order(Ordered),
+    Order(Order),
     Tick,
     Renew,
     Retake,
@@ -39,10 +40,10 @@ fn step() -> impl Strategy<Value = (usize, Step)> {
         1 => Just(Said::RolledBack),
     ];
     let order = prop_oneof![
-        3 => Just(Ordered::Pause),
-        3 => Just(Ordered::Resume),
-        1 => Just(Ordered::Abort),
-        1 => Just(Ordered::RollBack),
+        3 => Just(Order::Pause),
+        3 => Just(Order::Resume),
+        1 => Just(Order::Abort),
+        1 => Just(Order::RollBack),
     ];
     let step = prop_oneof![
         8 => (0..HOSTS, 0..3_usize).prop_map(|(host, nonce)| Step::Begin { host, nonce }),
@@ -76,7 +77,9 @@ fn do_step(scene: &Scene, controller: &Authority, step: &Step, given: &mut Given
             let _ = controller
                 .report(host(number), AttemptReport { rollout, nonce, said, transaction, fingerprint });
         }
-        Step::Order(order) => drop(controller.order(scene.rollout, order, &person("anna", Proof::Signature))),
+        Step::Order(ref order) => {
+            drop(controller.order(scene.rollout, order, &person("anna", Proof::Signature)))
+        }
         Step::Tick => {
             let now = UtcTime::floor(scene.store.now());
             let since = "2026-11-02T00:00:00Z".parse().unwrap();

@@ -8,7 +8,7 @@ use manifests::{DomainName, GroupName, HostId, KernelRelease, Label, LabelValue}
 use serde::{Deserialize, Serialize};
 
 /// One host of the inventory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
     /// Its key's digest.

@@ -166,6 +166,7 @@ impl Fleet {
                 listening_since: self.days[0],
                 readings: &readings,
                 came_back: &came_back,
+                successor: None,
             };
             let events = decide(&self.plan, &world.progress, &facts, now);
             if events.is_empty() || !events.into_iter().all(|event| self.write(world, controller, event)) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
 use crate::document::{Document, DocumentKind};
+use crate::host::HostId;
 use crate::names::ManifestName;
 use crate::policy::scope::{Excess, Scope};
 use crate::schema::SchemaVersion;
@@ -27,6 +28,10 @@ pub struct RolloutOrder {
     pub rollout: Sha256,
     /// What to do.
     pub order: Ordered,
+    /// Of `retry`: which hosts. Empty: all that came back from the rollout's manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub hosts: Vec<HostId>,
     /// When it was issued.
     pub issued: UtcTime,
     /// From when on nobody heeds it; at most a day after `issued`.
@@ -47,6 +52,8 @@ pub enum Ordered {
     Abort,
     /// Hosts go back.
     RollBack,
+    /// Hosts that came back from its manifest may have that again.
+    Retry,
 }
 
 /// Why bytes are not an order.
@@ -63,7 +70,18 @@ pub enum OrderError {
         /// When it expires.
         expires: UtcTime,
     },
+    /// It names hosts, and is not of hosts; or more than it may.
+    #[error("hosts: expected at most {limit} entries, and none but with `order: retry`, found {found}")]
+    Hosts {
+        /// How many there may be.
+        limit: usize,
+        /// How many there are.
+        found: usize,
+    },
 }
+
+/// The most hosts that an order names.
+const MAX_HOSTS: usize = 1024;
 
 impl Document for RolloutOrder {
     const KIND: DocumentKind = DocumentKind::Order;
@@ -72,6 +90,10 @@ impl Document for RolloutOrder {
 
     fn parse(bytes: &[u8]) -> Result<Self, OrderError> {
         let order: Self = yaml::from_slice(bytes, Self::KIND.max_bytes())?;
+        let (limit, found) = (if order.order == Ordered::Retry { MAX_HOSTS } else { 0 }, order.hosts.len());
+        if found > limit {
+            return Err(OrderError::Hosts { limit, found });
+        }
         let (issued, expires) = (order.issued, order.expires);
         let length = expires.timestamp().as_second() - issued.timestamp().as_second();
         if (1..=24 * 3600).contains(&length) {
@@ -121,5 +143,16 @@ mod tests {
             assert!(matches!(refused, OrderError::Expires { .. }), "{bad}: {refused}");
         }
         assert!(RolloutOrder::parse(text("reboot", "2026-11-03T00:00:00Z").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn hosts_are_named_by_a_retry_alone() {
+        let named = |order: &str| {
+            let host = HostId::new(Sha256::of(b"host"));
+            text(order, "2026-11-03T00:00:00Z") + &format!("hosts: [{host}]\n")
+        };
+        assert_eq!(RolloutOrder::parse(named("retry").as_bytes()).unwrap().hosts.len(), 1);
+        let refused = RolloutOrder::parse(named("resume").as_bytes()).unwrap_err();
+        assert!(matches!(refused, OrderError::Hosts { limit: 0, found: 1 }), "{refused}");
     }
 }

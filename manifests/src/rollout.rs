@@ -49,6 +49,10 @@ pub struct Rollout {
     /// The groups of hosts that it is for; a host in none of them refuses.
     #[schemars(length(min = 1, max = 64))]
     pub groups: Vec<GroupName>,
+    /// Rollouts that end when this one begins, by their digests, besides those of the same manifest's earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub supersedes: Vec<Sha256>,
     /// How early at most.
     pub schedule: Schedule,
     /// The ways back.
@@ -235,6 +239,7 @@ impl Rollout {
             return Err(RolloutError::Expires { issued: *issued, expires: *expires });
         }
         distinct("groups", groups, 1, 64)?;
+        distinct("supersedes", &rollout.supersedes, 0, 16)?;
         distinct("schedule.first", &schedule.first, 1, 8192)?;
         if schedule.then.len() > 64 {
             let (field, found) = ("schedule.then", schedule.then.len());

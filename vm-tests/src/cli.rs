@@ -21,7 +21,7 @@ use crate::prove::{self, Beginning};
 use crate::scene::{SECRET, Scene};
 use crate::stage::Stage;
 use crate::suite;
-use crate::{bench, cuts, fuzzing};
+use crate::{bench, cuts, fuzzing, packages};
 
 #[derive(Debug, Parser)]
 #[command(name = "vm-tests", about = "Run stock Debian kernels in virtual machines")]
@@ -84,6 +84,12 @@ enum Action {
         /// How long each target runs
         #[arg(long, default_value_t = fuzzing::LED.as_secs())]
         seconds: u64,
+    },
+    /// Build the Debian packages, a tarball, and the lists of what is in them
+    Packages {
+        /// Where they go; target/packages by default
+        #[arg(long, value_name = "DIRECTORY")]
+        out: Option<PathBuf>,
     },
     /// Install what the lab and the tests need on this machine, and nothing else
     Needs {
@@ -267,6 +273,13 @@ pub fn run() -> Result<u8> {
         Action::Fuzz { targets, seconds } => {
             needs::require(&Cache::open()?, &needs::of_tests())?;
             fuzzing::led(&targets, Duration::from_secs(seconds))?;
+            Ok(0)
+        }
+        Action::Packages { out } => {
+            needs::require(&Cache::open()?, &needs::of_packages())?;
+            for path in packages::run_for_users(out)? {
+                println!("{}", path.display());
+            }
             Ok(0)
         }
         Action::Needs { machines } => {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::exam::{Seed, Share};
 use crate::lab::host::{self, Step, program, run};
-use crate::product::{TEST_FEATURES, built, cargo_build, executable, workspace};
+use crate::product::{built, cargo_build, cargo_build_beside_tests, executable, workspace};
 
 /// How long each target runs, led by coverage.
 pub const LED: Duration = Duration::from_secs(180);
@@ -157,9 +157,8 @@ fn blindly(share: Share) -> Result<String> {
 
 /// The program that knows the corpora and changes them blindly.
 fn ordinary() -> Result<PathBuf> {
-    let mut cargo = cargo_build()?;
-    // Beside the programs, and so in the shape in which everything is compiled already.
-    cargo.args(["-p", "fuzz", "-p", "updater", "-p", "patch-tools", "--features", TEST_FEATURES]);
+    let mut cargo = cargo_build_beside_tests()?;
+    cargo.args(["-p", "fuzz"]);
     executable(&built(cargo)?, "fuzz")
 }
 

@@ -6,6 +6,7 @@
 //! | [`fixtures`] | what is updated: server and library in runc containers, livepatch modules |
 //! | [`scene`] | a machine with the fixtures in it, ready in about a second |
 //! | [`product`] | the built programs, and their installation in a guest |
+//! | [`packages`] | the product as Debian packages, and Debian systems that judge them |
 //! | [`publisher`] | keys, policy, signed manifests |
 //! | [`stage`] | a scene in which `update` is installed and releases can be published |
 //! | [`stepped`] | a run of `update` that stands still at each of its step boundaries |
@@ -71,6 +72,7 @@ pub mod fixtures;
 pub mod fuzzing;
 pub mod lab;
 pub mod newcomer;
+pub mod packages;
 pub mod product;
 pub mod prove;
 pub mod publisher;

@@ -1,5 +1,5 @@
-//! What is tested: `update`, `update-transport`, `patch-tools` and the programs of a fleet, built here and installed in a guest as a
-//! package would do it.
+//! What is tested: `update`, `update-transport`, `patch-tools` and the programs of a fleet, built here and installed in a guest as the
+//! packages that users get.
 //!
 //! The programs are linked statically for users: a host's agent needs none of the libraries that it may be
 //! about to replace, and it starts faster. For tests they are so only where the host's C library is newer
@@ -15,18 +15,20 @@ use serde_json::Value;
 use crate::lab::cache::Recipe;
 use crate::lab::control::Guest;
 use crate::lab::host::{self, Step, program, run};
+use crate::packages::release::Release;
+use crate::packages::{Compression, PACKAGES, Workshop};
 
 /// Version of the C library in the guest: 2.36, of Debian 12.
 pub(crate) const GUEST_GLIBC_MINOR: u32 = 36;
 /// What the workspace is built with for tests.
 pub(crate) const TEST_FEATURES: &str = "updater/power-cuts";
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Makes the copied files take effect in a guest.
-const INSTALL: &str = "set -e; systemd-sysusers; systemctl daemon-reload
-    for preset in /usr/lib/systemd/system-preset/*-update.preset; do
-        sed -n 's/^enable //p' $preset | xargs systemctl --quiet enable --now
-    done; sync";
+/// Installs what was pushed into a guest.
+const INSTALL: &str = "dpkg --install /root/packages/*.deb >/dev/null && rm -r /root/packages && sync";
+
+/// The packages of a host that is looked after by hand.
+const OF_A_HOST: [&str; 2] = ["update", "patch-tools"];
 
 /// What the programs are built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +42,7 @@ pub enum Build {
 
 /// All that is built, at once: alone, some would have their dependencies with other features than the tests, and all of
 /// those would be compiled twice.
-const PACKAGES: [&str; 5] = ["updater", "patch-tools", "update-transport", "update-agent", "controller"];
-
-fn push_program(guest: &Guest, from: &Path, name: &str) -> Result<()> {
-    let small = tempfile::tempdir()?;
-    let stripped = small.path().join(name);
-    run(program("strip").arg("-o").arg(&stripped).arg(from))?;
-    guest.push(&stripped, &format!("/usr/bin/{name}"))
-}
+const CRATES: [&str; 5] = ["updater", "patch-tools", "update-transport", "update-agent", "controller"];
 
 /// The built programs, on this host.
 #[derive(Debug, Clone)]
@@ -71,16 +66,17 @@ impl Product {
     /// If Cargo fails.
     pub fn build(build: Build) -> Result<Self> {
         let step = Step::begin("building update, patch-tools and the others");
-        let mut cargo = cargo_build()?;
-        for package in PACKAGES {
-            cargo.args(["-p", package]);
-        }
-        match build {
-            Build::Tests => cargo.args(["--features", TEST_FEATURES]),
-            Build::Release => cargo.arg("--release"),
+        let mut cargo = match build {
+            Build::Tests => cargo_build_beside_tests()?,
+            Build::Release => cargo_build_of(&CRATES)?,
         };
+        let mut flags = "";
         if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
-            cargo.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+            flags = "-C target-feature=+crt-static";
+            cargo.args(["--target", TARGET]).env("RUSTFLAGS", flags);
+        }
+        if build == Build::Release {
+            for_release(&mut cargo, flags)?;
         }
         let messages = built(cargo).context("building update, patch-tools and the others")?;
         step.end();
@@ -93,15 +89,26 @@ impl Product {
         })
     }
 
-    /// What lies in `/usr/bin` of a host, by its names there.
-    fn programs(&self) -> [(&Path, &'static str); 3] {
-        [(&self.update, "update"), (&self.patch_tools, "patch-tools"), (&self.transport, "update-transport")]
+    /// Builds `update-sign-pkcs11`, which is linked with this host's C library, since it loads others.
+    ///
+    /// # Errors
+    /// If Cargo fails.
+    pub fn signer(build: Build) -> Result<PathBuf> {
+        let mut cargo = match build {
+            Build::Tests => cargo_build_beside_tests()?,
+            Build::Release => cargo_build()?,
+        };
+        cargo.args(["-p", "update-sign-pkcs11"]);
+        if build == Build::Release {
+            for_release(&mut cargo, "")?;
+        }
+        executable(&built(cargo).context("building update-sign-pkcs11")?, "update-sign-pkcs11")
     }
 
     /// What [`Self::install`] brings to a machine.
     pub(crate) fn recipe(&self) -> Result<Recipe> {
-        let mut recipe = Recipe::of(["product-1", INSTALL]);
-        for (program, _) in self.programs() {
+        let mut recipe = Recipe::of(["product-2", INSTALL]);
+        for program in [&self.update, &self.patch_tools, &self.transport] {
             // Cargo writes a program when it changes, and only then.
             let file = fs::metadata(program)?;
             recipe.add(format!("{} {} {:?}", program.display(), file.len(), file.modified()?));
@@ -118,17 +125,23 @@ impl Product {
     /// # Errors
     /// If it cannot be copied.
     pub fn install_agent(&self, guest: &Guest) -> Result<()> {
-        push_program(guest, &self.agent, "update-agent")
+        self.install_packages(guest, &["update-agent"])
     }
 
-    /// Installs the programs and what is under `dist/`, and enables the units that the preset names.
+    /// Installs the packages of a host that is looked after by hand.
+    ///
+    /// # Errors
+    /// If they cannot be made, or dpkg does not take them.
     pub fn install(&self, guest: &Guest) -> Result<()> {
-        for (from, name) in self.programs() {
-            push_program(guest, from, name)?;
-        }
-        let dist = workspace()?.join("dist");
-        for (from, below) in files_under(&dist)? {
-            guest.push(&from, &format!("/{below}"))?;
+        self.install_packages(guest, &OF_A_HOST)
+    }
+
+    fn install_packages(&self, guest: &Guest, names: &[&str]) -> Result<()> {
+        let room = tempfile::tempdir()?;
+        let (workshop, release) = (Workshop::open(self, Build::Tests)?, Release::current()?);
+        for package in PACKAGES.iter().filter(|package| names.contains(&package.name)) {
+            let deb = workshop.deb(package, &release, Compression::Quick, room.path())?;
+            guest.push(&deb, &format!("/root/packages/{}.deb", package.name))?;
         }
         guest.sh(INSTALL)?;
         Ok(())
@@ -150,6 +163,42 @@ pub(crate) fn cargo_build() -> Result<Command> {
     cargo.args(["build", "--locked", "--quiet", "--message-format=json-render-diagnostics"]);
     cargo.current_dir(workspace()?);
     Ok(cargo)
+}
+
+fn cargo_build_of(packages: &[&str]) -> Result<Command> {
+    let mut cargo = cargo_build()?;
+    cargo.args(packages.iter().flat_map(|package| ["-p", package]));
+    Ok(cargo)
+}
+
+/// `cargo build` of the programs in the shape of the tests, so that nothing is compiled for it alone. More packages can be
+/// added to it.
+pub(crate) fn cargo_build_beside_tests() -> Result<Command> {
+    let mut cargo = cargo_build_of(&CRATES)?;
+    cargo.args(["--features", TEST_FEATURES]);
+    Ok(cargo)
+}
+
+/// Where Cargo puts what it builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let directory = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Ok(workspace()?.join(directory))
+}
+
+/// Has a build optimise, and leave no trace of where on this machine it was done.
+fn for_release(cargo: &mut Command, flags: &str) -> Result<()> {
+    // Of two that fit, the compilers take the last.
+    let names = [
+        (workspace()?, "/build/update"),
+        (target_directory()?, "/build/target"),
+        (host::cargo_home()?, "/build/cargo"),
+    ];
+    let remap = |option: &str| -> String {
+        names.iter().map(|(from, to)| format!(" {option}={}={to}", from.display())).collect()
+    };
+    cargo.arg("--release").env("RUSTFLAGS", format!("{flags}{}", remap("--remap-path-prefix")));
+    cargo.env("CFLAGS", remap("-ffile-prefix-map"));
+    Ok(())
 }
 
 /// Runs a [`cargo_build`]; its messages, for [`executable`].
@@ -178,7 +227,7 @@ pub(crate) fn glibc_minor() -> Result<u32> {
 }
 
 /// Files under `root`, each with its path from there.
-fn files_under(root: &Path) -> Result<Vec<(PathBuf, String)>> {
+pub(crate) fn files_under(root: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     let mut pending = vec![root.to_owned()];
     while let Some(dir) = pending.pop() {

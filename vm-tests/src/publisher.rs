@@ -46,10 +46,14 @@ pub struct Draft {
     pub library: Option<Library>,
     /// How long the transition may take.
     pub deadline: String,
+    /// YAML of what may be done to tasks that are stuck; empty for nothing.
+    pub stuck: String,
     /// YAML of what narrows the containers; empty for none.
     pub containers: String,
     /// What becomes of a container that cannot be checkpointed: `fail`, `skip` or `restart`.
     pub without_checkpoint: String,
+    /// What goes back when a container fails: `all`, or `workload`.
+    pub on_failure: String,
     /// YAML of the layer's probes.
     pub probes: String,
     /// How long everything has to stay well before the commit.
@@ -65,8 +69,10 @@ impl Draft {
             livepatch: Some(Livepatch::Cmdline),
             library: Some(Library::Fixed),
             deadline: "60s".to_owned(),
+            stuck: String::new(),
             containers: "\n    containers:\n      labels: [{name: tier, value: web}]".to_owned(),
             without_checkpoint: "fail".to_owned(),
+            on_failure: "all".to_owned(),
             probes: "
       - {kind: http, url: \"http://127.0.0.1:8080/health\", status: 200, timeout: 20s, interval: 500ms}
       - {kind: exec, command: [/usr/bin/greetd, --check], timeout: 2m, interval: 500ms}"
@@ -107,8 +113,10 @@ impl Draft {
       - object: vmlinux
         functions: [{{name: {function}}}]
     replace: {replace}
-    transition: {{deadline: {deadline}}}\n",
+    transition:
+      deadline: {deadline}{stuck}\n",
                 deadline = self.deadline,
+                stuck = self.stuck,
                 module = patch.module_name(),
                 file = patch.file_name(),
                 function = patch.function().unwrap_or("none"),
@@ -128,10 +136,12 @@ impl Draft {
     format: tar+zstd
     replaces:{replaced}{containers}
     without_checkpoint: {without_checkpoint}
+    on_failure: {on_failure}
     probes:{probes}\n",
                 file = layer_name(library),
                 containers = self.containers,
                 without_checkpoint = self.without_checkpoint,
+                on_failure = self.on_failure,
                 probes = self.probes,
             );
         }

@@ -58,7 +58,8 @@ pub fn spec() -> MachineSpec {
 
 /// The scene's machine with this Debian.
 pub fn spec_on(distribution: Distribution) -> MachineSpec {
-    MachineSpec::of(distribution).kernel_argument(SECRET)
+    // `memfd_secret` is there by default from Linux 6.5 on.
+    MachineSpec::of(distribution).kernel_argument(SECRET).kernel_argument("secretmem.enable=1")
 }
 
 impl Scene {

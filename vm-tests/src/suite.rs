@@ -15,7 +15,7 @@ use crate::exam::{SEED_VARIABLE, Seed};
 use crate::lab::host;
 use crate::lab::steps::{self, Step};
 use crate::lab::{Lab, needs};
-use crate::product::{TEST_FEATURES, workspace};
+use crate::product::{TEST_FEATURES, target_directory, workspace};
 use crate::stage::Stage;
 
 /// What the command may take on two cores that have nothing else to do, once everything is fetched.
@@ -82,9 +82,8 @@ impl Runner {
         if self == Self::Cargo {
             return Ok(None);
         }
-        let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
         // As `.config/nextest.toml` says.
-        let path = workspace()?.join(target).join("nextest/default/junit.xml");
+        let path = target_directory()?.join("nextest/default/junit.xml");
         let _ = fs::remove_file(&path);
         Ok(Some(path))
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::fixtures::client::Client;
 use crate::fixtures::containers::{Container, Rootfs};
 use crate::fixtures::greet::{Library, digest_and_size};
+use crate::fixtures::livepatch::Livepatch;
 use crate::lab::Lab;
 use crate::lab::distribution::Distribution;
 use crate::lab::machine::Machine;
@@ -33,7 +34,7 @@ fn stage(lab: &Lab, distribution: Distribution) -> Result<Stage> {
 pub type Trial = fn(&Lab, Distribution) -> Result<()>;
 
 /// All of them, each under its name.
-pub const TRIALS: [(&str, Trial); 6] = [
+pub const TRIALS: [(&str, Trial); 7] = [
     (
         "old connections wait during the trial and learn of the commit at once",
         old_connections_wait_during_the_trial_and_learn_of_the_commit_at_once,
@@ -57,6 +58,10 @@ pub const TRIALS: [(&str, Trial); 6] = [
     (
         "what criu refuses is known before anything is frozen",
         what_criu_refuses_is_known_before_anything_is_frozen,
+    ),
+    (
+        "a tenant whose probe fails goes back alone and memory is kept where it may be",
+        a_tenant_whose_probe_fails_goes_back_alone_and_memory_is_kept_where_it_may_be,
     ),
 ];
 
@@ -185,6 +190,65 @@ pub fn a_failed_trial_gives_memory_files_connections_limits_and_network_back(
     let after = surroundings(machine)?;
     ensure!(before == after, "before:\n{before}\nafter:\n{after}");
     ensure!(leftovers(machine)?.is_empty(), "left: {}", leftovers(machine)?);
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+/// With `on_failure: workload` one container goes back and the rest is committed; and no memory is written to a disk that
+/// anybody can read where the settings forbid it.
+///
+/// # Errors
+/// If it is not so.
+pub fn a_tenant_whose_probe_fails_goes_back_alone_and_memory_is_kept_where_it_may_be(
+    lab: &Lab,
+    distribution: Distribution,
+) -> Result<()> {
+    let stage = stage(lab, distribution)?;
+    let scene = stage.open(lab)?;
+    let machine = &scene.machine;
+    // What the probe runs is in one of the containers only.
+    machine.sh("cp -a /srv/web/rootfs/usr/bin/greetd /srv/web/rootfs/usr/bin/probe-me")?;
+    let probe =
+        "\n      - {kind: exec, command: [/usr/bin/probe-me, --check], timeout: 30s, interval: 500ms}";
+    let draft = Draft {
+        livepatch: Some(Livepatch::Cmdline),
+        on_failure: "workload".to_owned(),
+        probes: probe.to_owned(),
+        ..everywhere(Draft::fix())
+    };
+    let manifest = stage.publish(machine, &draft)?;
+    let plain = scene.container("plain").address();
+    let client = Client::connect_and_hit(machine.guest(), "plain", &plain, EVERY)?;
+    client.wait_for_replies(2, PATIENCE)?;
+    let apply = || machine.command(["update", "apply", &manifest, "--json"]).timeout(PATIENCE * 2).output();
+
+    // Nobody's memory is written to a disk that anybody can read.
+    machine.guest().write_file("/etc/update/update.yaml", b"checkpoint_medium: private\n", 0o644)?;
+    let refused = apply()?;
+    ensure!(refused.status == 3, "exit code {}:\n{}", refused.status, refused.text());
+    ensure!(refused.text().contains("checkpoint_medium: private"), "{}", refused.text());
+    let settings = b"checkpoint_medium: private\ncheckpoints: /run/update/checkpoints\n";
+    machine.guest().write_file("/etc/update/update.yaml", settings, 0o644)?;
+
+    let applied = apply()?;
+    println!("{}{}", applied.text(), applied.complaint());
+    ensure!(applied.status == 0, "exit code {}", applied.status);
+    let last: Value = serde_json::from_str(applied.text().lines().last().context("no answer")?)?;
+    let given_up = last["given_up"].to_string();
+    ensure!(given_up.contains("plain") && !given_up.contains("web"), "{last}");
+    ensure!(machine.sh("update show")?.contains("plain"));
+    ensure!(machine.sh("ls /sys/kernel/livepatch")? == Livepatch::Cmdline.module_name());
+    for (id, version) in [("web", "version=2"), ("plain", "version=1")] {
+        let address = scene.container(id).address();
+        let reply = machine.sh(&format!("echo peek | timeout 60 greetc {address} 7000 | tail -n 1"))?;
+        ensure!(reply.contains(version), "{id}: {reply}");
+    }
+    client.wait_for_replies(2, PATIENCE)?;
+    let counts = client.counts()?;
+    ensure!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a reply was lost: {counts:?}");
+    let kept = machine.sh("find /run/update/checkpoints /var/lib/update -name 'pages-*.img'")?;
+    ensure!(!kept.contains("/var/lib/update"), "memory on the disk:\n{kept}");
+    ensure!(kept.contains("/web/"), "the checkpoint of what was committed is kept:\n{kept}");
     ensure!(machine.splats()?.is_empty());
     Ok(())
 }

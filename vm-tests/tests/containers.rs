@@ -49,3 +49,11 @@ fn a_container_in_the_hosts_network_and_under_systemds_control_comes_back() -> R
 fn what_criu_refuses_is_known_before_anything_is_frozen() -> Result<()> {
     trials::what_criu_refuses_is_known_before_anything_is_frozen(&Lab::for_test()?, Distribution::Debian12)
 }
+
+#[test]
+fn a_tenant_whose_probe_fails_goes_back_alone_and_memory_is_kept_where_it_may_be() -> Result<()> {
+    trials::a_tenant_whose_probe_fails_goes_back_alone_and_memory_is_kept_where_it_may_be(
+        &Lab::for_test()?,
+        Distribution::Debian12,
+    )
+}

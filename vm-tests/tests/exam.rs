@@ -1,4 +1,4 @@
-//! This run's share of the exam: one unit of every fourteen of each subject. `vm-tests exam` takes all of them.
+//! This run's share of the exam: one unit of every ten of each subject. `vm-tests exam` takes all of them.
 
 use anyhow::{Result, ensure};
 use vm_tests::exam::{SUBJECTS, sample};

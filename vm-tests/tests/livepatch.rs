@@ -101,6 +101,38 @@ fn a_task_that_cannot_be_moved_makes_the_patch_go_back_at_the_deadline() -> Resu
 }
 
 #[test]
+fn a_stuck_task_is_killed_where_the_manifest_permits_it_for_its_container() -> Result<()> {
+    let lab = Lab::for_test()?;
+    let stage = Stage::set(&lab)?;
+    let machine = stage.open(&lab)?.machine;
+    machine.sh("runc exec --detach web /usr/bin/sleeper vfork
+        until grep -q vfork /proc/$(pgrep -o sleeper)/stack; do sleep 0.1; done")?;
+    let draft = Draft {
+        deadline: "3m".to_owned(),
+        stuck: "
+      stuck:
+        - {containers: {ids: [other]}, action: wait}
+        - {containers: {ids: [web]}, action: kill}"
+            .to_owned(),
+        ..kernel_fix("vfork-1", Livepatch::Vfork)
+    };
+    let manifest = stage.publish(&machine, &draft)?;
+    let planned = update(&machine, &["plan", &manifest])?;
+    ensure!(planned.status == 0 && planned.text().contains("web"), "the plan names who is meant");
+
+    let applied = update(&machine, &["apply", &manifest])?;
+    ensure!(applied.status == 0, "exit code {}", applied.status);
+    let said = applied.text() + &applied.complaint();
+    ensure!(said.contains("killed") && said.contains("sleeper"), "expected who was killed in:\n{said}");
+    ensure!(machine.sh("update show")?.contains("sleeper"), "and afterwards");
+    ensure!(livepatches(&machine)? == "livepatch_vfork");
+    ensure!(machine.sh("pgrep -c sleeper")? == "1", "its child is not stuck, and is left alone");
+    ensure!(machine.sh("runc list -q | sort | xargs")? == "other web", "their container is not");
+    ensure!(machine.splats()?.is_empty());
+    Ok(())
+}
+
+#[test]
 fn a_patch_that_replaces_all_others_is_applied_and_the_others_come_back() -> Result<()> {
     let lab = Lab::for_test()?;
     let stage = Stage::set(&lab)?;

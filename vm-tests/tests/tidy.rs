@@ -184,7 +184,7 @@ fn scripts_that_run_here_call_only_what_is_declared() -> Result<()> {
     let scripts = [
         (".ci/run", read(".ci/run")?),
         ("vm-tests/guest/customize.sh", read("vm-tests/guest/customize.sh")?),
-        ("vm-tests/guest/newcomer.sh", read("vm-tests/guest/newcomer.sh")?),
+        ("vm-tests/guest/bare.sh", read("vm-tests/guest/bare.sh")?),
         ("the guest's root disk", constant("vm-tests/src/lab/image.rs", "SCRIPT")?),
         ("the server and its library", constant("vm-tests/src/fixtures/greet.rs", "BUILD")?),
     ];

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use fleet::assurance::Unfit;
-use fleet::rollout::{Impossible, NotNow, Stale};
-use manifests::{HostId, Sha256};
+use fleet::rollout::{Impossible, NotNow, Outdated, Stale};
+use manifests::{HostId, Ordered, Sha256};
 
 use crate::enrolment::TokenError;
 use crate::store::StoreError;
@@ -65,6 +65,29 @@ pub enum Denied {
         /// Why.
         why: Vec<Unfit>,
     },
+    /// This order lets hosts begin: a token is not enough.
+    #[error("{order:?} lets hosts begin: expected a signed order, found a token")]
+    Unsigned {
+        /// Which order.
+        order: Ordered,
+    },
+    /// The host may have the manifest as it is.
+    #[error("host {host} did not come back from manifest {manifest}, or may have it again already")]
+    NeverCameBack {
+        /// Which host.
+        host: HostId,
+        /// Which manifest.
+        manifest: Sha256,
+    },
+    /// All hosts may have the manifest as it is.
+    #[error("no host came back from manifest {manifest}, but such as may have it again already")]
+    NobodyCameBack {
+        /// Which manifest.
+        manifest: Sha256,
+    },
+    /// It comes too late.
+    #[error(transparent)]
+    Outdated(Outdated),
     /// The event cannot follow.
     #[error(transparent)]
     Impossible(Impossible),

@@ -1,7 +1,7 @@
 //! What the ledger says, entry by entry: the events of rollouts, who is in the fleet, and who held the lease.
 
 use fleet::host::Host;
-use fleet::rollout::{Entry, Event};
+use fleet::rollout::{Author, Entry, Event};
 use manifests::{DomainName, GroupName, HostId, KeyName, LabelValue, Sha256, UtcTime};
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,17 @@ pub enum Fact {
         /// What it is there for.
         role: LabelValue,
     },
+    /// Hosts that came back from a manifest may have it again.
+    Retried {
+        /// When.
+        at: UtcTime,
+        /// The manifest.
+        manifest: Sha256,
+        /// Which hosts.
+        hosts: Vec<HostId>,
+        /// Who says so.
+        by: Author,
+    },
     /// A host left.
     Left {
         /// When.
@@ -122,7 +133,7 @@ pub enum Fact {
 }
 
 /// How a host leaves the fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Departure {
     /// It is not there any more; it may come back with a new key and a new token.
@@ -139,6 +150,11 @@ pub fn of_rollout(rollout: Sha256) -> Key {
 /// The stream of what concerns hosts and no rollout.
 pub fn of_hosts() -> Key {
     Key::new("fleet", "hosts")
+}
+
+/// The stream of what hosts may have again.
+pub fn of_retries() -> Key {
+    Key::new("fleet", "retries")
 }
 
 /// The stream of leases and of the store itself.
@@ -174,6 +190,10 @@ pub(super) struct PlanRecord {
     pub(super) document: String,
     /// The policy's text.
     pub(super) policy: String,
+    /// The version of its manifest.
+    pub(super) version: u64,
+    /// Rollouts that end when it begins.
+    pub(super) supersedes: Vec<Sha256>,
     /// The fleet when it was accepted.
     pub(super) inventory: Vec<Host>,
 }

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::host::Host;
 use fleet::policy::RolloutPolicy;
-use fleet::rollout::{Book, Entry, Event, Fault, HostState, Impossible, Place, Plan, Progress};
+use fleet::rollout::{
+    Book, Claim, Entry, Event, Fault, HostState, Impossible, Place, Plan, Progress, Successor,
+};
 use manifests::{Envelope, HostId, Profile, Rollout, Sha256};
 
-use super::facts::{Fact, PlanRecord, decode, of_rollout};
+use super::facts::{Fact, PlanRecord, decode, of_retries, of_rollout};
 use crate::ledger::Frontier;
 use crate::store::{Key, Store, StoreError, Which};
 
@@ -19,6 +21,10 @@ pub(super) struct Running {
     pub(super) document: Rollout,
     pub(super) plan: Plan,
     pub(super) progress: Progress,
+    /// Whose place it takes.
+    pub(super) claim: Claim,
+    /// Rollouts that end when it begins.
+    pub(super) supersedes: Vec<Sha256>,
     places: BTreeMap<HostId, Place>,
 }
 
@@ -41,10 +47,20 @@ impl Running {
                 policy.in_emergency().ok_or_else(|| damaged("its policy knows no emergency".to_owned()))?
             }
         };
+        let claim = Claim {
+            rollout,
+            issued: document.issued,
+            name: document.name.clone(),
+            version: record.version,
+            manifest: document.manifest,
+            selector: policy.selector.clone(),
+            supersedes: document.supersedes.clone(),
+        };
         let plan = Plan::signed(rollout, &document, policy, &record.inventory);
         let places =
             plan.layout.members.iter().enumerate().map(|(at, member)| (member.host.id, at)).collect();
-        Ok(Self { progress: Progress::new(&plan), document, plan, places })
+        let (progress, supersedes) = (Progress::new(&plan), record.supersedes.clone());
+        Ok(Self { document, plan, progress, claim, supersedes, places })
     }
 
     /// Where a host stands in the order.
@@ -64,8 +80,8 @@ pub(super) struct Known {
     pub(super) rollouts: BTreeMap<Sha256, Running>,
     pub(super) hosts: BTreeMap<HostId, Host>,
     pub(super) book: Book,
-    /// Hosts that came back, by manifest.
-    came_back: BTreeMap<Sha256, BTreeSet<HostId>>,
+    /// Hosts that came back and may not try again, by manifest; and which entry of the ledger says so.
+    came_back: BTreeMap<Sha256, BTreeMap<HostId, u64>>,
 }
 
 impl Known {
@@ -95,6 +111,7 @@ impl Known {
                 .map_err(|_| StoreError::Damaged { what: format!("{key} is not named by a digest") })?;
             known.load_rollout(store, rollout, &record.value)?;
         }
+        known.load_retries(store)?;
         Ok(known)
     }
 
@@ -111,7 +128,8 @@ impl Known {
             match Fact::read(&entry)? {
                 Fact::Accepted { plan, .. } if plan == Sha256::of(record) && !accepted => accepted = true,
                 Fact::Happened { at, event } if accepted => {
-                    self.take(&mut running, &Entry { at, event }).map_err(|e| damaged(e.to_string()))?;
+                    self.take(&mut running, &Entry { at, event }, number)
+                        .map_err(|e| damaged(e.to_string()))?;
                 }
                 other => return Err(damaged(format!("entry {number} does not belong there: {other:?}"))),
             }
@@ -122,18 +140,32 @@ impl Known {
         Ok(())
     }
 
+    /// What came back before people said that it may try again does not count.
+    fn load_retries(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        for (number, entry) in store.entries(&Which::Stream(of_retries()), usize::MAX)? {
+            let Fact::Retried { manifest, hosts, .. } = Fact::read(&entry)? else {
+                return Err(StoreError::Damaged { what: format!("entry {number} does not belong there") });
+            };
+            if number < self.frontier.size() {
+                self.retry(manifest, &hosts, number);
+            }
+        }
+        Ok(())
+    }
+
     /// Applies an event to a rollout that is known, and moves the book with it.
     pub(super) fn apply(&mut self, rollout: Sha256, entry: &Entry) -> Result<(), Impossible> {
         let Some(mut running) = self.rollouts.remove(&rollout) else {
             let (event, expected) = (format!("{:?}", entry.event), "a rollout that was accepted");
             return Err(Impossible { event, expected, found: rollout.to_string() });
         };
-        let result = self.take(&mut running, entry);
+        let result = self.take(&mut running, entry, self.frontier.size());
         self.rollouts.insert(rollout, running);
         result
     }
 
-    fn take(&mut self, running: &mut Running, entry: &Entry) -> Result<(), Impossible> {
+    /// `number` is that of the entry in the ledger.
+    fn take(&mut self, running: &mut Running, entry: &Entry, number: u64) -> Result<(), Impossible> {
         let place = entry.event.host();
         let is_open = |running: &Running| {
             place.and_then(|place| running.progress.host(place)).is_some_and(HostState::is_open)
@@ -151,14 +183,30 @@ impl Known {
             _ => {}
         }
         if matches!(entry.event, Event::RolledBack { .. } | Event::Failed { fault: Fault::Restored, .. }) {
-            self.came_back.entry(running.document.manifest).or_default().insert(host.id);
+            self.came_back.entry(running.document.manifest).or_default().insert(host.id, number);
         }
         Ok(())
     }
 
-    /// Hosts that came back from a manifest.
+    /// The rollout that takes this one's place and has begun; of several the one with the highest version.
+    pub(super) fn successor(&self, rollout: Sha256) -> Option<Successor> {
+        let takes =
+            |running: &&Running| running.supersedes.contains(&rollout) && running.progress.opened() > 0;
+        let successor =
+            |running: &Running| Successor { rollout: running.claim.rollout, version: running.claim.version };
+        self.rollouts.values().filter(takes).map(successor).max_by_key(|by| by.version)
+    }
+
+    /// Hosts that came back from a manifest, and may not try again.
     pub(super) fn came_back(&self, manifest: Sha256) -> BTreeSet<HostId> {
-        self.came_back.get(&manifest).cloned().unwrap_or_default()
+        self.came_back.get(&manifest).into_iter().flat_map(BTreeMap::keys).copied().collect()
+    }
+
+    /// These hosts may try again, by the entry with this number: whatever came back before.
+    pub(super) fn retry(&mut self, manifest: Sha256, hosts: &[HostId], number: u64) {
+        if let Some(back) = self.came_back.get_mut(&manifest) {
+            back.retain(|host, when| *when > number || !hosts.contains(host));
+        }
     }
 
     /// Takes a host in, or what it newly is.

@@ -26,7 +26,7 @@ pub struct Outlook {
 }
 
 /// A host, as people see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Known {
     /// What rollouts know of it.
     #[serde(flatten)]
@@ -36,7 +36,7 @@ pub struct Known {
 }
 
 /// A rollout, as people see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Standing {
     /// Its document's digest.
     pub rollout: Sha256,
@@ -44,6 +44,10 @@ pub struct Standing {
     pub name: ManifestName,
     /// Its manifest's digest.
     pub manifest: Sha256,
+    /// Its manifest's version.
+    pub version: u64,
+    /// Rollouts that end, or ended, when it begins.
+    pub supersedes: Vec<Sha256>,
     /// Which profile of its policy it goes by.
     pub profile: Profile,
     /// From when on nobody begins.
@@ -64,7 +68,7 @@ pub struct Standing {
 }
 
 /// A reason, and the same in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Reason {
     /// What it waits for.
     #[serde(flatten)]
@@ -74,7 +78,7 @@ pub struct Reason {
 }
 
 /// A wave, as people see it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct WaveStanding {
     /// How many hosts it has.
     pub hosts: usize,
@@ -91,7 +95,7 @@ pub struct WaveStanding {
 }
 
 /// What a host is moved to; nothing stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Move {
     /// The groups that it is in.
@@ -297,6 +301,8 @@ impl Authority {
                     rollout: *rollout,
                     name: running.document.name.clone(),
                     manifest: running.document.manifest,
+                    version: running.claim.version,
+                    supersedes: running.supersedes.clone(),
                     profile: running.document.profile,
                     expires: running.document.expires,
                     stage: progress.stage().clone(),

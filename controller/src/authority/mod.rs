@@ -24,8 +24,8 @@ use fleet::assurance::{Assurance, assure};
 use fleet::host::Host;
 use fleet::protocol::{AttemptReport, BeginRequest};
 use fleet::rollout::{
-    Action, Author, Begin, Entry, Event, Explanation, Facts, HostState, NotNow, Pause, Reading, Report,
-    Request, Stage, Stale, Waiting, begin, decide, explain, hear, waiting,
+    Action, Author, Begin, Entry, Event, Explanation, Facts, Fault, HostState, NotNow, Pause, Place, Proof,
+    Reading, Report, Request, Stage, Stale, Waiting, begin, decide, explain, hear, succeed, waiting,
 };
 use manifests::{
     Envelope, GroupName, HostId, LedgerHead, Ordered, Rollout, SecretKey, Sha256, UtcTime, Verified,
@@ -35,7 +35,7 @@ use system::clock::Clock;
 pub use self::members::{Known as KnownHost, Move, Outlook, Reason, Standing, WaveStanding};
 pub use error::Denied;
 
-use self::facts::{Fact, PlanRecord, of_rollout, of_store};
+use self::facts::{Fact, PlanRecord, of_retries, of_rollout, of_store};
 use self::grant::Granting;
 use self::known::{Known, Running, grant_key};
 use crate::ledger::{Origin, checkpoint};
@@ -61,14 +61,43 @@ pub struct Surroundings<'s> {
     pub readings: &'s BTreeMap<GroupName, Reading>,
 }
 
-/// What people's word is to a rollout. Whether they may say it, `fleet` says: a token only slows down.
-fn event_of(order: Ordered, by: Author) -> Event {
-    match order {
-        Ordered::Approve => Event::Approved { by },
-        Ordered::Pause => Event::Paused { cause: Pause::Operator { by } },
-        Ordered::Resume => Event::Resumed { by },
-        Ordered::Abort => Event::Aborted { by },
-        Ordered::RollBack => Event::RollbackBegun { by: Some(by) },
+/// A rollout that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// What it is worth for this fleet.
+    pub assurance: Assurance,
+    /// Rollouts that end when it begins.
+    pub supersedes: Vec<Sha256>,
+}
+
+/// What people want of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// It may begin, or go on after its first wave.
+    Approve,
+    /// Nobody begins until told.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It is given up; what is applied stays.
+    Abort,
+    /// Hosts go back.
+    RollBack,
+    /// Hosts that came back from its manifest may have that again: these, or all of them.
+    Retry(Vec<HostId>),
+}
+
+impl Order {
+    /// An order, and the hosts that it names.
+    pub fn of(order: Ordered, hosts: &[HostId]) -> Self {
+        match order {
+            Ordered::Approve => Self::Approve,
+            Ordered::Pause => Self::Pause,
+            Ordered::Resume => Self::Resume,
+            Ordered::Abort => Self::Abort,
+            Ordered::RollBack => Self::RollBack,
+            Ordered::Retry => Self::Retry(hosts.to_vec()),
+        }
     }
 }
 
@@ -126,8 +155,8 @@ pub struct Authority {
 /// What only one at a time may touch.
 struct Turn {
     lease: Lease,
-    /// When it was taken or renewed last, by the clock that does not jump.
-    renewed: Duration,
+    /// When it was taken or renewed last, by the clock that does not jump; never, if this controller has had none yet.
+    renewed: Option<Duration>,
     known: Known,
     /// Whether `known` may be another thing than the ledger says.
     doubt: bool,
@@ -152,14 +181,62 @@ impl Authority {
         holder: String,
         above: u64,
     ) -> Result<Self, Denied> {
-        let (lease, renewed, known) = take_lease(&*store, &*clock, &holder, above)?;
-        let turn = Mutex::new(Turn { lease, renewed, known, doubt: false });
-        Ok(Self { store, clock, key, origin, holder, queue: Mutex::default(), served: Condvar::new(), turn })
+        let turn = Turn::take(&*store, &*clock, &holder, above)?;
+        Ok(Self::with(store, clock, key, origin, holder, turn))
+    }
+
+    /// Takes the lease if it is nobody's. Beside a controller that holds it this one waits: it answers nothing before it has
+    /// [retaken](Self::retake) it.
+    ///
+    /// # Errors
+    /// [`Denied::Store`].
+    pub fn take_or_wait(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        key: SecretKey,
+        origin: Origin,
+        holder: String,
+    ) -> Result<Self, Denied> {
+        let turn = match Turn::take(&*store, &*clock, &holder, 0) {
+            Err(Denied::NoLease) => {
+                let lease = Lease { holder: holder.clone(), epoch: 0, until: jiff::Timestamp::UNIX_EPOCH };
+                let known = Known::load(&*store, lease.epoch)?;
+                Turn { lease, renewed: None, known, doubt: true }
+            }
+            taken => taken?,
+        };
+        Ok(Self::with(store, clock, key, origin, holder, turn))
+    }
+
+    fn with(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        key: SecretKey,
+        origin: Origin,
+        holder: String,
+        turn: Turn,
+    ) -> Self {
+        let (queue, served, turn) = (Mutex::default(), Condvar::new(), Mutex::new(turn));
+        Self { store, clock, key, origin, holder, queue, served, turn }
     }
 
     /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The name under which this controller takes leases.
+    pub fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    /// Whether it has a lease that it may still act on.
+    pub fn leads(&self) -> bool {
+        self.in_time(&locked(&self.turn))
+    }
+
+    fn in_time(&self, turn: &Turn) -> bool {
+        turn.renewed.is_some_and(|renewed| self.clock.elapsed().saturating_sub(renewed) < HELD)
     }
 
     /// The epoch under which this controller writes.
@@ -175,24 +252,27 @@ impl Authority {
         self.renew_lease(&mut locked(&self.turn))
     }
 
-    /// Takes a lease again after the last one was lost, and learns from the ledger what others did meanwhile.
+    /// Takes a lease after the last one was lost, or for the first time, and learns from the ledger what others did meanwhile. A store
+    /// that lost its end (a failover) may have forgotten the epoch that this controller had: it goes above that, too.
     ///
     /// # Errors
     /// [`Denied::NoLease`] while another holds it.
     pub fn retake(&self) -> Result<(), Denied> {
         let mut turn = locked(&self.turn);
-        let (lease, renewed, known) = take_lease(&*self.store, &*self.clock, &self.holder, 0)?;
-        *turn = Turn { lease, renewed, known, doubt: false };
+        *turn = Turn::take(&*self.store, &*self.clock, &self.holder, turn.lease.epoch)?;
         Ok(())
     }
 
     fn renew_lease(&self, turn: &mut Turn) -> Result<(), Denied> {
+        if turn.renewed.is_none() {
+            return Err(Denied::NoLease);
+        }
         // Before it is asked: the store counts from later on.
         let asked = self.clock.elapsed();
         match self.store.lease(LeaseRequest::Renew { epoch: turn.lease.epoch })? {
             LeaseAnswer::Yours(lease) => {
                 turn.lease = lease;
-                turn.renewed = asked;
+                turn.renewed = Some(asked);
                 Ok(())
             }
             _ => Err(Denied::NoLease),
@@ -216,7 +296,7 @@ impl Authority {
     }
 
     fn ready(&self, turn: &mut Turn) -> Result<(), Denied> {
-        if self.clock.elapsed().saturating_sub(turn.renewed) >= HELD {
+        if !self.in_time(turn) {
             self.renew_lease(turn)?;
         }
         if turn.doubt {
@@ -352,7 +432,7 @@ impl Authority {
     /// Nobody else had the lease in between, so what is known stays.
     fn go_above(&self, turn: &mut Turn, seen: u64) -> Result<(), Denied> {
         self.ready(turn)?;
-        let renewed = self.clock.elapsed();
+        let renewed = Some(self.clock.elapsed());
         let request = LeaseRequest::Take { holder: self.holder.clone(), above: seen };
         let LeaseAnswer::Yours(lease) = self.store.lease(request)? else { return Err(Denied::NoLease) };
         turn.doubt = true;
@@ -486,16 +566,18 @@ impl Authority {
         Err(Denied::Busy { tries: TRIES })
     }
 
-    /// Accepts a rollout that people signed. `document` is the verified content of `envelope`.
+    /// Accepts a rollout that people signed. `document` is the verified content of `envelope`, `version` its manifest's.
     ///
     /// # Errors
-    /// [`Denied::Unfit`] with the arithmetic if it could never end well, and others that say why.
+    /// [`Denied::Unfit`] with the arithmetic if it could never end well, [`Denied::Outdated`] if it comes too late, and
+    /// others that say why.
     pub fn submit(
         &self,
         envelope: &Envelope,
         document: &Verified<Rollout>,
         policy: &str,
-    ) -> Result<Assurance, Denied> {
+        version: u64,
+    ) -> Result<Accepted, Denied> {
         let rollout = document.digest();
         let (expected, found) = (document.policy, Sha256::of(policy.as_bytes()));
         if expected != found {
@@ -507,30 +589,75 @@ impl Authority {
             }
             let groups = |host: &&Host| host.groups.iter().any(|group| document.groups.contains(group));
             let inventory: Vec<Host> = decision.turn.known.hosts.values().filter(groups).cloned().collect();
-            let record = PlanRecord { document: envelope.to_json(), policy: policy.to_owned(), inventory };
+            let (document, policy) = (envelope.to_json(), policy.to_owned());
+            let mut record = PlanRecord { document, policy, version, supersedes: Vec::new(), inventory };
+            let mut running = Running::new(rollout, &record)?;
+            let known = decision.turn.known.rollouts.values();
+            let known = known.map(|running| (&running.claim, &running.progress));
+            let supersedes = succeed(&running.claim, known).map_err(Denied::Outdated)?;
+            record.supersedes.clone_from(&supersedes);
+            running.supersedes.clone_from(&supersedes);
             let bytes = facts::encode(&record);
-            let running = Running::new(rollout, &record)?;
             let start = running.plan.not_before.max(decision.now);
             let assurance = assure(&running.plan.policy, &running.plan.layout, start, running.plan.expires);
             let assurance = assurance.map_err(|why| Denied::Unfit { why })?;
-            let plan = Sha256::of(&bytes);
+            let (manifest, plan) = (running.claim.manifest, Sha256::of(&bytes));
             let key = Key::new("plan", rollout);
             decision.batch.expects.push(Expect { key: key.clone(), revision: 0 });
             decision.batch.puts.push(Put { key, value: bytes });
             decision.turn.known.rollouts.insert(rollout, running);
-            let fact = Fact::Accepted { at: decision.now, manifest: document.manifest, plan };
+            let fact = Fact::Accepted { at: decision.now, manifest, plan };
             decision.say(&fact, of_rollout(rollout));
             decision.happen(rollout, Event::Submitted)?;
-            Ok(assurance)
+            Ok(Accepted { assurance, supersedes })
         })
     }
 
-    /// Tells a rollout what people want.
+    /// Tells a rollout what people want. Whether they may say it, `fleet` says: a token only slows down.
     ///
     /// # Errors
     /// [`Denied::Impossible`] if that cannot follow, or if it needs a signature.
-    pub fn order(&self, rollout: Sha256, order: Ordered, by: &Author) -> Result<(), Denied> {
-        self.settle(|decision| decision.happen(rollout, event_of(order, by.clone())))
+    pub fn order(&self, rollout: Sha256, order: &Order, by: &Author) -> Result<(), Denied> {
+        let event = {
+            let by = by.clone();
+            match order {
+                Order::Approve => Event::Approved { by },
+                Order::Pause => Event::Paused { cause: Pause::Operator { by } },
+                Order::Resume => Event::Resumed { by },
+                Order::Abort => Event::Aborted { by },
+                Order::RollBack => Event::RollbackBegun { by: Some(by) },
+                Order::Retry(hosts) => return self.retry(rollout, hosts, &by),
+            }
+        };
+        self.settle(|decision| decision.happen(rollout, event.clone()))
+    }
+
+    /// Hosts that came back from a rollout's manifest may have it again: these, or all of them. In each rollout of that
+    /// manifest that may go on they stand where they stood before they began.
+    fn retry(&self, rollout: Sha256, hosts: &[HostId], by: &Author) -> Result<(), Denied> {
+        if by.proof != Proof::Signature {
+            return Err(Denied::Unsigned { order: Ordered::Retry });
+        }
+        self.settle(|decision| {
+            let manifest = known_rollout(&decision.turn.known, rollout)?.document.manifest;
+            let back = decision.turn.known.came_back(manifest);
+            if let Some(host) = hosts.iter().find(|host| !back.contains(host)) {
+                return Err(Denied::NeverCameBack { host: *host, manifest });
+            }
+            let named = |host: &HostId| hosts.is_empty() || hosts.contains(host);
+            let hosts: Vec<HostId> = back.into_iter().filter(named).collect();
+            if hosts.is_empty() {
+                return Err(Denied::NobodyCameBack { manifest });
+            }
+            let number = decision.turn.known.frontier.size();
+            let at = decision.now;
+            decision.say(&Fact::Retried { at, manifest, hosts: hosts.clone(), by: by.clone() }, of_retries());
+            decision.turn.known.retry(manifest, &hosts, number);
+            for (rollout, host) in waiting_for(&decision.turn.known, manifest, &hosts) {
+                decision.happen(rollout, Event::Retried { host, by: by.clone() })?;
+            }
+            Ok(())
+        })
     }
 
     /// Writes down everything that is due, in all rollouts; how many events that were.
@@ -539,9 +666,17 @@ impl Authority {
     /// [`Denied`]; what was due stays due.
     pub fn tick(&self, around: &Surroundings<'_>) -> Result<usize, Denied> {
         self.settle(|decision| {
-            let rollouts: Vec<Sha256> = decision.turn.known.rollouts.keys().copied().collect();
+            let mut rollouts: Vec<(u64, Sha256)> = decision
+                .turn
+                .known
+                .rollouts
+                .iter()
+                .map(|(rollout, running)| (running.claim.version, *rollout))
+                .collect();
+            // What takes another's place begins before it is asked what that comes to.
+            rollouts.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
             let mut written = 0;
-            for rollout in rollouts {
+            for (_, rollout) in rollouts {
                 for host in late_joiners(&decision.turn.known, rollout)? {
                     decision.happen(rollout, Event::Joined { host: Box::new(host) })?;
                     written += 1;
@@ -554,6 +689,7 @@ impl Authority {
                         listening_since: around.listening_since,
                         readings: around.readings,
                         came_back: &came_back,
+                        successor: decision.turn.known.successor(rollout),
                     };
                     let due = decide(&running.plan, &running.progress, &facts, decision.now);
                     if due.is_empty() {
@@ -590,6 +726,16 @@ impl Authority {
         Ok(running.place(host).and_then(|place| running.progress.host(place)).copied())
     }
 
+    /// Whether a host came back from a rollout's manifest, and nobody has said that it may have it again.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchRollout`].
+    pub fn came_back(&self, rollout: Sha256, host: HostId) -> Result<bool, Denied> {
+        let turn = self.turn()?;
+        let manifest = known_rollout(&turn.known, rollout)?.document.manifest;
+        Ok(turn.known.came_back(manifest).contains(&host))
+    }
+
     /// Tells from the ledger why a host got something or did not.
     ///
     /// # Errors
@@ -606,13 +752,20 @@ impl Authority {
         explain(&running.plan, &entries, host).map_err(Denied::Impossible)
     }
 
-    /// The ledger's head, signed.
+    /// The ledger's head: what everything that this controller wrote or read makes.
+    ///
+    /// # Errors
+    /// [`Denied::NoLease`]: only its holder knows that nobody writes another history.
+    pub fn head(&self) -> Result<LedgerHead, Denied> {
+        Ok(self.turn()?.known.frontier.head())
+    }
+
+    /// The same, signed.
     ///
     /// # Errors
     /// [`Denied::NoLease`]: only its holder knows that nobody writes another history.
     pub fn checkpoint(&self) -> Result<String, Denied> {
-        let turn = self.turn()?;
-        Ok(checkpoint::sign(&self.origin, &turn.known.frontier.head(), &self.key))
+        Ok(checkpoint::sign(&self.origin, &self.head()?, &self.key))
     }
 }
 
@@ -686,6 +839,26 @@ fn late_joiners(known: &Known, rollout: Sha256) -> Result<Vec<Host>, Denied> {
     Ok(known.hosts.values().filter(is_for).cloned().collect())
 }
 
+/// Where these hosts get nothing any more, in rollouts of this manifest that may go on.
+fn waiting_for(known: &Known, manifest: Sha256, hosts: &[HostId]) -> Vec<(Sha256, Place)> {
+    let live = known
+        .rollouts
+        .iter()
+        .filter(|(_, running)| running.document.manifest == manifest && running.progress.stage().is_live());
+    live.flat_map(|(rollout, running)| {
+        // Who left the fleet stays away.
+        let there = hosts.iter().filter(|host| known.hosts.contains_key(host));
+        let out = there.filter_map(|host| running.place(*host)).filter(|place| {
+            matches!(
+                running.progress.host(*place),
+                Some(HostState::Withdrawn | HostState::Bad { fault: Fault::Restored, .. })
+            )
+        });
+        out.map(|place| (*rollout, place)).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
 fn answer_one(asked: &Asked, answer: Result<Answer, Denied>) {
     *locked(&asked.slot) = Some(answer);
 }
@@ -694,33 +867,33 @@ fn answer_all(all: Vec<Asked>, denied: &Denied) {
     all.iter().for_each(|asked| answer_one(asked, Err(denied.clone())));
 }
 
-/// Takes a lease above `above`, writes that down, and learns what there is.
-fn take_lease(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    holder: &str,
-    above: u64,
-) -> Result<(Lease, Duration, Known), Denied> {
-    let renewed = clock.elapsed();
-    let lease = match store.lease(LeaseRequest::Take { holder: holder.to_owned(), above })? {
-        LeaseAnswer::Yours(lease) => lease,
-        _ => return Err(Denied::NoLease),
-    };
-    let at = UtcTime::floor(store.now());
-    let fact = Fact::LeaseTaken { at, holder: holder.to_owned(), epoch: lease.epoch };
-    for _ in 0..TRIES {
-        // The last batch of the holder before may still have been under way when the size was read.
-        let batch = Batch {
-            epoch: lease.epoch,
-            after: Some(store.size()?),
-            entries: vec![fact.entry(of_store())],
-            ..Batch::default()
-        };
-        match store.commit(vec![batch])?.pop() {
-            Some(Ok(_)) => return Ok((lease.clone(), renewed, Known::load(store, lease.epoch)?)),
-            Some(Err(Refused::Ledger { .. })) => {}
+impl Turn {
+    /// Takes a lease above `above`, writes that down, and learns what there is.
+    fn take(store: &dyn Store, clock: &dyn Clock, holder: &str, above: u64) -> Result<Self, Denied> {
+        let renewed = Some(clock.elapsed());
+        let lease = match store.lease(LeaseRequest::Take { holder: holder.to_owned(), above })? {
+            LeaseAnswer::Yours(lease) => lease,
             _ => return Err(Denied::NoLease),
+        };
+        let at = UtcTime::floor(store.now());
+        let fact = Fact::LeaseTaken { at, holder: holder.to_owned(), epoch: lease.epoch };
+        for _ in 0..TRIES {
+            // The last batch of the holder before may still have been under way when the size was read.
+            let batch = Batch {
+                epoch: lease.epoch,
+                after: Some(store.size()?),
+                entries: vec![fact.entry(of_store())],
+                ..Batch::default()
+            };
+            match store.commit(vec![batch])?.pop() {
+                Some(Ok(_)) => {
+                    let known = Known::load(store, lease.epoch)?;
+                    return Ok(Self { lease, renewed, known, doubt: false });
+                }
+                Some(Err(Refused::Ledger { .. })) => {}
+                _ => return Err(Denied::NoLease),
+            }
         }
+        Err(Denied::Busy { tries: TRIES })
     }
-    Err(Denied::Busy { tries: TRIES })
 }

@@ -33,6 +33,9 @@ pub(super) struct Source {
     /// How long after its change a host may be told to go back
     #[arg(long, value_name = "TIME", default_value = "7d")]
     rollback_within: Period,
+    /// A rollout that ends when this one begins, besides those of the manifest's earlier versions (may be repeated)
+    #[arg(long, value_name = "DIGEST")]
+    supersedes: Vec<Sha256>,
     /// By the policy's profile for emergencies
     #[arg(long)]
     emergency: bool,
@@ -134,6 +137,7 @@ impl Source {
             summary,
             profile: if self.emergency { Profile::Emergency } else { Profile::Ordinary },
             groups: effective.selector.groups.clone(),
+            supersedes: self.supersedes.clone(),
             schedule,
             rollback: RollbackAllowed { within: self.rollback_within },
         };

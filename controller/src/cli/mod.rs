@@ -1,6 +1,6 @@
 //! The command line of the controller: serve one, and ask one.
 //!
-//! `serve`, `backup` and `restore` work on the controller's directory; all else asks a controller that runs, as the person whose
+//! `serve`, `backup`, `restore` and `migrate` work on the controller's directory, and on its database if it has one; all else asks a controller that runs, as the person whose
 //! account is given. `update rollout …`, `update controller …` and `update apply --fleet` come in here, too.
 
 mod draft;
@@ -8,11 +8,12 @@ mod hosts;
 mod rollout;
 mod serve;
 mod simulate;
+mod store;
 mod upkeep;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use reqwest::StatusCode;
 use system::exit::{Exit, Failure, State};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -56,10 +57,15 @@ enum Command {
     #[command(subcommand)]
     Rollout(rollout::Command),
     Apply(rollout::ApplyArgs),
+    /// Show the ledger's head, signed: keep it elsewhere now and then
     Checkpoint,
+    /// Print the description of the controller's HTTP API: an OpenAPI document
+    Openapi,
     Backup(upkeep::BackupArgs),
     Restore(upkeep::RestoreArgs),
     Migrate(upkeep::MigrateArgs),
+    #[command(flatten)]
+    Manual(manual::Manual),
 }
 
 impl Cli {
@@ -91,9 +97,14 @@ impl Cli {
                     .for_each(system::output::line);
                 Ok(Exit::Done)
             }
+            Command::Openapi => {
+                crate::server::description().lines().for_each(system::output::line);
+                Ok(Exit::Done)
+            }
             Command::Backup(args) => upkeep::backup(args, global).map(done),
             Command::Restore(args) => upkeep::restore(args, global).map(done),
             Command::Migrate(args) => upkeep::migrate(args, global).map(done),
+            Command::Manual(manual) => manual.run(Self::command()).map(done),
         }
     }
 }
@@ -114,12 +125,20 @@ impl Global {
 fn asked(error: ClientError) -> Failure {
     let exit = match &error {
         ClientError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => Exit::NotAuthentic,
-        ClientError::Refused { status, .. } if *status == StatusCode::SERVICE_UNAVAILABLE => Exit::Busy,
+        ClientError::Refused {
+            status: StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS,
+            ..
+        } => Exit::Busy,
+        ClientError::Refused { status: StatusCode::INTERNAL_SERVER_ERROR, .. } => Exit::NeedsOperator,
         ClientError::Account { .. } | ClientError::Yaml { .. } | ClientError::Unusable { .. } => Exit::Usage,
         _ => Exit::Refused,
     };
+    let needs_operator = exit == Exit::NeedsOperator;
     let unknown = matches!(error, ClientError::Reach { .. } | ClientError::Answer(_));
     let failure = Failure::new(exit, error);
+    if needs_operator {
+        return failure.next("look at the controller: its log, and docs/controller.md");
+    }
     if unknown {
         return failure
             .state(State::Named("what was asked may have been done or not".to_owned()))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleet::assurance::Assurance;
-use manifests::{DocumentKind, Envelope, Manifest, Ordered, Payload, RolloutOrder, UtcTime};
+use manifests::{DocumentKind, Envelope, HostId, Manifest, Ordered, Payload, RolloutOrder, UtcTime};
 use serde_json::Value;
 use system::clock::{Clock as _, SystemClock};
 use system::durable;
@@ -55,6 +55,11 @@ pub(super) enum Command {
     Abort(OrderArgs),
     /// Hosts go back
     Rollback(OrderArgs),
+    /// Hosts that came back from its manifest may have that again; needs a signature
+    ///
+    /// A host that came back is not offered the same manifest again, in this rollout or another, until somebody has
+    /// looked why.
+    Retry(RetryArgs),
     /// Tell from the ledger why a host got something, did not, or waits
     Explain {
         /// The rollout's digest, or how it begins
@@ -72,7 +77,7 @@ pub(super) struct StartArgs {
     #[command(flatten)]
     source: Source,
     /// The document, signed; without, it is written and signed by --key
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["keys", "emergency", "summary"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["keys", "emergency", "summary", "supersedes"])]
     document: Option<PathBuf>,
     /// Sign with this private key (may be repeated)
     #[arg(long = "key", value_name = "FILE", required_unless_present = "document")]
@@ -110,6 +115,19 @@ pub(super) struct OrderArgs {
     document: Option<PathBuf>,
 }
 
+/// Hosts that may try again
+#[derive(Debug, clap::Args)]
+pub(super) struct RetryArgs {
+    #[command(flatten)]
+    order: OrderArgs,
+    /// The hosts' ids, how they begin, or their names
+    #[arg(value_name = "HOST", required_unless_present_any = ["all", "document"], conflicts_with = "document")]
+    hosts: Vec<String>,
+    /// All that came back from it
+    #[arg(long, conflicts_with_all = ["hosts", "document"])]
+    all: bool,
+}
+
 pub(super) fn run(command: &Command, global: &Global) -> Result<Exit, Failure> {
     let done = |()| Exit::Done;
     match command {
@@ -126,6 +144,7 @@ pub(super) fn run(command: &Command, global: &Global) -> Result<Exit, Failure> {
         Command::Approve(args) => order(Ordered::Approve, args, global).map(done),
         Command::Abort(args) => order(Ordered::Abort, args, global).map(done),
         Command::Rollback(args) => order(Ordered::RollBack, args, global).map(done),
+        Command::Retry(args) => retry(args, global).map(done),
         Command::Explain { rollout, host } => explain(rollout, host, global).map(done),
         Command::Simulate(args) => simulate::run(args, global).map(done),
     }
@@ -189,6 +208,9 @@ fn start(args: &StartArgs, global: &Global) -> Result<String, Failure> {
         object(&answer);
     } else {
         line(&format!("accepted: rollout {}", short(&rollout)));
+        for ended in answer["supersedes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            line(&format!("when it begins, rollout {} ends: hosts in flight finish", short(ended)));
+        }
         line(&format!("next: update rollout watch {}", short(&rollout)));
     }
     Ok(rollout)
@@ -345,6 +367,8 @@ fn watch(client: &Client, rollout: &str, global: &Global) -> Result<Exit, Failur
                     return Ok(Exit::NeedsOperator);
                 }
             }
+            // People have to look at the controller first; it says the same each time.
+            Err(failure) if failure.exit() == Exit::NeedsOperator => return Err(failure),
             Err(failure) => {
                 unreachable += 1;
                 if unreachable > 60 {
@@ -372,18 +396,33 @@ fn next(exit: Exit, rollout: &str, standing: &Value) {
 }
 
 fn order(order: Ordered, args: &OrderArgs, global: &Global) -> Result<(), Failure> {
+    say(&global.client()?, order, &[], args, global)
+}
+
+fn retry(args: &RetryArgs, global: &Global) -> Result<(), Failure> {
     let client = global.client()?;
-    let rollout = one(&client, Some(&args.rollout))?;
+    let hosts = args.hosts.iter().map(|host| find(&client, host)).collect::<Result<Vec<_>, _>>()?;
+    say(&client, Ordered::Retry, &hosts, &args.order, global)
+}
+
+fn say(
+    client: &Client,
+    order: Ordered,
+    hosts: &[HostId],
+    args: &OrderArgs,
+    global: &Global,
+) -> Result<(), Failure> {
+    let rollout = one(client, Some(&args.rollout))?;
     let word = match (&args.document, args.keys.is_empty()) {
         (Some(path), _) => Word::Signed(draft::envelope(path)?.to_json()),
         (None, true) => Word::Token(order),
-        (None, false) => Word::Signed(signed_order(&client, &rollout, order, args)?.to_json()),
+        (None, false) => Word::Signed(signed_order(client, &rollout, order, hosts, args)?.to_json()),
     };
     let done: Value = client.post(&format!("/v1/rollouts/{rollout}/orders"), &word).map_err(not_ordered)?;
     if global.json {
         object(&done);
     } else {
-        tell(&look(&client, &rollout)?).iter().for_each(|one| line(one));
+        tell(&look(client, &rollout)?).iter().for_each(|one| line(one));
     }
     Ok(())
 }
@@ -396,6 +435,7 @@ fn signed_order(
     client: &Client,
     rollout: &str,
     order: Ordered,
+    hosts: &[HostId],
     args: &OrderArgs,
 ) -> Result<Envelope, Failure> {
     let standing = look(client, rollout)?;
@@ -405,6 +445,7 @@ fn signed_order(
         name: standing["name"].as_str().unwrap_or_default().parse().map_err(|error| refuse(&error))?,
         rollout: rollout.parse().map_err(|error| refuse(&error))?,
         order,
+        hosts: hosts.to_vec(),
         issued: UtcTime::floor(SystemClock.now()),
         expires: after(Duration::from_secs(3600))?,
     };
@@ -439,6 +480,14 @@ fn explain(rollout: &str, host: &str, global: &Global) -> Result<(), Failure> {
             "{}  {}",
             one["at"].as_str().unwrap_or_default(),
             one["text"].as_str().unwrap_or_default()
+        ));
+    }
+    if told["came_back"] == true {
+        line("it came back from this manifest, and is not offered it again before somebody signs that");
+        line(&format!(
+            "next: update rollout retry {} {} --key KEY",
+            short(&rollout),
+            short(&host.to_string())
         ));
     }
     line(&format!(

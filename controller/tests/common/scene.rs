@@ -58,9 +58,20 @@ pub(crate) const POLICY: &str = "schema: 1\nselector: {groups: [fleet]}\nwaves: 
 
 /// A signed rollout of `manifest` for hosts `0..hosts`, which all may begin at once.
 pub(crate) fn document(manifest: &str, policy: &str, hosts: usize) -> (Envelope, Verified<Rollout>) {
+    issued("2026-11-01T00:00:00Z", "fix", manifest, policy, hosts)
+}
+
+/// The same, of a manifest with this name, issued at that time.
+pub(crate) fn issued(
+    at: &str,
+    name: &str,
+    manifest: &str,
+    policy: &str,
+    hosts: usize,
+) -> (Envelope, Verified<Rollout>) {
     let first: Vec<String> = (0..hosts).map(|number| host(number).to_string()).collect();
     let text = format!(
-        "schema: 1\nname: fix\nmanifest: {}\npolicy: {}\nissued: 2026-11-01T00:00:00Z\n\
+        "schema: 1\nname: {name}\nmanifest: {}\npolicy: {}\nissued: {at}\n\
          expires: 2026-12-31T00:00:00Z\nsummary: A fix\ngroups: [fleet]\nschedule:\n  \
          not_before: 2026-11-02T00:00:00Z\n  first: [{}]\n  then: [{{millionths: 1000000, not_before: 2026-11-05T00:00:00Z}}]\n\
          rollback: {{within: 7d}}\n",
@@ -128,10 +139,22 @@ impl Scene {
     }
 
     pub(crate) fn submit(&self, manifest: &str, policy: &str) -> Sha256 {
-        let (envelope, document) = document(manifest, policy, self.hosts);
-        self.authority.submit(&envelope, &document, policy).unwrap();
+        let digest = self.hand_in("fix", manifest, 1, policy).unwrap();
         self.tick();
-        document.digest()
+        digest
+    }
+
+    /// Hands in a rollout of the manifest with this name and version.
+    pub(crate) fn hand_in(
+        &self,
+        name: &str,
+        manifest: &str,
+        version: u64,
+        policy: &str,
+    ) -> Result<Sha256, Denied> {
+        let (envelope, document) = issued("2026-11-01T00:00:00Z", name, manifest, policy, self.hosts);
+        self.authority.submit(&envelope, &document, policy, version)?;
+        Ok(document.digest())
     }
 
     /// All that were offered the manifest say that they could.

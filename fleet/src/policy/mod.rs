@@ -107,6 +107,15 @@ impl Selector {
             && (self.domains.is_empty() || self.domains.contains(&host.domain))
             && !self.except.contains(&host.id)
     }
+
+    /// Whether there may be a host that both mean.
+    pub fn meets(&self, other: &Self) -> bool {
+        fn share<T: PartialEq>(ours: &[T], theirs: &[T]) -> bool {
+            ours.iter().any(|one| theirs.contains(one))
+        }
+        let everywhere = self.domains.is_empty() || other.domains.is_empty();
+        share(&self.groups, &other.groups) && (everywhere || share(&self.domains, &other.domains))
+    }
 }
 
 /// How many at a time.

@@ -108,9 +108,14 @@ impl Progress {
                 self.stage = Stage::Aborted;
                 Ok(())
             }
-            Event::Expired | Event::Superseded => {
+            Event::Expired => {
                 self.need(event, self.stage.is_live(), "a rollout that may go on")?;
-                self.stage = if *event == Event::Expired { Stage::Expired } else { Stage::Superseded };
+                self.stage = Stage::Expired;
+                Ok(())
+            }
+            Event::Superseded { by } => {
+                self.need(event, self.stage.is_live(), "a rollout that may go on")?;
+                self.stage = Stage::Superseded(*by);
                 Ok(())
             }
             Event::RollbackBegun { by } => self.rollback_begun(plan, *at, event, by.as_ref()),
@@ -131,6 +136,7 @@ impl Progress {
             | Event::Matured { host }
             | Event::Silenced { host }
             | Event::Withdrawn { host }
+            | Event::Retried { host, .. }
             | Event::RollbackGranted { host, .. }
             | Event::RolledBack { host }
             | Event::RollbackFailed { host } => self.of_host(plan, *at, event, *host),
@@ -206,6 +212,14 @@ impl Progress {
                 H::Listed | H::Offered | H::Ready | H::Busy { .. } | H::Declined(_) => H::Withdrawn,
                 _ => return expected("a host that has not been changed"),
             },
+            Event::Retried { by, .. } => {
+                self.need(event, by.proof == Proof::Signature, "a signature")?;
+                self.need(event, self.stage.is_live(), "a rollout that may go on")?;
+                match before {
+                    H::Withdrawn | H::Bad { fault: Fault::Restored, .. } => self.before_it_begins(host),
+                    _ => return expected("a host that came back, or gets nothing any more"),
+                }
+            }
             Event::RollbackGranted { nonce, .. } => {
                 self.need(event, self.stage == Stage::RollingBack, "to be rolling back")?;
                 match before.changed_since() {
@@ -304,7 +318,7 @@ impl Progress {
         let can = match (&self.stage, by) {
             (S::Halted(_), None) => automatic,
             (_, None) => false,
-            (S::Halted(_) | S::Aborted | S::Expired | S::Superseded | S::Stuck, Some(_)) => true,
+            (S::Halted(_) | S::Aborted | S::Expired | S::Superseded(_) | S::Stuck, Some(_)) => true,
             (stage, Some(_)) => stage.is_live(),
         };
         self.need(event, can, "a rollout that may go back, and somebody who may say so")?;
@@ -337,6 +351,12 @@ impl Progress {
             self.offer(plan, self.hosts.len() - 1..self.hosts.len());
         }
         Ok(())
+    }
+
+    /// Where a host stands to which nothing has happened, or is as if.
+    fn before_it_begins(&self, host: Place) -> HostState {
+        let opened = self.wave_of(host) < self.opened.len();
+        if opened { HostState::Offered } else { HostState::Listed }
     }
 
     fn offer(&mut self, plan: &Plan, places: std::ops::Range<Place>) {

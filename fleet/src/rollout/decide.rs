@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use manifests::{DomainName, GroupName, HostId, Period, UtcTime};
 
 use super::apply::allowed;
-use super::event::{Event, Halt, Limit, Outcome, Pause, Place, Wave};
+use super::event::{Event, Halt, Limit, Outcome, Pause, Place, Successor, Wave};
 use super::state::{HostState, Plan, Progress, Stage};
 use crate::assurance::{Rule, later};
 use crate::policy::RollbackAuthority;
@@ -28,6 +28,8 @@ pub struct Facts<'f> {
     pub readings: &'f BTreeMap<GroupName, Reading>,
     /// Hosts that once came back from this manifest.
     pub came_back: &'f BTreeSet<HostId>,
+    /// A rollout that takes this one's place, and has begun.
+    pub successor: Option<Successor>,
 }
 
 /// A metric of the changed hosts and of those held back, at the same time.
@@ -70,7 +72,7 @@ struct Deciding<'d> {
 }
 
 impl Deciding<'_> {
-    /// Whether it stops: expired, halted, paused.
+    /// Whether it stops: halted, superseded, expired, paused.
     fn stop(&self, facts: &Facts<'_>, now: UtcTime) -> Option<Event> {
         let Self { plan, progress, .. } = self;
         if !progress.stage().is_live() {
@@ -78,6 +80,9 @@ impl Deciding<'_> {
         }
         if let Some(cause) = self.halt() {
             return Some(Event::Halted { cause });
+        }
+        if let Some(by) = facts.successor {
+            return Some(Event::Superseded { by });
         }
         // What is completed has done what its document was for.
         if now >= plan.expires && progress.stage() != &Stage::Completed {
@@ -157,7 +162,9 @@ impl Deciding<'_> {
             }
             for host in progress.places(wave) {
                 match progress.hosts()[host] {
-                    HostState::Busy { until } if now >= until => events.push(Event::Offered { host }),
+                    HostState::Busy { until } if now >= until && progress.stage().is_live() => {
+                        events.push(Event::Offered { host });
+                    }
                     HostState::Offered | HostState::Ready if denied && self.came_back(host, facts) => {
                         events.push(Event::Withdrawn { host });
                     }

@@ -1,6 +1,6 @@
 //! What can happen to a rollout. Its state follows from these, in their order, and from nothing else.
 
-use manifests::{GroupName, KeyName, Nonce, UtcTime};
+use manifests::{GroupName, KeyName, Nonce, Sha256, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
@@ -109,6 +109,13 @@ pub enum Event {
         /// Which host.
         host: Place,
     },
+    /// A host that came back from this manifest may have it again.
+    Retried {
+        /// Which host.
+        host: Place,
+        /// Who says so.
+        by: Author,
+    },
     /// A host that was not there at the beginning.
     Joined {
         /// The host.
@@ -164,8 +171,11 @@ pub enum Event {
     },
     /// Its document does not count any more.
     Expired,
-    /// A newer manifest takes its place.
-    Superseded,
+    /// Another rollout has begun that takes its place.
+    Superseded {
+        /// Which.
+        by: Successor,
+    },
 }
 
 impl Event {
@@ -182,6 +192,7 @@ impl Event {
             | Self::Matured { host }
             | Self::Silenced { host }
             | Self::Withdrawn { host }
+            | Self::Retried { host, .. }
             | Self::RollbackGranted { host, .. }
             | Self::RolledBack { host }
             | Self::RollbackFailed { host } => Some(*host),
@@ -202,13 +213,25 @@ impl Event {
             | Self::Completed
             | Self::Aborted { .. }
             | Self::Expired
-            | Self::Superseded => None,
+            | Self::Superseded { .. } => None,
         }
     }
 }
 
+/// The rollout that takes another's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Successor {
+    /// Its digest.
+    pub rollout: Sha256,
+    /// The version of its manifest.
+    pub version: u64,
+}
+
 /// A person, and how it is known that it was them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Author {
     /// What they are called.
@@ -218,7 +241,9 @@ pub struct Author {
 }
 
 /// How it is known who decided something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
     /// A token of the controller, which may only slow things down.
@@ -228,7 +253,9 @@ pub enum Proof {
 }
 
 /// Why nothing was touched on a host. With *failed*, the six outcomes that have a budget of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It has the fix already.
@@ -249,7 +276,9 @@ impl Outcome {
 }
 
 /// How a host was hurt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// The change failed and everything was restored (exit code 1).
@@ -285,7 +314,7 @@ pub fn verdict_of_exit(code: u8) -> Result<(), Result<Outcome, Fault>> {
 }
 
 /// Why a rollout pauses.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "cause", rename_all = "kebab-case")]
 pub enum Pause {
     /// Somebody asked.
@@ -321,7 +350,9 @@ pub enum Pause {
 }
 
 /// A hard limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
     /// Hurt hosts.
@@ -347,7 +378,7 @@ impl Limit {
 }
 
 /// Why a rollout halts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "cause", rename_all = "kebab-case")]
 pub enum Halt {
     /// The test of a wave says so.

@@ -6,11 +6,11 @@ use manifests::{HostId, UtcTime};
 use serde::Serialize;
 
 use super::apply::Impossible;
-use super::event::{Entry, Event, Place};
+use super::event::{Entry, Event, Place, Successor};
 use super::state::{HostState, Plan, Progress};
 
 /// One line of the story.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Line {
     /// When.
     pub at: UtcTime,
@@ -25,7 +25,7 @@ impl fmt::Display for Line {
 }
 
 /// The story of a host in a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Explanation {
     /// Where it stands in the order, from 0, and in which wave, from 0; nothing if the rollout never had it.
     pub place: Option<(Place, usize)>,
@@ -55,6 +55,17 @@ pub fn explain(plan: &Plan, entries: &[Entry], host: HostId) -> Result<Explanati
     Ok(Explanation { place: place.map(|place| (place, progress.wave_of(place))), lines })
 }
 
+/// What it means for a host that another rollout took this one's place.
+fn superseded(by: Successor, state: Option<HostState>) -> String {
+    let host = match state {
+        Some(HostState::Granted { .. }) => "this host was told to begin, and finishes",
+        Some(HostState::Applied { .. }) => "what is on this host stays, and is watched to its end",
+        Some(HostState::Good { .. } | HostState::Bad { .. }) => "what is on this host stays",
+        _ => "this host gets nothing of it any more",
+    };
+    format!("superseded by rollout {} with version {} of the manifest: {host}", by.rollout, by.version)
+}
+
 fn find(plan: &Plan, progress: &Progress, host: HostId, from: Place) -> Option<Place> {
     (from..progress.hosts().len())
         .find(|place| progress.member(plan, *place).is_some_and(|member| member.host.id == host))
@@ -81,7 +92,11 @@ fn line(
         Event::Failed { host, fault } if *host == place => format!("hurt: {fault:?}"),
         Event::Silenced { host } if *host == place => "silent, and no outage explains it".to_owned(),
         Event::Matured { host } if *host == place => "watched for the whole bake, and good".to_owned(),
-        Event::Withdrawn { host } if *host == place => "gets nothing in this rollout any more".to_owned(),
+        Event::Withdrawn { host } if *host == place => {
+            "gets nothing in this rollout any more: it came back from this manifest, or left the fleet"
+                .to_owned()
+        }
+        Event::Retried { host, by } if *host == place => format!("may have it again: {} said so", by.name),
         Event::RollbackGranted { host, .. } if *host == place => "told to go back".to_owned(),
         Event::RolledBack { host } if *host == place => "back".to_owned(),
         Event::RollbackFailed { host } if *host == place => "not back: people have to look".to_owned(),
@@ -94,7 +109,7 @@ fn line(
         Event::RollbackBegun { .. } => "the rollout goes back".to_owned(),
         Event::Aborted { by } => format!("the rollout was given up by {}", by.name),
         Event::Expired => "the rollout's time was over".to_owned(),
-        Event::Superseded => "a newer manifest took its place".to_owned(),
+        Event::Superseded { by } => superseded(*by, after),
         Event::Completed => "the rollout completed".to_owned(),
         _ => return None,
     };

@@ -17,7 +17,8 @@
 //! - a rollout that does not go on says why ([`waiting`])
 //!
 //! Rooms: [`event`] what can happen, [`state`] what is, `apply` the transition function, [`begin`](mod@begin) the one
-//! authority, [`report`] what hosts say, `decide` what is due, [`waiting`](mod@waiting), [`explain`](mod@explain) and `words` for people.
+//! authority, [`report`] what hosts say, `decide` what is due, [`succession`] which
+//! rollout takes whose place, [`waiting`](mod@waiting), [`explain`](mod@explain) and `words` for people.
 
 mod apply;
 pub mod begin;
@@ -26,6 +27,7 @@ pub mod event;
 pub mod explain;
 pub mod report;
 pub mod state;
+pub mod succession;
 #[cfg(test)]
 mod tests;
 pub mod waiting;
@@ -35,9 +37,10 @@ pub use apply::Impossible;
 pub use begin::{Action, Begin, Book, NotNow, Occupied, Request, begin};
 pub use decide::{Facts, Reading, decide};
 pub use event::{
-    Author, Entry, Event, Fault, Halt, Limit, Outcome, Pause, Place, Proof, Wave, verdict_of_exit,
+    Author, Entry, Event, Fault, Halt, Limit, Outcome, Pause, Place, Proof, Successor, Wave, verdict_of_exit,
 };
 pub use explain::{Explanation, Line, explain};
 pub use report::{Report, Said, Stale, hear};
 pub use state::{Count, Failure, HostState, Plan, Progress, Stage};
+pub use succession::{Claim, Outdated, succeed};
 pub use waiting::{Waiting, waiting};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use manifests::{GroupName, Nonce, Rollout, Sha256, UtcTime};
 use serde::Serialize;
 
-use super::event::{Author, Fault, Halt, Limit, Outcome, Pause, Place, Wave};
+use super::event::{Author, Fault, Halt, Limit, Outcome, Pause, Place, Successor, Wave};
 use crate::assurance::{Rule, rule};
 use crate::host::Host;
 use crate::policy::RolloutPolicy;
@@ -63,7 +63,7 @@ impl Plan {
 }
 
 /// Where a rollout stands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(tag = "stage", content = "because", rename_all = "kebab-case")]
 pub enum Stage {
     /// Not submitted.
@@ -90,8 +90,8 @@ pub enum Stage {
     Aborted,
     /// Its time was over.
     Expired,
-    /// A newer manifest took its place.
-    Superseded,
+    /// Another rollout took its place.
+    Superseded(Successor),
 }
 
 impl Stage {
@@ -103,7 +103,7 @@ impl Stage {
 }
 
 /// Where a host stands in a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(tag = "state", content = "of", rename_all = "kebab-case")]
 pub enum HostState {
     /// Its wave has not come.
@@ -193,7 +193,7 @@ impl HostState {
 }
 
 /// Hosts of one wave and one stratum, by where they stand. Kept by [`Progress::set`] alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, schemars::JsonSchema)]
 pub struct Count {
     /// Offered or ready.
     pub pending: u32,
@@ -320,6 +320,11 @@ impl Progress {
     pub fn member<'a>(&'a self, plan: &'a Plan, host: Place) -> Option<&'a Member> {
         let first = plan.layout.members.len();
         plan.layout.members.get(host).or_else(|| self.joined.get(host.checked_sub(first)?))
+    }
+
+    /// Whether every wave has passed: it completed at some time, whatever became of it since.
+    pub fn is_through(&self) -> bool {
+        !self.ends.is_empty() && self.passed == self.ends.len()
     }
 
     /// How many waves have been opened.

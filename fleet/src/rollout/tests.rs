@@ -20,6 +20,7 @@ struct Story {
     now: UtcTime,
     silent: BTreeSet<Place>,
     came_back: BTreeSet<HostId>,
+    successor: Option<Successor>,
     readings: BTreeMap<manifests::GroupName, Reading>,
 }
 
@@ -45,6 +46,7 @@ impl Story {
             now: start,
             silent: BTreeSet::new(),
             came_back: BTreeSet::new(),
+            successor: None,
             readings: BTreeMap::new(),
         };
         story.record(Event::Submitted).unwrap();
@@ -70,6 +72,7 @@ impl Story {
                 listening_since: self.plan.not_before,
                 readings: &self.readings,
                 came_back: &self.came_back,
+                successor: self.successor,
             };
             let events = decide(&self.plan, &self.progress, &facts, now);
             if events.is_empty() {
@@ -133,6 +136,9 @@ const AT_ONCE: &str = "waves: {start_over: 0s}\ncaps: {fleet: 100%, domain: 100%
 
 /// Of three hosts, one goes first; each is a rack of its own.
 const SMALL: &str = "waves: {start_over: 0s, largest: 100%}\ncaps: {fleet: 100%, domain: 100%}\n";
+
+/// What takes their place.
+const NEWER: Successor = Successor { rollout: Sha256::from_bytes([9; 32]), version: 2 };
 
 fn signature() -> Author {
     Author { name: "anna".parse().unwrap(), proof: Proof::Signature }
@@ -415,6 +421,28 @@ fn a_manifest_that_a_host_came_back_from_is_not_offered_to_it_again() {
 }
 
 #[test]
+fn a_host_that_came_back_may_have_it_again_when_people_sign_that() {
+    let mut story = Story::new(80, AT_ONCE);
+    story.fail(0, Fault::Restored);
+    let id = story.plan.layout.members[0].host.id;
+    story.came_back.insert(id);
+    story.settle();
+    assert!(story.record(Event::Retried { host: 0, by: token() }).is_err(), "a token is not enough");
+    assert!(story.record(Event::Retried { host: 1, by: signature() }).is_err(), "it never came back");
+    story.came_back.clear();
+    story.tell(Event::Retried { host: 0, by: signature() });
+    assert_eq!(story.progress.hosts()[0], HostState::Offered);
+    assert_eq!(story.progress.failures().len(), 1, "what was counted stays counted");
+    story.apply(0);
+    let told = explain(&story.plan, &story.entries, id).unwrap();
+    assert!(told.lines.iter().any(|line| line.text == "may have it again: anna said so"), "{told:?}");
+    // Whose wave has not come is listed again.
+    story.record(Event::Withdrawn { host: 70 }).unwrap();
+    story.tell(Event::Retried { host: 70, by: signature() });
+    assert_eq!(story.progress.hosts()[70], HostState::Listed);
+}
+
+#[test]
 fn a_late_joiner_takes_the_last_wave_under_the_same_gates() {
     let mut inventory = sample::inventory(4);
     let late = inventory.pop().unwrap();
@@ -488,14 +516,60 @@ fn a_metric_that_is_worse_than_that_of_the_held_back_pauses() {
 fn what_is_superseded_or_expired_lets_nobody_begin() {
     let mut story = Story::new(3, SMALL);
     story.tell(Event::Ready { host: 0 });
-    story.record(Event::Superseded).unwrap();
+    story.successor = Some(NEWER);
+    story.settle();
+    assert_eq!(story.stage(), &Stage::Superseded(NEWER));
     assert_eq!(story.ask(0, Action::Apply), Err(NotNow::Stage));
+    let reasons = waiting(&story.plan, &story.progress, &story.book, story.now);
+    assert_eq!(reasons, [], "nobody is waited for");
     let mut story = Story::new(3, SMALL);
     story.tell(Event::Ready { host: 0 });
     story.now = time("2027-02-01T00:00:00Z");
     assert_eq!(story.ask(0, Action::Apply), Err(NotNow::Expired));
     story.settle();
     assert_eq!(story.stage(), &Stage::Expired);
+}
+
+#[test]
+fn what_is_superseded_lets_hosts_in_flight_finish_and_leaves_none_hanging() {
+    let mut story = Story::new(80, AT_ONCE);
+    [0, 1, 2, 3, 4].into_iter().for_each(|host| story.grant(host));
+    story.tell(Event::Applied { host: 0 });
+    story.tell(Event::Ready { host: 5 });
+    story.tell(Event::Declined { host: 4, outcome: Outcome::Busy });
+    story.successor = Some(NEWER);
+    story.settle();
+    // One says that it went well, one that it did not, one that it never began; the last says nothing.
+    story.tell(Event::Applied { host: 1 });
+    story.tell(Event::Failed { host: 2, fault: Fault::Restored });
+    let reasons = waiting(&story.plan, &story.progress, &story.book, story.now);
+    assert!(
+        matches!(reasons[..], [Waiting::Outcome { hosts: 1 }, Waiting::Bake { hosts: 2, .. }]),
+        "{reasons:?}"
+    );
+    story.silent.insert(3);
+    story.after("24h");
+    assert_eq!(story.stage(), &Stage::Superseded(NEWER));
+    let states = story.progress.hosts();
+    assert!(matches!(states[0], HostState::Good { .. }) && matches!(states[1], HostState::Good { .. }));
+    assert!(matches!(states[3], HostState::Bad { fault: Fault::Silent, .. }));
+    assert!(!states.iter().any(HostState::is_open));
+    assert!(matches!(states[4], HostState::Busy { .. }), "nobody asks it again");
+    for (host, words) in [(0, "is watched to its end"), (3, "finishes"), (5, "gets nothing of it any more")] {
+        let id = story.plan.layout.members[host].host.id;
+        let told = explain(&story.plan, &story.entries, id).unwrap();
+        assert!(told.lines.iter().any(|line| line.text.contains(words)), "{host}: {told:?}");
+    }
+}
+
+#[test]
+fn a_halt_that_is_due_comes_before_what_supersedes() {
+    let mut story = Story::new(3, SMALL);
+    story.grant(0);
+    story.successor = Some(NEWER);
+    story.record(Event::Failed { host: 0, fault: Fault::Unrestored }).unwrap();
+    story.settle();
+    assert_eq!(story.stage(), &Stage::RollingBack);
 }
 
 #[test]
@@ -648,7 +722,7 @@ proptest! {
             let reasons = waiting(&story.plan, progress, &story.book, story.now);
             let over = matches!(
                 progress.stage(),
-                Stage::RolledBack | Stage::Stuck | Stage::Completed | Stage::Aborted | Stage::Expired | Stage::Superseded
+                Stage::RolledBack | Stage::Stuck | Stage::Completed | Stage::Aborted | Stage::Expired | Stage::Superseded(_)
             );
             prop_assert!(over || !reasons.is_empty());
         }

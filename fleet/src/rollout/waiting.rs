@@ -12,7 +12,7 @@ use crate::policy::calendar::Opening;
 use manifests::Nonce;
 
 /// One reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(tag = "waits-for", rename_all = "kebab-case")]
 pub enum Waiting {
     /// It has not been submitted.
@@ -109,7 +109,7 @@ pub fn waiting(plan: &Plan, progress: &Progress, book: &Book, now: UtcTime) -> V
             reasons.push(Waiting::WayBack { hosts });
         }
         Stage::RolledBack | Stage::Stuck | Stage::Completed => {}
-        Stage::Aborted | Stage::Expired | Stage::Superseded => {}
+        Stage::Aborted | Stage::Expired | Stage::Superseded(_) => {}
     }
     of_hosts(plan, progress, book, now, &mut reasons);
     let over = matches!(
@@ -119,7 +119,7 @@ pub fn waiting(plan: &Plan, progress: &Progress, book: &Book, now: UtcTime) -> V
             | Stage::Completed
             | Stage::Aborted
             | Stage::Expired
-            | Stage::Superseded
+            | Stage::Superseded(_)
     );
     if reasons.is_empty() && !over {
         reasons.push(Waiting::Decision);
@@ -156,6 +156,10 @@ fn of_hosts(plan: &Plan, progress: &Progress, book: &Book, now: UtcTime, reasons
     }
     if let Some(first) = first {
         reasons.push(Waiting::Bake { hosts: baking, first });
+    }
+    // Whoever has not begun does not begin any more.
+    if !progress.stage().is_live() {
+        return;
     }
     if pending > 0 {
         reasons.push(Waiting::Readiness { hosts: pending });

@@ -69,7 +69,9 @@ impl fmt::Display for Stage {
             Self::Completed => f.write_str("completed"),
             Self::Aborted => f.write_str("aborted"),
             Self::Expired => f.write_str("expired"),
-            Self::Superseded => f.write_str("superseded"),
+            Self::Superseded(by) => {
+                write!(f, "superseded by rollout {} (version {})", by.rollout, by.version)
+            }
         }
     }
 }

@@ -164,6 +164,7 @@ impl<'p> Player<'p> {
                 listening_since: self.plan.not_before,
                 readings: &readings,
                 came_back: &came_back,
+                successor: None,
             };
             let mut events = decide(self.plan, &self.progress, &facts, now);
             if events.is_empty() && self.progress.stage() == &Stage::AwaitingApproval {

@@ -13,7 +13,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use manifests::{KeyName, PublicKey, PublicKeyFile};
 use system::exit::{Exit, Failure, Program, guard};
 use zeroize::Zeroizing;
@@ -44,6 +44,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Task(Task),
+    #[command(flatten)]
+    Manual(manual::Manual),
+}
+
+/// What is asked of a token.
+#[derive(Debug, Subcommand)]
+enum Task {
     /// Sign what comes on standard input; the signature goes to standard output
     Sign(Place),
     /// Write the public key, as trust policies and --public want it, to standard output
@@ -87,15 +96,18 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    answer(&arguments.command).map_err(|error| {
-        let next = error.next();
-        Failure::new(Exit::Refused, error).next(next)
-    })
+    match &arguments.command {
+        Command::Task(task) => answer(task).map_err(|error| {
+            let next = error.next();
+            Failure::new(Exit::Refused, error).next(next)
+        }),
+        Command::Manual(manual) => manual.run(Arguments::command()),
+    }
 }
 
-fn answer(command: &Command) -> Result<(), TokenError> {
-    let bytes = match command {
-        Command::Sign(place) => {
+fn answer(task: &Task) -> Result<(), TokenError> {
+    let bytes = match task {
+        Task::Sign(place) => {
             let mut message = Vec::new();
             io::stdin().lock().take(MOST + 1).read_to_end(&mut message).map_err(TokenError::Pipe)?;
             if message.len() as u64 > MOST {
@@ -103,8 +115,8 @@ fn answer(command: &Command) -> Result<(), TokenError> {
             }
             place.open()?.sign(&place.key, &message)?.to_vec()
         }
-        Command::Public(place) => written(place, place.open()?.public(&place.key)?),
-        Command::Generate(place) => written(place, place.open()?.generate(&place.key)?),
+        Task::Public(place) => written(place, place.open()?.public(&place.key)?),
+        Task::Generate(place) => written(place, place.open()?.generate(&place.key)?),
     };
     let mut out = io::stdout().lock();
     out.write_all(&bytes).and_then(|()| out.flush()).map_err(TokenError::Pipe)

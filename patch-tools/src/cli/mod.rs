@@ -16,7 +16,7 @@ mod release;
 mod sign;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use system::exit::{Exit, Failure};
 
@@ -38,6 +38,8 @@ enum Command {
     Release(release::Args),
     Verify(verify::Args),
     Lint(lint::Args),
+    #[command(flatten)]
+    Manual(manual::Manual),
 }
 
 impl Arguments {
@@ -52,6 +54,7 @@ impl Arguments {
             Command::Release(args) => args.json,
             Command::Verify(args) => args.json,
             Command::Lint(args) => args.json,
+            Command::Manual(_) => false,
         }
     }
 }
@@ -67,5 +70,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Release(args) => release::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Manual(manual) => manual.run(Arguments::command()).map(|()| Exit::Done),
     }
 }

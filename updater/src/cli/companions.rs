@@ -23,6 +23,15 @@ pub(super) fn run(program: &str, words: &[&str], args: &Args, global: &Global) -
     become_it(program, words.iter().map(OsString::from).chain(args.rest.iter().cloned()), global)
 }
 
+/// The grammar without the companions: their pages come with their programs.
+pub(super) fn left_out(grammar: clap::Command) -> clap::Command {
+    // Their own grammar says what --help is.
+    grammar.mut_subcommands(|command| {
+        let theirs = command.is_disable_help_flag_set();
+        command.hide(theirs)
+    })
+}
+
 /// `update-controller apply`.
 pub(super) fn apply(manifest: &Path, rest: &[OsString], global: &Global) -> Result<(), Failure> {
     let words = [OsString::from("apply"), manifest.as_os_str().to_owned()];

@@ -6,7 +6,6 @@
 mod apply;
 mod check;
 mod companions;
-mod completions;
 mod executor;
 pub(crate) mod failures;
 mod history;
@@ -28,8 +27,9 @@ mod verify_text;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use fleet::local::Membership;
+use manual::Manual;
 use system::exit::Failure;
 use system::output;
 
@@ -91,9 +91,8 @@ enum Command {
     /// Serve a fleet and say who is in it (update-controller)
     #[command(disable_help_flag = true)]
     Controller(companions::Args),
-    Completions(completions::Args),
-    #[command(hide = true)]
-    Man(completions::ManArgs),
+    #[command(flatten)]
+    Manual(Manual),
 }
 
 impl Cli {
@@ -127,11 +126,8 @@ impl Cli {
             Command::Enrol(args) => companions::run("update-agent", &["enrol"], args, global),
             Command::Rollout(args) => companions::run("update-controller", &["rollout"], args, global),
             Command::Controller(args) => companions::run("update-controller", &[], args, global),
-            Command::Completions(args) => {
-                completions::run(args);
-                Ok(())
-            }
-            Command::Man(args) => completions::man(args),
+            Command::Manual(pages @ Manual::Man { .. }) => pages.run(companions::left_out(Self::command())),
+            Command::Manual(completions) => completions.run(Self::command()),
         }
     }
 }
@@ -150,6 +146,8 @@ impl Global {
     }
 }
 
+#[cfg(test)]
+mod grammar_tests;
 #[cfg(test)]
 #[path = "units_tests.rs"]
 mod tests;

@@ -20,10 +20,17 @@ use crate::operations::status::Status;
 /// knows of by an earlier update check and that nobody applied are mentioned; nobody is asked for new ones.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  update status --json")]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Only say whether anything here still needs this program, and exit with 3 if so: its package asks before it is removed
+    #[arg(long)]
+    removal: bool,
+}
 
-pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let engine = global.engine()?;
+    if args.removal {
+        return removal(&engine, global);
+    }
     let status = engine.status().map_err(failures::engine)?;
     let not_applied = not_applied(&engine);
     if global.json {
@@ -38,6 +45,25 @@ pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {
     Err(Failure::new(Exit::NeedsOperator, "the host is not as it should be")
         .state(State::Named("as listed above".to_owned()))
         .next(next(&status)))
+}
+
+/// What would come of a removal, and whether it may be.
+fn removal(engine: &Engine, global: &Global) -> Result<(), Failure> {
+    let removal = engine.removal().map_err(failures::engine)?;
+    if global.json {
+        object(&removal);
+    } else {
+        let until_boot = removal.until_boot.iter();
+        until_boot.for_each(|what| {
+            line(&format!("note: {what} stays until the next boot, and is not loaded after it"))
+        });
+    }
+    if removal.needed_by.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Refused, "this host still needs update")
+        .because("nothing that needs it", removal.needed_by.join("; "))
+        .next("update resume finishes what is open, update rollback gives a fix up; then remove it again"))
 }
 
 /// What is told to a program.

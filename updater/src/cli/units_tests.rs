@@ -1,16 +1,25 @@
-//! The systemd units under `dist/` against this command line.
+//! The systemd units of the packages under `dist/` against this command line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
 
-fn dist(below: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/usr/lib/systemd").join(below)
+/// The packages of a host.
+const PACKAGES: [&str; 2] = ["update", "update-agent"];
+
+fn dist(package: &str, below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist").join(package).join("usr/lib").join(below)
+}
+
+/// Whichever package has it.
+fn path_of(unit: &str) -> PathBuf {
+    let places = PACKAGES.map(|package| dist(package, "systemd/system").join(unit));
+    places.into_iter().find(|path| path.is_file()).unwrap_or_else(|| panic!("no package has {unit}"))
 }
 
 fn unit(name: &str) -> String {
-    fs::read_to_string(dist("system").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    fs::read_to_string(path_of(name)).unwrap()
 }
 
 /// The values of one setting.
@@ -25,7 +34,8 @@ fn settings<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 #[test]
 fn every_unit_calls_the_program_as_it_wants_to_be_called() {
     let mut calls = 0;
-    for entry in fs::read_dir(dist("system")).unwrap() {
+    let units = PACKAGES.iter().flat_map(|package| fs::read_dir(dist(package, "systemd/system")).unwrap());
+    for entry in units {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let text = unit(&name);
         for line in settings(&text, "ExecStart").into_iter().chain(settings(&text, "ExecStop")) {
@@ -41,9 +51,11 @@ fn every_unit_calls_the_program_as_it_wants_to_be_called() {
 
 #[test]
 fn every_unit_of_the_preset_is_there_and_can_be_enabled() {
-    let preset = fs::read_to_string(dist("system-preset/50-update.preset")).unwrap();
-    let units: Vec<&str> = preset.lines().filter_map(|line| line.strip_prefix("enable ")).collect();
-    assert!(units.contains(&"update-guard.service") && units.contains(&"update-resume.service"));
+    let preset = |package| dist(package, "systemd/system-preset").join(format!("50-{package}.preset"));
+    let presets: String =
+        PACKAGES.iter().map(|package| fs::read_to_string(preset(package)).unwrap()).collect();
+    let units: Vec<&str> = presets.lines().filter_map(|line| line.strip_prefix("enable ")).collect();
+    assert!(units.contains(&"update-guard.service") && units.contains(&"update-agent.service"));
     for name in units {
         assert_eq!(settings(&unit(name), "WantedBy").len(), 1, "{name}");
     }
@@ -67,7 +79,7 @@ fn the_guard_is_active_before_the_first_livepatch_so_that_the_first_orderly_rebo
 fn exposure(name: &str) -> f64 {
     let judged = std::process::Command::new("systemd-analyze")
         .args(["security", "--offline=true", "--no-pager"])
-        .arg(dist("system").join(name))
+        .arg(path_of(name))
         .output()
         .unwrap_or_else(|error| panic!("systemd-analyze (package systemd) has to be installed: {error}"));
     let said = String::from_utf8(judged.stdout).unwrap();
@@ -124,7 +136,7 @@ fn the_agent_may_do_nothing_and_asks_over_a_socket_that_is_its_groups_alone() {
     assert_eq!(settings(&agent, "Type"), ["notify"]);
     // Above twice the longest poll, of 10 minutes.
     assert_eq!(settings(&agent, "WatchdogSec"), ["21min"]);
-    let users = fs::read_to_string(dist("../sysusers.d/update.conf")).unwrap();
+    let users = fs::read_to_string(dist("update-agent", "sysusers.d/update-agent.conf")).unwrap();
     assert!(users.lines().any(|line| line.starts_with("u update-agent ")));
     let socket = unit("update-executor.socket");
     assert_eq!(settings(&socket, "ListenStream"), [fleet::local::SOCKET]);

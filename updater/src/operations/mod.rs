@@ -9,6 +9,7 @@
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
+//! - [`removal`]: whether the host can do without this program
 //! - [`repository`]: manifests and payloads by name, and what is new
 //! - [`reports`]: what they came to, as a program reads it
 //! - [`collect`]: remove what nobody needs any more
@@ -20,6 +21,7 @@ pub mod collect;
 pub mod errand;
 pub mod host;
 pub mod policy;
+pub mod removal;
 pub mod reports;
 pub mod repository;
 pub mod resume;
@@ -409,6 +411,7 @@ impl Engine {
             clock: &*self.host.clock,
             incarnation: &self.host.incarnation,
             checkpoints: self.config.checkpoints(),
+            unfit_medium: Box::new(|| self.unfit_medium()),
             stop_patience: self.config.stop_patience,
             crash_guard: self.config.crash_guard,
             tell: listeners.told,

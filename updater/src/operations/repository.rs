@@ -118,7 +118,7 @@ pub fn refresh(settings: &RepositoryConfig, store: &Path, now: Timestamp) -> Res
     let places = settings.places.iter().map(|place| Mirror::parse(place)).collect::<Result<_, _>>()?;
     let program = match &settings.transport {
         Some(program) => program.clone(),
-        None => std::env::current_exe().map_err(RepositoryError::Program)?.with_file_name("update-transport"),
+        None => transport(&std::env::current_exe().map_err(RepositoryError::Program)?),
     };
     let proxy =
         settings.proxy.as_ref().map(|proxy| proxy.parse().map_err(|_| NotAPlace { address: proxy.clone() }));
@@ -127,6 +127,12 @@ pub fn refresh(settings: &RepositoryConfig, store: &Path, now: Timestamp) -> Res
         Network { program, proxy: proxy.transpose()?, authorities: settings.authorities.clone(), patience };
     let mirrors = Mirrors::new(places, Arc::new(Helper(network)), patience, Arc::new(SystemClock));
     Ok(Client::refresh(&root, &mirrors, &metadata(store), now)?)
+}
+
+/// The program that speaks HTTP for this one: beside it, or where a package has what nobody calls by name (`/usr/libexec`).
+fn transport(me: &Path) -> PathBuf {
+    let packaged = me.ancestors().nth(2).map(|prefix| prefix.join("libexec/update/update-transport"));
+    packaged.filter(|program| program.is_file()).unwrap_or_else(|| me.with_file_name("update-transport"))
 }
 
 /// Fetch a manifest by name.

@@ -293,7 +293,7 @@ impl Engine {
 
 impl Engine {
     /// Why nobody's memory may be written down on this host, if the settings forbid it.
-    fn unfit_medium(&self) -> Option<String> {
+    pub(super) fn unfit_medium(&self) -> Option<String> {
         if self.config.checkpoint_medium == CheckpointMedium::Any {
             return None;
         }

@@ -66,6 +66,7 @@ impl Performer<'_> {
 
     pub(super) fn pre_dump(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         self.expect_unchanged(planned(at, id)?)?;
+        self.expect_fit_medium(id)?;
         let dossier = self.dossier(at, id);
         let begun = self.clock.elapsed();
         self.checkpointer.pre_dump(id, dossier.images()).map_err(doing("pre-dump", id))?;
@@ -96,6 +97,7 @@ impl Performer<'_> {
     pub(super) fn checkpoint(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
         let planned = planned(at, id)?;
         let container = self.expect_unchanged(planned)?;
+        self.expect_fit_medium(id)?;
         let dossier = self.dossier(at, id);
         let limits = self.limits.record(&container).map_err(doing("record the limits of", id))?;
         dossier
@@ -269,6 +271,10 @@ impl Performer<'_> {
             ))),
             None => Err(doing("find the planned", id)("it is not running: it ended since the plan was made")),
         }
+    }
+
+    fn expect_fit_medium(&self, id: &WorkloadId) -> Result<(), StepError> {
+        (self.unfit_medium)().map_or(Ok(()), |why| Err(doing("write down the memory of", id)(why)))
     }
 
     /// Whether what runs is what ran when the plan was made.

@@ -85,6 +85,8 @@ pub struct Performer<'a> {
     pub incarnation: &'a Incarnation,
     /// Where checkpoints are.
     pub checkpoints: PathBuf,
+    /// Why nobody's memory may be written there now, if so: swap space and mounts may be others than when it was planned.
+    pub unfit_medium: Box<dyn Fn() -> Option<String> + Sync + 'a>,
     /// How long a container may take to end by SIGTERM.
     pub stop_patience: Duration,
     /// How long a crash is blamed on a livepatch that is loaded again on a way back or at boot.

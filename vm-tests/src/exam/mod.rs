@@ -1,8 +1,8 @@
-//! What takes longer than a test command may: all of it by `vm-tests exam`, and a rotating fourteenth in every run of the
+//! What takes longer than a test command may: all of it by `vm-tests exam`, and a rotating tenth in every run of the
 //! tests.
 //!
 //! A [`Subject`] is a numbered series of units, such as the places at which the power can be cut. A [`Seed`] decides
-//! which units a run of the tests takes: any fourteen seeds in a row take every unit once. Without `UPDATE_EXAM_SEED` the
+//! which units a run of the tests takes: any ten seeds in a row take every unit once. Without `UPDATE_EXAM_SEED` the
 //! seed is the number of eight-hour spans since 1970: it changes three times a day, and a run at the same hour every
 //! day meets all residues.
 
@@ -20,7 +20,10 @@ use crate::lab::Lab;
 pub const SEED_VARIABLE: &str = "UPDATE_EXAM_SEED";
 
 /// In so many seeds in a row everything has its turn.
-pub const TURNS: usize = 14;
+pub const TURNS: usize = 10;
+
+/// What is said of a subject of which a run takes nothing.
+const NOT_NOW: &str = "none of its units has its turn with this seed";
 
 /// Changes thrice a day, which has no factor in common with [`TURNS`].
 const SPAN: Duration = Duration::from_secs(8 * 3600);
@@ -73,6 +76,16 @@ impl Share {
     /// The first unit, and then one of every `every`.
     pub fn one_of_every(every: std::num::NonZeroUsize) -> Self {
         Self { every: every.get(), first: 0 }
+    }
+
+    /// Of several series that each cost much to begin, only one has its turn, and so a larger share of it: what is in of
+    /// this one of `series`, if it is its turn.
+    pub fn of_series(self, number: usize, series: usize) -> Option<Self> {
+        if self == Self::ALL {
+            return Some(self);
+        }
+        let turns = (self.every - number).div_ceil(series);
+        (self.first % series == number).then_some(Self { every: turns, first: self.first / series })
     }
 
     /// True if the unit with this number is in.
@@ -189,8 +202,7 @@ fn some_of(units: &[(&str, &dyn Fn() -> Result<()>)], first_turn: usize, share: 
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
     }
-    let nothing = "none of its units has its turn with this seed".to_owned();
-    Ok(if done.is_empty() { nothing } else { done.join(", ") })
+    Ok(if done.is_empty() { NOT_NOW.to_owned() } else { done.join(", ") })
 }
 
 #[cfg(test)]
@@ -205,6 +217,17 @@ mod tests {
                 assert_eq!(takers.count(), 1, "unit {unit}, seeds from {first}");
             }
         }
+    }
+
+    #[test]
+    fn any_ten_seeds_in_a_row_take_every_unit_of_every_series_once() {
+        for (series, unit) in (0..3).flat_map(|series| (0..50).map(move |unit| (series, unit))) {
+            let takers = (7..7 + TURNS as u64)
+                .filter_map(|seed| Seed(seed).share().of_series(series, 3))
+                .filter(|share| share.takes(unit));
+            assert_eq!(takers.count(), 1, "unit {unit} of series {series}");
+        }
+        assert_eq!(Share::ALL.of_series(2, 3), Some(Share::ALL));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Share, Subject, some_of};
+use super::{NOT_NOW, Share, Subject, some_of};
 use crate::cuts::{self, Direction};
 use crate::demo::{self, Afterwards};
 use crate::engines::{
@@ -88,6 +88,11 @@ pub const SUBJECTS: &[Subject] = &[
 ];
 
 fn power_cuts(lab: &Lab, direction: Direction, share: Share) -> Result<String> {
+    let directions = Direction::ALL;
+    let number = directions.iter().take_while(|other| **other != direction).count();
+    let Some(share) = share.of_series(number, directions.len()) else {
+        return Ok(NOT_NOW.to_owned());
+    };
     let count = cuts::run(lab, &Stage::set(lab)?, direction, share)?;
     Ok(format!("{count} cuts, each ended all old or all new"))
 }

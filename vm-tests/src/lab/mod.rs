@@ -8,6 +8,7 @@
 //! | [`steps`] | what took how long |
 //! | [`cache`] | where built things are kept, each built once |
 //! | [`apt`] | packages of any Debian suite |
+//! | [`bare`] | a bare Debian in a directory, without a machine |
 //! | [`kernel`] | kernel packages: image, modules, headers |
 //! | [`initramfs`] | the few files that a kernel needs to find its root |
 //! | [`distribution`] | the Debian releases that machines run |
@@ -24,6 +25,7 @@
 
 pub mod apt;
 pub mod aside;
+pub mod bare;
 pub mod cache;
 pub mod console;
 pub mod control;

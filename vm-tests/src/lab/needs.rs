@@ -17,7 +17,7 @@ use super::{install, steps::Step};
 /// A program, or a file that shows that a package is there, and the Debian package that has it.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
-    /// A program's name, or an absolute path.
+    /// A program's name, or an absolute path, with `*` for a directory whose name is a version.
     pub probe: &'static str,
     /// The package to install when the probe fails.
     pub package: &'static str,
@@ -65,6 +65,7 @@ pub const NEEDS: &[Need] = &[
     need("chmod", "coreutils"),
     need("cp", "coreutils"),
     need("date", "coreutils"),
+    need("md5sum", "coreutils"),
     need("dirname", "coreutils"),
     need("install", "coreutils"),
     need("ln", "coreutils"),
@@ -81,6 +82,7 @@ pub const NEEDS: &[Need] = &[
     need("getconf", "libc-bin"),
     need("ldd", "libc-bin"),
     need("grep", "grep"),
+    need("gzip", "gzip"),
     need("mount", "mount"),
     need("sed", "sed"),
     need("tar", "tar"),
@@ -108,6 +110,8 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     // A token in software.
     need("softhsm2-util", "softhsm2"),
     need("/usr/lib/softhsm/libsofthsm2.so", "libsofthsm2"),
+    // The server that the controller's tests start: its own, in a directory that goes with the test.
+    need("/usr/lib/postgresql/*/bin/initdb", "postgresql"),
     // What the pages that people follow have them type, and the terminal at which a test does.
     need("cut", "coreutils"),
     need("sha256sum", "coreutils"),
@@ -149,6 +153,12 @@ pub fn is_declared(name: &str) -> bool {
 pub fn of_machines() -> Vec<Need> {
     let more = if is_root() { &[] } else { NEEDS_WITHOUT_ROOT };
     [NEEDS, more].concat()
+}
+
+/// What building the packages takes: compilers, and what packs.
+pub fn of_packages() -> Vec<Need> {
+    let used = ["binutils", "coreutils", "dpkg", "gcc", "gzip", "libc6-dev", "tar"];
+    NEEDS.iter().filter(|need| used.contains(&need.package)).copied().collect()
 }
 
 /// What this user needs for all tests.

@@ -1,37 +1,31 @@
 //! A newcomer's machine: a bare Debian 12 with Rust and gcc and nothing else, on which the lab has never run.
 //!
-//! It is a directory that is the root of namespaces of its own: files and packages are its own;
-//! kernel, network, Rust's toolchain, the fetched crates and this workspace are this host's. Its packages
-//! come from the servers that mmdebstrap knows, fetched in the way that this host's apt is told to.
-//!
-//! It needs root. Nothing of this host's files is changed but for the lab's cache and Cargo's target directory.
+//! It is a [bare system](crate::lab::bare) that has Rust's toolchain, the fetched crates and this workspace of this host.
+//! Nothing of this host's files is changed but for the lab's cache and Cargo's target directory.
 
 pub mod stories;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::lab::cache::{Cache, Recipe};
-use crate::lab::host::{self, Step, built, program, run};
+use crate::lab::bare::Bare;
+use crate::lab::cache::Cache;
+use crate::lab::host::{self, built, program, run};
 use crate::product::{self, GUEST_GLIBC_MINOR, workspace};
 
 const SUITE: &str = "bookworm";
 /// Beside apt and what every Debian has.
 const PACKAGES: &[&str] = &["ca-certificates", "gcc", "libc6-dev"];
-/// The script that enters it, in the workspace.
-const ENTER: &str = "vm-tests/guest/newcomer.sh";
 
 /// The machine; it vanishes when dropped.
 #[derive(Debug)]
 pub struct Newcomer {
-    root: TempDir,
-    archives: PathBuf,
+    system: Bare,
     target: Target,
-    _turn: File,
 }
 
 /// Where Cargo puts what it builds there.
@@ -52,10 +46,7 @@ impl Target {
         let dir = if product::glibc_minor()? > GUEST_GLIBC_MINOR {
             cache.directory("newcomer-target")?
         } else {
-            match std::env::var_os("CARGO_TARGET_DIR") {
-                Some(dir) => workspace()?.join(dir),
-                None => workspace()?.join("target"),
-            }
+            product::target_directory()?
         };
         Ok(Self::Shared(dir))
     }
@@ -82,21 +73,7 @@ impl Newcomer {
     /// # Errors
     /// When this is not root, or the image cannot be made.
     pub fn arrive(cache: &Cache, target: Target) -> Result<Self> {
-        ensure!(host::is_root(), "a newcomer's machine can be made by root only; run this as root");
-        let turn = File::create(cache.lock_file("newcomer-turn"))?;
-        turn.lock().context("waiting for another newcomer to leave")?;
-        let image = cache.entry("newcomer", &Recipe::of(PACKAGES.iter().chain([&SUITE])), bootstrap)?;
-        let root = tempfile::Builder::new().prefix("newcomer-").tempdir_in(cache.machines())?;
-        run(program("tar")
-            .arg("-xpf")
-            .arg(image.join("root.tar"))
-            .arg("--numeric-owner")
-            .arg("-C")
-            .arg(root.path()))?;
-        fs::write(root.path().join("etc/apt/apt.conf.d/99host"), ways_to_servers()?)?;
-        // It will not live long enough to need its files on a disk.
-        fs::write(root.path().join("etc/dpkg/dpkg.cfg.d/99newcomer"), "force-unsafe-io\n")?;
-        Ok(Self { root, archives: cache.directory("newcomer-archives")?, target, _turn: turn })
+        Ok(Self { system: Bare::debian(cache, SUITE, PACKAGES)?, target })
     }
 
     /// Brings this host's built things of a kind along, for a story that is not about making them.
@@ -104,7 +81,7 @@ impl Newcomer {
     /// # Errors
     /// If they cannot be linked.
     pub fn bring(&self, cache: &Cache, kind: &str) -> Result<()> {
-        let theirs = self.root.path().join("root/.cache/update-lab");
+        let theirs = self.system.path().join("root/.cache/update-lab");
         fs::create_dir_all(&theirs)?;
         for entry in cache.entries(kind)? {
             run(program("cp").args(["-al"]).arg(entry).arg(&theirs))?;
@@ -143,10 +120,7 @@ impl Newcomer {
 
     fn command(&self, script: &str) -> Result<Command> {
         let rust = rust()?;
-        let cargo_home = std::env::var_os("CARGO_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
-            .context("neither CARGO_HOME nor HOME is set")?;
+        let cargo_home = host::cargo_home()?;
         let workspace = workspace()?;
         let mut binds = vec![workspace.clone(), rust.clone()];
         // A target directory outside of the workspace, and Cargo's settings and crates without its programs.
@@ -155,26 +129,19 @@ impl Newcomer {
             ["registry", "git"].map(|dir| cargo_home.join(dir)).into_iter().filter(|dir| dir.is_dir()),
         );
         fs::create_dir_all(self.target.path())?;
-        let binds: Vec<String> = binds.iter().map(|dir| dir.display().to_string()).collect();
-        let mut command = program("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh"]).arg(workspace.join(ENTER));
-        command.arg(self.root.path()).arg(script);
-        command.env("BINDS", binds.join("\n")).env("RUST", rust.join("bin"));
-        command.env("ARCHIVES", &self.archives).env("WORKSPACE", &workspace);
-        command.env("CARGO_HOME", &cargo_home).env("CARGO_TARGET_DIR", self.target.path());
-        Ok(command)
+        let path =
+            format!("{}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", rust.display());
+        let (cargo_home, target) =
+            (cargo_home.display().to_string(), self.target.path().display().to_string());
+        let environment = [
+            ("PATH", path.as_str()),
+            ("CARGO_HOME", &cargo_home),
+            ("CARGO_NET_OFFLINE", "true"),
+            ("CARGO_TARGET_DIR", &target),
+            ("CARGO_TERM_COLOR", "never"),
+        ];
+        self.system.command(&binds, &environment, &format!("cd '{}' && {script}", workspace.display()))
     }
-}
-
-fn bootstrap(dir: &Path) -> Result<()> {
-    let step = Step::begin("making a newcomer's Debian");
-    run(program("mmdebstrap")
-        .args(["--quiet", "--variant=apt", "--format=tar", "--aptopt=Apt::Install-Recommends \"false\""])
-        .arg(format!("--include={}", PACKAGES.join(",")))
-        .arg(SUITE)
-        .arg(dir.join("root.tar")))?;
-    step.end();
-    Ok(())
 }
 
 /// The toolchain that this workspace is built with.
@@ -183,22 +150,4 @@ fn rust() -> Result<PathBuf> {
     let mut compiler = compiler;
     let root = run(compiler.args(["--print", "sysroot"]).current_dir(workspace()?))?;
     Ok(PathBuf::from(String::from_utf8(root)?.trim()))
-}
-
-/// This host's settings of how apt reaches servers and when it believes them, without those of what it fetches.
-fn ways_to_servers() -> Result<String> {
-    let all = run(program("apt-config").arg("dump"))?;
-    let ours = [
-        "Acquire::http",
-        "Acquire::https",
-        "Acquire::Retries",
-        "Acquire::Check-Valid-Until",
-        "Acquire::Check-Date",
-        "Acquire::Max-FutureTime",
-    ];
-    let all = String::from_utf8_lossy(&all).into_owned();
-    let lines = all.lines().filter(|line| {
-        ours.iter().any(|option| line.strip_prefix(option).is_some_and(|rest| rest.starts_with([':', ' '])))
-    });
-    Ok(lines.map(|line| format!("{line}\n")).collect())
 }

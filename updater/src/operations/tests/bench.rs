@@ -72,6 +72,8 @@ pub(crate) struct Bench {
     signed: AtomicUsize,
     /// Since when the policy says that the key is revoked.
     revoked: Mutex<Option<&'static str>>,
+    /// At how many more looks the place of checkpoints is in memory, and not on a device that anybody can read.
+    pub(crate) private_looks: Arc<AtomicUsize>,
     /// What the host's settings say beside where its store and policy are.
     settings: Mutex<Config>,
 }
@@ -94,6 +96,7 @@ impl Bench {
             watched: Arc::default(),
             signed: AtomicUsize::new(0),
             revoked: Mutex::default(),
+            private_looks: Arc::default(),
             settings: Mutex::default(),
         };
         bench.write("one-function.ko", &module("one-function"));
@@ -149,9 +152,15 @@ impl Bench {
 
     pub(crate) fn try_engine(&self) -> Result<Engine, EngineError> {
         let (machine, containers) = (Arc::clone(&self.machine), Arc::clone(&self.containers));
-        let watched = Arc::clone(&self.watched);
+        let (watched, private_looks) = (Arc::clone(&self.watched), Arc::clone(&self.private_looks));
+        let one_less = |left: usize| left.checked_sub(1);
         let host = Host {
-            medium: Box::new(|_| Ok(Medium::Readable { what: "device sda without encryption".to_owned() })),
+            medium: Box::new(move |_| {
+                Ok(match private_looks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
+                    Ok(_) => Medium::Memory,
+                    Err(_) => Medium::Readable { what: "device sda without encryption".to_owned() },
+                })
+            }),
             root: self.files.path().to_owned(),
             arch: "x86_64".to_owned(),
             kernel: HostKernel {

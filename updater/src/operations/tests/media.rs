@@ -1,5 +1,7 @@
 //! Where the memory of containers may be written.
 
+use std::sync::atomic::Ordering;
+
 use system::exit::Exit;
 
 use super::*;
@@ -22,6 +24,28 @@ fn a_place_that_can_be_read_without_a_key_is_refused_before_anything_is_written(
     assert!(words.contains("checkpoint_medium: private") && words.contains("device sda without"), "{words}");
     assert!(!bench.store.path().join("checkpoints").exists());
     whole(&bench, Outcome::RolledBack, "refused");
+}
+
+#[test]
+fn a_place_that_was_private_when_it_was_planned_and_is_not_any_more_gets_no_memory() {
+    for looks in [1, 2] {
+        let bench = private();
+        bench.private_looks.store(looks, Ordering::SeqCst);
+        let error = rolled_back(&bench.apply(MANIFEST).unwrap());
+        assert!(
+            error.contains("write down the memory of") && error.contains("device sda"),
+            "{looks}: {error}"
+        );
+        whole(&bench, Outcome::RolledBack, "given up before the dump");
+    }
+    let bench = private();
+    bench.private_looks.store(3, Ordering::SeqCst);
+    let committed = bench.apply(MANIFEST).unwrap();
+    assert_eq!(
+        committed.reached,
+        Reached::Ended(Outcome::Committed),
+        "plan, pre-dump and dump look, nobody else"
+    );
 }
 
 #[test]

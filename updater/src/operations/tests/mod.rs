@@ -13,6 +13,7 @@ mod media;
 mod one_way_in;
 mod policies;
 mod refusals;
+mod removal;
 mod replacing;
 mod retention;
 mod rolling_back;

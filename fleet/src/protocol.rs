@@ -11,10 +11,11 @@
 //! half understood, and a newer side speaks the older version to an older one. Sizes are bounded before anything is
 //! parsed.
 
-use manifests::{GroupName, HostId, KernelRelease, Label, LabelValue, Nonce, Period, Sha256, UtcTime};
+use manifests::{GroupName, HostId, LabelValue, Nonce, Period, Sha256, UtcTime};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use crate::facts::HostFacts;
 use crate::rollout::{Action, NotNow, Said};
 
 /// The version of the protocol: 1.
@@ -128,30 +129,6 @@ pub fn read<M: Message>(bytes: &[u8]) -> Result<M, ProtocolError> {
     serde_json::from_slice(bytes).map_err(|source| ProtocolError::Json { message: M::NAME, source })
 }
 
-/// What a host says of itself; the rest of a [`Host`] comes with its token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HostFacts {
-    /// Its name, a label and no more.
-    pub name: LabelValue,
-    /// The running kernel, as `uname -r` prints it.
-    pub kernel: KernelRelease,
-    /// The CPU's model.
-    pub cpu: LabelValue,
-    /// The services that run on it, as labels that caps can name.
-    pub services: Vec<Label>,
-}
-
-impl HostFacts {
-    /// The most services that a host names.
-    pub const MAX_SERVICES: usize = 1024;
-
-    /// By which a controller knows whether it has these.
-    pub fn digest(&self) -> Sha256 {
-        Sha256::of(&serde_json::to_vec(self).expect("facts have no maps with keys that JSON cannot hold"))
-    }
-}
-
 /// Asks for a certificate. Group, failure domain and role come with the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -245,9 +222,17 @@ pub struct Hint {
     pub stop: Vec<Sha256>,
     /// Whether the host should send its facts.
     pub facts: FactsWanted,
+    /// Manifests of the fleet, by their digests: a host says what it is to the vulnerabilities that they fix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Sha256>,
 }
 
 message!(Hint, "hint", 64 << 10);
+
+impl Hint {
+    /// The most manifests that a hint names.
+    pub const MAX_MANIFESTS: usize = 64;
+}
 
 /// Whether a controller lacks a host's facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,7 +273,7 @@ pub struct Report {
     pub facts: Option<HostFacts>,
 }
 
-message!(Report, "report", 256 << 10);
+message!(Report, "report", 1 << 20);
 
 impl Report {
     /// The most attempts that one report speaks of.
@@ -300,16 +285,15 @@ impl Report {
     /// As [`read`], and [`ProtocolError::TooMany`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ProtocolError> {
         let report: Self = read(bytes)?;
-        let services = report.facts.as_ref().map_or(0, |facts| facts.services.len());
-        for (field, limit, found) in [
-            ("attempts", Self::MAX_ATTEMPTS, report.attempts.len()),
-            ("facts.services", HostFacts::MAX_SERVICES, services),
-        ] {
-            if found > limit {
-                return Err(ProtocolError::TooMany { message: Self::NAME, field, limit, found });
+        let attempts = report.attempts.len();
+        let attempts = (attempts > Self::MAX_ATTEMPTS).then_some(("attempts", Self::MAX_ATTEMPTS, attempts));
+        let facts = || report.facts.as_ref().and_then(HostFacts::too_many);
+        match attempts.or_else(facts) {
+            Some((field, limit, found)) => {
+                Err(ProtocolError::TooMany { message: Self::NAME, field, limit, found })
             }
+            None => Ok(report),
         }
-        Ok(report)
     }
 }
 
@@ -448,8 +432,13 @@ mod tests {
         let facts = sample::inventory(1).pop().map(|host| HostFacts {
             name: host.role,
             kernel: host.kernel,
+            kernel_build_id: Some("aabbccddeeff00112233445566778899aabbccdd".parse().unwrap()),
             cpu: host.cpu,
             services: host.services,
+            livepatches: Vec::new(),
+            workloads: vec!["runc:web".parse().unwrap()],
+            exposures: Vec::new(),
+            changes: Vec::new(),
         });
         round(&Report { version: Version, number: 1, attempts: said.map(attempt).to_vec(), facts });
         let offer = Offer {
@@ -459,7 +448,8 @@ mod tests {
             earliest: "2026-11-02T00:00:00Z".parse().unwrap(),
         };
         let again = Period::from_secs(5);
-        round(&Hint { version: Version, again, offers: vec![offer], stop: vec![], facts: FactsWanted::Yes });
+        let (facts, manifests) = (FactsWanted::Yes, vec![Sha256::of(b"m")]);
+        round(&Hint { version: Version, again, offers: vec![offer], stop: vec![], facts, manifests });
     }
 
     #[test]

@@ -89,8 +89,8 @@ pub(super) async fn enrol(
     bounded(&facts)?;
     let certificate = blocking(move || {
         let request = HostRequest::read(&request)?;
-        let HostFacts { kernel, cpu, services, .. } = facts.clone();
-        let newcomer = Newcomer { id: request.host, kernel, cpu, services };
+        let HostFacts { kernel, kernel_build_id, cpu, services, .. } = facts.clone();
+        let newcomer = Newcomer { id: request.host, kernel, kernel_build_id, cpu, services };
         let host = enrolment::enrol(&controller.authority, &token, &newcomer)?;
         controller.authority.describe(host.id, &facts)?;
         tracing::info!(host = %host.id, name = %facts.name, address = %peer.address, "a host came in");
@@ -100,13 +100,12 @@ pub(super) async fn enrol(
 }
 
 fn bounded(facts: &HostFacts) -> Result<(), Refusal> {
-    let (limit, found) = (HostFacts::MAX_SERVICES, facts.services.len());
-    if found > limit {
-        return Err(Refusal::bad(format_args!(
-            "facts.services: expected at most {limit} entries, found {found}"
-        )));
+    match facts.too_many() {
+        Some((field, limit, found)) => {
+            Err(Refusal::bad(format_args!("{field}: expected at most {limit} entries, found {found}")))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn certificate(
@@ -166,6 +165,7 @@ pub(super) async fn poll(
             offers: outlook.offers,
             stop: outlook.stop,
             facts,
+            manifests: outlook.manifests,
         })
     });
     Ok(json(&hint.await?))

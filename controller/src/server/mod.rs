@@ -65,6 +65,8 @@ pub struct Controller {
     pub settings: Settings,
     clock: Arc<dyn Clock + Send + Sync>,
     presence: Presence,
+    /// Whether `presence` goes on from what the last holder of the lease knew.
+    listens: AtomicBool,
     challenges: hosts::Challenges,
     reports: hosts::Reports,
     counters: Counters,
@@ -110,6 +112,7 @@ impl Controller {
             settings,
             clock,
             presence,
+            listens: AtomicBool::new(false),
             challenges: hosts::Challenges::default(),
             reports: hosts::Reports::default(),
             counters: Counters::new(),
@@ -123,17 +126,29 @@ impl Controller {
     /// Renews the lease, and writes down what is due.
     fn tick(&self) -> Result<(), Denied> {
         let led = match self.authority.renew() {
-            Err(Denied::NoLease) => self.authority.retake(),
+            Err(Denied::NoLease) => {
+                self.listens.store(false, Ordering::Relaxed);
+                self.authority.retake()
+            }
             renewed => renewed,
         };
         self.counters.leads.set(i64::from(led.is_ok()));
         led?;
+        if !self.listens.load(Ordering::Relaxed) {
+            // Where whoever had the lease before left off.
+            self.presence.resume(&**self.authority.store(), self.now())?;
+            self.listens.store(true, Ordering::Relaxed);
+        }
         let around = Surroundings {
-            last_seen: &|host| self.presence.last(host),
-            listening_since: self.presence.since,
+            last_seen: &|host| self.presence.silent_since(host),
+            listening_since: self.presence.since(),
             readings: &BTreeMap::new(),
         };
         self.authority.tick(&around)?;
+        let puts = self.presence.due(self.now(), self.clock.elapsed(), || self.authority.in_flight())?;
+        if !puts.is_empty() {
+            self.authority.keep(puts)?;
+        }
         Ok(())
     }
 
@@ -205,7 +220,9 @@ fn router(controller: Shared) -> Router {
         .route("/v1/rollouts/{rollout}/orders", post(people::order))
         .route("/v1/rollouts/{rollout}/hosts/{host}", get(people::explain))
         .route("/v1/hosts", get(people::hosts))
-        .route("/v1/hosts/{host}", post(people::change_host))
+        .route("/v1/hosts/{host}", get(people::host).post(people::change_host))
+        .route("/v1/exposures", get(people::exposures))
+        .route("/v1/exposures/{cve}", get(people::exposure))
         .route("/v1/tokens", post(people::token))
         .route("/v1/people", post(people::admit))
         .route("/v1/checkpoint", get(people::checkpoint))

@@ -10,7 +10,7 @@ use axum::response::Response;
 use fleet::rollout::{Author, Proof};
 use futures_util::StreamExt as _;
 use manifests::{
-    Document, Envelope, HostId, KeyName, Manifest, Ordered, Rollout, RolloutOrder, Sha256, TrustFloor,
+    CveId, Document, Envelope, HostId, KeyName, Manifest, Ordered, Rollout, RolloutOrder, Sha256, TrustFloor,
     Verified, VerifyAt,
 };
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use super::answer::{Refusal, blocking, json, value};
 use super::{Controller, Shared};
 use crate::access::{self, Person, Role};
 use crate::authority::facts::Departure;
-use crate::authority::{Accepted, Move, Order};
+use crate::authority::{Accepted, Move, Order, Portrait};
 use crate::content::MAX_DOCUMENT;
 use crate::enrolment::{self, Terms};
 
@@ -261,6 +261,51 @@ pub(super) async fn hosts(State(controller): State<Shared>, headers: HeaderMap) 
         Ok(all)
     });
     Ok(json(&hosts.await?))
+}
+
+/// A host with all that it says of itself.
+pub(super) async fn host(
+    State(controller): State<Shared>,
+    Path(host): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    person(&controller, &headers, Role::Viewer).await?;
+    let host = host_id(&host)?;
+    let told = blocking(move || {
+        let Portrait { host: known, facts, exposed_hours, rollouts } = controller.authority.portrait(host)?;
+        Ok(json!({
+            "host": known, "facts": facts, "exposed_hours": exposed_hours, "rollouts": rollouts,
+            "last_seen": controller.presence.last(host), "cloned": controller.presence.is_cloned(host),
+        }))
+    });
+    Ok(json(&told.await?))
+}
+
+/// How the fleet stands to every vulnerability that a host has named.
+pub(super) async fn exposures(
+    State(controller): State<Shared>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    person(&controller, &headers, Role::Viewer).await?;
+    Ok(json(&blocking(move || Ok(controller.authority.exposures(None)?)).await?))
+}
+
+/// How the fleet stands to one.
+pub(super) async fn exposure(
+    State(controller): State<Shared>,
+    Path(cve): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    person(&controller, &headers, Role::Viewer).await?;
+    let cve: CveId = cve.parse().map_err(Refusal::bad)?;
+    let found = blocking(move || {
+        let unknown = || {
+            let words = "no host has named {cve}: expected one that a manifest of a rollout fixes";
+            Refusal::new(StatusCode::NOT_FOUND, words.replace("{cve}", cve.as_ref()))
+        };
+        controller.authority.exposures(Some(&cve))?.pop().ok_or_else(unknown)
+    });
+    Ok(json(&found.await?))
 }
 
 pub(super) async fn change_host(

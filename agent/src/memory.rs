@@ -25,6 +25,9 @@ pub struct Memory {
     pub report: u64,
     /// The digest of the facts that a controller heard last.
     pub facts: Option<Sha256>,
+    /// The longest time since the last change without an answer of any controller, in minutes.
+    #[serde(default)]
+    pub unreachable_min: u32,
     /// When to ask for the next certificate.
     pub renew_at: Option<UtcTime>,
     /// Attempts, the oldest first.

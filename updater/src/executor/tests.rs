@@ -267,7 +267,7 @@ fn an_old_lease_and_a_rewritten_ledger_are_noticed() {
     declined(&scene.apply(&next, &fork), Outcome::NotAuthentic, "was rewritten");
     let replayed = Word { id: "one", ..word };
     declined(&scene.apply(&next, &replayed), Outcome::NotAuthentic, "taken before");
-    let Answer::Host(look) = scene.executor.answer(Question::Look) else { panic!() };
+    let Answer::Host(look) = scene.executor.answer(Question::Look { manifests: None }) else { panic!() };
     assert_eq!((look.epoch, look.host), (5, Some(host())));
     assert_eq!(look.groups, ["web".parse().unwrap()]);
 }

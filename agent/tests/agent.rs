@@ -610,8 +610,9 @@ fn an_idle_agent_is_one_small_thread_that_wakes_for_polls_alone() {
         .spawn()
         .unwrap();
     let process = PathBuf::from(format!("/proc/{}", child.id()));
-    let until = |polls: usize| {
+    let mut until = |polls: usize| {
         while *scene.controller.polls.lock().unwrap() < polls {
+            assert_eq!(child.try_wait().unwrap(), None, "it goes on until it is ended");
             std::thread::sleep(Duration::from_millis(10));
         }
     };

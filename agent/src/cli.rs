@@ -146,6 +146,7 @@ fn not_enrolled(error: EnrolError) -> Failure {
         EnrolError::Client(ClientError::Reach { .. }) => {
             "see that the address is the controller's, and that --ca-fingerprint is what update-controller token says"
         }
+        EnrolError::Client(ClientError::Limited { .. }) => "run the same line again after that time",
         EnrolError::Client(ClientError::Refused { .. }) => {
             "ask the operator for a new token: update-controller token"
         }
@@ -154,6 +155,7 @@ fn not_enrolled(error: EnrolError) -> Failure {
     };
     let exit = match &error {
         EnrolError::Client(ClientError::Refused { .. }) => Exit::NotAuthentic,
+        EnrolError::Client(ClientError::Limited { .. }) => Exit::Busy,
         _ => Exit::Refused,
     };
     Failure::new(exit, error)

@@ -14,6 +14,9 @@ use crate::pinned::Pinned;
 /// How long a controller may take to connect, and to say something more.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long to wait if a controller has too much to do and does not say how long.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
 /// Why a controller gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -39,15 +42,41 @@ pub enum ClientError {
         /// With which status.
         status: StatusCode,
     },
+    /// It has too much to do and asks to wait; what was asked was not looked at.
+    #[error("the controller asks to wait for {} s: {words}", .after.as_secs())]
+    Limited {
+        /// In its own words.
+        words: String,
+        /// How long.
+        after: Duration,
+    },
     /// Its answer is not one.
     #[error("the controller's answer")]
     Answer(#[from] ProtocolError),
 }
 
 impl ClientError {
+    /// Whether a controller does not know this host by its certificate: it ran out, or is not what it should be.
+    pub fn is_about_the_certificate(&self) -> bool {
+        use rustls::AlertDescription as Alert;
+        match self {
+            Self::Refused { status, .. } => *status == StatusCode::UNAUTHORIZED,
+            // Of a certificate that ran out TLS says so, and no controller hears the question.
+            Self::Reach { source, .. } => matches!(
+                alert(source),
+                Some(Alert::CertificateExpired | Alert::CertificateUnknown | Alert::BadCertificate)
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether it is the controller's word, and not that none was heard.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { status, .. } if status.is_client_error())
+        match self {
+            Self::Refused { status, .. } => status.is_client_error(),
+            Self::Limited { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -186,10 +215,15 @@ impl Client {
                 Ok(response) if response.status().is_success() => return Ok((response, url)),
                 Ok(response) => {
                     let status = response.status();
+                    let after = retry_after(&response);
                     let bytes = body(response, Denial::MAX_BYTES, &url).await.unwrap_or_default();
                     let words = read::<Denial>(&bytes)
                         .map_or_else(|_| format!("status {status}"), |denial| denial.error);
-                    last = ClientError::Refused { words, status };
+                    last = match status {
+                        // Also no other is asked: whoever has too much to do is not helped by a second question.
+                        StatusCode::TOO_MANY_REQUESTS => ClientError::Limited { words, after },
+                        _ => ClientError::Refused { words, status },
+                    };
                     if last.is_refusal() {
                         return Err(last);
                     }
@@ -199,6 +233,27 @@ impl Client {
         }
         Err(last)
     }
+}
+
+/// What the other side of TLS said when it broke off.
+fn alert(error: &reqwest::Error) -> Option<rustls::AlertDescription> {
+    let mut error: &(dyn std::error::Error + 'static) = error;
+    loop {
+        // An error of I/O keeps what it is made of to itself.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::AlertReceived(alert)) = tls.or_else(|| error.downcast_ref()) {
+            return Some(*alert);
+        }
+        error = error.source()?;
+    }
+}
+
+/// How long to wait, by an answer's own word; by ours if it has none that can be read.
+fn retry_after(response: &Response) -> Duration {
+    let seconds = response.headers().get(reqwest::header::RETRY_AFTER);
+    let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
+    seconds.map_or(RETRY_AFTER, Duration::from_secs)
 }
 
 async fn body(mut response: Response, limit: usize, url: &Url) -> Result<Vec<u8>, ClientError> {

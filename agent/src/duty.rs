@@ -33,10 +33,14 @@ pub fn is_due(age: Option<Duration>, every: Duration) -> bool {
 }
 
 /// When to ask for the next certificate, so that hosts that came together do not ask together: up to a day after it could,
-/// which is half of the certificate's life. `chance` is evenly from 0 to 1.
-pub fn renewal(renew_at: UtcTime, chance: f64) -> UtcTime {
-    let later = jiff::SignedDuration::from_secs((chance * 86_400.0) as i64);
-    renew_at.timestamp().saturating_add(later).map_or(renew_at, UtcTime::floor)
+/// which is half of the certificate's life, and an hour from now at least, so that a host whose clock is weeks ahead of the
+/// controller's does not ask each time. `chance` is evenly from 0 to 1.
+pub fn renewal(renew_at: UtcTime, now: UtcTime, chance: f64) -> UtcTime {
+    let after = |time: UtcTime, seconds| {
+        let later = time.timestamp().saturating_add(jiff::SignedDuration::from_secs(seconds));
+        later.map_or(time, UtcTime::floor)
+    };
+    after(renew_at, (chance * 86_400.0) as i64).max(after(now, 3600))
 }
 
 /// What to tell a controller of an attempt, and how far it has come with that; nothing if it goes on, or if all is well
@@ -77,16 +81,31 @@ pub fn outage(lasted: Duration) -> u32 {
     u32::try_from(lasted.as_secs() / 60).unwrap_or(u32::MAX)
 }
 
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A controller said when to ask again.
+    Told(Duration),
+    /// A controller has too much to do and said how long to wait at least.
+    Limited(Duration),
+    /// None answered.
+    Failed,
+}
+
 /// How long to wait for the next question: what a controller says, or after so many failures longer and longer. `chance` is
-/// evenly from 0 to 1: hosts that failed together do not come back together.
-pub fn wait(told: Option<Duration>, failures: u32, chance: f64) -> Duration {
-    match told {
+/// evenly from 0 to 1: hosts that failed or were turned away together do not come back together.
+pub fn wait(end: End, failures: u32, chance: f64) -> Duration {
+    let longer = SHORTEST.saturating_mul(1 << failures.min(16)).min(LONGEST);
+    match end {
         // Evenly from half of it on, so that it is never later than what a controller expects.
-        Some(told) => told.min(LONGEST).mul_f64(0.5 + chance / 2.0),
-        None => {
-            let longest = SHORTEST.saturating_mul(1 << failures.min(16)).min(LONGEST);
-            SHORTEST + longest.mul_f64(chance)
+        End::Told(told) => told.min(LONGEST).mul_f64(0.5 + chance / 2.0),
+        // Never sooner than it says, and spread over as much again.
+        End::Limited(least) => {
+            let half = LONGEST / 2;
+            let least = least.min(half);
+            least + longer.max(least).min(half).mul_f64(chance)
         }
+        End::Failed => SHORTEST + longer.mul_f64(chance),
     }
 }
 
@@ -146,8 +165,11 @@ mod tests {
     #[test]
     fn a_certificate_is_renewed_within_a_day_of_its_half_life_and_nothing_is_done_too_often() {
         let at: UtcTime = "2026-11-02T00:00:00Z".parse().unwrap();
-        assert_eq!(renewal(at, 0.0), at);
-        assert_eq!(renewal(at, 1.0).to_string(), "2026-11-03T00:00:00Z");
+        let made: UtcTime = "2026-10-18T00:00:00Z".parse().unwrap();
+        assert_eq!(renewal(at, made, 0.0), at);
+        assert_eq!(renewal(at, made, 1.0).to_string(), "2026-11-03T00:00:00Z");
+        let ahead: UtcTime = "2027-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(renewal(at, ahead, 0.5).to_string(), "2027-01-01T01:00:00Z");
         assert!(is_due(None, READY) && is_due(Some(READY), READY));
         assert!(!is_due(Some(READY - Duration::from_secs(1)), READY));
         // The watchdog is fed once a turn, and waits 21 minutes.
@@ -157,11 +179,22 @@ mod tests {
     #[test]
     fn waits_are_spread_and_bounded() {
         let minute = Duration::from_secs(60);
-        assert_eq!(wait(Some(minute), 0, 0.0), minute / 2);
-        assert_eq!(wait(Some(minute), 9, 1.0), minute);
-        assert_eq!(wait(Some(Duration::from_secs(86_400)), 0, 1.0), LONGEST);
-        assert!(wait(None, 1, 1.0) < wait(None, 5, 1.0));
-        assert_eq!(wait(None, 1000, 1.0), SHORTEST + LONGEST);
-        assert_eq!(wait(None, 1000, 0.0), SHORTEST);
+        assert_eq!(wait(End::Told(minute), 0, 0.0), minute / 2);
+        assert_eq!(wait(End::Told(minute), 9, 1.0), minute);
+        assert_eq!(wait(End::Told(Duration::from_secs(86_400)), 0, 1.0), LONGEST);
+        assert!(wait(End::Failed, 1, 1.0) < wait(End::Failed, 5, 1.0));
+        assert_eq!(wait(End::Failed, 1000, 1.0), SHORTEST + LONGEST);
+        assert_eq!(wait(End::Failed, 1000, 0.0), SHORTEST);
+    }
+
+    #[test]
+    fn whoever_is_turned_away_waits_at_least_as_long_as_told_and_no_two_alike() {
+        let told = Duration::from_secs(20);
+        assert_eq!(wait(End::Limited(told), 1, 0.0), told);
+        assert_eq!(wait(End::Limited(told), 1, 1.0), told * 2);
+        assert!(wait(End::Limited(told), 8, 1.0) > told * 2, "longer if it goes on");
+        // A controller that says more than anybody waits.
+        assert_eq!(wait(End::Limited(Duration::MAX), 1000, 1.0), LONGEST);
+        assert!(wait(End::Limited(Duration::ZERO), 1, 1.0) >= SHORTEST);
     }
 }

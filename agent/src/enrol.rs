@@ -84,7 +84,7 @@ pub async fn enrol(
     directory.keep(&directory.certificate(), &certificate.chain)?;
     let memory = Memory {
         facts: Some(facts.digest()),
-        renew_at: Some(crate::duty::renewal(certificate.renew_at, crate::run::chance())),
+        renew_at: Some(crate::duty::renewal(certificate.renew_at, crate::run::now(), crate::run::chance())),
         ..Memory::read(&directory.0.join(crate::run::MEMORY))?
     };
     memory.write(&directory.0.join(crate::run::MEMORY))?;

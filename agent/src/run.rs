@@ -14,12 +14,11 @@ use fleet::protocol::{
 };
 use fleet::rollout::{Action, Outcome, Said};
 use manifests::{Nonce, Sha256, UtcTime};
-use reqwest::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError};
-use crate::duty;
+use crate::duty::{self, End};
 use crate::executor::{Executor, ExecutorError, strange};
 use crate::identity::{Directory, Identity, IdentityError};
 use crate::memory::{Memory, MemoryError, Phase};
@@ -46,6 +45,19 @@ pub enum AgentError {
     /// What was to be fetched.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+}
+
+impl AgentError {
+    /// How the turn ended that this ended.
+    fn end(&self) -> End {
+        match self {
+            Self::Client(ClientError::Limited { after, .. })
+            | Self::Spool(SpoolError::Fetch { source: ClientError::Limited { after, .. }, .. }) => {
+                End::Limited(*after)
+            }
+            _ => End::Failed,
+        }
+    }
 }
 
 /// A transaction that was handed to the executor, and its answer.
@@ -115,24 +127,25 @@ impl Agent {
         // A controller that is away keeps no unit from starting.
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         loop {
-            let told = match self.turn().await {
+            let end_of_turn = match self.turn().await {
                 Ok(again) => {
                     failures = 0;
                     self.is_over();
-                    Some(again)
+                    End::Told(again)
                 }
                 Err(error) => {
                     failures += 1;
                     if matches!(error, AgentError::Client(ClientError::Reach { .. })) {
                         self.outage.get_or_insert_with(Instant::now);
                     }
+                    let end = error.end();
                     let error = system::error::with_causes(&error);
                     tracing::warn!(error, failures, "this host is as it was; it is tried again");
-                    None
+                    end
                 }
             };
             let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
-            let wait = duty::wait(told, failures, chance());
+            let wait = duty::wait(end_of_turn, failures, chance());
             tokio::select! {
                 () = &mut end => return,
                 ended = self.ended.recv() => {
@@ -173,7 +186,7 @@ impl Agent {
         self.tell_news().await?;
         let poll = Poll { version: Version, boot: look.boot, epoch: look.epoch, facts: self.memory.facts };
         let hint: Hint = match self.client.ask(paths::POLL, &poll).await {
-            Err(ClientError::Refused { status: StatusCode::UNAUTHORIZED, .. }) => {
+            Err(error) if error.is_about_the_certificate() => {
                 // Its certificate ran out while it was away; its key counts all the same.
                 self.renew().await?;
                 self.client.ask(paths::POLL, &poll).await?
@@ -398,7 +411,7 @@ impl Agent {
         let certificate: Certificate = nobody.ask(paths::RENEW, &renew).await?;
         self.directory.keep(&self.directory.certificate(), &certificate.chain)?;
         self.client = connect(&self.directory, &self.identity, &self.membership)?;
-        self.memory.renew_at = Some(duty::renewal(certificate.renew_at, chance()));
+        self.memory.renew_at = Some(duty::renewal(certificate.renew_at, now(), chance()));
         self.remember()?;
         tracing::info!(renew_at = %certificate.renew_at, "the certificate was renewed");
         Ok(())
@@ -424,7 +437,7 @@ fn fingerprint(answer: &Answer) -> Option<Sha256> {
     (hurt && !words.is_empty()).then(|| Sha256::of(words.as_bytes()))
 }
 
-fn now() -> UtcTime {
+pub(crate) fn now() -> UtcTime {
     UtcTime::floor(jiff::Timestamp::now())
 }
 

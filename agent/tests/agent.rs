@@ -53,12 +53,17 @@ struct Controller {
     manifests: Mutex<Vec<Sha256>>,
     /// How long until the next poll, in seconds.
     again: Mutex<u32>,
-    polls: Mutex<usize>,
     begin: Mutex<VecDeque<Reply>>,
     content: Mutex<BTreeMap<Sha256, Vec<u8>>>,
     /// After so many bytes of content the connection breaks, once.
     breaks: Mutex<Option<usize>>,
     ranges: Mutex<Vec<String>>,
+    /// So often nothing is looked at, wherever it is asked.
+    limited: Mutex<BTreeMap<&'static str, u32>>,
+    /// Answers to polls as controllers of other versions give them; nothing: as this one does.
+    newer: Mutex<VecDeque<Option<&'static str>>>,
+    /// When polls came.
+    polls: Mutex<Vec<jiff::Timestamp>>,
     reports: Mutex<mpsc::Sender<AttemptReport>>,
     heard: Mutex<Vec<Report>>,
 }
@@ -67,6 +72,8 @@ struct Controller {
 enum Reply {
     Grant,
     NotNow,
+    /// In words of a version to come.
+    Newer,
     /// It writes a grant down, and nobody hears it.
     Lost,
 }
@@ -80,7 +87,6 @@ struct Request {
 
 impl Controller {
     fn hint(&self) -> Hint {
-        *self.polls.lock().unwrap() += 1;
         Hint {
             version: Version,
             again: Period::from_secs(*self.again.lock().unwrap()),
@@ -105,6 +111,18 @@ impl Controller {
                 renew_at: UtcTime::floor(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(15 * 24)),
             }
         };
+        if request.path == paths::POLL {
+            self.polls.lock().unwrap().push(jiff::Timestamp::now());
+        }
+        let mut limited = self.limited.lock().unwrap();
+        let path = |(path, _): &(&&str, &mut u32)| request.path.starts_with(**path);
+        if let Some((_, times)) = limited.iter_mut().find(path)
+            && *times > 0
+        {
+            *times -= 1;
+            return Some((429, b"{\"version\":1,\"error\":\"too many\"}".to_vec()));
+        }
+        drop(limited);
         match request.path.as_str() {
             paths::ENROL => {
                 let enrol: Enrol = serde_json::from_slice(&request.body).unwrap();
@@ -120,9 +138,12 @@ impl Controller {
                 said(&certificate(&renew.request))
             }
             _ if request.host.is_none() => Some((401, b"{\"version\":1,\"error\":\"who\"}".to_vec())),
-            paths::POLL => said(&self.hint()),
+            paths::POLL => match self.newer.lock().unwrap().pop_front().flatten() {
+                Some(answer) => Some((200, answer.to_owned().into_bytes())),
+                None => said(&self.hint()),
+            },
             paths::REPORT => {
-                let report = Report::parse(&request.body).unwrap();
+                let report: Report = fleet::protocol::read(&request.body).unwrap();
                 for attempt in &report.attempts {
                     self.reports.lock().unwrap().send(attempt.clone()).unwrap();
                 }
@@ -140,6 +161,9 @@ impl Controller {
                     because: "not yet".to_owned(),
                     again: Period::from_secs(1),
                 }),
+                Reply::Newer => {
+                    json(serde_json::json!({"answer": "later", "version": 2, "grant": "a grant"}))
+                }
                 Reply::Lost => None,
             },
             path => {
@@ -225,8 +249,10 @@ fn serve(controller: &Arc<Controller>) -> String {
             let host = host.map(|certificate| controller::certificates::host_of(certificate).unwrap());
             let Some(request) = read_request(&mut tls, host) else { continue };
             let Some((status, body)) = controller.answer(&request) else { continue };
-            let head =
-                format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nRetry-After: 2\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
             let breaks = if request.path.starts_with(paths::CONTENT) && body.len() > 4096 {
                 controller.breaks.lock().unwrap().take()
             } else {
@@ -307,11 +333,13 @@ impl Scene {
             stop: Mutex::default(),
             manifests: Mutex::default(),
             again: Mutex::new(1),
-            polls: Mutex::default(),
             begin: Mutex::default(),
             content: Mutex::default(),
             breaks: Mutex::default(),
             ranges: Mutex::default(),
+            limited: Mutex::default(),
+            newer: Mutex::default(),
+            polls: Mutex::default(),
             reports: Mutex::new(sender),
             heard: Mutex::default(),
         });
@@ -394,8 +422,8 @@ impl Scene {
 
     /// Runs the agent for so many polls more.
     fn poll(&self, member: &Membership, polls: usize) {
-        let until = *self.controller.polls.lock().unwrap() + polls;
-        self.run_until(member, || *self.controller.polls.lock().unwrap() >= until);
+        let until = self.controller.polls.lock().unwrap().len() + polls;
+        self.run_until(member, || self.controller.polls.lock().unwrap().len() >= until);
     }
 
     /// The facts that were heard.
@@ -589,14 +617,15 @@ fn status(path: &Path, field: &str) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// The agent as a program: what it costs a host that has nothing to do. `UPDATE_AGENT` names another build of it.
+/// The agent as a program: what it costs a host that has nothing to do. `UPDATE_AGENT` names another build of it, which is
+/// looked at for two minutes.
 #[test]
 fn an_idle_agent_is_one_small_thread_that_wakes_for_polls_alone() {
     let scene = Scene::new();
     scene.member();
     let program = std::env::var_os("UPDATE_AGENT");
     // Without optimisation, and with the libraries that a static program does not map.
-    let limit_kb = if program.is_some() { 8 << 10 } else { 32 << 10 };
+    let (limit_kb, seconds) = if program.is_some() { (8 << 10, 120) } else { (32 << 10, 11) };
     let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_update-agent").into());
     let mut child = std::process::Command::new(program)
         .arg("--directory")
@@ -611,7 +640,7 @@ fn an_idle_agent_is_one_small_thread_that_wakes_for_polls_alone() {
         .unwrap();
     let process = PathBuf::from(format!("/proc/{}", child.id()));
     let mut until = |polls: usize| {
-        while *scene.controller.polls.lock().unwrap() < polls {
+        while scene.controller.polls.lock().unwrap().len() < polls {
             assert_eq!(child.try_wait().unwrap(), None, "it goes on until it is ended");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -626,11 +655,88 @@ fn an_idle_agent_is_one_small_thread_that_wakes_for_polls_alone() {
     // The last one's answer is on its way.
     std::thread::sleep(Duration::from_secs(2));
     let (before, threads) = (switches(), status(&process, "Threads"));
-    std::thread::sleep(Duration::from_secs(11));
+    std::thread::sleep(Duration::from_secs(seconds));
     let (woken, rss) = (switches() - before, status(&process, "VmRSS"));
     child.kill().unwrap();
     child.wait().unwrap();
-    println!("agent: {rss} kB resident, {threads} thread(s), {each} waits a poll, {woken} between polls");
+    println!(
+        "agent: {rss} kB resident, {threads} thread(s), {each} waits a poll, {woken} in {seconds} s between polls"
+    );
     assert!(rss <= limit_kb, "expected at most {limit_kb} kB resident, found {rss}");
     assert_eq!((threads, woken), (1, 0), "nothing but polls wakes it");
+}
+
+#[test]
+fn a_controller_that_asks_to_wait_is_heeded_and_is_no_failure_of_the_host() {
+    let scene = Scene::new();
+    *scene.controller.limited.lock().unwrap() = [(paths::ENROL, 1)].into();
+    let refused = scene.enrol(scene.controller.authority.fingerprint()).unwrap_err();
+    let EnrolError::Client(ClientError::Limited { after, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(after, Duration::from_secs(2));
+    let member = scene.member();
+    scene.offer(b"payload");
+    let everywhere = [paths::POLL, paths::CONTENT, paths::REPORT, paths::BEGIN].map(|path| (path, 1));
+    *scene.controller.limited.lock().unwrap() = everywhere.into();
+    scene.controller.begin.lock().unwrap().push_back(Reply::Grant);
+    let heard = scene.run(&member, 2);
+    // What was not looked at was asked again; nothing of it was told as anything that happened to the host.
+    assert_eq!(heard.iter().map(|report| report.said).collect::<Vec<_>>(), [Said::Ready, Said::Applied]);
+    assert_eq!(scene.root.asked(|asked| matches!(asked, Question::Begin { .. })), 1);
+    assert_eq!(scene.memory().attempts.len(), 1, "the attempt that was turned away is no attempt");
+    let polls = scene.controller.polls.lock().unwrap();
+    let least = jiff::SignedDuration::from_secs(2);
+    let waited = polls.windows(2).filter(|pair| pair[1].duration_since(pair[0]) >= least).count();
+    assert!(waited >= 4, "it waits as long as it is told: {polls:?}");
+}
+
+#[test]
+fn a_certificate_that_ran_out_before_its_time_is_renewed_by_the_key() {
+    let scene = Scene::new();
+    let member = scene.member();
+    scene.offer(b"payload");
+    let past = UtcTime::floor(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(31 * 24));
+    let directory = Directory(scene.home());
+    let request = Identity::open(&directory).unwrap().request().unwrap();
+    let expired = scene.controller.authority.host(&HostRequest::read(&request).unwrap(), past).unwrap();
+    directory.keep(&directory.certificate(), &expired).unwrap();
+    // The clock by which it would be renewed was wrong.
+    assert!(scene.memory().renew_at.unwrap() > now());
+    assert_eq!(scene.run(&member, 1)[0].said, Said::Ready);
+    assert_ne!(std::fs::read_to_string(directory.certificate()).unwrap(), expired);
+}
+
+#[test]
+fn a_controller_of_another_version_is_not_half_understood_and_changes_nothing() {
+    let scene = Scene::new();
+    let member = scene.member();
+    let answers = [
+        r#"{"version":2,"again":"1s","offers":[],"stop":[],"facts":"no"}"#,
+        r#"{"version":1,"again":"1s","offers":[],"stop":[],"facts":"no","hurry":true}"#,
+        r#"{"version":1,"again":"1s","offers":[],"stop":[],"facts":"some"}"#,
+        r#"{"version":1,"offers":[],"stop":[],"facts":"no"}"#,
+        "<html>",
+    ];
+    // Between them one that it understands: it asks again each time, and does not wait longer and longer.
+    scene
+        .controller
+        .newer
+        .lock()
+        .unwrap()
+        .extend(answers.into_iter().flat_map(|answer| [Some(answer), None]));
+    let agent = Agent::new(scene.home(), member.clone(), scene.executor()).unwrap();
+    let all_given = async {
+        while !scene.controller.newer.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let patience = Duration::from_secs(60);
+    scene.runtime.block_on(async { tokio::time::timeout(patience, agent.run(all_given)).await }).unwrap();
+    assert_eq!(scene.root.asked(|asked| !matches!(asked, Question::Look { .. })), 0);
+    // An answer to begin that it cannot read lets it begin nothing, and the grant that there may be is closed.
+    let rollout = scene.offer(b"payload");
+    scene.controller.begin.lock().unwrap().push_back(Reply::Newer);
+    let heard = scene.run(&member, 2);
+    assert_eq!(heard[0].said, Said::Ready);
+    assert_eq!((heard[1].said, heard[1].rollout), (Said::Declined { outcome: Outcome::Busy }, rollout));
+    assert_eq!(scene.root.asked(|asked| matches!(asked, Question::Begin { .. })), 0);
 }

@@ -13,7 +13,9 @@ use crate::authority::{Authority, Denied};
 use crate::store::{Expect, Key, Put, StoreError};
 
 /// What a person may do; each may do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Look at everything.
@@ -51,7 +53,7 @@ impl std::str::FromStr for Role {
 pub struct NoRole;
 
 /// Somebody who may talk to the controller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Person {
     /// What they are called.

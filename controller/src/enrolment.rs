@@ -41,7 +41,7 @@ pub enum TokenError {
 }
 
 /// What a token is worth.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Terms {
     /// The groups that it puts a host into.

@@ -56,6 +56,10 @@ fn policy() -> String {
 
 impl Fleet {
     fn start(rollout_policy: &str) -> Self {
+        Self::start_with(rollout_policy, serve)
+    }
+
+    fn start_with(rollout_policy: &str, serve: impl FnOnce(&Path) -> (Child, String)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let home = directory.path().join("controller");
         fs::create_dir(&home).unwrap();
@@ -161,13 +165,21 @@ fn one_component(text: &str, payload: &[u8]) -> String {
 }
 
 fn serve(directory: &Path) -> (Child, String) {
+    serve_with(directory, &[], "off", Stdio::inherit())
+}
+
+/// With more arguments, and a log of so much.
+fn serve_with(directory: &Path, more: &[&str], what: &str, log: Stdio) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_update-controller"))
         .args(["serve", "--json", "--listen", "127.0.0.1:0", "--name", "127.0.0.1", "--policy"])
         .arg(directory.join("policy.yaml"))
         .arg("--directory")
         .arg(directory.join("controller"))
-        .env("UPDATE_LOG", "off")
+        .args(more)
+        .env("UPDATE_LOG", what)
+        .env_remove("JOURNAL_STREAM")
         .stdout(Stdio::piped())
+        .stderr(log)
         .spawn()
         .unwrap();
     let mut first = String::new();
@@ -623,4 +635,133 @@ fn metrics_health_and_checkpoint_tell_how_it_is() {
     let output = fleet.run(&["checkpoint"]);
     let note = String::from_utf8(output.stdout).unwrap();
     assert!(note.starts_with("update/") && note.contains('\u{2014}'), "{note}");
+}
+
+#[test]
+fn a_ledger_that_somebody_edits_is_named_by_everything_that_reads_it() {
+    let mut fleet = Fleet::start(QUICK);
+    let hosts = [fleet.enrol("one"), fleet.enrol("two")];
+    let rollout = fleet.rollout();
+    let digest: Sha256 = rollout.parse().unwrap();
+    fleet.until(&rollout, "running");
+    let first = hosts.iter().find(|host| !host.poll(&fleet).unwrap().offers.is_empty()).unwrap();
+    assert!(first.say(&fleet, digest, None, Said::Ready));
+    let database = fleet.path("controller/controller.sqlite");
+    let edit = |sql: &str| {
+        let db = rusqlite::Connection::open(&database).unwrap();
+        db.busy_timeout(Duration::from_secs(10)).unwrap();
+        assert!(db.execute(sql, []).unwrap() > 0, "{sql}");
+    };
+    edit("UPDATE ledger SET body = CAST(body || ' ' AS BLOB) WHERE number = 1");
+    // While it runs: at once where the ledger is told from, soon elsewhere, and nobody begins.
+    fleet.refused(&["rollout", "explain", &rollout, &first.host.to_string()], 6, "was edited");
+    for command in [
+        &["hosts", "list"][..],
+        &["rollout", "status"],
+        &["rollout", "status", &rollout],
+        &["rollout", "watch", &rollout],
+        &["checkpoint"],
+    ] {
+        fleet.refused(command, 6, "the ledger was edited in the store");
+    }
+    let refused = first.begin(&fleet, digest, Action::Apply, Nonce::from_bytes([1; 16])).unwrap_err();
+    assert!(refused.0 == StatusCode::INTERNAL_SERVER_ERROR && refused.1.contains("edited"), "{refused:?}");
+    // It ends in order, and does not begin again; nor is the store copied.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(fleet.child.id() as i32), nix::sys::signal::SIGTERM)
+        .unwrap();
+    assert!(fleet.child.wait().unwrap().success());
+    let serve = ["serve", "--directory", "controller", "--listen", "127.0.0.1:0"];
+    let backup = ["backup", "--directory", "controller", "copy.sqlite"];
+    for command in [&serve[..], &backup] {
+        fleet.refused(command, 4, "an entry or a hash was changed");
+    }
+    assert!(!fleet.path("copy.sqlite").exists());
+    edit("UPDATE ledger SET body = CAST(rtrim(body) AS BLOB) WHERE number = 1");
+    fleet.ok(&backup);
+    // Cut off with all that is above it, it is whole by itself. The head that was kept beside it knows more.
+    common::rewrite(&database, |number, _| number < 5);
+    fs::remove_file(fleet.path("copy.sqlite")).unwrap();
+    for command in [&serve[..], &backup] {
+        fleet.refused(command, 4, "the ledger lost entries");
+    }
+    common::rewrite(&database, |_, entry| {
+        entry.body.push(b' ');
+        true
+    });
+    fs::write(fleet.path("controller/ledger.checkpoint"), "anything").unwrap();
+    fleet.refused(&serve, 4, "not a checkpoint");
+}
+
+#[test]
+fn an_edit_that_nobody_asks_about_is_found_all_the_same() {
+    let fleet = Fleet::start(QUICK);
+    let token = fleet.ok(&["token", "--group", "web"]);
+    assert!(token[0]["token"].is_string());
+    let db = rusqlite::Connection::open(fleet.path("controller/controller.sqlite")).unwrap();
+    db.busy_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(db.execute("DELETE FROM ledger WHERE number = 1", []).unwrap(), 1);
+    let health = || {
+        fleet.runtime.block_on(async {
+            let response =
+                client(&fleet, None).get(format!("{}/healthz", fleet.address)).send().await.unwrap();
+            (response.status(), response.text().await.unwrap())
+        })
+    };
+    let found = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        health().0 == StatusCode::SERVICE_UNAVAILABLE
+    });
+    assert!(found && health().1.contains("the ledger was edited"), "{:?}", health());
+    fleet.refused(&["hosts", "list"], 6, "the ledger has a gap");
+}
+
+#[test]
+fn the_log_names_hosts_and_rollouts_in_fields_and_no_secret_however_much_is_logged() {
+    let logged = |directory: &Path| {
+        let log = fs::File::create(directory.join("log")).unwrap();
+        serve_with(directory, &[], "trace", log.into())
+    };
+    let mut fleet = Fleet::start_with(QUICK, logged);
+    let made = fleet.ok(&["token", "--group", "web"]);
+    let token = made[0]["token"].as_str().unwrap().to_owned();
+    let host = Machine::new(&fleet, "one").enrol(&fleet, token.parse().unwrap()).unwrap();
+    let rollout = fleet.rollout();
+    fleet.until(&rollout, "running");
+    let nonce = host.apply(&fleet, rollout.parse().unwrap());
+    assert!(host.say(&fleet, rollout.parse().unwrap(), Some(nonce), Said::Applied));
+    fleet.ok(&["hosts", "revoke", &host.host.to_string()]);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(fleet.child.id() as i32), nix::sys::signal::SIGTERM)
+        .unwrap();
+    assert!(fleet.child.wait().unwrap().success());
+    let log = fs::read_to_string(fleet.path("log")).unwrap();
+    let id = host.host;
+    for (words, field) in [
+        ("a host came in", format!("host={id}")),
+        ("a host came in", "name=one".to_owned()),
+        ("a rollout was handed in", format!("rollout={rollout}")),
+        ("a rollout was handed in", "by=admin".to_owned()),
+        ("a host may begin", format!("host={id}")),
+        ("a host reports", format!("rollout={rollout}")),
+        ("a host was moved or has left", format!("host={id}")),
+    ] {
+        let line = log.lines().find(|line| line.contains(words) && line.contains(&field));
+        assert!(line.is_some_and(|line| line.contains("INFO")), "{words} {field}: {log}");
+    }
+    let account = fs::read_to_string(fleet.path("controller/admin.yaml")).unwrap();
+    let admin = account.lines().find_map(|line| line.strip_prefix("token: ")).unwrap().trim_matches('\'');
+    let key = fs::read_to_string(fleet.path("controller/grant.key")).unwrap();
+    for secret in [token.as_str(), admin, key.lines().nth(1).unwrap()] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn whoever_asks_too_much_is_told_to_ask_again_and_when() {
+    let slow = |directory: &Path| serve_with(directory, &["--address-rate", "1"], "off", Stdio::inherit());
+    let fleet = Fleet::start_with(QUICK, slow);
+    let refused = (0..100).map(|_| fleet.run(&["hosts", "list"])).find(|output| !output.status.success());
+    let output = refused.expect("ten at once, and one a second");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{words}");
+    assert!(words.contains("too many requests: ask again in 1 s"), "{words}");
 }

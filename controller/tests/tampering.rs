@@ -2,15 +2,14 @@
 
 mod common;
 
-use std::path::Path;
 use std::sync::Arc;
 
-use common::Hand;
 use common::scene::{POLICY, Scene, nonce, origin, secret};
-use controller::ledger::{Finding, Frontier, Position, audit, checkpoint, tree};
-use controller::store::{Key, LedgerEntry, Sqlite, Store};
+use common::{Hand, rewrite};
+use controller::ledger::{Finding, audit, checkpoint, tree};
+use controller::store::{Sqlite, Store};
 use manifests::{LedgerHead, Sha256};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 struct Edited {
     directory: tempfile::TempDir,
@@ -83,34 +82,6 @@ fn every_edit_of_a_row_of_the_ledger_is_found() {
     edited.edit("DELETE FROM nodes WHERE level = 2 AND number = 0");
     let store = Sqlite::open(&edited.path(), edited.clock.clone()).unwrap();
     assert!(audit(&store, &[]).is_err(), "what is missing cannot be read");
-}
-
-/// Does it well: entries, every hash above them, and all.
-fn rewrite(path: &Path, change: impl Fn(u64, &mut LedgerEntry) -> bool) -> LedgerHead {
-    let db = Connection::open(path).unwrap();
-    let mut query = db.prepare("SELECT stream, body FROM ledger ORDER BY number").unwrap();
-    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))).unwrap();
-    let rows: Vec<(String, Vec<u8>)> = rows.collect::<Result<_, _>>().unwrap();
-    db.execute_batch("DELETE FROM ledger; DELETE FROM nodes").unwrap();
-    let mut frontier = Frontier::default();
-    for (number, (stream, body)) in (0..).zip(rows) {
-        let (room, id) = stream.split_once('/').unwrap();
-        let mut entry = LedgerEntry { stream: Key::new(room, id), body };
-        if !change(number, &mut entry) {
-            continue;
-        }
-        let at = frontier.size() as i64;
-        db.execute("INSERT INTO ledger VALUES (?1, ?2, ?3)", params![at, entry.stream.as_str(), entry.body])
-            .unwrap();
-        for (Position { level, index }, hash) in frontier.append(&entry.leaf_bytes()) {
-            db.execute(
-                "INSERT INTO nodes VALUES (?1, ?2, ?3)",
-                params![level, index as i64, hash.as_bytes()],
-            )
-            .unwrap();
-        }
-    }
-    frontier.head()
 }
 
 #[test]

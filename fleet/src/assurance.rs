@@ -12,7 +12,7 @@ use crate::test::{Test, bounds};
 use crate::waves::Layout;
 
 /// What a rollout of this size can promise.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Assurance {
     /// The hosts that the policy selects.
     pub hosts: u32,
@@ -33,7 +33,7 @@ pub struct Assurance {
 }
 
 /// By which rule waves are judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// By the test.

@@ -8,13 +8,14 @@
 use manifests::{
     BuildId, CveId, HostId, KernelRelease, Label, LabelValue, ManifestName, ModuleName, Sha256, UtcTime,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
 use crate::rollout::Action;
 
 /// See [the module](self).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostFacts {
     /// Its name, a label and no more.
@@ -43,7 +44,7 @@ pub struct HostFacts {
 }
 
 /// A livepatch that the kernel has.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadedLivepatch {
     /// The module.
@@ -56,7 +57,7 @@ pub struct LoadedLivepatch {
 }
 
 /// How far the kernel is with a livepatch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LivepatchState {
     /// Every task runs its functions.
@@ -68,7 +69,7 @@ pub enum LivepatchState {
 }
 
 /// What a host is to one vulnerability, by the latest version of one manifest that fixes it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exposure {
     /// Which vulnerability.
@@ -82,7 +83,7 @@ pub struct Exposure {
 }
 
 /// What a host is to a vulnerability; of several the worst counts, which is the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// Nothing on it is at fault.
@@ -96,7 +97,7 @@ pub enum Standing {
 }
 
 /// Something that the fleet changed on a host, and how the host has been since.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The transaction in the host's journal.
@@ -130,7 +131,7 @@ pub struct Change {
 }
 
 /// How a change ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChangeOutcome {
     /// It has not.
@@ -144,7 +145,7 @@ pub enum ChangeOutcome {
 }
 
 /// How often the probes of a change held, and how often one did not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Probes {
     /// Steps whose probes held.
@@ -179,8 +180,8 @@ impl HostFacts {
         Self { name, kernel, kernel_build_id, cpu, services, livepatches, workloads, exposures, changes }
     }
 
-    /// Its lists that are longer than they may be: which, how many there may be, how many there are.
-    pub fn too_many(&self) -> Option<(&'static str, usize, usize)> {
+    /// Its lists: which, how many entries there may be, how many there are.
+    pub fn lists(&self) -> [(&'static str, usize, usize); 5] {
         [
             ("facts.services", Self::MAX_SERVICES, self.services.len()),
             ("facts.livepatches", Self::MAX_LIVEPATCHES, self.livepatches.len()),
@@ -188,8 +189,6 @@ impl HostFacts {
             ("facts.exposures", Self::MAX_EXPOSURES, self.exposures.len()),
             ("facts.changes", Self::MAX_CHANGES, self.changes.len()),
         ]
-        .into_iter()
-        .find(|(_, limit, found)| found > limit)
     }
 
     /// What a host is to a vulnerability, by all manifests that fix it; nothing if none is known to it.
@@ -206,7 +205,7 @@ impl HostFacts {
 }
 
 /// Since when a host has been exposed to something, and for how long it was before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exposed {
     /// Since when; nothing if it is not now.
@@ -237,7 +236,7 @@ impl Exposed {
 }
 
 /// How a fleet stands to one vulnerability.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FleetExposure {
     /// Which.
     pub cve: CveId,

@@ -8,7 +8,7 @@ use manifests::{BuildId, DomainName, GroupName, HostId, KernelRelease, Label, La
 use serde::{Deserialize, Serialize};
 
 /// One host of the inventory.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
     /// Its key's digest.

@@ -11,7 +11,10 @@
 //! half understood, and a newer side speaks the older version to an older one. Sizes are bounded before anything is
 //! parsed.
 
+use std::borrow::Cow;
+
 use manifests::{GroupName, HostId, LabelValue, Nonce, Period, Sha256, UtcTime};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -45,6 +48,16 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
+impl JsonSchema for Version {
+    fn schema_name() -> Cow<'static, str> {
+        "Version".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "const": Self::CURRENT, "description": "The version of the protocol."})
+    }
+}
+
 /// Where the controller listens for each question: `POST`, but for what is fetched.
 pub mod paths {
     /// [`Enrol`](super::Enrol), without a certificate; [`Certificate`](super::Certificate).
@@ -71,13 +84,24 @@ pub trait Message: Serialize + DeserializeOwned {
 
     /// What it is called in errors and paths.
     const NAME: &'static str;
+
+    /// Its lists: what each is called, the most entries that it has, and how many it has.
+    fn lists(&self) -> Vec<(&'static str, usize, usize)> {
+        Vec::new()
+    }
 }
 
 macro_rules! message {
-    ($name:ident, $word:literal, $max:expr) => {
+    ($name:ident, $word:literal, $max:expr $(, $lists:expr)?) => {
         impl Message for $name {
             const MAX_BYTES: usize = $max;
             const NAME: &'static str = $word;
+            $(
+                fn lists(&self) -> Vec<(&'static str, usize, usize)> {
+                    let lists: fn(&Self) -> Vec<(&'static str, usize, usize)> = $lists;
+                    lists(self)
+                }
+            )?
         }
     };
 }
@@ -117,7 +141,7 @@ pub enum ProtocolError {
     },
 }
 
-/// Reads a message; its size is looked at first.
+/// Reads a message; its size is looked at first, the length of its lists last.
 ///
 /// # Errors
 /// [`ProtocolError`]; the connection that it came over is not worth keeping.
@@ -126,11 +150,16 @@ pub fn read<M: Message>(bytes: &[u8]) -> Result<M, ProtocolError> {
         let (message, limit, found) = (M::NAME, M::MAX_BYTES, bytes.len());
         return Err(ProtocolError::TooLarge { message, limit, found });
     }
-    serde_json::from_slice(bytes).map_err(|source| ProtocolError::Json { message: M::NAME, source })
+    let read: M =
+        serde_json::from_slice(bytes).map_err(|source| ProtocolError::Json { message: M::NAME, source })?;
+    match read.lists().into_iter().find(|(_, limit, found)| found > limit) {
+        Some((field, limit, found)) => Err(ProtocolError::TooMany { message: M::NAME, field, limit, found }),
+        None => Ok(read),
+    }
 }
 
 /// Asks for a certificate. Group, failure domain and role come with the token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Enrol {
     /// The version of the protocol.
@@ -143,10 +172,10 @@ pub struct Enrol {
     pub facts: HostFacts,
 }
 
-message!(Enrol, "enrol", 16 << 10);
+message!(Enrol, "enrol", 16 << 10, |enrol| enrol.facts.lists().to_vec());
 
 /// Asks for a new certificate for a key that is known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Renew {
     /// The version of the protocol.
@@ -162,7 +191,7 @@ pub struct Renew {
 message!(Renew, "renew", 16 << 10);
 
 /// A nonce to sign a [`Renew`] with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Challenge {
     /// The version of the protocol.
@@ -174,7 +203,7 @@ pub struct Challenge {
 message!(Challenge, "challenge", 1 << 10);
 
 /// A certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Certificate {
     /// The version of the protocol.
@@ -192,7 +221,7 @@ pub struct Certificate {
 message!(Certificate, "certificate", 64 << 10);
 
 /// Is there something for me?
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Poll {
     /// The version of the protocol.
@@ -209,7 +238,7 @@ pub struct Poll {
 message!(Poll, "poll", 4 << 10);
 
 /// The answer to a poll. A hint: nothing in it lets a host change anything.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hint {
     /// The version of the protocol.
@@ -235,7 +264,7 @@ impl Hint {
 }
 
 /// Whether a controller lacks a host's facts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FactsWanted {
     /// It has them.
@@ -245,7 +274,7 @@ pub enum FactsWanted {
 }
 
 /// Something that a host could do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Offer {
     /// The rollout, by its document's digest.
@@ -259,7 +288,7 @@ pub struct Offer {
 }
 
 /// What became of an attempt, or what a host is like now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// The version of the protocol.
@@ -273,32 +302,18 @@ pub struct Report {
     pub facts: Option<HostFacts>,
 }
 
-message!(Report, "report", 1 << 20);
+message!(Report, "report", 1 << 20, |report| {
+    let attempts = ("attempts", Report::MAX_ATTEMPTS, report.attempts.len());
+    report.facts.iter().flat_map(HostFacts::lists).chain([attempts]).collect()
+});
 
 impl Report {
     /// The most attempts that one report speaks of.
     pub const MAX_ATTEMPTS: usize = 64;
-
-    /// Reads a report, and bounds its lists.
-    ///
-    /// # Errors
-    /// As [`read`], and [`ProtocolError::TooMany`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, ProtocolError> {
-        let report: Self = read(bytes)?;
-        let attempts = report.attempts.len();
-        let attempts = (attempts > Self::MAX_ATTEMPTS).then_some(("attempts", Self::MAX_ATTEMPTS, attempts));
-        let facts = || report.facts.as_ref().and_then(HostFacts::too_many);
-        match attempts.or_else(facts) {
-            Some((field, limit, found)) => {
-                Err(ProtocolError::TooMany { message: Self::NAME, field, limit, found })
-            }
-            None => Ok(report),
-        }
-    }
 }
 
 /// A report was heard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Heard {
     /// The version of the protocol.
@@ -310,7 +325,7 @@ pub struct Heard {
 message!(Heard, "report's answer", 16 << 10);
 
 /// Why a controller does not answer a question, with a status of HTTP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Denial {
     /// The version of the protocol.
@@ -322,7 +337,7 @@ pub struct Denial {
 message!(Denial, "denial", 16 << 10);
 
 /// What became of one attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AttemptReport {
     /// The rollout.
@@ -341,7 +356,7 @@ pub struct AttemptReport {
 }
 
 /// I am about to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BeginRequest {
     /// The version of the protocol.
@@ -359,7 +374,7 @@ pub struct BeginRequest {
 message!(BeginRequest, "begin", 4 << 10);
 
 /// The answer to `begin`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum BeginAnswer {
     /// The grant, in its envelope. The same attempt gets the same bytes again.
@@ -479,6 +494,6 @@ mod tests {
         let attempts = vec![attempt(Said::Applied); Report::MAX_ATTEMPTS + 1];
         let report = Report { version: Version, number: 1, attempts, facts: None };
         let bytes = serde_json::to_vec(&report).unwrap();
-        assert!(matches!(Report::parse(&bytes), Err(ProtocolError::TooMany { .. })));
+        assert!(matches!(read::<Report>(&bytes), Err(ProtocolError::TooMany { .. })));
     }
 }

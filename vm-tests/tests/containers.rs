@@ -156,10 +156,15 @@ fn a_tenant_whose_probe_fails_goes_back_alone_and_memory_is_kept_where_it_may_be
     machine.sh("cp -a /srv/web/rootfs/usr/bin/greetd /srv/web/rootfs/usr/bin/probe-me")?;
     let probe =
         "\n      - {kind: exec, command: [/usr/bin/probe-me, --check], timeout: 30s, interval: 500ms}";
-    let draft =
-        Draft { on_failure: "workload".to_owned(), probes: probe.to_owned(), ..everywhere(Draft::fix()) };
+    let draft = Draft {
+        livepatch: Some(Livepatch::Cmdline),
+        on_failure: "workload".to_owned(),
+        probes: probe.to_owned(),
+        ..everywhere(Draft::fix())
+    };
     let manifest = stage.publish(machine, &draft)?;
-    let client = scene.client("plain", "plain-client")?;
+    let plain = scene.container("plain").address();
+    let client = Client::connect_and_hit(machine.guest(), "plain", &plain, EVERY)?;
     client.wait_for_replies(2, PATIENCE)?;
     let apply = || machine.command(["update", "apply", &manifest, "--json"]).timeout(PATIENCE * 2).output();
 

@@ -66,11 +66,11 @@ fn a_firewall_that_a_tenant_wrote_does_not_hinder_the_way_back() -> Result<()> {
 /// Starts three services: one runs the vulnerable library from a subvolume of a btrfs, one a program from a file system
 /// that nobody serves any more, one has memory that nobody else can read.
 const HARD_TO_LOOK_AT: &str = "set -e
-    truncate -s 128M /root/btrfs.img; mkfs.btrfs -q /root/btrfs.img; mkdir -p /mnt/btrfs /mnt/dead /var/lib/greetd
+    modprobe --all loop btrfs fuse
+    truncate -s 128M /root/btrfs.img; mkfs.btrfs -q /root/btrfs.img 2>/dev/null; mkdir -p /mnt/btrfs /mnt/dead /var/lib/greetd
     mount -o loop /root/btrfs.img /mnt/btrfs; btrfs -q subvolume create /mnt/btrfs/one
     cp /srv/web/rootfs/usr/bin/greetd /srv/web/rootfs/usr/lib/libgreet.so.1 /mnt/btrfs/one
     systemd-run --quiet --unit=on-btrfs -E LD_LIBRARY_PATH=/mnt/btrfs/one /mnt/btrfs/one/greetd
-    modprobe fuse
     systemd-run --quiet --unit=serving odd serve /usr/local/bin/sleeper /mnt/dead
     until test -e /mnt/dead/program; do sleep 0.1; done
     systemd-run --quiet --unit=on-dead /mnt/dead/program pause

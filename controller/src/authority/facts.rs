@@ -136,7 +136,7 @@ pub enum Fact {
 }
 
 /// How a host leaves the fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Departure {
     /// It is not there any more; it may come back with a new key and a new token.

@@ -8,9 +8,9 @@ use manifests::{
     UtcTime,
 };
 
-/// How long a grant could be taken by wall clocks. Hosts go by the age of their nonce; this is only as long as it may
-/// be, so that a clock that is hours off takes nothing away.
-const EXPIRES: SignedDuration = SignedDuration::from_hours(24);
+/// A grant could be taken from so long ago until so long from now by wall clocks: together a day, which is all that it may
+/// say. Hosts go by the age of their nonce; a clock that is hours ahead or behind, here or there, takes nothing away.
+const EITHER_WAY: SignedDuration = SignedDuration::from_hours(12);
 
 /// What a grant says.
 pub(super) struct Granting<'g> {
@@ -31,7 +31,8 @@ impl Granting<'_> {
     pub(super) fn sign(&self, key: &SecretKey) -> String {
         let Self { rollout, document, host, action, wave, epoch, nonce, at, ledger } = *self;
         let parts = format!("{rollout} {host} {nonce} {epoch} {}", ledger.size);
-        let expires = at.timestamp().saturating_add(EXPIRES).map_or(at, UtcTime::floor);
+        let issued = at.timestamp().saturating_sub(EITHER_WAY).map_or(at, UtcTime::floor);
+        let expires = at.timestamp().saturating_add(EITHER_WAY).map_or(at, UtcTime::floor);
         let grant = Grant {
             schema: SchemaVersion,
             id: Sha256::of(parts.as_bytes()),
@@ -45,7 +46,7 @@ impl Granting<'_> {
             wave: u32::try_from(wave).unwrap_or(u32::MAX),
             epoch,
             nonce,
-            issued: at,
+            issued,
             expires,
             ledger,
         };

@@ -32,7 +32,7 @@ pub struct Outlook {
 }
 
 /// A host with all that is known of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Portrait {
     /// What rollouts know of it.
     pub host: Host,
@@ -45,7 +45,7 @@ pub struct Portrait {
 }
 
 /// A host, as people see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Known {
     /// What rollouts know of it.
     #[serde(flatten)]
@@ -55,7 +55,7 @@ pub struct Known {
 }
 
 /// A rollout, as people see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Standing {
     /// Its document's digest.
     pub rollout: Sha256,
@@ -87,7 +87,7 @@ pub struct Standing {
 }
 
 /// A reason, and the same in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Reason {
     /// What it waits for.
     #[serde(flatten)]
@@ -97,7 +97,7 @@ pub struct Reason {
 }
 
 /// A wave, as people see it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct WaveStanding {
     /// How many hosts it has.
     pub hosts: usize,
@@ -114,7 +114,7 @@ pub struct WaveStanding {
 }
 
 /// What a host is moved to; nothing stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Move {
     /// The groups that it is in.

@@ -733,13 +733,20 @@ impl Authority {
         explain(&running.plan, &entries, host).map_err(Denied::Impossible)
     }
 
-    /// The ledger's head, signed.
+    /// The ledger's head: what everything that this controller wrote or read makes.
+    ///
+    /// # Errors
+    /// [`Denied::NoLease`]: only its holder knows that nobody writes another history.
+    pub fn head(&self) -> Result<LedgerHead, Denied> {
+        Ok(self.turn()?.known.frontier.head())
+    }
+
+    /// The same, signed.
     ///
     /// # Errors
     /// [`Denied::NoLease`]: only its holder knows that nobody writes another history.
     pub fn checkpoint(&self) -> Result<String, Denied> {
-        let turn = self.turn()?;
-        Ok(checkpoint::sign(&self.origin, &turn.known.frontier.head(), &self.key))
+        Ok(checkpoint::sign(&self.origin, &self.head()?, &self.key))
     }
 }
 

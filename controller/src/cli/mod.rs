@@ -56,7 +56,10 @@ enum Command {
     #[command(subcommand)]
     Rollout(rollout::Command),
     Apply(rollout::ApplyArgs),
+    /// Show the ledger's head, signed: keep it elsewhere now and then
     Checkpoint,
+    /// Print the description of the controller's HTTP API: an OpenAPI document
+    Openapi,
     Backup(upkeep::BackupArgs),
     Restore(upkeep::RestoreArgs),
     Migrate(upkeep::MigrateArgs),
@@ -91,6 +94,10 @@ impl Cli {
                     .for_each(system::output::line);
                 Ok(Exit::Done)
             }
+            Command::Openapi => {
+                crate::server::description().lines().for_each(system::output::line);
+                Ok(Exit::Done)
+            }
             Command::Backup(args) => upkeep::backup(args, global).map(done),
             Command::Restore(args) => upkeep::restore(args, global).map(done),
             Command::Migrate(args) => upkeep::migrate(args, global).map(done),
@@ -114,12 +121,20 @@ impl Global {
 fn asked(error: ClientError) -> Failure {
     let exit = match &error {
         ClientError::Refused { status, .. } if *status == StatusCode::UNAUTHORIZED => Exit::NotAuthentic,
-        ClientError::Refused { status, .. } if *status == StatusCode::SERVICE_UNAVAILABLE => Exit::Busy,
+        ClientError::Refused {
+            status: StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS,
+            ..
+        } => Exit::Busy,
+        ClientError::Refused { status: StatusCode::INTERNAL_SERVER_ERROR, .. } => Exit::NeedsOperator,
         ClientError::Account { .. } | ClientError::Yaml { .. } | ClientError::Unusable { .. } => Exit::Usage,
         _ => Exit::Refused,
     };
+    let needs_operator = exit == Exit::NeedsOperator;
     let unknown = matches!(error, ClientError::Reach { .. } | ClientError::Answer(_));
     let failure = Failure::new(exit, error);
+    if needs_operator {
+        return failure.next("look at the controller: its log, and docs/controller.md");
+    }
     if unknown {
         return failure
             .state(State::Named("what was asked may have been done or not".to_owned()))

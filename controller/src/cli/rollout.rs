@@ -367,6 +367,8 @@ fn watch(client: &Client, rollout: &str, global: &Global) -> Result<Exit, Failur
                     return Ok(Exit::NeedsOperator);
                 }
             }
+            // People have to look at the controller first; it says the same each time.
+            Err(failure) if failure.exit() == Exit::NeedsOperator => return Err(failure),
             Err(failure) => {
                 unreachable += 1;
                 if unreachable > 60 {

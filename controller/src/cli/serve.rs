@@ -1,10 +1,11 @@
 //! `update-controller serve`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use manifests::{DocumentKind, KeyName, Policy, PublicKey, SecretKey, Sha256, UtcTime};
+use manifests::{DocumentKind, KeyName, LedgerHead, Policy, PublicKey, SecretKey, Sha256, UtcTime};
 use system::clock::{Clock as _, SystemClock};
 use system::durable;
 use system::exit::{Exit, Failure};
@@ -17,7 +18,8 @@ use crate::authority::{Authority, Denied};
 use crate::certificates::CertificateAuthority;
 use crate::client::Account;
 use crate::content::Content;
-use crate::ledger::Origin;
+use crate::ledger::{Finding, Origin, audit, checkpoint};
+use crate::server::limits::{ADDRESS_RATE, Limits, Rate};
 use crate::server::{Controller, Listening, ServeError, Settings};
 use crate::store::{Sqlite, Store};
 
@@ -45,6 +47,9 @@ pub(super) struct Args {
     /// Hosts with nothing to do ask again after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
     poll: u32,
+    /// So many requests a second are answered that come from one address; hosts behind one gateway share it
+    #[arg(long, value_name = "N", default_value_t = ADDRESS_RATE)]
+    address_rate: NonZeroU32,
 }
 
 /// The controller's directory.
@@ -92,6 +97,41 @@ impl Directory {
         Origin::new(&name).map_err(|error| Failure::new(Exit::Refused, error))
     }
 
+    /// The ledger's newest signed head that a controller kept here, beside the store.
+    pub(super) fn checkpoint(&self) -> PathBuf {
+        self.0.join("ledger.checkpoint")
+    }
+
+    /// That head; nothing before the first.
+    pub(super) fn head(&self) -> Result<Option<LedgerHead>, Failure> {
+        let path = self.checkpoint();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::new(Exit::Refused, unusable(&path, error))),
+        };
+        let opened = checkpoint::open(&text, &self.origin()?, &self.key()?.public());
+        opened.map(Some).map_err(|error| Failure::new(Exit::NotAuthentic, error))
+    }
+
+    /// Refuses a store whose ledger is not what its entries make, or not what was signed.
+    pub(super) fn refuse_edited(&self, store: &dyn Store) -> Result<(), Failure> {
+        let kept: Vec<LedgerHead> = self.head()?.into_iter().collect();
+        let audited = audit(store, &kept).map_err(|error| Failure::new(Exit::Refused, error))?;
+        let Err(finding) = audited else { return Ok(()) };
+        let restore = "keep the store as it is for whoever looks into it, and restore a backup: update-controller restore";
+        let next = match finding {
+            Finding::Short { .. } => format!(
+                "{restore}; or, if an older store was put there on purpose, remove {}",
+                self.checkpoint().display()
+            ),
+            _ => restore.to_owned(),
+        };
+        Err(Failure::new(Exit::NotAuthentic, finding)
+            .because("the ledger that was written here", "one that was edited in the store")
+            .next(next))
+    }
+
     pub(super) fn account(&self) -> PathBuf {
         self.0.join("admin.yaml")
     }
@@ -110,6 +150,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let public = key.public();
     let store: Arc<dyn Store> =
         Arc::new(Sqlite::open(&directory.database(), clock.clone()).map_err(|error| refuse(error.into()))?);
+    directory.refuse_edited(&*store)?;
     let certificates = CertificateAuthority::open(&directory.0, UtcTime::floor(clock.now()))
         .map_err(|error| refuse(error.into()))?;
     let content = Content::open(directory.0.join("content"))
@@ -121,7 +162,13 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     );
     let authority =
         Authority::take(store, clock.clone(), key, directory.origin()?, holder, 0).map_err(denied)?;
-    let settings = Settings { names: args.names.clone(), poll: args.poll };
+    let limits = Limits { address: Rate::of_addresses(args.address_rate), ..Limits::default() };
+    let settings = Settings {
+        names: args.names.clone(),
+        poll: args.poll,
+        limits,
+        checkpoint: Some(directory.checkpoint()),
+    };
     let fingerprint = certificates.fingerprint();
     let first = access::nobody_yet(&authority).map_err(|error| refuse(error.into()))?;
     let knows_policy = policy.is_some();

@@ -16,7 +16,8 @@ use crate::store::Sqlite;
 
 /// Copy the store, also while the controller runs
 ///
-/// The directory's other files change only at the first start: keep a copy of them, too, in a safe place.
+/// The directory's other files change only at the first start, but for `ledger.checkpoint`: keep a copy of them, too, in a safe
+/// place. A store whose ledger was edited is not copied.
 #[derive(Debug, clap::Args)]
 pub(super) struct BackupArgs {
     /// The controller's directory
@@ -73,6 +74,8 @@ pub(super) fn backup(args: &BackupArgs, global: &Global) -> Result<(), Failure> 
         return Err(refuse(format!("there is no store in {}", args.directory.display())));
     }
     let store = Sqlite::open(&database, Arc::new(SystemClock)).map_err(refuse)?;
+    // A copy of what was edited would be believed later.
+    Directory(args.directory.clone()).refuse_edited(&store)?;
     backup::backup(&store, &args.to).map_err(refuse)?;
     say(global, "copied", &args.to);
     Ok(())
@@ -82,7 +85,7 @@ pub(super) fn restore(args: &RestoreArgs, global: &Global) -> Result<(), Failure
     let directory = Directory::open(&args.directory)?;
     let to = directory.database();
     let (key, origin) = (directory.key()?, directory.origin()?);
-    let mut kept = Vec::new();
+    let mut kept: Vec<_> = directory.head()?.into_iter().collect();
     if let Some(path) = &args.checkpoint {
         let text = std::fs::read_to_string(path).map_err(refuse)?;
         kept.push(checkpoint::open(&text, &origin, &key.public()).map_err(refuse)?);
@@ -90,6 +93,8 @@ pub(super) fn restore(args: &RestoreArgs, global: &Global) -> Result<(), Failure
     let restore =
         Restore { from: &args.from, to: &to, above: args.above, signed: &kept, by: args.by.clone() };
     backup::restore(&restore, Arc::new(SystemClock), key, origin).map_err(refuse)?;
+    // It is of a store that went on after the copy.
+    let _ = std::fs::remove_file(directory.checkpoint());
     say(global, "restored", &to);
     if !global.json {
         line("next: serve, look at the hosts (hosts list), then resume each rollout with a signed order");

@@ -52,6 +52,7 @@ pub fn audit(store: &dyn Store, signed: &[LedgerHead]) -> Result<Result<LedgerHe
     if let Some(signed) = matches(frontier.head()) {
         return Ok(Err(Finding::Rewritten { signed }));
     }
+    let (mut made, mut rewritten) = (Vec::new(), None);
     loop {
         let page = store.entries(&Which::From(frontier.size()), PAGE)?;
         if page.is_empty() {
@@ -61,17 +62,18 @@ pub fn audit(store: &dyn Store, signed: &[LedgerHead]) -> Result<Result<LedgerHe
             if number != frontier.size() {
                 return Ok(Err(Finding::Gap { expected: frontier.size(), found: number }));
             }
-            let (positions, hashes): (Vec<_>, Vec<_>) =
-                frontier.append(&entry.leaf_bytes()).into_iter().unzip();
-            let kept = store.nodes(&positions)?;
-            let changed =
-                positions.iter().zip(hashes.iter().zip(&kept)).find(|(_, (made, kept))| made != kept);
-            if let Some((at, _)) = changed {
-                return Ok(Err(Finding::Node { at: *at }));
-            }
-            if let Some(signed) = matches(frontier.head()) {
-                return Ok(Err(Finding::Rewritten { signed }));
-            }
+            made.extend(frontier.append(&entry.leaf_bytes()));
+            rewritten = rewritten.or_else(|| matches(frontier.head()));
+        }
+        let (positions, hashes): (Vec<_>, Vec<_>) = made.drain(..).unzip();
+        let kept = store.nodes(&positions)?;
+        let changed = positions.iter().zip(hashes.iter().zip(&kept)).find(|(_, (made, kept))| made != kept);
+        if let Some((at, _)) = changed {
+            return Ok(Err(Finding::Node { at: *at }));
+        }
+        // Only of what is whole in itself that says something of its own.
+        if let Some(signed) = rewritten {
+            return Ok(Err(Finding::Rewritten { signed }));
         }
     }
     let head = frontier.head();

@@ -1,31 +1,50 @@
-//! How questions are read and answers are written: bounded in size and time, errors as one small JSON object.
+//! How answers are written; errors as one small JSON object.
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use fleet::protocol::{Denial, Message, Version};
+use fleet::protocol::{Denial, Version};
+use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::time::timeout;
 
+use super::api::{Gives, Page};
 use crate::authority::Denied;
 use crate::certificates::CertificateError;
 use crate::content::ContentError;
-
-/// How long the body of a small question may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+use crate::enrolment::TokenError;
 
 /// Why a question has no answer.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
     error: String,
+    /// After how many seconds it may be asked again.
+    again: Option<u64>,
+    /// Whether somebody showed a token that lets nobody in.
+    token: Option<WrongToken>,
 }
+
+/// A mark on an answer: a token was shown that lets nobody in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WrongToken;
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl ToString) -> Self {
-        Self { status, error: error.to_string() }
+        Self { status, error: error.to_string(), again: None, token: None }
+    }
+
+    /// For whoever asks too often.
+    pub(super) fn too_many(wait: Duration) -> Self {
+        // Never sooner than there is room.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let error = format_args!("too many requests: ask again in {seconds} s");
+        Self { again: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, error) }
+    }
+
+    /// For whoever shows a token that lets nobody in.
+    pub(super) fn wrong_token(status: StatusCode, error: impl ToString) -> Self {
+        Self { token: Some(WrongToken), ..Self::new(status, error) }
     }
 
     pub(super) fn bad(error: impl ToString) -> Self {
@@ -46,7 +65,14 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let denial = Denial { version: Version, error: self.error };
-        (self.status, json_bytes(&denial)).into_response()
+        let mut response = (self.status, json_bytes(&denial)).into_response();
+        if let Some(seconds) = self.again {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(mark) = self.token {
+            response.extensions_mut().insert(mark);
+        }
+        response
     }
 }
 
@@ -72,7 +98,12 @@ impl From<Denied> for Refusal {
         if let Denied::Store(error) = &denied {
             tracing::error!(error = system::error::with_causes(&**error), "the store failed");
         }
-        Self::new(status, &denied)
+        match denied {
+            Denied::Token(TokenError::Unknown | TokenError::Expired { .. }) => {
+                Self::wrong_token(status, &denied)
+            }
+            _ => Self::new(status, &denied),
+        }
     }
 }
 
@@ -95,32 +126,26 @@ impl From<ContentError> for Refusal {
     }
 }
 
-/// The bytes of a small body.
-pub(super) async fn small(body: Body, limit: usize) -> Result<Bytes, Refusal> {
-    match timeout(PATIENCE, to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format_args!("expected a body of at most {limit} bytes"),
-        )),
-        Err(_) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+/// An answer in JSON.
+pub(super) struct Answer<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        json_bytes(&self.0).into_response()
     }
 }
 
-/// A message of the fleet's protocol.
-pub(super) async fn message<M: Message>(body: Body) -> Result<M, Refusal> {
-    let bytes = small(body, M::MAX_BYTES).await?;
-    fleet::protocol::read(&bytes).map_err(|error| Refusal::bad(system::error::with_causes(&error)))
+impl<T: JsonSchema> Gives for Answer<T> {
+    fn tell(page: &mut Page<'_>) {
+        page.answer::<T>("Done, or found");
+    }
 }
 
-/// A value of people's.
-pub(super) async fn value<T: serde::de::DeserializeOwned>(body: Body, limit: usize) -> Result<T, Refusal> {
-    serde_json::from_slice(&small(body, limit).await?).map_err(Refusal::bad)
-}
-
-/// An answer.
-pub(super) fn json<T: Serialize>(value: &T) -> Response {
-    json_bytes(value).into_response()
+/// An answer in words.
+impl Gives for String {
+    fn tell(page: &mut Page<'_>) {
+        page.plain("200", "text/plain; charset=utf-8", "In words");
+    }
 }
 
 fn json_bytes<T: Serialize>(value: &T) -> impl IntoResponse {

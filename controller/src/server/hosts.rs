@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use fleet::protocol::{
     BeginAnswer, BeginRequest, Certificate, Challenge, Enrol, FactsWanted, Heard, Hint, HostFacts, Poll,
     Renew, Report, Version,
@@ -19,7 +19,9 @@ use fleet::protocol::{
 use manifests::{HostId, Nonce, Period, Sha256, UtcTime};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
-use super::answer::{Refusal, blocking, json, message, small};
+use super::answer::{Answer, Refusal, blocking};
+use super::api::{Gives, Page};
+use super::asked::{Asked, At, From, Host};
 use super::tls::Peer;
 use super::{Controller, Shared};
 use crate::authority::Denied;
@@ -76,17 +78,12 @@ impl Reports {
     }
 }
 
-fn host(peer: &Peer) -> Result<HostId, Refusal> {
-    peer.host.ok_or_else(|| Refusal::who("expected a host's certificate, found none"))
-}
-
 pub(super) async fn enrol(
     State(controller): State<Shared>,
     Extension(peer): Extension<Peer>,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let Enrol { token, request, facts, .. } = message(body).await?;
-    bounded(&facts)?;
+    Asked(enrol): Asked<Enrol>,
+) -> Result<Answer<Certificate>, Refusal> {
+    let Enrol { token, request, facts, .. } = enrol;
     let certificate = blocking(move || {
         let request = HostRequest::read(&request)?;
         let HostFacts { kernel, kernel_build_id, cpu, services, .. } = facts.clone();
@@ -96,16 +93,7 @@ pub(super) async fn enrol(
         tracing::info!(host = %host.id, name = %facts.name, address = %peer.address, "a host came in");
         certificate(&controller, &request, host.groups)
     });
-    Ok(json(&certificate.await?))
-}
-
-fn bounded(facts: &HostFacts) -> Result<(), Refusal> {
-    match facts.too_many() {
-        Some((field, limit, found)) => {
-            Err(Refusal::bad(format_args!("{field}: expected at most {limit} entries, found {found}")))
-        }
-        None => Ok(()),
-    }
+    certificate.await.map(Answer)
 }
 
 fn certificate(
@@ -120,13 +108,16 @@ fn certificate(
     Ok(Certificate { version: Version, chain, host: request.host, groups, renew_at })
 }
 
-pub(super) async fn challenge(State(controller): State<Shared>) -> Result<Response, Refusal> {
+pub(super) async fn challenge(State(controller): State<Shared>) -> Result<Answer<Challenge>, Refusal> {
     let nonce = controller.challenges.give(controller.clock.elapsed())?;
-    Ok(json(&Challenge { version: Version, nonce }))
+    Ok(Answer(Challenge { version: Version, nonce }))
 }
 
-pub(super) async fn renew(State(controller): State<Shared>, body: Body) -> Result<Response, Refusal> {
-    let Renew { request, nonce, signature, .. } = message(body).await?;
+pub(super) async fn renew(
+    State(controller): State<Shared>,
+    Asked(renew): Asked<Renew>,
+) -> Result<Answer<Certificate>, Refusal> {
+    let Renew { request, nonce, signature, .. } = renew;
     let certificate = blocking(move || {
         if !controller.challenges.take(&nonce, controller.clock.elapsed()) {
             return Err(Refusal::who("expected a challenge that was given minutes ago and not used"));
@@ -139,16 +130,14 @@ pub(super) async fn renew(State(controller): State<Shared>, body: Body) -> Resul
         let groups = controller.authority.host(request.host)?.groups;
         certificate(&controller, &request, groups)
     });
-    Ok(json(&certificate.await?))
+    certificate.await.map(Answer)
 }
 
 pub(super) async fn poll(
     State(controller): State<Shared>,
-    Extension(peer): Extension<Peer>,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let host = host(&peer)?;
-    let poll: Poll = message(body).await?;
+    Host(host): Host,
+    Asked(poll): Asked<Poll>,
+) -> Result<Answer<Hint>, Refusal> {
     let hint = blocking(move || {
         let outlook = controller.authority.outlook(host)?;
         controller.presence.heard(host, poll.boot, controller.now());
@@ -168,17 +157,14 @@ pub(super) async fn poll(
             manifests: outlook.manifests,
         })
     });
-    Ok(json(&hint.await?))
+    hint.await.map(Answer)
 }
 
 pub(super) async fn report(
     State(controller): State<Shared>,
-    Extension(peer): Extension<Peer>,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let host = host(&peer)?;
-    let bytes = small(body, <Report as fleet::protocol::Message>::MAX_BYTES).await?;
-    let report = Report::parse(&bytes).map_err(|error| Refusal::bad(system::error::with_causes(&error)))?;
+    Host(host): Host,
+    Asked(report): Asked<Report>,
+) -> Result<Answer<Heard>, Refusal> {
     let heard = blocking(move || {
         controller.authority.host(host)?;
         // One that came before is answered all the same: each attempt says by itself whether it is news.
@@ -201,18 +187,17 @@ pub(super) async fn report(
         controller.counters.reports.inc();
         Ok(Heard { version: Version, news })
     });
-    Ok(json(&heard.await?))
+    heard.await.map(Answer)
 }
 
 pub(super) async fn begin(
     State(controller): State<Shared>,
-    Extension(peer): Extension<Peer>,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let host = host(&peer)?;
-    let request: BeginRequest = message(body).await?;
+    Host(host): Host,
+    Asked(request): Asked<BeginRequest>,
+) -> Result<Answer<BeginAnswer>, Refusal> {
     let answer = blocking(move || {
         controller.authority.host(host)?;
+        controller.unedited()?;
         if controller.presence.is_cloned(host) {
             return Err(Denied::Clone { host }.into());
         }
@@ -230,26 +215,34 @@ pub(super) async fn begin(
             Err(denied) => Err(denied.into()),
         }
     });
-    Ok(json(&answer.await?))
+    answer.await.map(Answer)
+}
+
+/// Bytes as they lie there.
+pub(super) struct Stream(Response);
+
+impl IntoResponse for Stream {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl Gives for Stream {
+    fn tell(page: &mut Page<'_>) {
+        let media = "application/octet-stream";
+        page.plain("200", media, "The envelope of a document, or a payload");
+        page.plain("206", media, "The rest of it");
+    }
 }
 
 /// A document or a payload, from the byte that is asked for.
 pub(super) async fn content(
     State(controller): State<Shared>,
-    Extension(peer): Extension<Peer>,
-    Path(digest): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    let host = host(&peer)?;
-    let digest: Sha256 = digest.parse().map_err(Refusal::bad)?;
-    let from = match headers.get(header::RANGE) {
-        None => 0,
-        Some(range) => range
-            .to_str()
-            .ok()
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
-            .ok_or_else(|| Refusal::bad("expected a range of the form bytes=N-"))?,
-    };
+    Host(host): Host,
+    At(digest): At<Sha256>,
+    From(asked): From,
+) -> Result<Stream, Refusal> {
+    let from = asked.unwrap_or(0);
     let found = blocking(move || {
         controller.authority.host(host)?;
         controller.content.get(digest).map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error))
@@ -268,7 +261,7 @@ pub(super) async fn content(
         .await
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let mut response = Response::builder().header(header::CONTENT_LENGTH, size - from);
-    if headers.contains_key(header::RANGE) {
+    if asked.is_some() {
         response = response
             .status(StatusCode::PARTIAL_CONTENT)
             .header(header::CONTENT_RANGE, format!("bytes {from}-{}/{size}", size.saturating_sub(1)));
@@ -276,5 +269,6 @@ pub(super) async fn content(
     let stream = tokio_util::io::ReaderStream::with_capacity(file.take(size - from), 64 << 10);
     response
         .body(Body::from_stream(stream))
+        .map(Stream)
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error))
 }

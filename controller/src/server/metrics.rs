@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::limits::TurnedAway;
 use crate::authority::Standing;
 
 /// Hosts of a rollout that stand somewhere.
@@ -21,6 +22,8 @@ pub(super) struct Counters {
     pub(super) grants: Counter,
     /// Whether this controller holds the lease.
     pub(super) leads: Gauge,
+    /// Whether the ledger was found edited.
+    pub(super) edited: Gauge,
     hosts: Gauge,
     ledger: Gauge,
     standing: Family<Vec<(String, String)>, Gauge>,
@@ -28,13 +31,15 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) fn new() -> Self {
+    /// `turned_away` is counted by the gate.
+    pub(super) fn new(turned_away: TurnedAway) -> Self {
         let mut registry = Registry::with_prefix("update_controller");
         let this = Self {
             polls: Counter::default(),
             reports: Counter::default(),
             grants: Counter::default(),
             leads: Gauge::default(),
+            edited: Gauge::default(),
             hosts: Gauge::default(),
             ledger: Gauge::default(),
             standing: Family::default(),
@@ -44,9 +49,11 @@ impl Counters {
         registry.register("reports", "Reports heard", this.reports.clone());
         registry.register("grants", "Grants given, also those given again", this.grants.clone());
         registry.register("leads", "Whether this controller holds the lease", this.leads.clone());
+        registry.register("ledger_edited", "Whether the ledger was edited in the store", this.edited.clone());
         registry.register("hosts", "Hosts in the fleet", this.hosts.clone());
         registry.register("ledger_entries", "Entries of the ledger", this.ledger.clone());
         registry.register("rollout_hosts", "Hosts of a rollout, by where they stand", this.standing.clone());
+        registry.register("turned_away", "Who was turned away or given up, by what", turned_away);
         Self { registry, ..this }
     }
 

@@ -1,46 +1,61 @@
 //! The controller as a service: HTTPS for hosts and people, and the clockwork that keeps the lease and does what is due.
 //!
 //! - `tls`: connections, and who is at their other end
+//! - [`limits`]: what one peer may take
 //! - `hosts`: what hosts ask
 //! - `people`: what people ask, with a token
-//! - `answer`: how questions are read and answers written
+//! - `asked`, `answer`: how questions are read and answers written
+//! - `api`: the table of routes, and its description
+//! - `watch`: whether the ledger is still what was written
 //! - `metrics`: what Prometheus is told
 
 mod answer;
+mod api;
+mod asked;
 mod hosts;
+pub mod limits;
 mod metrics;
 pub mod people;
 pub mod tls;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
 use fleet::protocol::paths;
 use manifests::{Policy, UtcTime};
 use system::clock::Clock;
 use tokio::net::TcpListener;
 
 use self::answer::{Refusal, blocking};
+use self::api::{Api, Gives, Page};
+use self::asked::{By, Viewer};
+use self::limits::{Gate, Limits};
 use self::metrics::Counters;
+use self::watch::Watch;
 use crate::authority::{Authority, Denied, Surroundings};
 use crate::certificates::{CertificateAuthority, CertificateError};
 use crate::content::Content;
 use crate::presence::Presence;
 
-/// How long somebody who sends something large may be silent.
-const SILENCE: Duration = Duration::from_secs(30);
-
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
+
+/// So many of these later, what need not be done so often.
+const MINUTE: u32 = 60;
+
+/// The clockwork hangs if it did not come round for so long: a renewal of the lease waits for the store.
+const HANGS: u64 = 60;
 
 /// How the service behaves.
 #[derive(Debug, Clone)]
@@ -49,6 +64,10 @@ pub struct Settings {
     pub names: Vec<String>,
     /// After how many seconds a host asks again that has nothing to do.
     pub poll: u32,
+    /// What one peer may take.
+    pub limits: Limits,
+    /// Where the ledger's newest signed head is kept, beside the store: an edited one is held against it.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// What all requests share.
@@ -70,6 +89,10 @@ pub struct Controller {
     challenges: hosts::Challenges,
     reports: hosts::Reports,
     counters: Counters,
+    gate: Arc<Gate>,
+    watch: Watch,
+    /// When the clockwork last came round.
+    round: AtomicU64,
 }
 
 type Shared = Arc<Controller>;
@@ -104,6 +127,7 @@ impl Controller {
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Self {
         let presence = Presence::new(UtcTime::floor(clock.now()));
+        let gate = Arc::new(Gate::new(settings.limits, clock.clone()));
         Self {
             authority,
             certificates,
@@ -115,7 +139,10 @@ impl Controller {
             listens: AtomicBool::new(false),
             challenges: hosts::Challenges::default(),
             reports: hosts::Reports::default(),
-            counters: Counters::new(),
+            counters: Counters::new(gate.turned_away.clone()),
+            gate,
+            watch: Watch::default(),
+            round: AtomicU64::default(),
         }
     }
 
@@ -152,9 +179,27 @@ impl Controller {
         Ok(())
     }
 
+    /// Keeps the ledger's head: the one in memory, which follows from what this controller wrote, whatever is in the store.
+    fn keep_checkpoint(&self) {
+        let Some(path) = &self.settings.checkpoint else { return };
+        // Without the lease somebody else knows it.
+        let Ok(note) = self.authority.checkpoint() else { return };
+        if let Err(error) = system::durable::replace(path, note.as_bytes()) {
+            tracing::warn!(path = %path.display(), %error, "the ledger's head is not kept");
+        }
+    }
+
     fn keep_going(&self, over: &AtomicBool) {
         let mut complained = String::new();
-        while !over.load(Ordering::Relaxed) {
+        for turn in 1_u32.. {
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
+            self.round.store(self.clock.elapsed().as_secs(), Ordering::Relaxed);
+            if turn % MINUTE == 1 {
+                self.gate.forget();
+                self.keep_checkpoint();
+            }
             let words = self.tick().err().map(|denied| denied.to_string()).unwrap_or_default();
             if !words.is_empty() && words != complained {
                 tracing::warn!(error = words, "what was due is not done");
@@ -194,43 +239,77 @@ impl Listening {
     pub async fn serve(self, end: impl Future<Output = ()>) {
         let Self { controller, listener, tls, .. } = self;
         let over = Arc::new(AtomicBool::new(false));
-        let clockwork = {
+        let aside = |work: fn(&Controller, &AtomicBool)| {
             let (controller, over) = (controller.clone(), over.clone());
-            thread::spawn(move || controller.keep_going(&over))
+            thread::spawn(move || work(&controller, &over))
         };
-        tls::serve(listener, tls, router(controller), end).await;
+        let threads = [aside(Controller::keep_going), aside(Controller::keep_looking)];
+        let gate = controller.gate.clone();
+        tls::serve(listener, tls, &gate, router(controller.clone()), end).await;
         over.store(true, Ordering::Relaxed);
-        // It looks every second.
-        let _ = tokio::task::spawn_blocking(move || clockwork.join()).await;
+        // They look every second.
+        let _ = tokio::task::spawn_blocking(move || {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            controller.keep_checkpoint();
+        })
+        .await;
     }
 }
 
+/// Every route. What is not here is not served.
+fn api() -> Api {
+    Api::new()
+        .post(paths::ENROL, "enrol", "Let a host in by a token", hosts::enrol)
+        .get(paths::CHALLENGE, "challenge", "Give a nonce to sign a renewal with", hosts::challenge)
+        .post(paths::RENEW, "renew", "Give a host's key a new certificate", hosts::renew)
+        .post(paths::POLL, "poll", "Is there something for me?", hosts::poll)
+        .post(paths::REPORT, "report", "Hear what became of attempts, and what a host is like", hosts::report)
+        .post(paths::BEGIN, "begin", "Grant one attempt, or say why not now", hosts::begin)
+        .get(
+            &format!("{}{{digest}}", paths::CONTENT),
+            "content",
+            "Give a document or a payload by its digest",
+            hosts::content,
+        )
+        .put("/v1/payloads/{digest}", "keep", "Take a payload that a manifest names", people::keep)
+        .get("/v1/rollouts", "rollouts", "Show where all rollouts stand", people::rollouts)
+        .post("/v1/rollouts", "submit", "Take a rollout that people signed", people::submit)
+        .get("/v1/rollouts/{rollout}", "rollout", "Show where a rollout stands", people::rollout)
+        .post("/v1/rollouts/{rollout}/orders", "order", "Tell a rollout what people want", people::order)
+        .get(
+            "/v1/rollouts/{rollout}/hosts/{host}",
+            "explain",
+            "Tell why a host got something, or did not",
+            people::explain,
+        )
+        .get("/v1/hosts", "hosts", "Show who is in the fleet", people::hosts)
+        .get("/v1/hosts/{host}", "host", "Show what a host says of itself", people::host)
+        .post("/v1/hosts/{host}", "change-host", "Move a host, or take it out", people::change_host)
+        .get("/v1/exposures", "exposures", "Show who is exposed to what", people::exposures)
+        .get("/v1/exposures/{cve}", "exposure", "Show who is exposed to this", people::exposure)
+        .post("/v1/tokens", "token", "Make a token by which hosts come in", people::token)
+        .post("/v1/people", "admit", "Let somebody ask", people::admit)
+        .get("/v1/checkpoint", "checkpoint", "Show the ledger's head, signed", people::checkpoint)
+        .get("/v1/openapi.json", "openapi", "Show this description", openapi)
+        .get("/metrics", "metrics", "Tell Prometheus", metrics)
+        .get("/healthz", "health", "Show whether this controller could tell a host to begin", health)
+        .get("/livez", "alive", "Show whether this program goes on", alive)
+}
+
+/// The description of the API: an OpenAPI document in JSON.
+pub fn description() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| format!("{:#}\n", api().description()))
+}
+
 fn router(controller: Shared) -> Router {
-    Router::new()
-        .route(paths::ENROL, post(hosts::enrol))
-        .route(paths::CHALLENGE, get(hosts::challenge))
-        .route(paths::RENEW, post(hosts::renew))
-        .route(paths::POLL, post(hosts::poll))
-        .route(paths::REPORT, post(hosts::report))
-        .route(paths::BEGIN, post(hosts::begin))
-        .route(&format!("{}{{digest}}", paths::CONTENT), get(hosts::content))
-        .route("/v1/payloads/{digest}", put(people::keep))
-        .route("/v1/rollouts", get(people::rollouts).post(people::submit))
-        .route("/v1/rollouts/{rollout}", get(people::rollout))
-        .route("/v1/rollouts/{rollout}/orders", post(people::order))
-        .route("/v1/rollouts/{rollout}/hosts/{host}", get(people::explain))
-        .route("/v1/hosts", get(people::hosts))
-        .route("/v1/hosts/{host}", get(people::host).post(people::change_host))
-        .route("/v1/exposures", get(people::exposures))
-        .route("/v1/exposures/{cve}", get(people::exposure))
-        .route("/v1/tokens", post(people::token))
-        .route("/v1/people", post(people::admit))
-        .route("/v1/checkpoint", get(people::checkpoint))
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(health))
+    let gate = controller.gate.clone();
+    api()
+        .router
         .fallback(nothing_there)
         // Each question has its own bound.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(gate, limits::around))
         .with_state(controller)
 }
 
@@ -238,20 +317,66 @@ async fn nothing_there() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "there is nothing here")
 }
 
-/// Whether this controller could tell a host to begin.
-async fn health(State(controller): State<Shared>) -> Result<&'static str, Refusal> {
-    blocking(move || {
-        if controller.counters.leads.get() == 1 {
-            Ok("ok\n")
-        } else {
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "this controller does not hold the lease"))
-        }
-    })
-    .await
+/// The media type of metrics.
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What Prometheus is told.
+struct Metrics(String);
+
+impl IntoResponse for Metrics {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, METRICS)], self.0).into_response()
+    }
 }
 
-async fn metrics(State(controller): State<Shared>, headers: HeaderMap) -> Result<Response, Refusal> {
-    people::may_look(&controller, &headers).await?;
+impl Gives for Metrics {
+    fn tell(page: &mut Page<'_>) {
+        page.plain("200", METRICS, "Counters and gauges");
+    }
+}
+
+/// The description of this API.
+struct Description;
+
+impl IntoResponse for Description {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], description()).into_response()
+    }
+}
+
+impl Gives for Description {
+    fn tell(page: &mut Page<'_>) {
+        page.plain("200", "application/json", "An OpenAPI document");
+    }
+}
+
+async fn openapi() -> Result<Description, Refusal> {
+    Ok(Description)
+}
+
+/// Whether this program goes on; also without the lease.
+async fn alive(State(controller): State<Shared>) -> Result<String, Refusal> {
+    let round = controller.round.load(Ordering::Relaxed);
+    match controller.clock.elapsed().as_secs().saturating_sub(round) {
+        ..=HANGS => Ok("ok\n".to_owned()),
+        seconds => Err(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format_args!("the clockwork hangs: expected a round each second, found none for {seconds} s"),
+        )),
+    }
+}
+
+/// Whether this controller could tell a host to begin.
+async fn health(State(controller): State<Shared>) -> Result<String, Refusal> {
+    let no = |error: &str| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error));
+    match (controller.counters.leads.get(), controller.counters.edited.get()) {
+        (1, 0) => Ok("ok\n".to_owned()),
+        (1, _) => no("the ledger was edited in the store"),
+        _ => no("this controller does not hold the lease"),
+    }
+}
+
+async fn metrics(State(controller): State<Shared>, _: By<Viewer>) -> Result<Metrics, Refusal> {
     let page = blocking(move || {
         let hosts = controller.authority.hosts()?.len();
         let ledger = controller
@@ -261,6 +386,5 @@ async fn metrics(State(controller): State<Shared>, headers: HeaderMap) -> Result
             .map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error))?;
         Ok(controller.counters.page(hosts, ledger, &controller.authority.standings()?))
     });
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], page.await?).into_response())
+    page.await.map(Metrics)
 }

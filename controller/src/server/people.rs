@@ -3,29 +3,37 @@
 //! Whatever makes hosts begin or go on is a signed document: a rollout, or an order. Its signatures are held against the
 //! controller's copy of the hosts' policy; hosts hold them against their own once more.
 
+use std::time::Duration;
+
 use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::Response;
-use fleet::rollout::{Author, Proof};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use fleet::assurance::Assurance;
+use fleet::facts::FleetExposure;
+use fleet::rollout::{Author, Explanation, HostState, Proof};
 use futures_util::StreamExt as _;
 use manifests::{
-    CveId, Document, Envelope, HostId, KeyName, Manifest, Ordered, Rollout, RolloutOrder, Sha256, TrustFloor,
-    Verified, VerifyAt,
+    CveId, Document, Envelope, HostId, KeyName, Manifest, Nonce, Ordered, Rollout, RolloutOrder, Sha256,
+    TrustFloor, UtcTime, Verified, VerifyAt,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use tokio::time::Instant;
 
-use super::answer::{Refusal, blocking, json, value};
+use super::answer::{Answer, Refusal, blocking};
+use super::api::{Gives, Page};
+use super::asked::{Admin, Asked, At, Both, By, Operator, Question, Viewer};
+use super::limits::Limits;
 use super::{Controller, Shared};
 use crate::access::{self, Person, Role};
 use crate::authority::facts::Departure;
-use crate::authority::{Accepted, Move, Order, Portrait};
+use crate::authority::{Accepted, KnownHost, Move, Order, Portrait, Standing};
 use crate::content::MAX_DOCUMENT;
 use crate::enrolment::{self, Terms};
 
 /// A rollout that is handed in.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Submission {
     /// The envelope of the rollout document.
@@ -37,7 +45,7 @@ pub struct Submission {
 }
 
 /// What somebody wants of a rollout: by their token alone, or signed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Word {
     /// By their token: this can only slow it down.
@@ -47,7 +55,7 @@ pub enum Word {
 }
 
 /// What becomes of a host.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum HostChange {
     /// It is moved.
@@ -56,49 +64,133 @@ pub enum HostChange {
     Leave(Departure),
 }
 
-/// A payload that a manifest needs and that nobody has handed in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Missing {
-    /// Its digest.
-    pub sha256: Sha256,
-    /// Its size in bytes.
-    pub size: u64,
+macro_rules! question {
+    ($name:ident, $max:expr) => {
+        impl Question for $name {
+            const MAX_BYTES: usize = $max;
+
+            fn read(bytes: &[u8]) -> Result<Self, Refusal> {
+                serde_json::from_slice(bytes).map_err(Refusal::bad)
+            }
+        }
+    };
 }
 
-/// Who asks, if they may.
-async fn person(controller: &Shared, headers: &HeaderMap, role: Role) -> Result<Person, Refusal> {
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-        .map(str::to_owned)
-        .ok_or_else(|| Refusal::who("expected a token of this controller, found none"))?;
-    let controller = controller.clone();
-    let person = blocking(move || {
-        access::who(&controller.authority, &token)
-            .map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error))
-    });
-    let person =
-        person.await?.ok_or_else(|| Refusal::who("expected a token of this controller, found another"))?;
-    if person.role < role {
-        return Err(Refusal::forbidden(format_args!(
-            "{} is {}: expected at least {role}",
-            person.name, person.role
-        )));
+question!(Submission, 3 * MAX_DOCUMENT);
+question!(Word, MAX_DOCUMENT);
+question!(HostChange, 64 << 10);
+question!(Terms, 64 << 10);
+question!(Person, 64 << 10);
+
+/// A rollout was accepted.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RolloutTaken {
+    /// Its document's digest.
+    rollout: Sha256,
+    /// What a rollout of this size can promise.
+    assurance: Assurance,
+    /// Rollouts that end when it begins.
+    supersedes: Vec<Sha256>,
+}
+
+/// An order was taken.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct OrderTaken {
+    /// The rollout.
+    rollout: Sha256,
+}
+
+/// Why a host got something, or did not.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct HostExplained {
+    /// Which.
+    host: HostId,
+    /// Where it stands in the rollout; nothing if it is not in it.
+    standing: Option<HostState>,
+    /// Whether it came back from the manifest, and is not to have it again until people say so.
+    came_back: bool,
+    /// When it was last heard of.
+    last_seen: Option<UtcTime>,
+    /// What happened.
+    explanation: Explanation,
+}
+
+/// A host of the fleet.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Member {
+    /// What is known of it.
+    #[serde(flatten)]
+    known: KnownHost,
+    /// When it was last heard of.
+    last_seen: Option<UtcTime>,
+    /// Whether two machines have its key.
+    cloned: bool,
+}
+
+/// A host with all that is known of it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct HostShown {
+    /// What it says of itself, and where it stands.
+    #[serde(flatten)]
+    portrait: Portrait,
+    /// When it was last heard of.
+    last_seen: Option<UtcTime>,
+    /// Whether two machines have its key.
+    cloned: bool,
+}
+
+/// A host was moved, or has left.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct HostChanged {
+    /// Which.
+    host: HostId,
+}
+
+/// A token that lets hosts in. It is shown this once.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct TokenMade {
+    /// The token.
+    token: Nonce,
+    /// By which hosts know whom to believe: the digest of the authority's certificate.
+    ca_fingerprint: Sha256,
+    /// From when on it lets nobody in.
+    expires: UtcTime,
+}
+
+/// Somebody may ask. Their token is shown this once.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Admitted {
+    /// What they are called.
+    name: KeyName,
+    /// What they may do.
+    role: Role,
+    /// What shows who they are.
+    token: String,
+}
+
+/// A payload that was handed in.
+pub(super) enum Kept {
+    /// It is there now.
+    Now,
+    /// It was there before; what came was not looked at.
+    Before,
+}
+
+impl IntoResponse for Kept {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Now => StatusCode::CREATED,
+            Self::Before => StatusCode::NO_CONTENT,
+        }
+        .into_response()
     }
-    Ok(person)
 }
 
-/// Refuses whoever may not look.
-pub(super) async fn may_look(controller: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
-    person(controller, headers, Role::Viewer).await.map(drop)
-}
-
-fn digest(text: &str) -> Result<Sha256, Refusal> {
-    text.parse().map_err(Refusal::bad)
-}
-
-fn host_id(text: &str) -> Result<HostId, Refusal> {
-    text.parse().map_err(Refusal::bad)
+impl Gives for Kept {
+    fn tell(page: &mut Page<'_>) {
+        page.empty("201", "It is there now");
+        page.empty("204", "It was there before");
+    }
 }
 
 fn verify<T: Document>(controller: &Controller, text: &str) -> Result<(Envelope, Verified<T>), Refusal> {
@@ -116,36 +208,35 @@ fn verify<T: Document>(controller: &Controller, text: &str) -> Result<(Envelope,
 
 pub(super) async fn rollouts(
     State(controller): State<Shared>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    person(&controller, &headers, Role::Viewer).await?;
-    let standings = blocking(move || Ok(controller.authority.standings()?));
-    Ok(json(&standings.await?))
+    _: By<Viewer>,
+) -> Result<Answer<Vec<Standing>>, Refusal> {
+    let standings = blocking(move || {
+        controller.unedited()?;
+        Ok(controller.authority.standings()?)
+    });
+    standings.await.map(Answer)
 }
 
 pub(super) async fn rollout(
     State(controller): State<Shared>,
-    Path(rollout): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    person(&controller, &headers, Role::Viewer).await?;
-    let rollout = digest(&rollout)?;
+    _: By<Viewer>,
+    At(rollout): At<Sha256>,
+) -> Result<Answer<Standing>, Refusal> {
     let standing = blocking(move || {
+        controller.unedited()?;
         let all = controller.authority.standings()?;
         all.into_iter()
             .find(|standing| standing.rollout == rollout)
             .ok_or_else(|| crate::authority::Denied::NoSuchRollout { rollout }.into())
     });
-    Ok(json(&standing.await?))
+    standing.await.map(Answer)
 }
 
 pub(super) async fn submit(
     State(controller): State<Shared>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let by = person(&controller, &headers, Role::Operator).await?;
-    let submission: Submission = value(body, 3 * MAX_DOCUMENT).await?;
+    By { person: by, .. }: By<Operator>,
+    Asked(submission): Asked<Submission>,
+) -> Result<Answer<RolloutTaken>, Refusal> {
     let accepted = blocking(move || {
         let Submission { rollout, policy, manifest } = submission;
         let (envelope, document) = verify::<Rollout>(&controller, &rollout)?;
@@ -156,16 +247,15 @@ pub(super) async fn submit(
                 "the manifest is not the rollout's: expected {expected}, found {found}"
             )));
         }
-        let missing: Vec<Missing> = manifest
+        let missing: Vec<String> = manifest
             .payloads()
             .filter(|payload| !controller.content.has(payload.sha256))
-            .map(|payload| Missing { sha256: payload.sha256, size: payload.size })
+            .map(|payload| payload.sha256.to_string())
             .collect();
         if !missing.is_empty() {
-            let names: Vec<String> = missing.iter().map(|one| one.sha256.to_string()).collect();
             return Err(Refusal::new(
                 StatusCode::FAILED_DEPENDENCY,
-                format_args!("hosts could not fetch payloads that nobody handed in: {}", names.join(", ")),
+                format_args!("hosts could not fetch payloads that nobody handed in: {}", missing.join(", ")),
             ));
         }
         controller.content.keep_document(&manifest_envelope)?;
@@ -173,20 +263,17 @@ pub(super) async fn submit(
         let Accepted { assurance, supersedes } =
             controller.authority.submit(&envelope, &document, &policy, manifest.version)?;
         tracing::info!(rollout = %document.digest(), by = %by.name, "a rollout was handed in");
-        Ok(json!({ "rollout": document.digest(), "assurance": assurance, "supersedes": supersedes }))
+        Ok(RolloutTaken { rollout: document.digest(), assurance, supersedes })
     });
-    Ok(json(&accepted.await?))
+    accepted.await.map(Answer)
 }
 
 pub(super) async fn order(
     State(controller): State<Shared>,
-    Path(rollout): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let by = person(&controller, &headers, Role::Operator).await?;
-    let rollout = digest(&rollout)?;
-    let word: Word = value(body, MAX_DOCUMENT).await?;
+    By { person: by, .. }: By<Operator>,
+    At(rollout): At<Sha256>,
+    Asked(word): Asked<Word>,
+) -> Result<Answer<OrderTaken>, Refusal> {
     let done = blocking(move || {
         match word {
             Word::Token(order) => {
@@ -211,9 +298,9 @@ pub(super) async fn order(
             }
         }
         tracing::info!(%rollout, by = %by.name, "people said something");
-        Ok(json!({ "rollout": rollout }))
+        Ok(OrderTaken { rollout })
     });
-    Ok(json(&done.await?))
+    done.await.map(Answer)
 }
 
 /// Everybody who signed.
@@ -225,160 +312,148 @@ fn authors(order: &Verified<RolloutOrder>) -> Vec<Author> {
 
 pub(super) async fn explain(
     State(controller): State<Shared>,
-    Path((rollout, host)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    person(&controller, &headers, Role::Viewer).await?;
-    let (rollout, host) = (digest(&rollout)?, host_id(&host)?);
+    _: By<Viewer>,
+    At(Both(rollout, host)): At<Both<Sha256, HostId>>,
+) -> Result<Answer<HostExplained>, Refusal> {
     let told = blocking(move || {
+        controller.unedited_now()?;
         let explanation = controller.authority.explain(rollout, host)?;
-        let state = controller.authority.host_state(rollout, host)?;
-        let last = controller.presence.last(host);
+        let standing = controller.authority.host_state(rollout, host)?;
         let came_back = controller.authority.came_back(rollout, host)?;
-        Ok(json!({
-            "host": host, "standing": state, "came_back": came_back, "last_seen": last, "explanation": explanation,
-        }))
+        let last_seen = controller.presence.last(host);
+        Ok(HostExplained { host, standing, came_back, last_seen, explanation })
     });
-    Ok(json(&told.await?))
+    told.await.map(Answer)
 }
 
-pub(super) async fn hosts(State(controller): State<Shared>, headers: HeaderMap) -> Result<Response, Refusal> {
-    person(&controller, &headers, Role::Viewer).await?;
+pub(super) async fn hosts(
+    State(controller): State<Shared>,
+    _: By<Viewer>,
+) -> Result<Answer<Vec<Member>>, Refusal> {
     let hosts = blocking(move || {
-        let hosts = controller.authority.hosts()?;
-        let seen = |host: HostId| json!({ "last_seen": controller.presence.last(host), "cloned": controller.presence.is_cloned(host) });
-        let all: Vec<serde_json::Value> = hosts
-            .into_iter()
-            .map(|known| {
-                let mut value = serde_json::to_value(&known).unwrap_or_default();
-                let id = known.host.id;
-                if let (Some(value), serde_json::Value::Object(more)) = (value.as_object_mut(), seen(id)) {
-                    value.extend(more);
-                }
-                value
-            })
-            .collect();
-        Ok(all)
+        controller.unedited()?;
+        let presence = &controller.presence;
+        let member = |known: KnownHost| {
+            let id = known.host.id;
+            Member { known, last_seen: presence.last(id), cloned: presence.is_cloned(id) }
+        };
+        Ok(controller.authority.hosts()?.into_iter().map(member).collect())
     });
-    Ok(json(&hosts.await?))
+    hosts.await.map(Answer)
 }
 
-/// A host with all that it says of itself.
 pub(super) async fn host(
     State(controller): State<Shared>,
-    Path(host): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    person(&controller, &headers, Role::Viewer).await?;
-    let host = host_id(&host)?;
+    _: By<Viewer>,
+    At(host): At<HostId>,
+) -> Result<Answer<HostShown>, Refusal> {
     let told = blocking(move || {
-        let Portrait { host: known, facts, exposed_hours, rollouts } = controller.authority.portrait(host)?;
-        Ok(json!({
-            "host": known, "facts": facts, "exposed_hours": exposed_hours, "rollouts": rollouts,
-            "last_seen": controller.presence.last(host), "cloned": controller.presence.is_cloned(host),
-        }))
+        controller.unedited()?;
+        let portrait = controller.authority.portrait(host)?;
+        let (last_seen, cloned) = (controller.presence.last(host), controller.presence.is_cloned(host));
+        Ok(HostShown { portrait, last_seen, cloned })
     });
-    Ok(json(&told.await?))
+    told.await.map(Answer)
 }
 
-/// How the fleet stands to every vulnerability that a host has named.
 pub(super) async fn exposures(
     State(controller): State<Shared>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    person(&controller, &headers, Role::Viewer).await?;
-    Ok(json(&blocking(move || Ok(controller.authority.exposures(None)?)).await?))
+    _: By<Viewer>,
+) -> Result<Answer<Vec<FleetExposure>>, Refusal> {
+    let found = blocking(move || {
+        controller.unedited()?;
+        Ok(controller.authority.exposures(None)?)
+    });
+    found.await.map(Answer)
 }
 
-/// How the fleet stands to one.
 pub(super) async fn exposure(
     State(controller): State<Shared>,
-    Path(cve): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    person(&controller, &headers, Role::Viewer).await?;
-    let cve: CveId = cve.parse().map_err(Refusal::bad)?;
+    _: By<Viewer>,
+    At(cve): At<CveId>,
+) -> Result<Answer<FleetExposure>, Refusal> {
     let found = blocking(move || {
+        controller.unedited()?;
         let unknown = || {
-            let words = "no host has named {cve}: expected one that a manifest of a rollout fixes";
-            Refusal::new(StatusCode::NOT_FOUND, words.replace("{cve}", cve.as_ref()))
+            let expected = "expected one that a manifest of a rollout fixes";
+            Refusal::new(StatusCode::NOT_FOUND, format_args!("no host has named {cve}: {expected}"))
         };
         controller.authority.exposures(Some(&cve))?.pop().ok_or_else(unknown)
     });
-    Ok(json(&found.await?))
+    found.await.map(Answer)
 }
 
 pub(super) async fn change_host(
     State(controller): State<Shared>,
-    Path(host): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let by = person(&controller, &headers, Role::Admin).await?;
-    let host = host_id(&host)?;
-    let change: HostChange = value(body, 64 << 10).await?;
+    By { person: by, .. }: By<Admin>,
+    At(host): At<HostId>,
+    Asked(change): Asked<HostChange>,
+) -> Result<Answer<HostChanged>, Refusal> {
     let done = blocking(move || {
         match change {
             HostChange::Move(to) => controller.authority.relabel(host, &to, &by.name)?,
             HostChange::Leave(how) => controller.authority.dismiss(host, how, &by.name)?,
         }
-        Ok(json!({ "host": host }))
+        tracing::info!(%host, by = %by.name, "a host was moved or has left");
+        Ok(HostChanged { host })
     });
-    Ok(json(&done.await?))
+    done.await.map(Answer)
 }
 
 pub(super) async fn token(
     State(controller): State<Shared>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let by = person(&controller, &headers, Role::Admin).await?;
-    let terms: Terms = value(body, 64 << 10).await?;
+    By { person: by, .. }: By<Admin>,
+    Asked(terms): Asked<Terms>,
+) -> Result<Answer<TokenMade>, Refusal> {
     let made = blocking(move || {
         let token = enrolment::make(&controller.authority, &terms, &by.name)?;
-        let fingerprint = controller.certificates.fingerprint();
-        Ok(json!({ "token": token, "ca_fingerprint": fingerprint, "expires": terms.expires }))
+        tracing::info!(by = %by.name, hosts = terms.hosts, expires = %terms.expires, "a token was made");
+        let ca_fingerprint = controller.certificates.fingerprint();
+        Ok(TokenMade { token, ca_fingerprint, expires: terms.expires })
     });
-    Ok(json(&made.await?))
+    made.await.map(Answer)
 }
 
 pub(super) async fn admit(
     State(controller): State<Shared>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Refusal> {
-    let by = person(&controller, &headers, Role::Admin).await?;
-    let newcomer: Person = value(body, 64 << 10).await?;
+    By { person: by, .. }: By<Admin>,
+    Asked(newcomer): Asked<Person>,
+) -> Result<Answer<Admitted>, Refusal> {
     let made = blocking(move || {
         let token = access::admit(&controller.authority, &newcomer, Some(&by.name))?;
-        Ok(json!({ "name": newcomer.name, "role": newcomer.role, "token": token }))
+        let Person { name, role } = newcomer;
+        tracing::info!(%name, %role, by = %by.name, "somebody may ask");
+        Ok(Admitted { name, role, token })
     });
-    Ok(json(&made.await?))
+    made.await.map(Answer)
 }
 
 /// A payload that a manifest names.
 pub(super) async fn keep(
     State(controller): State<Shared>,
-    Path(payload): Path<String>,
-    headers: HeaderMap,
+    _: By<Operator>,
+    At(digest): At<Sha256>,
     body: Body,
-) -> Result<StatusCode, Refusal> {
-    person(&controller, &headers, Role::Operator).await?;
-    let digest = digest(&payload)?;
+) -> Result<Kept, Refusal> {
     if controller.content.has(digest) {
-        return Ok(StatusCode::NO_CONTENT);
+        return Ok(Kept::Before);
     }
+    let Limits { silence, pace, .. } = controller.gate.limits;
+    let (begun, mut have) = (Instant::now(), 0);
     let content = controller.content.clone();
     let mut arriving = blocking(move || Ok(content.begin(digest)?)).await?;
     let mut chunks = body.into_data_stream();
     loop {
-        let next = tokio::time::timeout(super::SILENCE, chunks.next()).await;
+        // Neither may it stop, nor come so slowly that it never ends.
+        let latest = begun + silence + Duration::from_secs(have / pace.max(1));
+        let next = tokio::time::timeout_at(latest.min(Instant::now() + silence), chunks.next()).await;
         let Some(chunk) =
-            next.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the payload stopped coming"))?
+            next.map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the payload came too slowly"))?
         else {
             break;
         };
         let chunk = chunk.map_err(Refusal::bad)?;
+        have += chunk.len() as u64;
         arriving = blocking(move || {
             arriving.more(&chunk)?;
             Ok(arriving)
@@ -386,13 +461,13 @@ pub(super) async fn keep(
         .await?;
     }
     blocking(move || Ok(arriving.end()?)).await?;
-    Ok(StatusCode::CREATED)
+    Ok(Kept::Now)
 }
 
-pub(super) async fn checkpoint(
-    State(controller): State<Shared>,
-    headers: HeaderMap,
-) -> Result<String, Refusal> {
-    person(&controller, &headers, Role::Viewer).await?;
-    blocking(move || Ok(controller.authority.checkpoint()?)).await
+pub(super) async fn checkpoint(State(controller): State<Shared>, _: By<Viewer>) -> Result<String, Refusal> {
+    let checkpoint = blocking(move || {
+        controller.unedited_now()?;
+        Ok(controller.authority.checkpoint()?)
+    });
+    checkpoint.await
 }

@@ -1,7 +1,8 @@
 //! TLS: connections, and who is at their other end.
 //!
 //! TLS 1.3 alone, with ring. No resumption: it would skip expiry. A host shows its certificate; without one there is
-//! enrolment, and people come with tokens. Each handshake has a time, and there are only so many connections.
+//! enrolment, and people come with tokens. Each handshake, each head of a request and each wait of an answer has a time, and
+//! there are only so many connections (`limits`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,18 +20,15 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::limits::{By, Gate};
 use crate::certificates::{CertificateError, host_of};
 
-/// How long a handshake, or the head of a request, may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How many connections there are at once. Each costs some 16 kB.
-const CONNECTIONS: usize = 4096;
-
-/// How long those that are under way at the end may go on.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// The most fields and bytes of the head of a request.
+const HEAD_FIELDS: usize = 64;
+const HEAD_BYTES: usize = 64 << 10;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +83,12 @@ pub fn config(
 pub(super) async fn serve(
     listener: TcpListener,
     config: ServerConfig,
+    gate: &Arc<Gate>,
     router: Router,
     end: impl Future<Output = ()>,
 ) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(gate.limits.connections));
     let graceful = GracefulShutdown::new();
     let mut end = std::pin::pin!(end);
     loop {
@@ -105,37 +104,51 @@ pub(super) async fn serve(
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        // Whoever has too many is closed at once: what cannot be answered need not be said.
+        let Some(entered) = gate.enter(address.ip()) else { continue };
         let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
+        let gate = gate.clone();
         tokio::spawn(async move {
-            let _slot = slot;
-            if let Err(error) = talk(stream, address, acceptor, router, watcher).await {
+            let _counted = (slot, entered);
+            if let Err(error) = talk(stream, address, &gate, acceptor, router, watcher).await {
                 tracing::debug!(%address, error, "a connection ended");
             }
         });
     }
     drop(listener);
-    let _ = timeout(FAREWELL, graceful.shutdown()).await;
+    let _ = timeout(gate.limits.farewell, graceful.shutdown()).await;
 }
 
 async fn talk(
     stream: TcpStream,
     address: SocketAddr,
+    gate: &Gate,
     acceptor: TlsAcceptor,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), String> {
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(PATIENCE, acceptor.accept(stream)).await {
-        Ok(accepted) => accepted.map_err(|error| error.to_string())?,
-        Err(_) => return Err("the handshake took too long".to_owned()),
-    };
+    // Whoever does not take an answer is not waited for.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(gate.limits.silence));
+    let accepted = timeout(gate.limits.handshake, acceptor.accept(Box::pin(stream))).await;
+    let stream = accepted.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(|error| {
+        gate.count(By::Handshake);
+        format!("the handshake: {error}")
+    })?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let host = certificate.map(host_of).transpose().map_err(|error: CertificateError| error.to_string())?;
     let service = TowerToHyperService::new(router.layer(axum::Extension(Peer { host, address })));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .max_headers(64)
+        .header_read_timeout(gate.limits.head)
+        .max_headers(HEAD_FIELDS)
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    watcher.watch(connection).await.map_err(|error| error.to_string())
+    watcher.watch(connection).await.map_err(|error| {
+        if error.is_timeout() {
+            gate.count(By::Head);
+        }
+        error.to_string()
+    })
 }

@@ -3,12 +3,17 @@
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
 pub(crate) mod scene;
+pub(crate) mod served;
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use controller::ledger::{Frontier, Position};
 use controller::store::{Batch, Expect, Key, Lease, LeaseAnswer, LeaseRequest, LedgerEntry, Put, Store};
 use jiff::{SignedDuration, Timestamp};
+use manifests::LedgerHead;
+use rusqlite::{Connection, params};
 use system::clock::Clock;
 
 /// A clock that stands still until it is told.
@@ -68,4 +73,32 @@ pub(crate) fn batch(epoch: u64, after: u64, id: &str, revision: u64, value: &str
         puts: vec![Put { key: key(id), value: value.as_bytes().to_vec() }],
         entries: vec![entry(id, value)],
     }
+}
+
+/// Edits a ledger well: entries, every hash above them, and all.
+pub(crate) fn rewrite(path: &Path, change: impl Fn(u64, &mut LedgerEntry) -> bool) -> LedgerHead {
+    let db = Connection::open(path).unwrap();
+    let mut query = db.prepare("SELECT stream, body FROM ledger ORDER BY number").unwrap();
+    let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?))).unwrap();
+    let rows: Vec<(String, Vec<u8>)> = rows.collect::<Result<_, _>>().unwrap();
+    db.execute_batch("DELETE FROM ledger; DELETE FROM nodes").unwrap();
+    let mut frontier = Frontier::default();
+    for (number, (stream, body)) in (0..).zip(rows) {
+        let (room, id) = stream.split_once('/').unwrap();
+        let mut entry = LedgerEntry { stream: Key::new(room, id), body };
+        if !change(number, &mut entry) {
+            continue;
+        }
+        let at = frontier.size() as i64;
+        db.execute("INSERT INTO ledger VALUES (?1, ?2, ?3)", params![at, entry.stream.as_str(), entry.body])
+            .unwrap();
+        for (Position { level, index }, hash) in frontier.append(&entry.leaf_bytes()) {
+            db.execute(
+                "INSERT INTO nodes VALUES (?1, ?2, ?3)",
+                params![level, index as i64, hash.as_bytes()],
+            )
+            .unwrap();
+        }
+    }
+    frontier.head()
 }

@@ -79,7 +79,7 @@ impl Book {
 }
 
 /// What a host may ask to begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// The change.
@@ -111,7 +111,7 @@ pub enum Begin {
 }
 
 /// Why a host may not begin now.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, thiserror::Error, schemars::JsonSchema)]
 #[serde(tag = "because", rename_all = "kebab-case")]
 pub enum NotNow {
     /// This rollout has no such host.

@@ -10,7 +10,7 @@ use super::event::{Entry, Event, Place, Successor};
 use super::state::{HostState, Plan, Progress};
 
 /// One line of the story.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Line {
     /// When.
     pub at: UtcTime,
@@ -25,7 +25,7 @@ impl fmt::Display for Line {
 }
 
 /// The story of a host in a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Explanation {
     /// Where it stands in the order, from 0, and in which wave, from 0; nothing if the rollout never had it.
     pub place: Option<(Place, usize)>,

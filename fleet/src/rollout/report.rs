@@ -11,7 +11,9 @@ use super::event::{Event, Fault, Outcome, Place};
 use super::state::{HostState, Progress};
 
 /// What a host says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(tag = "said", rename_all = "kebab-case")]
 pub enum Said {
     /// It has everything it needs.

@@ -63,7 +63,7 @@ impl Plan {
 }
 
 /// Where a rollout stands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(tag = "stage", content = "because", rename_all = "kebab-case")]
 pub enum Stage {
     /// Not submitted.
@@ -103,7 +103,7 @@ impl Stage {
 }
 
 /// Where a host stands in a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(tag = "state", content = "of", rename_all = "kebab-case")]
 pub enum HostState {
     /// Its wave has not come.
@@ -193,7 +193,7 @@ impl HostState {
 }
 
 /// Hosts of one wave and one stratum, by where they stand. Kept by [`Progress::set`] alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, schemars::JsonSchema)]
 pub struct Count {
     /// Offered or ready.
     pub pending: u32,

@@ -12,7 +12,7 @@ use crate::policy::calendar::Opening;
 use manifests::Nonce;
 
 /// One reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(tag = "waits-for", rename_all = "kebab-case")]
 pub enum Waiting {
     /// It has not been submitted.

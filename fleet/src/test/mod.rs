@@ -73,7 +73,7 @@ impl Parameters {
 }
 
 /// What is known of the hosts of one test, in hosts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Tally {
     /// `g`: told to begin, whatever became of them; without those on which nothing was touched.
     pub granted: u32,
@@ -84,7 +84,9 @@ pub struct Tally {
 }
 
 /// What a tally says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Enough good ones for these failures.

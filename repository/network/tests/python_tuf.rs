@@ -11,7 +11,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use peer::{WebServer, python, run};
+use peer::environment::run;
+use peer::{WebServer, python};
 use support::{Host, ROOTS, TARGETS, Team, key, now};
 
 /// Fetches a target as any TUF client would.

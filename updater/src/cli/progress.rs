@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::output::{line, line_over, object, under_way};
+use crate::kernel::livepatch::Blocker;
 use crate::kernel::transition::TransitionEvent;
 use crate::plan::Plan;
 use crate::state::journal::TransactionId;
@@ -123,10 +124,9 @@ impl Progress {
                 "        after {after:.1?}: froze {} for {:.1?} and thawed it",
                 freeze.owner, freeze.held
             )),
-            TransitionEvent::Killed { after, blocker } => self.say(&format!(
-                "        after {after:.1?}: killed {} (process {}, {}), which was stuck for good",
-                blocker.comm, blocker.pid, blocker.owner
-            )),
+            TransitionEvent::Killed { after, blocker } => {
+                self.say(&format!("        after {after:.1?}: {}", killed(blocker)));
+            }
             TransitionEvent::LeftAlone { after, owner, why, .. } => {
                 self.say(&format!("        after {after:.1?}: {owner} is left alone: {why}"));
             }
@@ -175,6 +175,11 @@ fn highlights(receipt: &Value) -> String {
         text.push_str(&format!(", {reset} peers told"));
     }
     text
+}
+
+/// What became of a task that was stuck.
+pub(super) fn killed(blocker: &Blocker) -> String {
+    format!("killed {} (process {}, {}), which was stuck for good", blocker.comm, blocker.pid, blocker.owner)
 }
 
 /// A duration for people: `12 ms`, `3.4 s`, `2m 5s`.

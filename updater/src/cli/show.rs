@@ -6,7 +6,7 @@ use system::exit::Failure;
 
 use crate::cli::history::ended;
 use crate::cli::output::{line, object};
-use crate::cli::progress::short;
+use crate::cli::progress::{killed, short};
 use crate::cli::{Global, failures};
 use crate::operations::EngineError;
 use crate::operations::story::{Direction, End, Story};
@@ -86,6 +86,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
             "  livepatch {}: transition {transition}, {} tasks held it back",
             times.module, times.blockers
         ));
+        times.killed.iter().for_each(|blocker| line(&format!("    {}", killed(blocker))));
     }
     Ok(())
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use workloads::model::WorkloadId;
 
+use crate::kernel::livepatch::Blocker;
+use crate::kernel::transition::TransitionReport;
 use crate::plan::Action;
 use crate::state::journal::{Origin, Stored};
 use crate::transaction::state::{Event, Outcome, Phase, StepIndex, StepStatus};
@@ -114,6 +116,8 @@ pub struct LivepatchTimes {
     pub transition_ms: Option<u64>,
     /// Tasks that held it back.
     pub blockers: usize,
+    /// Those of them whose processes were killed, as the manifest permits.
+    pub killed: Vec<Blocker>,
 }
 
 impl Story {
@@ -276,17 +280,15 @@ fn livepatch_times(stored: &Stored, chapters: &[Chapter]) -> Vec<LivepatchTimes>
         .filter(|chapter| chapter.direction == Direction::Do)
         .filter_map(|chapter| match &plan.steps.get(chapter.step)?.action {
             Action::AwaitTransition { module, .. } => {
-                let receipt = match &chapter.end {
-                    End::Done { receipt } => Some(receipt),
+                let report = match &chapter.end {
+                    End::Done { receipt } => TransitionReport::deserialize(receipt).ok(),
                     _ => None,
                 };
                 Some(LivepatchTimes {
                     module: module.to_string(),
-                    transition_ms: receipt.and_then(|receipt| receipt.get("took")).and_then(Value::as_u64),
-                    blockers: receipt
-                        .and_then(|receipt| receipt.get("blockers"))
-                        .and_then(Value::as_array)
-                        .map_or(0, Vec::len),
+                    transition_ms: report.as_ref().and_then(|report| report.took.as_millis().try_into().ok()),
+                    blockers: report.as_ref().map_or(0, |report| report.blockers.len()),
+                    killed: report.map(|report| report.killed).unwrap_or_default(),
                 })
             }
             _ => None,

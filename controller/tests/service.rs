@@ -246,7 +246,7 @@ fn what_is_malformed_oversized_or_slow_is_answered_and_harms_nobody() {
         }
     }
     assert_eq!(post(paths::POLL, vec![b' '; 5000]), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(post(paths::REPORT, vec![b' '; 300 << 10]), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(post(paths::REPORT, vec![b' '; 1100 << 10]), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(post("/v1/nothing", Vec::new()), StatusCode::NOT_FOUND);
     // Many who connect and say nothing keep nobody out.
     let address = fleet.address.trim_start_matches("https://").to_owned();

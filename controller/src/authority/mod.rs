@@ -16,7 +16,7 @@ mod grant;
 mod known;
 mod members;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use manifests::{
 };
 use system::clock::Clock;
 
-pub use self::members::{Known as KnownHost, Move, Outlook, Reason, Standing, WaveStanding};
+pub use self::members::{Known as KnownHost, Move, Outlook, Portrait, Reason, Standing, WaveStanding};
 pub use error::Denied;
 
 use self::facts::{Fact, PlanRecord, of_retries, of_rollout, of_store};
@@ -681,6 +681,10 @@ impl Authority {
                     decision.happen(rollout, Event::Joined { host: Box::new(host) })?;
                     written += 1;
                 }
+                for (host, into) in rebooted(&decision.turn.known, rollout)? {
+                    decision.happen(rollout, Event::Rebooted { host, into: Box::new(into) })?;
+                    written += 1;
+                }
                 loop {
                     let running = known_rollout(&decision.turn.known, rollout)?;
                     let came_back = decision.turn.known.came_back(running.document.manifest);
@@ -703,6 +707,34 @@ impl Authority {
             }
             Ok(written)
         })
+    }
+
+    /// Hosts of which a word is waited for: told to begin or to go back, or watched.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn in_flight(&self) -> Result<Vec<HostId>, Denied> {
+        let turn = self.turn()?;
+        let moves = |state: &HostState| state.is_open() || matches!(state, HostState::Applied { .. });
+        let of = |running: &Running| {
+            let hosts = running.progress.hosts().iter().enumerate().filter(|(_, state)| moves(state));
+            hosts.filter_map(|(place, _)| Some(running.host(place)?.id)).collect::<Vec<_>>()
+        };
+        let all: BTreeSet<HostId> = turn.known.rollouts.values().flat_map(of).collect();
+        Ok(all.into_iter().collect())
+    }
+
+    /// Keeps records that no decision follows from, for as long as the lease is this controller's.
+    ///
+    /// # Errors
+    /// [`Denied::NoLease`], [`Denied::Store`].
+    pub fn keep(&self, puts: Vec<Put>) -> Result<(), Denied> {
+        let turn = self.turn()?;
+        let batch = Batch { epoch: turn.lease.epoch, puts, ..Batch::default() };
+        match self.store.commit(vec![batch])?.pop() {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(Denied::NoLease),
+        }
     }
 
     /// Where a rollout stands, and why it does not go on.
@@ -857,6 +889,19 @@ fn waiting_for(known: &Known, manifest: Sha256, hosts: &[HostId]) -> Vec<(Sha256
         out.map(|place| (*rollout, place)).collect::<Vec<_>>()
     })
     .collect()
+}
+
+/// Hosts that have come out of a completed rollout and run another kernel now than they were offered it for.
+fn rebooted(known: &Known, rollout: Sha256) -> Result<Vec<(Place, Host)>, Denied> {
+    let running = known_rollout(known, rollout)?;
+    if running.progress.stage() != &Stage::Completed {
+        return Ok(Vec::new());
+    }
+    let due = known.hosts.values().filter_map(|host| {
+        let place = running.place(host.id)?;
+        running.progress.is_due_again(&running.plan, place, host).then(|| (place, host.clone()))
+    });
+    Ok(due.collect())
 }
 
 fn answer_one(asked: &Asked, answer: Result<Answer, Denied>) {

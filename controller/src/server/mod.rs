@@ -90,6 +90,8 @@ pub struct Controller {
     pub settings: Settings,
     clock: Arc<dyn Clock + Send + Sync>,
     presence: Presence,
+    /// Whether `presence` goes on from what the last holder of the lease knew.
+    listens: AtomicBool,
     challenges: hosts::Challenges,
     reports: hosts::Reports,
     counters: Counters,
@@ -141,6 +143,7 @@ impl Controller {
             settings,
             clock,
             presence,
+            listens: AtomicBool::new(false),
             challenges: hosts::Challenges::default(),
             reports: hosts::Reports::default(),
             counters: Counters::new(gate.turned_away.clone()),
@@ -161,16 +164,25 @@ impl Controller {
     fn tick(&self) -> Result<bool, Denied> {
         let leads = self.lead();
         self.count_lead();
-        if leads? {
-            let around = Surroundings {
-                last_seen: &|host| self.presence.last(host),
-                listening_since: self.presence.since(),
-                readings: &BTreeMap::new(),
-            };
-            self.authority.tick(&around)?;
-            return Ok(true);
+        if !leads? {
+            return Ok(false);
         }
-        Ok(false)
+        if !self.listens.load(Ordering::Relaxed) {
+            // Where whoever led before left off.
+            self.presence.resume(&**self.authority.store(), self.now())?;
+            self.listens.store(true, Ordering::Relaxed);
+        }
+        let around = Surroundings {
+            last_seen: &|host| self.presence.silent_since(host),
+            listening_since: self.presence.since(),
+            readings: &BTreeMap::new(),
+        };
+        self.authority.tick(&around)?;
+        let puts = self.presence.due(self.now(), self.clock.elapsed(), || self.authority.in_flight())?;
+        if !puts.is_empty() {
+            self.authority.keep(puts)?;
+        }
+        Ok(true)
     }
 
     /// Keeps the ledger's head: the one in memory, which follows from what this controller wrote, whatever is in the store.
@@ -293,7 +305,10 @@ fn api() -> Api {
             people::explain,
         )
         .get("/v1/hosts", "hosts", "Show who is in the fleet", people::hosts)
+        .get("/v1/hosts/{host}", "host", "Show what a host says of itself", people::host)
         .post("/v1/hosts/{host}", "change-host", "Move a host, or take it out", people::change_host)
+        .get("/v1/exposures", "exposures", "Show who is exposed to what", people::exposures)
+        .get("/v1/exposures/{cve}", "exposure", "Show who is exposed to this", people::exposure)
         .post("/v1/tokens", "token", "Make a token by which hosts come in", people::token)
         .post("/v1/people", "admit", "Let somebody ask", people::admit)
         .get("/v1/checkpoint", "checkpoint", "Show the ledger's head, signed", people::checkpoint)

@@ -79,7 +79,7 @@ impl Controller {
             Err(Denied::NoLease) => Ok(false),
             Err(other) => Err(other),
             Ok(()) => {
-                self.presence.listens(self.now());
+                self.listens.store(false, Ordering::Relaxed);
                 tracing::info!(epoch = self.authority.epoch(), "this controller leads from now on");
                 Ok(true)
             }

@@ -232,8 +232,13 @@ impl Machine {
         HostFacts {
             name: "one".parse().unwrap(),
             kernel: "6.1.0-50-amd64".parse().unwrap(),
+            kernel_build_id: None,
             cpu: "epyc".parse().unwrap(),
             services: Vec::new(),
+            livepatches: Vec::new(),
+            workloads: Vec::new(),
+            exposures: Vec::new(),
+            changes: Vec::new(),
         }
     }
 

@@ -19,6 +19,8 @@
 pub mod apply;
 pub mod collect;
 pub mod errand;
+pub mod exposure;
+pub mod health;
 pub mod host;
 pub mod policy;
 pub mod removal;

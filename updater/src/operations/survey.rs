@@ -189,7 +189,7 @@ impl Engine {
             .collect()
     }
 
-    fn survey_containers(
+    pub(super) fn survey_containers(
         &self,
         session: &Session,
         layers: &[(usize, &LayerComponent)],

@@ -227,8 +227,8 @@ impl Agent {
         }
         match self.executor.ask(&Question::Look { manifests: Some(self.spool.manifests()) }).await? {
             Answer::Host(look) => {
-                self.looked = Some((look.clone(), Instant::now()));
-                Ok(look)
+                self.looked = Some(((*look).clone(), Instant::now()));
+                Ok(*look)
             }
             other => Err(strange(&other).into()),
         }

@@ -284,13 +284,13 @@ impl Root {
     fn answer(&self, question: Question, host: Option<HostId>) -> Answer {
         self.asked.lock().unwrap().push(question.clone());
         match question {
-            Question::Look { .. } => Answer::Host(Look {
+            Question::Look { .. } => Answer::Host(Box::new(Look {
                 host,
                 groups: Vec::new(),
                 facts: self.facts.lock().unwrap().clone(),
                 boot: Nonce::from_bytes([5; 16]),
                 epoch: 3,
-            }),
+            })),
             Question::Preflight { what } => {
                 assert!(what.spool.is_dir());
                 verdict(*self.ready.lock().unwrap(), "")

@@ -90,7 +90,7 @@ pub struct Papers {
 #[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Answer {
     /// To a look.
-    Host(Look),
+    Host(Box<Look>),
     /// To an attempt.
     Nonce {
         /// For this attempt and no other.

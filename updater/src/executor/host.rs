@@ -40,13 +40,13 @@ impl Executor {
     pub(super) fn look(&self, manifests: Option<&Path>) -> Result<Answer, String> {
         let (engine, membership) = self.engine()?;
         let boot = engine.incarnation().boot_id.to_string();
-        Ok(Answer::Host(Look {
+        Ok(Answer::Host(Box::new(Look {
             host: membership.as_ref().map(|membership| membership.host),
             groups: engine.config().groups.clone(),
             facts: facts(&engine, manifests),
             boot: nonce(&boot)?,
             epoch: engine.seen().map_err(|error| words(&error))?.epoch,
-        }))
+        })))
     }
 }
 

@@ -8,6 +8,7 @@ use manifests::Sha256;
 use reqwest::{Certificate, Identity, Response, StatusCode};
 use url::Url;
 
+use crate::names::Names;
 use crate::pinned::Pinned;
 
 /// How long a controller may take to connect, and to say something more.
@@ -106,6 +107,7 @@ fn builder() -> reqwest::ClientBuilder {
         .user_agent(concat!("update-agent/", env!("CARGO_PKG_VERSION")))
         .https_only(true)
         .no_proxy()
+        .dns_resolver(Arc::new(Names))
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(PATIENCE)
         .read_timeout(PATIENCE)

@@ -22,7 +22,7 @@ pub const LOOK_AFTER: Duration = Duration::from_secs(60);
 pub const READY: Duration = Duration::from_secs(600);
 
 /// For so long what the executor says of the host is believed, as long as nothing was begun.
-pub const LOOK: Duration = Duration::from_secs(3600);
+pub const LOOK: Duration = Duration::from_secs(600);
 
 /// For so long one turn fetches. What came so far stays, and the next one goes on with it.
 pub const FETCH: Duration = Duration::from_secs(300);
@@ -74,6 +74,11 @@ pub fn choose<'o>(memory: &Memory, offers: &'o [Offer]) -> Option<&'o Offer> {
     }
     let of = |action| offers.iter().find(|offer| offer.action == action);
     of(Action::Rollback).or_else(|| of(Action::Apply))
+}
+
+/// How long nobody answered, in whole minutes: less is no news.
+pub fn outage(lasted: Duration) -> u32 {
+    u32::try_from(lasted.as_secs() / 60).unwrap_or(u32::MAX)
 }
 
 /// How a turn ended.

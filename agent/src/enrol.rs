@@ -100,8 +100,8 @@ pub async fn enrol(
 
 /// What this host is like, by the executor's word.
 async fn facts(executor: &Executor) -> Result<HostFacts, EnrolError> {
-    match executor.ask(&Question::Look).await? {
-        Answer::Host(look) => Ok(look.facts),
+    match executor.ask(&Question::Look { manifests: None }).await? {
+        Answer::Host(look) => Ok(look.facts.at_first()),
         other => Err(strange(&other).into()),
     }
 }

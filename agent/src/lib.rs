@@ -21,6 +21,7 @@ pub mod enrol;
 pub mod executor;
 pub mod identity;
 pub mod memory;
+pub mod names;
 pub mod pinned;
 pub mod run;
 pub mod spool;

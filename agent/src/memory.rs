@@ -25,10 +25,18 @@ pub struct Memory {
     pub report: u64,
     /// The digest of the facts that a controller heard last.
     pub facts: Option<Sha256>,
+    /// The longest time since the last change without an answer of any controller, in minutes.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreachable_min: u32,
     /// When to ask for the next certificate.
     pub renew_at: Option<UtcTime>,
     /// Attempts, the oldest first.
     pub attempts: Vec<Attempt>,
+}
+
+/// What an older program would not know is written only where there is something to say.
+fn is_none(minutes: &u32) -> bool {
+    *minutes == 0
 }
 
 /// Something that this host asked to begin.

@@ -22,7 +22,7 @@ use crate::duty::{self, End};
 use crate::executor::{Executor, ExecutorError, strange};
 use crate::identity::{Directory, Identity, IdentityError};
 use crate::memory::{Memory, MemoryError, Phase};
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Changed, Spool, SpoolError};
 
 /// The memory's file in the agent's directory.
 pub const MEMORY: &str = "state.json";
@@ -81,6 +81,8 @@ pub struct Agent {
     heard: BTreeMap<Nonce, Answer>,
     /// What the executor said of the host, and when.
     looked: Option<(Look, Instant)>,
+    /// Since when no controller answers.
+    outage: Option<Instant>,
     /// When it was last asked whether what was changed is well.
     watched: Option<Instant>,
     /// Since when the host is known to be ready, by rollout.
@@ -112,6 +114,7 @@ impl Agent {
             running: None,
             heard: BTreeMap::new(),
             looked: None,
+            outage: None,
             watched: None,
             ready: BTreeMap::new(),
         })
@@ -127,10 +130,14 @@ impl Agent {
             let end_of_turn = match self.turn().await {
                 Ok(again) => {
                     failures = 0;
+                    self.is_over();
                     End::Told(again)
                 }
                 Err(error) => {
                     failures += 1;
+                    if matches!(error, AgentError::Client(ClientError::Reach { .. })) {
+                        self.outage.get_or_insert_with(Instant::now);
+                    }
                     let end = error.end();
                     let error = system::error::with_causes(&error);
                     tracing::warn!(error, failures, "this host is as it was; it is tried again");
@@ -147,6 +154,8 @@ impl Agent {
                         // Its epoch may be another, and what it could do.
                         self.looked = None;
                         self.ready.clear();
+                        // How it has been is counted from here on.
+                        self.memory.unreachable_min = 0;
                         match answer {
                             Ok(answer @ Answer::Said(_)) => drop(self.heard.insert(nonce, answer)),
                             Ok(_) => {}
@@ -184,10 +193,12 @@ impl Agent {
             }
             answered => answered?,
         };
-        if hint.facts == FactsWanted::Yes {
+        if self.spool.keep_manifests(&self.client, &hint.manifests).await? == Changed::Yes {
             self.looked = None;
-            let look = self.look().await?;
-            self.tell_facts(&look.facts).await?;
+        }
+        let facts = self.facts().await?;
+        if hint.facts == FactsWanted::Yes || self.memory.facts != Some(facts.digest()) {
+            self.tell_facts(facts).await?;
         }
         for rollout in &hint.stop {
             self.executor.ask(&Question::Stop { rollout: *rollout }).await?;
@@ -214,10 +225,10 @@ impl Agent {
         {
             return Ok(look.clone());
         }
-        match self.executor.ask(&Question::Look).await? {
+        match self.executor.ask(&Question::Look { manifests: Some(self.spool.manifests()) }).await? {
             Answer::Host(look) => {
-                self.looked = Some((look.clone(), Instant::now()));
-                Ok(look)
+                self.looked = Some(((*look).clone(), Instant::now()));
+                Ok(*look)
             }
             other => Err(strange(&other).into()),
         }
@@ -272,10 +283,28 @@ impl Agent {
         Ok(())
     }
 
-    async fn tell_facts(&mut self, facts: &HostFacts) -> Result<(), AgentError> {
-        self.report(Vec::new(), Some(facts.clone())).await?;
-        self.memory.facts = Some(facts.digest());
+    /// What there is to be told of the host: what the executor says, and whether controllers could be reached since the
+    /// last change, which nobody else knows.
+    async fn facts(&mut self) -> Result<HostFacts, AgentError> {
+        let mut facts = self.look().await?.facts;
+        if let Some(last) = facts.changes.first_mut() {
+            last.unreachable_min = self.memory.unreachable_min;
+        }
+        Ok(facts)
+    }
+
+    async fn tell_facts(&mut self, facts: HostFacts) -> Result<(), AgentError> {
+        let digest = facts.digest();
+        self.report(Vec::new(), Some(facts)).await?;
+        self.memory.facts = Some(digest);
         self.remember()
+    }
+
+    /// A controller answers. If none did for a while, that is kept.
+    fn is_over(&mut self) {
+        let Some(since) = self.outage.take() else { return };
+        let minutes = duty::outage(since.elapsed());
+        self.memory.unreachable_min = self.memory.unreachable_min.max(minutes);
     }
 
     async fn report(

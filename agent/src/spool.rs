@@ -4,7 +4,7 @@
 //! fetched is gone on with.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fleet::local::Papers;
 use manifests::{DocumentKind, Envelope, Manifest, Payload, Sha256};
@@ -50,6 +50,15 @@ pub enum SpoolError {
     },
 }
 
+/// Whether something is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It is.
+    Yes,
+    /// It is as it was.
+    No,
+}
+
 /// A directory of directories.
 #[derive(Debug, Clone)]
 pub struct Spool(pub PathBuf);
@@ -72,6 +81,37 @@ impl Spool {
     pub fn forget(&self, rollout: Sha256) -> Result<(), SpoolError> {
         let path = self.directory(rollout);
         durable::remove(&path).map_err(|source| SpoolError::Io { path, source })
+    }
+
+    /// Where manifests of the fleet lie by which this host says what it is exposed to.
+    pub fn manifests(&self) -> PathBuf {
+        self.0.with_file_name("manifests")
+    }
+
+    /// Fetches these manifests as far as they are not there, and removes the others; whether there are new ones.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; what came so far stays.
+    pub async fn keep_manifests(&self, client: &Client, wanted: &[Sha256]) -> Result<Changed, SpoolError> {
+        let directory = self.manifests();
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SpoolError::Io { path, source }
+        };
+        durable::make_directory(&directory).map_err(failed(&directory))?;
+        let mut known = Vec::new();
+        for entry in std::fs::read_dir(&directory).map_err(failed(&directory))? {
+            let path = entry.map_err(failed(&directory))?.path();
+            match path.file_name().and_then(|name| name.to_str()?.parse().ok()) {
+                Some(digest) if wanted.contains(&digest) => known.push(digest),
+                _ => durable::remove(&path).map_err(failed(&path))?,
+            }
+        }
+        let missing: Vec<Sha256> = wanted.iter().filter(|digest| !known.contains(digest)).copied().collect();
+        for digest in &missing {
+            self.document(client, &directory, *digest).await?;
+        }
+        Ok(if missing.is_empty() { Changed::No } else { Changed::Yes })
     }
 
     /// Everything that a rollout needs, fetched as far as it is not there.
@@ -104,7 +144,7 @@ impl Spool {
     async fn document(
         &self,
         client: &Client,
-        directory: &std::path::Path,
+        directory: &Path,
         digest: Sha256,
     ) -> Result<Envelope, SpoolError> {
         let path = directory.join(digest.to_string());
@@ -130,11 +170,7 @@ impl Spool {
     }
 }
 
-async fn payload_into(
-    client: &Client,
-    directory: &std::path::Path,
-    payload: &Payload,
-) -> Result<(), SpoolError> {
+async fn payload_into(client: &Client, directory: &Path, payload: &Payload) -> Result<(), SpoolError> {
     let digest = payload.sha256;
     let path = directory.join(digest.to_string());
     let failed = |source| SpoolError::Io { path: path.clone(), source };

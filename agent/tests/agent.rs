@@ -6,15 +6,16 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use controller::certificates::{CertificateAuthority, HostRequest};
+use fleet::facts::{Change, ChangeOutcome, HostFacts, Probes};
 use fleet::local::{Answer, Look, Membership, Question, Verdict};
 use fleet::protocol::{
-    AttemptReport, BeginAnswer, Certificate, Challenge, Enrol, FactsWanted, Heard, Hint, HostFacts, Offer,
-    Report, Version, paths,
+    AttemptReport, BeginAnswer, Certificate, Challenge, Enrol, FactsWanted, Heard, Hint, Offer, Report,
+    Version, paths,
 };
 use fleet::rollout::{Action, Fault, Outcome, Said};
 use manifests::{DocumentKind, Envelope, HostId, Nonce, Period, Sha256, UtcTime};
@@ -34,8 +35,13 @@ fn facts() -> HostFacts {
     HostFacts {
         name: "one".parse().unwrap(),
         kernel: "6.1.0-50-amd64".parse().unwrap(),
+        kernel_build_id: None,
         cpu: "cpu".parse().unwrap(),
         services: Vec::new(),
+        livepatches: Vec::new(),
+        workloads: Vec::new(),
+        exposures: Vec::new(),
+        changes: Vec::new(),
     }
 }
 
@@ -44,6 +50,9 @@ struct Controller {
     authority: CertificateAuthority,
     offers: Mutex<Vec<Offer>>,
     stop: Mutex<Vec<Sha256>>,
+    manifests: Mutex<Vec<Sha256>>,
+    /// How long until the next poll, in seconds.
+    again: Mutex<u32>,
     begin: Mutex<VecDeque<Reply>>,
     content: Mutex<BTreeMap<Sha256, Vec<u8>>>,
     /// After so many bytes of content the connection breaks, once.
@@ -80,10 +89,11 @@ impl Controller {
     fn hint(&self) -> Hint {
         Hint {
             version: Version,
-            again: Period::from_secs(1),
+            again: Period::from_secs(*self.again.lock().unwrap()),
             offers: self.offers.lock().unwrap().clone(),
             stop: self.stop.lock().unwrap().clone(),
             facts: FactsWanted::No,
+            manifests: self.manifests.lock().unwrap().clone(),
         }
     }
 
@@ -262,6 +272,7 @@ struct Root {
     ready: Mutex<Said>,
     begun: Mutex<Said>,
     outcome: Mutex<Answer>,
+    facts: Mutex<HostFacts>,
     asked: Mutex<Vec<Question>>,
 }
 
@@ -273,13 +284,13 @@ impl Root {
     fn answer(&self, question: Question, host: Option<HostId>) -> Answer {
         self.asked.lock().unwrap().push(question.clone());
         match question {
-            Question::Look => Answer::Host(Look {
+            Question::Look { .. } => Answer::Host(Box::new(Look {
                 host,
                 groups: Vec::new(),
-                facts: facts(),
+                facts: self.facts.lock().unwrap().clone(),
                 boot: Nonce::from_bytes([5; 16]),
                 epoch: 3,
-            }),
+            })),
             Question::Preflight { what } => {
                 assert!(what.spool.is_dir());
                 verdict(*self.ready.lock().unwrap(), "")
@@ -320,6 +331,8 @@ impl Scene {
             authority,
             offers: Mutex::default(),
             stop: Mutex::default(),
+            manifests: Mutex::default(),
+            again: Mutex::new(1),
             begin: Mutex::default(),
             content: Mutex::default(),
             breaks: Mutex::default(),
@@ -334,6 +347,7 @@ impl Scene {
             ready: Mutex::new(Said::Ready),
             begun: Mutex::new(Said::Applied),
             outcome: Mutex::new(Answer::NeverBegan),
+            facts: Mutex::new(facts()),
             asked: Mutex::default(),
         });
         let address = serve(&controller);
@@ -398,11 +412,29 @@ impl Scene {
 
     /// Runs the agent until that many reports of attempts were heard.
     fn run(&self, member: &Membership, reports: usize) -> Vec<AttemptReport> {
-        let agent = Agent::new(self.home(), member.clone(), self.executor()).unwrap();
         let mut heard = Vec::new();
+        self.run_until(member, || {
+            heard.extend(self.reports.try_recv());
+            heard.len() >= reports
+        });
+        heard
+    }
+
+    /// Runs the agent for so many polls more.
+    fn poll(&self, member: &Membership, polls: usize) {
+        let until = self.controller.polls.lock().unwrap().len() + polls;
+        self.run_until(member, || self.controller.polls.lock().unwrap().len() >= until);
+    }
+
+    /// The facts that were heard.
+    fn told(&self) -> Vec<HostFacts> {
+        self.controller.heard.lock().unwrap().iter().filter_map(|report| report.facts.clone()).collect()
+    }
+
+    fn run_until(&self, member: &Membership, mut is_over: impl FnMut() -> bool) {
+        let agent = Agent::new(self.home(), member.clone(), self.executor()).unwrap();
         let end = async {
-            while heard.len() < reports {
-                heard.extend(self.reports.try_recv());
+            while !is_over() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -410,7 +442,6 @@ impl Scene {
         self.runtime
             .block_on(async { tokio::time::timeout(patience, agent.run(end)).await })
             .unwrap_or_else(|_| panic!("asked: {:?}", self.root.asked.lock().unwrap()));
-        heard
     }
 
     fn memory(&self) -> Memory {
@@ -526,6 +557,116 @@ fn what_is_not_what_its_digest_says_is_not_kept() {
 }
 
 #[test]
+fn what_the_host_is_like_is_told_when_it_changes_and_only_then() {
+    let scene = Scene::new();
+    let member = scene.member();
+    scene.poll(&member, 3);
+    assert_eq!(scene.told(), [], "enrolment has told it");
+    let change = Change {
+        transaction: "t-1".parse().unwrap(),
+        rollout: Sha256::of(b"rollout"),
+        action: Action::Apply,
+        until: now(),
+        outcome: ChangeOutcome::Committed,
+        transition_ms: Some(12),
+        probes: Probes { held: 1, failed: 0 },
+        taints: 0,
+        splats: 0,
+        restarted: Vec::new(),
+        unreachable_min: 0,
+    };
+    let changed = HostFacts { changes: vec![change], ..facts() };
+    *scene.root.facts.lock().unwrap() = changed.clone();
+    scene.poll(&member, 3);
+    assert_eq!(scene.told(), std::slice::from_ref(&changed));
+    // Another process knows what was told.
+    scene.poll(&member, 3);
+    assert_eq!(scene.told().len(), 1);
+    // What the executor cannot know, the agent adds: for how long no controller answered.
+    let memory = Memory { unreachable_min: 7, ..scene.memory() };
+    memory.write(&scene.home().join(MEMORY)).unwrap();
+    scene.poll(&member, 3);
+    let told = scene.told();
+    assert_eq!((told.len(), told[1].changes[0].unreachable_min), (2, 7));
+}
+
+#[test]
+fn manifests_that_the_fleet_names_are_fetched_once_and_kept_for_the_executor_as_long() {
+    let scene = Scene::new();
+    let member = scene.member();
+    scene.offer(b"a payload");
+    let manifest = scene.controller.offers.lock().unwrap().pop().unwrap().manifest;
+    *scene.controller.manifests.lock().unwrap() = vec![manifest];
+    scene.poll(&member, 3);
+    let directory = scene.home().join("manifests");
+    let file = directory.join(manifest.to_string());
+    assert_eq!(Envelope::parse(&std::fs::read(&file).unwrap()).unwrap().payload_digest(), manifest);
+    let with = |question: &Question| *question == Question::Look { manifests: Some(directory.clone()) };
+    // Once without it, and once with; then the answer is believed for a while.
+    assert_eq!(scene.root.asked(with), 2);
+    std::fs::write(directory.join("what is this"), b"?").unwrap();
+    scene.controller.manifests.lock().unwrap().clear();
+    scene.poll(&member, 2);
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+/// A number of a process in `/proc/PID/status`.
+fn status(path: &Path, field: &str) -> u64 {
+    let text = std::fs::read_to_string(path.join("status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// The agent as a program: what it costs a host that has nothing to do. `UPDATE_AGENT` names another build of it, which is
+/// looked at for two minutes.
+#[test]
+fn an_idle_agent_is_one_small_thread_that_wakes_for_polls_alone() {
+    let scene = Scene::new();
+    scene.member();
+    let program = std::env::var_os("UPDATE_AGENT");
+    // Without optimisation, and with the libraries that a static program does not map.
+    let (limit_kb, seconds) = if program.is_some() { (8 << 10, 120) } else { (32 << 10, 11) };
+    let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_update-agent").into());
+    let mut child = std::process::Command::new(program)
+        .arg("--directory")
+        .arg(scene.home())
+        .arg("--settings")
+        .arg(scene.directory.path().join("fleet.yaml"))
+        .arg("--socket")
+        .arg(scene.directory.path().join("executor.sock"))
+        .arg("run")
+        .env("UPDATE_LOG", "off")
+        .spawn()
+        .unwrap();
+    let process = PathBuf::from(format!("/proc/{}", child.id()));
+    let mut until = |polls: usize| {
+        while scene.controller.polls.lock().unwrap().len() < polls {
+            assert_eq!(child.try_wait().unwrap(), None, "it goes on until it is ended");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let switches = || status(&process, "voluntary_ctxt_switches");
+    until(5);
+    let before = switches();
+    until(15);
+    let each = (switches() - before) / 10;
+    *scene.controller.again.lock().unwrap() = 600;
+    until(16);
+    // The last one's answer is on its way.
+    std::thread::sleep(Duration::from_secs(2));
+    let (before, threads) = (switches(), status(&process, "Threads"));
+    std::thread::sleep(Duration::from_secs(seconds));
+    let (woken, rss) = (switches() - before, status(&process, "VmRSS"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    println!(
+        "agent: {rss} kB resident, {threads} thread(s), {each} waits a poll, {woken} in {seconds} s between polls"
+    );
+    assert!(rss <= limit_kb, "expected at most {limit_kb} kB resident, found {rss}");
+    assert_eq!((threads, woken), (1, 0), "nothing but polls wakes it");
+}
+
+#[test]
 fn a_controller_that_asks_to_wait_is_heeded_and_is_no_failure_of_the_host() {
     let scene = Scene::new();
     *scene.controller.limited.lock().unwrap() = [(paths::ENROL, 1)].into();
@@ -590,7 +731,7 @@ fn a_controller_of_another_version_is_not_half_understood_and_changes_nothing() 
     };
     let patience = Duration::from_secs(60);
     scene.runtime.block_on(async { tokio::time::timeout(patience, agent.run(all_given)).await }).unwrap();
-    assert_eq!(scene.root.asked(|asked| !matches!(asked, Question::Look)), 0);
+    assert_eq!(scene.root.asked(|asked| !matches!(asked, Question::Look { .. })), 0);
     // An answer to begin that it cannot read lets it begin nothing, and the grant that there may be is closed.
     let rollout = scene.offer(b"payload");
     scene.controller.begin.lock().unwrap().push_back(Reply::Newer);

@@ -1,7 +1,10 @@
-//! Grants a second: each decided, signed, on disk in SQLite, and answered. `cargo bench -p controller --bench grants`.
+//! Grants a second: each decided, signed, on disk in SQLite or PostgreSQL (on this machine, over its socket), and answered.
+//! `cargo bench -p controller --bench grants`.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../tests/common/server.rs"]
+mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +12,9 @@ use std::time::Duration;
 
 use common::scene::{Scene, nonce};
 use common::{Hand, batch, take};
-use controller::store::{Sqlite, Store};
+use controller::store::postgres::Database;
+use controller::store::{Postgres, Sqlite, Store};
+use server::Server;
 use system::clock::{Clock as _, SystemClock};
 
 const HOSTS: usize = 3000;
@@ -24,18 +29,39 @@ fn rate(number: usize, took: Duration) -> f64 {
     number as f64 / took.as_secs_f64()
 }
 
-fn store(directory: &tempfile::TempDir) -> (Arc<Sqlite>, Arc<Hand>) {
-    let clock = Arc::new(Hand::new());
-    (Arc::new(Sqlite::open(&directory.path().join("c.sqlite"), clock.clone()).unwrap()), clock)
+/// A store, and what it needs.
+struct Kept {
+    name: &'static str,
+    store: Arc<dyn Store>,
+    clock: Arc<Hand>,
+    _server: Option<Server>,
+    _directory: tempfile::TempDir,
 }
 
-fn grants(sides: usize) {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (store, clock) = store(&directory);
+fn sqlite() -> Kept {
+    let (clock, directory) = (Arc::new(Hand::new()), directory());
+    let store = Arc::new(Sqlite::open(&directory.path().join("c.sqlite"), clock.clone()).unwrap());
+    Kept { name: "SQLite", store, clock, _server: None, _directory: directory }
+}
+
+/// Its commits wait for the disk, too.
+fn postgres() -> Kept {
+    let server = Server::start_with(|_| "fsync = on\n".to_owned());
+    let clock = Arc::new(Hand::new());
+    let database = Database::new(&server.schema("fleet", clock.now()), None).unwrap();
+    let store = Arc::new(Postgres::open(database, clock.clone()).unwrap());
+    Kept { name: "PostgreSQL", store, clock, _server: Some(server), _directory: directory() }
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn grants(kept: &Kept, sides: usize) {
     let policy = common::scene::POLICY
         .replace("fleet: 3", "fleet: 100%")
         .replace("start_over", "first: 2900, largest: 100%, start_over");
-    let scene = Scene::over(store, clock, &policy, HOSTS);
+    let scene = Scene::over(kept.store.clone(), kept.clock.clone(), &policy, HOSTS);
     let ready = scene.ready();
     let ready = &ready[..if sides == 1 { 300 } else { ready.len() }];
     let (next, given) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -54,13 +80,13 @@ fn grants(sides: usize) {
         });
     });
     let given = given.into_inner();
-    println!("{given:5} grants, {sides:3} hosts asking at once: {:8.0} a second", rate(given, took));
+    let (name, rate) = (kept.name, rate(given, took));
+    println!("{name:10} {given:5} grants, {sides:3} hosts asking at once: {rate:8.0} a second");
 }
 
-fn batches(group: usize, groups: usize) {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (store, _) = store(&directory);
-    let epoch = take(&*store, "one", 0).epoch;
+fn batches(kept: &Kept, group: usize, groups: usize) {
+    let store = &*kept.store;
+    let epoch = take(store, "one", 0).epoch;
     let took = took(|| {
         for number in 0..groups {
             let one = |at: usize| {
@@ -70,17 +96,20 @@ fn batches(group: usize, groups: usize) {
         }
     });
     println!(
-        "{:5} batches in groups of {group:3}: {:8.0} a second",
+        "{:10} {:5} batches in groups of {group:3}: {:8.0} a second",
+        kept.name,
         group * groups,
         rate(group * groups, took)
     );
 }
 
 fn main() {
-    for (group, groups) in [(1, 500), (10, 200), (100, 100)] {
-        batches(group, groups);
-    }
-    for sides in [1, 8, 64, 256] {
-        grants(sides);
+    for make in [sqlite, postgres] {
+        for (group, groups) in [(1, 500), (10, 200), (100, 100)] {
+            batches(&make(), group, groups);
+        }
+        for sides in [1, 8, 64, 256] {
+            grants(&make(), sides);
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! A copy of the store that is whole, and the way back to it.
 //!
+//! A copy is a store in one file of SQLite, whatever it is a copy of. What hosts fetch is not in it: controllers have that in
+//! their directories, and bring it into a database that lacks it when they start.
+//!
 //! A backup is a state that was; the controller and its hosts have gone on since. Whoever restores one must not repeat
 //! epochs that hosts have seen, nor go on as if nothing had been granted since. So a restored store
 //! - begins above every epoch that it knows of or is told of, by [`MARGIN`], and learns the rest from the hosts
@@ -20,7 +23,7 @@ use system::durable;
 use crate::authority::facts::{Fact, of_store};
 use crate::authority::{Authority, Denied};
 use crate::ledger::{Finding, Origin, audit};
-use crate::store::{Sqlite, Store as _, StoreError};
+use crate::store::{Postgres, Sqlite, Store as _, StoreError};
 
 /// So far above everything known a restored store begins: leases change when controllers restart, a few times a day.
 pub const MARGIN: u64 = 1 << 16;
@@ -68,12 +71,33 @@ pub fn backup(store: &Sqlite, to: &Path) -> Result<(), BackupError> {
     publish(&partial, to)
 }
 
+/// Writes a copy of a store in a server, in which controllers go on, to a new file; it is on disk when this returns.
+///
+/// # Errors
+/// [`BackupError`]; there is no backup then.
+pub fn backup_server(
+    store: &Postgres,
+    to: &Path,
+    clock: Arc<dyn Clock + Send + Sync>,
+) -> Result<(), BackupError> {
+    refuse_existing(to)?;
+    let partial = partial(to);
+    remove_partial(&partial)?;
+    let copy = Sqlite::open(&partial, clock)?;
+    store.copy_to(&copy)?;
+    copy.fold()?;
+    drop(copy);
+    publish(&partial, to)
+}
+
 /// How a backup is put back.
 pub struct Restore<'r> {
     /// The backup.
     pub from: &'r Path,
-    /// Where the store is to be; there must be none.
+    /// Where the store is to be; there must be none. With a server, it is only made here.
     pub to: &'r Path,
+    /// The server in which the store is to be; it must be empty.
+    pub server: Option<&'r Postgres>,
     /// The highest epoch that is known to have been in force, from a host or a log; 0 if nobody knows.
     pub above: u64,
     /// Heads that somebody has kept; the backup must begin with those that are not longer than itself.
@@ -92,7 +116,7 @@ pub fn restore(
     key: SecretKey,
     origin: Origin,
 ) -> Result<(), BackupError> {
-    let Restore { from, to, above, signed, ref by } = *restore;
+    let Restore { from, to, server, above, signed, ref by } = *restore;
     refuse_existing(to)?;
     let partial = partial(to);
     remove_partial(&partial)?;
@@ -123,6 +147,11 @@ pub fn restore(
     });
     paused.and_then(|()| authority.release()).map_err(not_ready)?;
     store.fold()?;
+    if let Some(server) = server {
+        server.fill_from(&store)?;
+        drop(store);
+        return remove_partial(&partial);
+    }
     drop(store);
     publish(&partial, to)
 }

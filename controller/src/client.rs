@@ -6,7 +6,8 @@ use std::time::Duration;
 use fleet::protocol::Denial;
 use manifests::bounded::{self, BoundedError};
 use manifests::yaml::YamlError;
-use reqwest::{Certificate, Method, StatusCode};
+use reqwest::header::{CONNECTION, CONTENT_LENGTH};
+use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
@@ -18,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The largest file of a person, and the largest answer.
 const MAX_FILE: usize = 64 << 10;
 const MAX_ANSWER: u64 = 256 << 20;
+
+/// By which a controller that does not lead says who does: `https://NAME:PORT`.
+pub const LEADER: &str = "update-leader";
 
 /// Where a controller is and who asks: kept in a file that is its owner's alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -144,10 +148,6 @@ impl Client {
         &self.base
     }
 
-    fn url(&self, path: &str) -> Result<Url, ClientError> {
-        self.base.join(path).map_err(|error| ClientError::Unusable { why: error.to_string() })
-    }
-
     /// Asks for something.
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl Client {
     /// [`ClientError`].
     pub fn post<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T, ClientError> {
         let body = serde_json::to_vec(value)?;
-        Ok(serde_json::from_slice(&self.ask(Method::POST, path, Some(body.into()))?)?)
+        Ok(serde_json::from_slice(&self.ask(Method::POST, path, Some(body))?)?)
     }
 
     /// Hands a file in.
@@ -179,57 +179,76 @@ impl Client {
     /// [`ClientError`].
     pub fn put(&self, path: &str, file: &Path) -> Result<(), ClientError> {
         let failed = |source| ClientError::File { path: file.to_owned(), source };
-        let opened = std::fs::File::open(file).map_err(failed)?;
-        let size = opened.metadata().map_err(failed)?.len();
-        let stream = tokio_util::io::ReaderStream::with_capacity(tokio::fs::File::from_std(opened), 64 << 10);
-        let body = reqwest::Body::wrap_stream(stream);
-        let url = self.url(path)?;
-        let reach = |source| ClientError::Reach { url: url.clone(), source };
-        self.runtime.block_on(async {
-            let request = self.http.put(url.clone()).bearer_auth(&self.token);
-            let request = request.header(reqwest::header::CONTENT_LENGTH, size).body(body);
-            let response = request.send().await.map_err(reach)?;
-            read(response).await.map_err(|error| error.unwrap_or_else(reach)).map(drop)
+        // Found first: whoever does not lead would not listen to the end of something large, and may not be heard.
+        let leader = self.runtime.block_on(async {
+            let health = self.http.get(join(&self.base, "/healthz").ok()?).send().await.ok()?;
+            leader(&health)
+        });
+        let base = leader.unwrap_or_else(|| self.base.clone());
+        self.send(&base, path, |url| {
+            let opened = std::fs::File::open(file).map_err(failed)?;
+            let size = opened.metadata().map_err(failed)?.len();
+            let opened = tokio::fs::File::from_std(opened);
+            let stream = tokio_util::io::ReaderStream::with_capacity(opened, 64 << 10);
+            let body = reqwest::Body::wrap_stream(stream);
+            // Whoever has it already does not listen to it, and ends the connection: nothing else may be asked over that.
+            let request = self.http.put(url).header(CONNECTION, "close");
+            Ok(request.header(CONTENT_LENGTH, size).body(body))
+        })
+        .map(drop)
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Vec<u8>, ClientError> {
+        self.send(&self.base, path, |url| {
+            let request = self.http.request(method.clone(), url);
+            Ok(if let Some(body) = &body { request.body(body.clone()) } else { request })
         })
     }
 
-    fn ask(&self, method: Method, path: &str, body: Option<reqwest::Body>) -> Result<Vec<u8>, ClientError> {
-        let url = self.url(path)?;
-        let reach = |source| ClientError::Reach { url: url.clone(), source };
+    /// Sends a request; once more to the controller that leads, if the one that was asked does not. Both have shown
+    /// certificates of the fleet's authority.
+    fn send(
+        &self,
+        base: &Url,
+        path: &str,
+        request: impl Fn(Url) -> Result<RequestBuilder, ClientError>,
+    ) -> Result<Vec<u8>, ClientError> {
         self.runtime.block_on(async {
-            let mut request = self.http.request(method, url.clone()).bearer_auth(&self.token);
-            if let Some(body) = body {
-                request = request.body(body);
+            let url = join(base, path)?;
+            let first = self.sent(request(url.clone())?, &url).await?;
+            if let Some(url) = leader(&first).and_then(|leader| leader.join(path).ok())
+                && let Ok(second) = self.sent(request(url.clone())?, &url).await
+            {
+                return read(second, &url).await;
             }
-            let response = request.send().await.map_err(reach)?;
-            read(response).await.map_err(|error| error.unwrap_or_else(reach))
+            read(first, &url).await
         })
     }
-}
 
-/// Either a refusal, or that the connection broke.
-enum Unread {
-    Refused(ClientError),
-    Broken(reqwest::Error),
-}
-
-impl Unread {
-    fn unwrap_or_else(self, reach: impl FnOnce(reqwest::Error) -> ClientError) -> ClientError {
-        match self {
-            Self::Refused(error) => error,
-            Self::Broken(source) => reach(source),
-        }
+    async fn sent(&self, request: RequestBuilder, url: &Url) -> Result<Response, ClientError> {
+        let sent = request.bearer_auth(&self.token).send().await;
+        sent.map_err(|source| ClientError::Reach { url: url.clone(), source })
     }
 }
 
-async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, Unread> {
+fn join(base: &Url, path: &str) -> Result<Url, ClientError> {
+    base.join(path).map_err(|error| ClientError::Unusable { why: error.to_string() })
+}
+
+/// Who leads, if whoever answered does not.
+fn leader(response: &Response) -> Option<Url> {
+    response.headers().get(LEADER)?.to_str().ok()?.parse().ok()
+}
+
+async fn read(mut response: Response, url: &Url) -> Result<Vec<u8>, ClientError> {
     let status = response.status();
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(Unread::Broken)? {
+    let broken = |source| ClientError::Reach { url: url.clone(), source };
+    while let Some(chunk) = response.chunk().await.map_err(broken)? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > MAX_ANSWER {
             let words = format!("its answer has more than {MAX_ANSWER} bytes");
-            return Err(Unread::Refused(ClientError::Refused { words, status }));
+            return Err(ClientError::Refused { words, status });
         }
     }
     if status.is_success() {
@@ -239,5 +258,5 @@ async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, Unread> {
         Ok(denial) => denial.error,
         Err(_) => format!("the controller answers with status {status}"),
     };
-    Err(Unread::Refused(ClientError::Refused { words, status }))
+    Err(ClientError::Refused { words, status })
 }

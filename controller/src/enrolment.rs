@@ -71,6 +71,8 @@ pub struct Newcomer {
     pub id: HostId,
     /// The running kernel.
     pub kernel: manifests::KernelRelease,
+    /// The build id of that kernel, if it has one.
+    pub kernel_build_id: Option<manifests::BuildId>,
     /// The CPU's model.
     pub cpu: LabelValue,
     /// The services that run on it.
@@ -143,9 +145,9 @@ pub fn enrol(authority: &Authority, token: &Nonce, newcomer: &Newcomer) -> Resul
             return Err(Denied::Token(TokenError::Unknown));
         }
         record.used_by.push(newcomer.id);
-        let Newcomer { id, kernel, cpu, services } = newcomer.clone();
+        let Newcomer { id, kernel, kernel_build_id, cpu, services } = newcomer.clone();
         let Terms { groups, domain, role, .. } = record.terms.clone();
-        let host = Host { id, groups, domain, kernel, cpu, role, services };
+        let host = Host { id, groups, domain, kernel, kernel_build_id, cpu, role, services };
         decision.batch.expects.push(Expect { key: key.clone(), revision: found.revision });
         decision.batch.expects.push(Expect { key: host_key.clone(), revision: 0 });
         decision.batch.puts.push(Put { key: key.clone(), value: encode(&record) });

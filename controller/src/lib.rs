@@ -9,6 +9,7 @@
 //! - [`backup`]: a copy that is whole, and the way back to it
 //! - [`certificates`]: the fleet's own certificate authority
 //! - [`content`]: documents and payloads that hosts fetch
+//! - [`identity`]: which fleet a store is of
 //! - [`presence`]: when hosts were last heard of
 //! - [`server`]: HTTPS for hosts and people; it turns requests into calls and decides nothing
 //! - [`client`], [`cli`]: people's commands, which ask a server
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod client;
 pub mod content;
 pub mod enrolment;
+pub mod identity;
 pub mod ledger;
 pub mod presence;
 pub mod server;

@@ -31,7 +31,7 @@ fn kept() -> Kept {
 
 fn put_back(kept: &Kept, from: &Path, to: &Path, above: u64) -> Result<(), BackupError> {
     let by = "anna".parse().unwrap();
-    let how = Restore { from, to, above, signed: &[], by };
+    let how = Restore { from, to, server: None, above, signed: &[], by };
     restore(&how, kept.scene.clock.clone(), secret("controller"), origin())
 }
 
@@ -83,7 +83,14 @@ fn a_backup_that_was_changed_is_not_restored_and_nothing_is_overwritten() {
     std::fs::remove_file(&copy).unwrap();
     backup(sqlite, &copy).unwrap();
     let signed = [head.unwrap()];
-    let how = Restore { from: &copy, to: &new, above: 0, signed: &signed, by: "anna".parse().unwrap() };
+    let how = Restore {
+        from: &copy,
+        to: &new,
+        server: None,
+        above: 0,
+        signed: &signed,
+        by: "anna".parse().unwrap(),
+    };
     restore(&how, scene.clock.clone(), secret("controller"), origin()).unwrap();
     assert!(matches!(put_back(&kept, &copy, &new, 0), Err(BackupError::Exists { .. })));
 }

@@ -103,7 +103,7 @@ fn bodies_that_come_slowly_or_break_off_are_given_up() {
     let pieces = std::iter::once(head.into_bytes()).chain(std::iter::repeat_n(vec![0; 20], 40));
     dribble(&mut slow, pieces, Duration::from_millis(100));
     assert!(rest(&mut slow).starts_with("HTTP/1.1 408"));
-    assert!(!served.controller.content.has(payload));
+    assert!(!served.controller.content.has(payload).unwrap());
     assert_eq!(served.turned_away("body"), 2);
     // One that breaks off is no message, and no payload.
     let mut broken = served.wire(Some(&host.identity));

@@ -206,6 +206,10 @@ fn others_read_it_and_what_is_really_said_is_what_it_says() {
     all.ask(None, (Method::POST, "/v1/people"), &[], Some(json!({"name": "vera", "role": "viewer"})));
     let hosts = all.ask(None, (Method::GET, "/v1/hosts"), &[], None);
     assert_eq!(hosts.as_array().unwrap().len(), 5);
+    let shown = all.ask(None, (Method::GET, "/v1/hosts/{host}"), &[&id], None);
+    assert_eq!(shown["host"]["id"], id.as_str(), "{shown}");
+    assert_eq!(all.ask(None, (Method::GET, "/v1/exposures"), &[], None), json!([]));
+    all.ask(None, (Method::GET, "/v1/exposures/{cve}"), &["CVE-2026-0001"], None);
     for change in [json!({"move": {"groups": ["fleet"], "domain": "rack-2"}}), json!({"leave": "retired"})] {
         all.ask(None, (Method::POST, "/v1/hosts/{host}"), &[&id], Some(change));
     }

@@ -1,33 +1,71 @@
 //! The contract of `store`, held against every implementation.
 
 mod common;
+#[path = "common/server.rs"]
+mod server;
 
 use std::sync::Arc;
 
 use common::{Hand, batch, entry, key, take};
 use controller::ledger::{Frontier, audit};
 use controller::store::lease::MAX_EPOCH;
+use controller::store::postgres::Database;
 use controller::store::{
-    Batch, Expect, LeaseAnswer, LeaseRequest, Memory, Put, Refused, Sqlite, Store, Which,
+    Batch, Expect, LeaseAnswer, LeaseRequest, Memory, Postgres, Put, Refused, Sqlite, Store, Which,
 };
 use proptest::prelude::*;
+use server::Server;
+use system::clock::Clock as _;
 
-/// A store, its clock, and what has to stay for as long as it is used.
+/// A store, the clock that it goes by, and what has to stay for as long as it is used.
 struct Kept {
     store: Arc<dyn Store>,
     clock: Arc<Hand>,
     _directory: Option<tempfile::TempDir>,
+    /// The server, and the schema in it whose clock is set by hand.
+    server: Option<(Arc<Server>, String)>,
 }
 
 fn memory() -> Kept {
     let clock = Arc::new(Hand::new());
-    Kept { store: Arc::new(Memory::new(clock.clone())), clock, _directory: None }
+    Kept { store: Arc::new(Memory::new(clock.clone())), clock, _directory: None, server: None }
 }
 
 fn sqlite() -> Kept {
     let (clock, directory) = (Arc::new(Hand::new()), tempfile::tempdir().unwrap());
     let store = Sqlite::open(&directory.path().join("controller.sqlite"), clock.clone()).unwrap();
-    Kept { store: Arc::new(store), clock, _directory: Some(directory) }
+    Kept { store: Arc::new(store), clock, _directory: Some(directory), server: None }
+}
+
+fn postgres() -> Kept {
+    schema_of(&Arc::new(Server::start()), "one")
+}
+
+/// A schema whose sessions find another clock in front of the server's.
+fn schema_of(server: &Arc<Server>, name: &str) -> Kept {
+    let clock = Arc::new(Hand::new());
+    let address = server.schema(name, clock.now());
+    let store = Postgres::open(Database::new(&address, None).unwrap(), clock.clone()).unwrap();
+    Kept { store: Arc::new(store), clock, _directory: None, server: Some((server.clone(), name.to_owned())) }
+}
+
+impl Kept {
+    fn pass(&self, seconds: u64) {
+        self.clock.pass(seconds);
+        self.set();
+    }
+
+    /// The store's clock alone.
+    fn jump(&self, seconds: i64) {
+        self.clock.jump(seconds);
+        self.set();
+    }
+
+    fn set(&self) {
+        if let Some((server, schema)) = &self.server {
+            server.sql("postgres", &format!("UPDATE {schema}.clock SET now = '{}'", self.clock.now()));
+        }
+    }
 }
 
 /// One store as tests see it: everything that it says of itself.
@@ -94,11 +132,11 @@ fn each_batch_of_a_group_sees_those_before_it_and_falls_alone(kept: &Kept) {
 }
 
 fn a_lease_that_ran_out_writes_nothing_whether_or_not_another_came(kept: &Kept) {
-    let (store, clock) = (&*kept.store, &kept.clock);
+    let store = &*kept.store;
     let first = take(store, "one", 0);
-    clock.pass(14);
+    kept.pass(14);
     store.commit(vec![batch(first.epoch, 0, "a", 0, "in time")]).unwrap()[0].clone().unwrap();
-    clock.pass(1);
+    kept.pass(1);
     let late = batch(first.epoch, 1, "a", 1, "late");
     assert_eq!(store.commit(vec![late.clone()]).unwrap(), [Err(Refused::RanOut { until: first.until })]);
     let renew = LeaseRequest::Renew { epoch: first.epoch };
@@ -110,31 +148,31 @@ fn a_lease_that_ran_out_writes_nothing_whether_or_not_another_came(kept: &Kept) 
     assert_eq!(store.lease(renew).unwrap(), LeaseAnswer::Others(second.clone()));
     assert_eq!(store.size().unwrap(), 1);
     // Nor does the clock that was set back bring it back.
-    clock.jump(-3600);
+    kept.jump(-3600);
     let found = first.epoch;
     let old = store.commit(vec![batch(found, 1, "a", 1, "late")]).unwrap();
     assert_eq!(old, [Err(Refused::Epoch { current, found })]);
     // Nobody waits for an hour because of that; whoever comes is above the one before.
     let third = take(store, "three", 0);
     assert!(third.epoch > second.epoch);
-    clock.jump(-2);
+    kept.jump(-2);
     store.commit(vec![batch(third.epoch, 1, "a", 1, "a clock that is corrected")]).unwrap()[0]
         .clone()
         .unwrap();
 }
 
 fn one_holds_the_lease_and_every_lease_has_a_higher_epoch(kept: &Kept) {
-    let (store, clock) = (&*kept.store, &kept.clock);
+    let store = &*kept.store;
     assert_eq!(store.lease(LeaseRequest::Look).unwrap(), LeaseAnswer::Nobodys);
     let first = take(store, "one", 0);
     let by_two = LeaseRequest::Take { holder: "two".to_owned(), above: 1000 };
     assert_eq!(store.lease(by_two.clone()).unwrap(), LeaseAnswer::Others(first.clone()));
-    clock.pass(10);
+    kept.pass(10);
     let LeaseAnswer::Yours(renewed) = store.lease(LeaseRequest::Renew { epoch: first.epoch }).unwrap() else {
         panic!("it was not renewed");
     };
     assert_eq!(renewed.epoch, first.epoch);
-    clock.pass(10);
+    kept.pass(10);
     assert_eq!(store.lease(by_two.clone()).unwrap(), LeaseAnswer::Others(renewed.clone()));
     // Whoever takes it once more, after a restart or since a host has seen more, loses the old one.
     let again = take(store, "one", 41);
@@ -146,7 +184,7 @@ fn one_holds_the_lease_and_every_lease_has_a_higher_epoch(kept: &Kept) {
     assert_eq!(store.lease(LeaseRequest::Release { epoch: 42 }).unwrap(), LeaseAnswer::Nobodys);
     let LeaseAnswer::Yours(two) = store.lease(by_two).unwrap() else { panic!("it was given back") };
     assert_eq!(two.epoch, 1001);
-    clock.pass(20);
+    kept.pass(20);
     let last = LeaseRequest::Take { holder: "liar".to_owned(), above: MAX_EPOCH };
     assert_eq!(store.lease(last).unwrap(), LeaseAnswer::Nobodys, "numbers do not run out by a lie");
     assert_eq!(take(store, "one", 0).epoch, 1002);
@@ -220,6 +258,9 @@ macro_rules! contract {
         mod sqlite_keeps {
             $(#[test] fn $name() { super::$name(&super::sqlite()) })*
         }
+        mod postgres_keeps {
+            $(#[test] fn $name() { super::$name(&super::postgres()) })*
+        }
     };
 }
 
@@ -254,31 +295,47 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn all_stores_answer_alike_whatever_is_asked(steps in proptest::collection::vec(step(), 1..25)) {
-        let stores = [memory(), sqlite()];
-        for kept in &stores {
-            take(&*kept.store, "0", 0);
-        }
-        for step in steps {
-            let answer = |kept: &Kept| match &step {
-                Step::Commit(group) => {
-                    let size = kept.store.size().unwrap();
-                    // Mostly the size that it has: else next to nothing would ever be written.
-                    let after = |given: u64| if given < 4 { size + given / 3 } else { given };
-                    let batches = group.iter().map(|(epoch, given, id, revision)| {
-                        batch(*epoch, after(*given), &id.to_string(), *revision, "value")
-                    });
-                    format!("{:?}", kept.store.commit(batches.collect()).unwrap())
-                }
-                Step::Lease(request) => format!("{:?}", kept.store.lease(request.clone()).unwrap()),
-                Step::Pass(seconds) => { kept.clock.pass(*seconds); String::new() }
-            };
-            prop_assert_eq!(answer(&stores[0]), answer(&stores[1]));
-            prop_assert_eq!(all_of(&*stores[0].store), all_of(&*stores[1].store));
+/// Does the steps to stores that have to answer alike, and to be alike after each.
+fn alike(stores: &[Kept], steps: &[Step]) -> Result<(), TestCaseError> {
+    for kept in stores {
+        take(&*kept.store, "0", 0);
+    }
+    for step in steps {
+        let answer = |kept: &Kept| match step {
+            Step::Commit(group) => {
+                let size = kept.store.size().unwrap();
+                // Mostly the size that it has: else next to nothing would ever be written.
+                let after = |given: u64| if given < 4 { size + given / 3 } else { given };
+                let batches = group.iter().map(|(epoch, given, id, revision)| {
+                    batch(*epoch, after(*given), &id.to_string(), *revision, "value")
+                });
+                format!("{:?}", kept.store.commit(batches.collect()).unwrap())
+            }
+            Step::Lease(request) => format!("{:?}", kept.store.lease(request.clone()).unwrap()),
+            Step::Pass(seconds) => {
+                kept.pass(*seconds);
+                String::new()
+            }
+        };
+        let (first, others) = stores.split_first().unwrap();
+        let (answered, left) = (answer(first), all_of(&*first.store));
+        for other in others {
+            prop_assert_eq!(&answer(other), &answered);
+            prop_assert_eq!(&all_of(&*other.store), &left);
         }
     }
+    Ok(())
+}
+
+#[test]
+fn all_stores_answer_alike_whatever_is_asked() {
+    let server = Arc::new(Server::start());
+    let config = ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    let steps = proptest::collection::vec(step(), 1..25);
+    let result = proptest::test_runner::TestRunner::new(config).run(&steps, |steps| {
+        let name = format!("case{}", number.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        alike(&[memory(), sqlite(), schema_of(&server, &name)], &steps)
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
 }

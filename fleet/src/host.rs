@@ -4,7 +4,7 @@
 //! it fills; a liar among them spoils one count, and gets nothing earlier. Group and failure domain come from
 //! the token with which it was enrolled: a host does not choose its own.
 
-use manifests::{DomainName, GroupName, HostId, KernelRelease, Label, LabelValue};
+use manifests::{BuildId, DomainName, GroupName, HostId, KernelRelease, Label, LabelValue};
 use serde::{Deserialize, Serialize};
 
 /// One host of the inventory.
@@ -19,6 +19,9 @@ pub struct Host {
     pub domain: DomainName,
     /// The running kernel, as `uname -r` prints it.
     pub kernel: KernelRelease,
+    /// The build id of that kernel, if it has one: another build of a release is another kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_build_id: Option<BuildId>,
     /// The CPU's model, by the host's own word.
     pub cpu: LabelValue,
     /// What it is there for (`db`, `web`), from its enrolment.
@@ -43,6 +46,12 @@ pub enum Trait {
 }
 
 impl Host {
+    /// Whether it runs another kernel than `other` says. Of a build that one side does not know nothing follows.
+    pub fn has_another_kernel(&self, other: &Self) -> bool {
+        let builds = self.kernel_build_id.as_ref().zip(other.kernel_build_id.as_ref());
+        self.kernel != other.kernel || builds.is_some_and(|(ours, theirs)| ours != theirs)
+    }
+
     /// The stratum that this host is in, in words: `6.1.0-50-amd64 / epyc / db`. All hosts, if nothing tells
     /// them apart.
     pub fn stratum(&self, traits: &[Trait]) -> String {

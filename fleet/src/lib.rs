@@ -6,6 +6,7 @@
 //! From the top:
 //!
 //! - [`policy`]: what people write: who, how fast, when, and what makes it stop
+//! - [`facts`]: what a host says of itself
 //! - [`host`]: a host as a rollout sees it
 //! - [`waves`]: which host goes when
 //! - [`test`]: what a wave proves, and when it halts, holds or passes
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assurance;
+pub mod facts;
 pub mod host;
 pub mod local;
 pub mod policy;

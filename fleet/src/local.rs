@@ -34,7 +34,12 @@ pub const MAX_ANSWER: usize = 1 << 20;
 #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Question {
     /// What is this host like?
-    Look,
+    Look {
+        /// A directory with manifests of the fleet, each the envelope and named by the digest of what it carries: what is
+        /// this host to the vulnerabilities that they fix?
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifests: Option<PathBuf>,
+    },
     /// Could this be applied now?
     Preflight {
         /// What.
@@ -85,7 +90,7 @@ pub struct Papers {
 #[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Answer {
     /// To a look.
-    Host(Look),
+    Host(Box<Look>),
     /// To an attempt.
     Nonce {
         /// For this attempt and no other.

@@ -13,11 +13,12 @@
 
 use std::borrow::Cow;
 
-use manifests::{GroupName, HostId, KernelRelease, Label, LabelValue, Nonce, Period, Sha256, UtcTime};
+use manifests::{GroupName, HostId, LabelValue, Nonce, Period, Sha256, UtcTime};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use crate::facts::HostFacts;
 use crate::rollout::{Action, NotNow, Said};
 
 /// The version of the protocol: 1.
@@ -157,34 +158,6 @@ pub fn read<M: Message>(bytes: &[u8]) -> Result<M, ProtocolError> {
     }
 }
 
-/// What a host says of itself; the rest of a [`Host`] comes with its token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HostFacts {
-    /// Its name, a label and no more.
-    pub name: LabelValue,
-    /// The running kernel, as `uname -r` prints it.
-    pub kernel: KernelRelease,
-    /// The CPU's model.
-    pub cpu: LabelValue,
-    /// The services that run on it, as labels that caps can name.
-    pub services: Vec<Label>,
-}
-
-impl HostFacts {
-    /// The most services that a host names.
-    pub const MAX_SERVICES: usize = 1024;
-
-    fn services(&self) -> (&'static str, usize, usize) {
-        ("facts.services", Self::MAX_SERVICES, self.services.len())
-    }
-
-    /// By which a controller knows whether it has these.
-    pub fn digest(&self) -> Sha256 {
-        Sha256::of(&serde_json::to_vec(self).expect("facts have no maps with keys that JSON cannot hold"))
-    }
-}
-
 /// Asks for a certificate. Group, failure domain and role come with the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -199,7 +172,7 @@ pub struct Enrol {
     pub facts: HostFacts,
 }
 
-message!(Enrol, "enrol", 16 << 10, |enrol| vec![enrol.facts.services()]);
+message!(Enrol, "enrol", 16 << 10, |enrol| enrol.facts.lists().to_vec());
 
 /// Asks for a new certificate for a key that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -278,9 +251,17 @@ pub struct Hint {
     pub stop: Vec<Sha256>,
     /// Whether the host should send its facts.
     pub facts: FactsWanted,
+    /// Manifests of the fleet, by their digests: a host says what it is to the vulnerabilities that they fix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Sha256>,
 }
 
 message!(Hint, "hint", 64 << 10);
+
+impl Hint {
+    /// The most manifests that a hint names.
+    pub const MAX_MANIFESTS: usize = 64;
+}
 
 /// Whether a controller lacks a host's facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -321,9 +302,9 @@ pub struct Report {
     pub facts: Option<HostFacts>,
 }
 
-message!(Report, "report", 256 << 10, |report| {
+message!(Report, "report", 1 << 20, |report| {
     let attempts = ("attempts", Report::MAX_ATTEMPTS, report.attempts.len());
-    report.facts.iter().map(HostFacts::services).chain([attempts]).collect()
+    report.facts.iter().flat_map(HostFacts::lists).chain([attempts]).collect()
 });
 
 impl Report {
@@ -466,8 +447,13 @@ mod tests {
         let facts = sample::inventory(1).pop().map(|host| HostFacts {
             name: host.role,
             kernel: host.kernel,
+            kernel_build_id: Some("aabbccddeeff00112233445566778899aabbccdd".parse().unwrap()),
             cpu: host.cpu,
             services: host.services,
+            livepatches: Vec::new(),
+            workloads: vec!["runc:web".parse().unwrap()],
+            exposures: Vec::new(),
+            changes: Vec::new(),
         });
         round(&Report { version: Version, number: 1, attempts: said.map(attempt).to_vec(), facts });
         let offer = Offer {
@@ -477,7 +463,8 @@ mod tests {
             earliest: "2026-11-02T00:00:00Z".parse().unwrap(),
         };
         let again = Period::from_secs(5);
-        round(&Hint { version: Version, again, offers: vec![offer], stop: vec![], facts: FactsWanted::Yes });
+        let (facts, manifests) = (FactsWanted::Yes, vec![Sha256::of(b"m")]);
+        round(&Hint { version: Version, again, offers: vec![offer], stop: vec![], facts, manifests });
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub use host::{HostId, Nonce, Share};
 pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use names::{
     ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,
-    LabelName, ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName, ZoneName,
+    LabelName, ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName, WorkloadName, ZoneName,
 };
 pub use order::{OrderError, Ordered, RolloutOrder};
 pub use package::{KernelPackage, PackageVersion};

@@ -174,6 +174,21 @@ word! {
 }
 
 word! {
+    /// A workload as a manifest names it: a container's id, with its runtime's name and a colon before it unless that
+    /// is runc.
+    WorkloadName,
+    what: "container's name",
+    rule: "an id of 1 to 128 characters of A-Z, a-z, 0-9, '_', '+', '-', '.', alone for runc, or after an engine's name and ':'",
+    schema: { "pattern": r"^([a-z][a-z0-9-]{0,31}:)?[A-Za-z0-9_+.-]{1,128}$" },
+    check: |s| {
+        let (runtime, id) = s.split_once(':').unwrap_or(("runc", s));
+        sized(runtime, 32, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+            && first(runtime, |c| c.is_ascii_lowercase())
+            && id.parse::<ContainerId>().is_ok()
+    }
+}
+
+word! {
     /// The name of an OCI annotation (what runc calls a label).
     LabelName,
     what: "label name",
@@ -248,6 +263,16 @@ mod tests {
         }
         for good in ["livepatch-cmdline.ko", "greet-fix.tar.zst", "_a", "a+b~c"] {
             assert!(good.parse::<FileName>().is_ok(), "{good:?} was refused");
+        }
+    }
+
+    #[test]
+    fn a_workload_may_be_named_with_its_runtime_and_never_with_half_of_it() {
+        for good in ["web", "podman:web", "runc:web-1", "9"] {
+            assert!(good.parse::<WorkloadName>().is_ok(), "{good:?} was refused");
+        }
+        for bad in ["", ":web", "podman:", "Podman:web", "a:b:c", "podman:..", "9p:web", "podman: web"] {
+            assert!(bad.parse::<WorkloadName>().is_err(), "{bad:?} was taken");
         }
     }
 

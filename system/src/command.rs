@@ -131,6 +131,11 @@ impl HeldLock {
         Ok(Self(lock.as_fd().try_clone_to_owned()?))
     }
 
+    /// The same lock once more.
+    pub fn again(&self) -> std::io::Result<Self> {
+        Self::share(&self.0)
+    }
+
     /// A copy that survives `exec`, to be dropped once the child has been made.
     fn inheritable(&self) -> std::io::Result<OwnedFd> {
         Ok(nix::unistd::dup(&self.0)?)

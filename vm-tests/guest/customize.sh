@@ -83,7 +83,8 @@ for unit in \
 	systemd-machine-id-commit systemd-firstboot systemd-boot-system-token systemd-pcrphase \
 	systemd-pcrphase-sysinit systemd-update-done systemd-sysusers systemd-binfmt systemd-hwdb-update \
 	systemd-user-sessions systemd-logind systemd-ask-password-console systemd-fsck-root \
-	systemd-remount-fs kmod-static-nodes modprobe@configfs modprobe@drm modprobe@fuse \
+	systemd-remount-fs systemd-journal-catalog-update systemd-tmpfiles-setup-dev-early systemd-udev-load-credentials \
+	ldconfig kmod-static-nodes modprobe@configfs modprobe@drm modprobe@fuse \
 	modprobe@efi_pstore systemd-pstore systemd-quotacheck systemd-repart \
 	e2scrub_reap getty@tty1 serial-getty@ttyS0 console-getty keyboard-setup nftables; do
 	case $unit in *.*) ;; *) unit=$unit.service ;; esac
@@ -92,11 +93,12 @@ done
 for unit in getty.target proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount \
 	dev-hugepages.mount sys-kernel-config.mount systemd-ask-password-console.path \
 	systemd-ask-password-wall.path remote-fs.target e2scrub_all.timer fstrim.timer \
-	systemd-tmpfiles-clean.timer dpkg-db-backup.timer; do
+	systemd-tmpfiles-clean.timer dpkg-db-backup.timer xfs_scrub_all.timer podman-auto-update.timer; do
 	ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 install -d "$root/etc/systemd/system-generators"
-for generator in "$root"/lib/systemd/system-generators/*; do
+# But for the one that makes services of podman's quadlets.
+for generator in "$root"/lib/systemd/system-generators/[!p]*; do
 	ln -sf /dev/null "$root/etc/systemd/system-generators/${generator##*/}"
 done
 

@@ -12,8 +12,8 @@ use crate::demo::{self, Afterwards};
 use crate::exam::{self, Seed, Share};
 use crate::lab::Lab;
 use crate::lab::cache::Cache;
+use crate::lab::distribution::Distribution;
 use crate::lab::host::program;
-use crate::lab::kernel::DEFAULT_RELEASE;
 use crate::lab::machine::Machine;
 use crate::lab::needs;
 use crate::lab::spec::MachineSpec;
@@ -34,6 +34,9 @@ struct Cli {
 enum Action {
     /// Show one host taken through an update, its failure and its rollback
     Demo {
+        /// What the host runs
+        #[arg(long, value_enum, default_value_t)]
+        distribution: Distribution,
         /// Leave the machine running
         #[arg(long)]
         keep: bool,
@@ -178,7 +181,7 @@ enum Action {
 #[derive(Debug, Args)]
 struct ProveArgs {
     /// Kernel release to patch
-    #[arg(long, default_value = DEFAULT_RELEASE)]
+    #[arg(long, default_value = Distribution::default().kernel())]
     kernel: String,
     /// Version of the source package that has the fixes; the newest by default
     #[arg(long, value_name = "VERSION")]
@@ -205,15 +208,18 @@ struct ProveArgs {
 
 #[derive(Debug, Args)]
 struct Size {
-    /// Kernel release
-    #[arg(long, default_value = DEFAULT_RELEASE)]
-    kernel: String,
+    /// What is on its disk
+    #[arg(long, value_enum, default_value_t)]
+    distribution: Distribution,
+    /// Kernel release; by default the distribution's own
+    #[arg(long)]
+    kernel: Option<String>,
     /// Memory in MiB
     #[arg(long, default_value_t = 1024)]
     memory: u32,
-    /// Virtual processors
-    #[arg(long, default_value_t = 2)]
-    cpus: u32,
+    /// Virtual processors; by default as many as the distribution's kernel bears
+    #[arg(long)]
+    cpus: Option<u32>,
     /// Word to add to the kernel's command line
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
@@ -221,10 +227,12 @@ struct Size {
 
 impl Size {
     fn spec(&self) -> MachineSpec {
+        let usual = MachineSpec::of(self.distribution);
         MachineSpec {
-            kernel: self.kernel.clone(),
+            distribution: self.distribution,
+            kernel: self.kernel.clone().unwrap_or(usual.kernel),
             memory_mib: self.memory,
-            cpus: self.cpus,
+            cpus: self.cpus.unwrap_or(usual.cpus),
             kernel_arguments: self.append.clone(),
         }
     }
@@ -233,8 +241,8 @@ impl Size {
 /// Parses the command line and obeys it; returns the exit code.
 pub fn run() -> Result<u8> {
     match Cli::parse().command {
-        Action::Demo { keep } => {
-            demo::run(if keep { Afterwards::Keep } else { Afterwards::Discard })?;
+        Action::Demo { distribution, keep } => {
+            demo::run(distribution, if keep { Afterwards::Keep } else { Afterwards::Discard })?;
             Ok(0)
         }
         Action::PowerCuts { every, only } => {

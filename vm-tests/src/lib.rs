@@ -13,11 +13,13 @@
 //! | [`demo`] | one host taken through the whole story |
 //! | [`cuts`] | the power fails at every step boundary |
 //! | [`prove`] | real fixes as livepatches: built, loaded, used, unloaded |
+//! | [`engines`] | containers of an engine, and what the engine says of them |
 //! | [`exam`] | what is too much for every run of the tests, and a rotating share of it that is not |
 //! | [`fuzzing`] | the readers of what others wrote, under a fuzzer |
 //! | [`newcomer`] | a machine on which the lab has never run |
 //! | [`bench`] | what `update` costs beside the commands by hand |
 //! | [`series`] | a livepatch for a kernel of each series that people run |
+//! | [`trials`] | what containers and their peers feel, on any Debian |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
@@ -64,6 +66,7 @@ pub mod bench;
 pub mod cli;
 pub mod cuts;
 pub mod demo;
+pub mod engines;
 pub mod exam;
 pub mod fixtures;
 pub mod fuzzing;
@@ -78,3 +81,4 @@ pub mod series;
 pub mod stage;
 pub mod stepped;
 pub mod suite;
+pub mod trials;

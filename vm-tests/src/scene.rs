@@ -14,6 +14,7 @@ use crate::fixtures::greet::{Greet, Library};
 use crate::fixtures::livepatch::Livepatches;
 use crate::lab::Lab;
 use crate::lab::cache::Recipe;
+use crate::lab::distribution::Distribution;
 use crate::lab::machine::{Machine, Snapshot};
 use crate::lab::spec::MachineSpec;
 
@@ -52,8 +53,13 @@ pub fn other() -> Container {
 
 /// The scene's machine.
 pub fn spec() -> MachineSpec {
+    spec_on(Distribution::default())
+}
+
+/// The scene's machine with this Debian.
+pub fn spec_on(distribution: Distribution) -> MachineSpec {
     // `memfd_secret` is there by default from Linux 6.5 on.
-    MachineSpec::default().kernel_argument(SECRET).kernel_argument("secretmem.enable=1")
+    MachineSpec::of(distribution).kernel_argument(SECRET).kernel_argument("secretmem.enable=1")
 }
 
 impl Scene {

@@ -7,8 +7,11 @@ use anyhow::Result;
 
 use crate::fixtures::containers::Container;
 use crate::lab::Lab;
+use crate::lab::cache::Recipe;
+use crate::lab::distribution::Distribution;
 use crate::lab::host::Step;
 use crate::lab::machine::{Machine, Snapshot};
+use crate::lab::spec::MachineSpec;
 use crate::product::{Build, Product};
 use crate::publisher::{Draft, Publisher};
 use crate::scene::{self, Props, Scene};
@@ -30,7 +33,16 @@ impl Stage {
     /// # Errors
     /// If a compiler or the machine that is to be snapshotted fails.
     pub fn set(lab: &Lab) -> Result<Self> {
-        Self::with(lab, Build::Tests, vec![scene::web(), scene::other()])
+        Self::on(lab, Distribution::default())
+    }
+
+    /// As [`Self::set`], on this Debian.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn on(lab: &Lab, distribution: Distribution) -> Result<Self> {
+        let containers = vec![scene::web(), scene::other()];
+        Self::of(lab, Build::Tests, &scene::spec_on(distribution), containers)
     }
 
     /// As [`Self::set`], with programs built another way or for other containers.
@@ -38,8 +50,16 @@ impl Stage {
     /// # Errors
     /// As [`Self::set`].
     pub fn with(lab: &Lab, build: Build, containers: Vec<Container>) -> Result<Self> {
+        Self::of(lab, build, &scene::spec(), containers)
+    }
+
+    /// As [`Self::with`], in other machines.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn of(lab: &Lab, build: Build, spec: &MachineSpec, containers: Vec<Container>) -> Result<Self> {
         let product = Product::build(build)?;
-        let (props, bare) = Scene::prepare(lab, &scene::spec(), containers)?;
+        let (props, bare) = Scene::prepare(lab, spec, containers)?;
         let managed = lab.snapshot_from("managed", &bare, product.recipe()?, |machine| {
             let step = Step::begin("installing update in a machine for snapshots");
             product.install(machine.guest())?;
@@ -47,6 +67,21 @@ impl Stage {
             Ok(())
         })?;
         Ok(Self { props, publisher: Publisher::new(&product)?, product, managed })
+    }
+
+    /// The same hosts after something was done to one of them, once. `recipe` decides the outcome of `set_up`.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn after(
+        self,
+        lab: &Lab,
+        kind: &str,
+        recipe: Recipe,
+        set_up: impl FnOnce(&mut Machine) -> Result<()>,
+    ) -> Result<Self> {
+        let managed = lab.snapshot_from(kind, &self.managed, recipe, set_up)?;
+        Ok(Self { managed, ..self })
     }
 
     /// A machine of its own for each call.

@@ -29,6 +29,16 @@ fn kernels_of_other_series_take_a_livepatch_and_give_it_back() -> Result<()> {
 }
 
 #[test]
+fn the_same_holds_on_debian_13() -> Result<()> {
+    sample("debian-13")
+}
+
+#[test]
+fn containers_of_engines_stay_their_engines() -> Result<()> {
+    sample("engines")
+}
+
+#[test]
 fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
     sample("newcomers")
 }

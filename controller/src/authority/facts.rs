@@ -1,8 +1,11 @@
 //! What the ledger says, entry by entry: the events of rollouts, who is in the fleet, and who held the lease.
 
+use std::collections::BTreeMap;
+
+use fleet::facts::{Exposed, HostFacts};
 use fleet::host::Host;
 use fleet::rollout::{Author, Entry, Event};
-use manifests::{DomainName, GroupName, HostId, KeyName, LabelValue, Sha256, UtcTime};
+use manifests::{CveId, DomainName, GroupName, HostId, KeyName, LabelValue, Sha256, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Key, LedgerEntry, StoreError};
@@ -196,6 +199,30 @@ pub(super) struct PlanRecord {
     pub(super) supersedes: Vec<Sha256>,
     /// The fleet when it was accepted.
     pub(super) inventory: Vec<Host>,
+}
+
+/// What is known of a host by its own word: kept as one record, whose facts' digest is in the ledger.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FactsRecord {
+    /// What it said last.
+    pub(super) facts: HostFacts,
+    /// How long it has been exposed to what.
+    pub(super) exposed: BTreeMap<CveId, Exposed>,
+}
+
+impl FactsRecord {
+    /// What follows when the host says something else.
+    pub(super) fn next(before: Option<Self>, facts: HostFacts, now: UtcTime) -> Self {
+        let mut exposed = before.map(|before| before.exposed).unwrap_or_default();
+        for exposure in &facts.exposures {
+            exposed.entry(exposure.cve.clone()).or_default();
+        }
+        for (cve, exposed) in &mut exposed {
+            *exposed = exposed.next(facts.standing(cve), now);
+        }
+        Self { facts, exposed }
+    }
 }
 
 /// JSON of a value of this program, whose types have no maps with keys that JSON cannot hold.

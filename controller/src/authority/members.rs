@@ -1,18 +1,22 @@
 //! The hosts of the fleet as the authority knows them: what it could offer each, what they say of themselves, and who
 //! leaves.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use fleet::facts::{Exposed, FleetExposure, HostFacts};
 use fleet::host::Host;
-use fleet::protocol::{HostFacts, Offer};
-use fleet::rollout::{Action, Count, HostState, Place, Stage, Waiting, waiting};
+use fleet::protocol::{Hint, Offer};
+use fleet::rollout::{Action, Claim, Count, HostState, Place, Stage, Waiting, waiting};
 use fleet::test::{Tally, Verdict};
-use manifests::{DomainName, GroupName, HostId, KeyName, LabelValue, ManifestName, Profile, Sha256, UtcTime};
+use manifests::{
+    CveId, DomainName, GroupName, HostId, KeyName, LabelValue, ManifestName, Profile, Sha256, UtcTime,
+};
 use serde::Serialize;
 
-use super::facts::{Departure, Fact, decode, encode, of_hosts};
+use super::facts::{Departure, Fact, FactsRecord, decode, encode, of_hosts};
 use super::{Authority, Denied, known_rollout};
-use crate::store::{Expect, Key, Put};
+use crate::store::{Expect, Key, Put, Record};
 
 /// What a host could do now. A hint: only `begin` lets it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +27,21 @@ pub struct Outlook {
     pub stop: Vec<Sha256>,
     /// Whether it was told to begin and has not said how it went.
     pub under_way: bool,
+    /// Manifests of the fleet that mean it, the latest version of each: it says what it is exposed to by them.
+    pub manifests: Vec<Sha256>,
+}
+
+/// A host with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Portrait {
+    /// What rollouts know of it.
+    pub host: Host,
+    /// What it says of itself; nothing before it did.
+    pub facts: Option<HostFacts>,
+    /// For how many hours it has been exposed to what, all told.
+    pub exposed_hours: BTreeMap<CveId, u64>,
+    /// Where it stands in each rollout that has it, in one word.
+    pub rollouts: BTreeMap<Sha256, String>,
 }
 
 /// A host, as people see it.
@@ -119,7 +138,7 @@ impl Authority {
         if !turn.known.hosts.contains_key(&host) {
             return Err(Denied::NoSuchHost { host });
         }
-        let mut outlook = Outlook::default();
+        let mut outlook = Outlook { manifests: manifests_for(&turn.known, host), ..Outlook::default() };
         for (rollout, running) in &turn.known.rollouts {
             let Some(place) = running.place(host) else { continue };
             let Some(state) = running.progress.host(place) else { continue };
@@ -140,8 +159,9 @@ impl Authority {
                     outlook.stop.push(*rollout);
                 }
                 (Stage::RollingBack, HostState::RollbackGranted { .. }) => {}
-                (Stage::RollingBack, state) => {
-                    outlook.offers.extend(state.changed_since().map(|since| offer(Action::Rollback, since)));
+                (Stage::RollingBack, _) => {
+                    let since = running.progress.changed_since(place).filter(|_| !state.is_open());
+                    outlook.offers.extend(since.map(|since| offer(Action::Rollback, since)));
                 }
                 _ => {}
             }
@@ -163,17 +183,65 @@ impl Authority {
     /// [`Denied`].
     pub fn hosts(&self) -> Result<Vec<Known>, Denied> {
         let turn = self.turn()?;
-        let facts: BTreeMap<Key, HostFacts> = self
-            .store
-            .room("facts")?
-            .into_iter()
-            .map(|(key, record)| Ok((key, decode("facts of a host", &record.value)?)))
-            .collect::<Result<_, Denied>>()?;
+        let facts = self.all_facts()?;
         let named = |host: &Host| {
-            let name = facts.get(&facts_key(host.id)).map(|facts| facts.name.clone());
+            let name = facts.get(&facts_key(host.id)).map(|record| record.facts.name.clone());
             Known { host: host.clone(), name: name.unwrap_or_else(|| host.role.clone()) }
         };
         Ok(turn.known.hosts.values().map(named).collect())
+    }
+
+    fn all_facts(&self) -> Result<BTreeMap<Key, FactsRecord>, Denied> {
+        let read = |(key, record): (Key, Record)| Ok((key, decode("facts of a host", &record.value)?));
+        self.store.room("facts")?.into_iter().map(read).collect()
+    }
+
+    fn facts_record(&self, host: HostId) -> Result<Option<FactsRecord>, Denied> {
+        let Some(record) = self.store.record(&facts_key(host))? else { return Ok(None) };
+        Ok(Some(decode("facts of a host", &record.value)?))
+    }
+
+    /// A host with all that it says of itself, and where it stands in each rollout that has it.
+    ///
+    /// # Errors
+    /// [`Denied::NoSuchHost`].
+    pub fn portrait(&self, host: HostId) -> Result<Portrait, Denied> {
+        let turn = self.turn()?;
+        let known = turn.known.hosts.get(&host).cloned().ok_or(Denied::NoSuchHost { host })?;
+        let record = self.facts_record(host)?;
+        let now = self.now();
+        let rollouts = turn.known.rollouts.iter().filter_map(|(rollout, running)| {
+            let state = running.place(host).and_then(|place| running.progress.host(place))?;
+            Some((*rollout, word(state)))
+        });
+        let rollouts = rollouts.collect();
+        let (facts, exposed) =
+            record.map_or((None, BTreeMap::new()), |record| (Some(record.facts), record.exposed));
+        let hours = |(cve, exposed): (CveId, Exposed)| (cve, exposed.until(now) / 3600);
+        let exposed_hours = exposed.into_iter().map(hours).collect();
+        Ok(Portrait { host: known, facts, exposed_hours, rollouts })
+    }
+
+    /// How the fleet stands to each vulnerability that a host has named, or to this one; by the hosts' own words.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn exposures(&self, wanted: Option<&CveId>) -> Result<Vec<FleetExposure>, Denied> {
+        let turn = self.turn()?;
+        let (facts, now) = (self.all_facts()?, self.now());
+        let mut all: BTreeMap<CveId, (FleetExposure, u64)> = BTreeMap::new();
+        for host in turn.known.hosts.keys() {
+            let Some(record) = facts.get(&facts_key(*host)) else { continue };
+            for (cve, exposed) in record.exposed.iter().filter(|(cve, _)| wanted.is_none_or(|w| w == *cve)) {
+                let (fleet, seconds) =
+                    all.entry(cve.clone()).or_insert_with(|| (FleetExposure::none(cve), 0));
+                *seconds += exposed.until(now);
+                fleet.count(*host, record.facts.standing(cve));
+            }
+        }
+        let in_hours =
+            |(fleet, seconds): (FleetExposure, u64)| FleetExposure { host_hours: seconds / 3600, ..fleet };
+        Ok(all.into_values().map(in_hours).collect())
     }
 
     /// The digest of what a host last said of itself; nothing if it never did.
@@ -181,8 +249,7 @@ impl Authority {
     /// # Errors
     /// [`Denied::Store`].
     pub fn facts_of(&self, host: HostId) -> Result<Option<Sha256>, Denied> {
-        let Some(record) = self.store.record(&facts_key(host))? else { return Ok(None) };
-        Ok(Some(decode::<HostFacts>("facts of a host", &record.value)?.digest()))
+        Ok(self.facts_record(host)?.map(|record| record.facts.digest()))
     }
 
     /// A host says what it is like. Rollouts that are laid out keep what they knew.
@@ -191,12 +258,14 @@ impl Authority {
     /// [`Denied::NoSuchHost`].
     pub fn describe(&self, host: HostId, facts: &HostFacts) -> Result<(), Denied> {
         self.change_host(host, |decision, known| {
-            let HostFacts { kernel, cpu, services, .. } = facts.clone();
-            (known.kernel, known.cpu, known.services) = (kernel, cpu, services);
+            facts.describe(known);
             let key = facts_key(host);
-            let revision = self.store.record(&key)?.map_or(0, |record| record.revision);
+            let before = self.store.record(&key)?;
+            let revision = before.as_ref().map_or(0, |record| record.revision);
+            let before = before.map(|record| decode("facts of a host", &record.value)).transpose()?;
+            let value = encode(&FactsRecord::next(before, facts.clone(), decision.now));
             decision.batch.expects.push(Expect { key: key.clone(), revision });
-            decision.batch.puts.push(Put { key, value: encode(facts) });
+            decision.batch.puts.push(Put { key, value });
             Ok(Fact::Described { at: decision.now, host, facts: facts.digest() })
         })
     }
@@ -318,6 +387,22 @@ impl Authority {
             })
             .collect())
     }
+}
+
+/// The latest version of each manifest that is for this host, by rollouts that count. The latest first, as far as a hint
+/// holds them.
+fn manifests_for(known: &super::Known, host: HostId) -> Vec<Sha256> {
+    let Some(host) = known.hosts.get(&host) else { return Vec::new() };
+    let mut latest: BTreeMap<&ManifestName, &Claim> = BTreeMap::new();
+    for running in known.rollouts.values().filter(|running| running.plan.policy.selector.selects(host)) {
+        let claim = latest.entry(&running.claim.name).or_insert(&running.claim);
+        if (running.claim.version, running.claim.issued) > (claim.version, claim.issued) {
+            *claim = &running.claim;
+        }
+    }
+    let mut latest: Vec<&Claim> = latest.into_values().collect();
+    latest.sort_by_key(|claim| Reverse(claim.issued));
+    latest.into_iter().take(Hint::MAX_MANIFESTS).map(|claim| claim.manifest).collect()
 }
 
 fn facts_key(host: HostId) -> Key {

@@ -16,7 +16,7 @@ mod grant;
 mod known;
 mod members;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use manifests::{
 };
 use system::clock::Clock;
 
-pub use self::members::{Known as KnownHost, Move, Outlook, Reason, Standing, WaveStanding};
+pub use self::members::{Known as KnownHost, Move, Outlook, Portrait, Reason, Standing, WaveStanding};
 pub use error::Denied;
 
 use self::facts::{Fact, PlanRecord, of_retries, of_rollout, of_store};
@@ -155,8 +155,8 @@ pub struct Authority {
 /// What only one at a time may touch.
 struct Turn {
     lease: Lease,
-    /// When it was taken or renewed last, by the clock that does not jump.
-    renewed: Duration,
+    /// When it was taken or renewed last, by the clock that does not jump; never, if this controller has had none yet.
+    renewed: Option<Duration>,
     known: Known,
     /// Whether `known` may be another thing than the ledger says.
     doubt: bool,
@@ -181,14 +181,62 @@ impl Authority {
         holder: String,
         above: u64,
     ) -> Result<Self, Denied> {
-        let (lease, renewed, known) = take_lease(&*store, &*clock, &holder, above)?;
-        let turn = Mutex::new(Turn { lease, renewed, known, doubt: false });
-        Ok(Self { store, clock, key, origin, holder, queue: Mutex::default(), served: Condvar::new(), turn })
+        let turn = Turn::take(&*store, &*clock, &holder, above)?;
+        Ok(Self::with(store, clock, key, origin, holder, turn))
+    }
+
+    /// Takes the lease if it is nobody's. Beside a controller that holds it this one waits: it answers nothing before it has
+    /// [retaken](Self::retake) it.
+    ///
+    /// # Errors
+    /// [`Denied::Store`].
+    pub fn take_or_wait(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        key: SecretKey,
+        origin: Origin,
+        holder: String,
+    ) -> Result<Self, Denied> {
+        let turn = match Turn::take(&*store, &*clock, &holder, 0) {
+            Err(Denied::NoLease) => {
+                let lease = Lease { holder: holder.clone(), epoch: 0, until: jiff::Timestamp::UNIX_EPOCH };
+                let known = Known::load(&*store, lease.epoch)?;
+                Turn { lease, renewed: None, known, doubt: true }
+            }
+            taken => taken?,
+        };
+        Ok(Self::with(store, clock, key, origin, holder, turn))
+    }
+
+    fn with(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        key: SecretKey,
+        origin: Origin,
+        holder: String,
+        turn: Turn,
+    ) -> Self {
+        let (queue, served, turn) = (Mutex::default(), Condvar::new(), Mutex::new(turn));
+        Self { store, clock, key, origin, holder, queue, served, turn }
     }
 
     /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The name under which this controller takes leases.
+    pub fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    /// Whether it has a lease that it may still act on.
+    pub fn leads(&self) -> bool {
+        self.in_time(&locked(&self.turn))
+    }
+
+    fn in_time(&self, turn: &Turn) -> bool {
+        turn.renewed.is_some_and(|renewed| self.clock.elapsed().saturating_sub(renewed) < HELD)
     }
 
     /// The epoch under which this controller writes.
@@ -204,24 +252,27 @@ impl Authority {
         self.renew_lease(&mut locked(&self.turn))
     }
 
-    /// Takes a lease again after the last one was lost, and learns from the ledger what others did meanwhile.
+    /// Takes a lease after the last one was lost, or for the first time, and learns from the ledger what others did meanwhile. A store
+    /// that lost its end (a failover) may have forgotten the epoch that this controller had: it goes above that, too.
     ///
     /// # Errors
     /// [`Denied::NoLease`] while another holds it.
     pub fn retake(&self) -> Result<(), Denied> {
         let mut turn = locked(&self.turn);
-        let (lease, renewed, known) = take_lease(&*self.store, &*self.clock, &self.holder, 0)?;
-        *turn = Turn { lease, renewed, known, doubt: false };
+        *turn = Turn::take(&*self.store, &*self.clock, &self.holder, turn.lease.epoch)?;
         Ok(())
     }
 
     fn renew_lease(&self, turn: &mut Turn) -> Result<(), Denied> {
+        if turn.renewed.is_none() {
+            return Err(Denied::NoLease);
+        }
         // Before it is asked: the store counts from later on.
         let asked = self.clock.elapsed();
         match self.store.lease(LeaseRequest::Renew { epoch: turn.lease.epoch })? {
             LeaseAnswer::Yours(lease) => {
                 turn.lease = lease;
-                turn.renewed = asked;
+                turn.renewed = Some(asked);
                 Ok(())
             }
             _ => Err(Denied::NoLease),
@@ -245,7 +296,7 @@ impl Authority {
     }
 
     fn ready(&self, turn: &mut Turn) -> Result<(), Denied> {
-        if self.clock.elapsed().saturating_sub(turn.renewed) >= HELD {
+        if !self.in_time(turn) {
             self.renew_lease(turn)?;
         }
         if turn.doubt {
@@ -381,7 +432,7 @@ impl Authority {
     /// Nobody else had the lease in between, so what is known stays.
     fn go_above(&self, turn: &mut Turn, seen: u64) -> Result<(), Denied> {
         self.ready(turn)?;
-        let renewed = self.clock.elapsed();
+        let renewed = Some(self.clock.elapsed());
         let request = LeaseRequest::Take { holder: self.holder.clone(), above: seen };
         let LeaseAnswer::Yours(lease) = self.store.lease(request)? else { return Err(Denied::NoLease) };
         turn.doubt = true;
@@ -630,6 +681,10 @@ impl Authority {
                     decision.happen(rollout, Event::Joined { host: Box::new(host) })?;
                     written += 1;
                 }
+                for (host, into) in rebooted(&decision.turn.known, rollout)? {
+                    decision.happen(rollout, Event::Rebooted { host, into: Box::new(into) })?;
+                    written += 1;
+                }
                 loop {
                     let running = known_rollout(&decision.turn.known, rollout)?;
                     let came_back = decision.turn.known.came_back(running.document.manifest);
@@ -652,6 +707,34 @@ impl Authority {
             }
             Ok(written)
         })
+    }
+
+    /// Hosts of which a word is waited for: told to begin or to go back, or watched.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn in_flight(&self) -> Result<Vec<HostId>, Denied> {
+        let turn = self.turn()?;
+        let moves = |state: &HostState| state.is_open() || matches!(state, HostState::Applied { .. });
+        let of = |running: &Running| {
+            let hosts = running.progress.hosts().iter().enumerate().filter(|(_, state)| moves(state));
+            hosts.filter_map(|(place, _)| Some(running.host(place)?.id)).collect::<Vec<_>>()
+        };
+        let all: BTreeSet<HostId> = turn.known.rollouts.values().flat_map(of).collect();
+        Ok(all.into_iter().collect())
+    }
+
+    /// Keeps records that no decision follows from, for as long as the lease is this controller's.
+    ///
+    /// # Errors
+    /// [`Denied::NoLease`], [`Denied::Store`].
+    pub fn keep(&self, puts: Vec<Put>) -> Result<(), Denied> {
+        let turn = self.turn()?;
+        let batch = Batch { epoch: turn.lease.epoch, puts, ..Batch::default() };
+        match self.store.commit(vec![batch])?.pop() {
+            Some(Ok(_)) => Ok(()),
+            _ => Err(Denied::NoLease),
+        }
     }
 
     /// Where a rollout stands, and why it does not go on.
@@ -808,6 +891,19 @@ fn waiting_for(known: &Known, manifest: Sha256, hosts: &[HostId]) -> Vec<(Sha256
     .collect()
 }
 
+/// Hosts that have come out of a completed rollout and run another kernel now than they were offered it for.
+fn rebooted(known: &Known, rollout: Sha256) -> Result<Vec<(Place, Host)>, Denied> {
+    let running = known_rollout(known, rollout)?;
+    if running.progress.stage() != &Stage::Completed {
+        return Ok(Vec::new());
+    }
+    let due = known.hosts.values().filter_map(|host| {
+        let place = running.place(host.id)?;
+        running.progress.is_due_again(&running.plan, place, host).then(|| (place, host.clone()))
+    });
+    Ok(due.collect())
+}
+
 fn answer_one(asked: &Asked, answer: Result<Answer, Denied>) {
     *locked(&asked.slot) = Some(answer);
 }
@@ -816,33 +912,33 @@ fn answer_all(all: Vec<Asked>, denied: &Denied) {
     all.iter().for_each(|asked| answer_one(asked, Err(denied.clone())));
 }
 
-/// Takes a lease above `above`, writes that down, and learns what there is.
-fn take_lease(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    holder: &str,
-    above: u64,
-) -> Result<(Lease, Duration, Known), Denied> {
-    let renewed = clock.elapsed();
-    let lease = match store.lease(LeaseRequest::Take { holder: holder.to_owned(), above })? {
-        LeaseAnswer::Yours(lease) => lease,
-        _ => return Err(Denied::NoLease),
-    };
-    let at = UtcTime::floor(store.now());
-    let fact = Fact::LeaseTaken { at, holder: holder.to_owned(), epoch: lease.epoch };
-    for _ in 0..TRIES {
-        // The last batch of the holder before may still have been under way when the size was read.
-        let batch = Batch {
-            epoch: lease.epoch,
-            after: Some(store.size()?),
-            entries: vec![fact.entry(of_store())],
-            ..Batch::default()
-        };
-        match store.commit(vec![batch])?.pop() {
-            Some(Ok(_)) => return Ok((lease.clone(), renewed, Known::load(store, lease.epoch)?)),
-            Some(Err(Refused::Ledger { .. })) => {}
+impl Turn {
+    /// Takes a lease above `above`, writes that down, and learns what there is.
+    fn take(store: &dyn Store, clock: &dyn Clock, holder: &str, above: u64) -> Result<Self, Denied> {
+        let renewed = Some(clock.elapsed());
+        let lease = match store.lease(LeaseRequest::Take { holder: holder.to_owned(), above })? {
+            LeaseAnswer::Yours(lease) => lease,
             _ => return Err(Denied::NoLease),
+        };
+        let at = UtcTime::floor(store.now());
+        let fact = Fact::LeaseTaken { at, holder: holder.to_owned(), epoch: lease.epoch };
+        for _ in 0..TRIES {
+            // The last batch of the holder before may still have been under way when the size was read.
+            let batch = Batch {
+                epoch: lease.epoch,
+                after: Some(store.size()?),
+                entries: vec![fact.entry(of_store())],
+                ..Batch::default()
+            };
+            match store.commit(vec![batch])?.pop() {
+                Some(Ok(_)) => {
+                    let known = Known::load(store, lease.epoch)?;
+                    return Ok(Self { lease, renewed, known, doubt: false });
+                }
+                Some(Err(Refused::Ledger { .. })) => {}
+                _ => return Err(Denied::NoLease),
+            }
         }
+        Err(Denied::Busy { tries: TRIES })
     }
-    Err(Denied::Busy { tries: TRIES })
 }

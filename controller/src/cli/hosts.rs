@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use manifests::{DomainName, GroupName, HostId, KeyName, LabelValue, UtcTime};
+use manifests::{CveId, DomainName, GroupName, HostId, KeyName, LabelValue, UtcTime};
 use serde_json::Value;
 use system::clock::{Clock as _, SystemClock};
 use system::exit::{Exit, Failure};
@@ -12,7 +12,7 @@ use super::{Global, asked};
 use crate::access::{Person, Role};
 use crate::authority::Move;
 use crate::authority::facts::Departure;
-use crate::client::Account;
+use crate::client::{Account, Client};
 use crate::enrolment::Terms;
 use crate::server::people::HostChange;
 
@@ -108,6 +108,16 @@ pub(super) fn person(args: &PersonArgs, global: &Global) -> Result<(), Failure> 
 pub(super) enum Hosts {
     /// Show the hosts
     List,
+    /// Show one host: what it is, what runs on it, what it is exposed to, how it has been since it was changed
+    Show {
+        /// The host's id, how it begins, or its name
+        host: String,
+    },
+    /// Show which hosts are exposed to what, and for how long they were, by their own words
+    Exposure {
+        /// The vulnerability; all that hosts have named without
+        cve: Option<CveId>,
+    },
     /// Move a host to other groups, another domain or another role
     Move {
         /// The host's id, or how it begins
@@ -135,7 +145,7 @@ pub(super) enum Hosts {
 }
 
 /// The host whose id begins like this, or that is called this.
-pub(super) fn find(client: &crate::client::Client, wanted: &str) -> Result<HostId, Failure> {
+pub(super) fn find(client: &Client, wanted: &str) -> Result<HostId, Failure> {
     if let Ok(id) = wanted.parse() {
         return Ok(id);
     }
@@ -161,6 +171,8 @@ pub(super) fn run(command: &Hosts, global: &Global) -> Result<(), Failure> {
     let client = global.client()?;
     let (host, change) = match command {
         Hosts::List => return list(&client, global),
+        Hosts::Show { host } => return show(&client, host, global),
+        Hosts::Exposure { cve } => return exposure(&client, cve.as_ref(), global),
         Hosts::Move { host, groups, domain, role } => {
             let groups = (!groups.is_empty()).then(|| groups.clone());
             (host, HostChange::Move(Move { groups, domain: domain.clone(), role: role.clone() }))
@@ -178,7 +190,7 @@ pub(super) fn run(command: &Hosts, global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list(client: &crate::client::Client, global: &Global) -> Result<(), Failure> {
+fn list(client: &Client, global: &Global) -> Result<(), Failure> {
     let hosts: Vec<Value> = client.get("/v1/hosts").map_err(asked)?;
     if global.json {
         hosts.iter().for_each(object);
@@ -200,5 +212,129 @@ fn list(client: &crate::client::Client, global: &Global) -> Result<(), Failure> 
         ));
     }
     line(&format!("{} hosts", hosts.len()));
+    Ok(())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// A line for a list, unless it is empty.
+fn listed(what: &str, words: &[String]) -> Option<String> {
+    (!words.is_empty()).then(|| format!("{what}: {}", words.join(", ")))
+}
+
+fn show(client: &Client, wanted: &str, global: &Global) -> Result<(), Failure> {
+    let host = find(client, wanted)?;
+    let told: Value = client.get(&format!("/v1/hosts/{host}")).map_err(asked)?;
+    if global.json {
+        object(&told);
+    } else {
+        portrait(&told).iter().for_each(|one| line(one));
+    }
+    Ok(())
+}
+
+/// A host in words.
+fn portrait(told: &Value) -> Vec<String> {
+    let (host, facts) = (&told["host"], &told["facts"]);
+    let words = |value: &Value| items(value).map(|one| text(one).to_owned()).collect::<Vec<_>>();
+    let mut lines = vec![
+        format!("{}  {}", text(&host["id"]), text(&facts["name"])),
+        format!(
+            "groups {}; domain {}; role {}",
+            words(&host["groups"]).join(","),
+            text(&host["domain"]),
+            text(&host["role"])
+        ),
+        format!(
+            "kernel {} (build {}) on {}",
+            text(&host["kernel"]),
+            text(&host["kernel_build_id"]),
+            text(&host["cpu"])
+        ),
+        format!("heard of {}", text(&told["last_seen"])),
+    ];
+    let service = |label: &Value| format!("{}={}", text(&label["name"]), text(&label["value"]));
+    let patch = |patch: &Value| format!("{} ({})", text(&patch["module"]), text(&patch["state"]));
+    lines.extend(listed("services", &items(&facts["services"]).map(service).collect::<Vec<_>>()));
+    lines.extend(listed("livepatches", &items(&facts["livepatches"]).map(patch).collect::<Vec<_>>()));
+    lines.extend(listed("containers", &words(&facts["workloads"])));
+    for exposure in items(&facts["exposures"]) {
+        let hours = told["exposed_hours"][text(&exposure["cve"])].as_u64().unwrap_or(0);
+        lines.push(format!(
+            "{}: {} (by {} version {}); exposed for {hours} h",
+            text(&exposure["cve"]),
+            text(&exposure["standing"]),
+            text(&exposure["manifest"]),
+            exposure["version"]
+        ));
+    }
+    lines.extend(items(&facts["changes"]).map(change));
+    for (rollout, state) in told["rollouts"].as_object().into_iter().flatten() {
+        lines.push(format!("rollout {}: {}", rollout.get(..12).unwrap_or(rollout), text(state)));
+    }
+    lines
+}
+
+/// What the fleet changed on a host, in words.
+fn change(change: &Value) -> String {
+    let number = |key: &str| change[key].as_u64().unwrap_or(0);
+    let mut words = format!(
+        "{} of rollout {} until {}: {}",
+        text(&change["action"]),
+        text(&change["rollout"]).get(..12).unwrap_or_default(),
+        text(&change["until"]),
+        text(&change["outcome"])
+    );
+    if let Some(took) = change["transition_ms"].as_u64() {
+        words += &format!("; transition {took} ms");
+    }
+    let probes = &change["probes"];
+    words += &format!("; probes {} held, {} failed", probes["held"], probes["failed"]);
+    let restarted = items(&change["restarted"]).count();
+    for (found, what) in [
+        (number("taints"), format!("kernel taint flags {:#x} are new", number("taints"))),
+        (number("splats"), format!("{} complaints in the kernel's log", number("splats"))),
+        (restarted as u64, format!("{restarted} containers were started again")),
+        (number("unreachable_min"), format!("no controller for {} min", number("unreachable_min"))),
+    ] {
+        if found > 0 {
+            words += &format!("; {what}");
+        }
+    }
+    words
+}
+
+fn exposure(client: &Client, cve: Option<&CveId>, global: &Global) -> Result<(), Failure> {
+    let all: Vec<Value> = match cve {
+        Some(cve) => vec![client.get(&format!("/v1/exposures/{cve}")).map_err(asked)?],
+        None => client.get("/v1/exposures").map_err(asked)?,
+    };
+    if global.json {
+        all.iter().for_each(object);
+        return Ok(());
+    }
+    for found in &all {
+        line(&format!(
+            "{}: {} exposed, {} cannot tell, {} fixed, {} without it; {} host-hours exposed",
+            text(&found["cve"]),
+            items(&found["exposed"]).count(),
+            found["unknown"],
+            found["fixed"],
+            found["clear"],
+            found["host_hours"]
+        ));
+        if cve.is_some() {
+            items(&found["exposed"]).for_each(|host| line(&format!("  {}", text(host))));
+        }
+    }
+    if all.is_empty() {
+        line("no host has named a vulnerability: manifests of rollouts name those that they fix");
+    }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The command line of the controller: serve one, and ask one.
 //!
-//! `serve`, `backup` and `restore` work on the controller's directory; all else asks a controller that runs, as the person whose
+//! `serve`, `backup`, `restore` and `migrate` work on the controller's directory, and on its database if it has one; all else asks a controller that runs, as the person whose
 //! account is given. `update rollout …`, `update controller …` and `update apply --fleet` come in here, too.
 
 mod draft;
@@ -8,6 +8,7 @@ mod hosts;
 mod rollout;
 mod serve;
 mod simulate;
+mod store;
 mod upkeep;
 
 use std::path::PathBuf;

@@ -13,28 +13,31 @@ use system::output::{line, object};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Global;
+use super::store::{StoreArgs, failed};
 use crate::access::{self, Person, Role};
 use crate::authority::{Authority, Denied};
 use crate::certificates::CertificateAuthority;
 use crate::client::Account;
 use crate::content::Content;
+use crate::identity::Identity;
 use crate::ledger::{Finding, Origin, audit, checkpoint};
 use crate::server::limits::{ADDRESS_RATE, Limits, Rate};
-use crate::server::{Controller, Listening, ServeError, Settings};
-use crate::store::{Sqlite, Store};
+use crate::server::{self, Controller, Listening, ServeError, Settings};
+use crate::store::Store;
 
 /// Serve hosts and people
 ///
 /// The first start makes everything in the directory: the store, the fleet's certificate authority, the key that signs
-/// grants, and the account of an administrator.
+/// grants, and the account of an administrator. Of several controllers on one database one leads; the others wait, and say who does.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  update-controller serve --directory /var/lib/update-controller --name fleet.example.org --policy policy.yaml"
+    after_help = "Examples:\n  update-controller serve --directory /var/lib/update-controller --name fleet.example.org --policy policy.yaml\n  \
+                  update-controller serve --database postgres://update@db.example.org/fleet --database-password /etc/update/database \
+                  --name two.example.org --policy policy.yaml"
 )]
 pub(super) struct Args {
-    /// Where everything is kept; made if it is not there
-    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/update-controller")]
-    pub(super) directory: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Listen here
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:7443")]
     listen: SocketAddr,
@@ -117,7 +120,7 @@ impl Directory {
     /// Refuses a store whose ledger is not what its entries make, or not what was signed.
     pub(super) fn refuse_edited(&self, store: &dyn Store) -> Result<(), Failure> {
         let kept: Vec<LedgerHead> = self.head()?.into_iter().collect();
-        let audited = audit(store, &kept).map_err(|error| Failure::new(Exit::Refused, error))?;
+        let audited = audit(store, &kept).map_err(failed)?;
         let Err(finding) = audited else { return Ok(()) };
         let restore = "keep the store as it is for whoever looks into it, and restore a backup: update-controller restore";
         let next = match finding {
@@ -135,7 +138,27 @@ impl Directory {
     pub(super) fn account(&self) -> PathBuf {
         self.0.join("admin.yaml")
     }
+
+    /// Refuses to make an authority, a key and a ledger's name of its own beside those that a fleet has.
+    fn refuse_stranger(&self) -> Result<(), Failure> {
+        let missing: Vec<&str> = COMMON.into_iter().filter(|name| !self.0.join(name).exists()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Refused,
+            "the database is of a fleet that this controller does not belong to yet",
+        )
+        .because(
+            format_args!("{} in {}", COMMON.join(", "), self.0.display()),
+            format_args!("no {}", missing.join(", ")),
+        )
+        .next("copy them from the directory of another controller of the fleet; then again"))
+    }
 }
+
+/// What all controllers of a fleet have in their directories.
+const COMMON: [&str; 4] = ["ca.key", "ca.pem", "grant.key", "ledger.name"];
 
 fn unusable(path: &Path, error: std::io::Error) -> std::io::Error {
     std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
@@ -144,24 +167,30 @@ fn unusable(path: &Path, error: std::io::Error) -> std::io::Error {
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let refuse = |error: Box<dyn std::error::Error + Send + Sync>| Failure::new(Exit::Refused, error);
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
-    let directory = Directory::open(&args.directory)?;
+    let directory = Directory::open(&args.store.directory)?;
     let clock = Arc::new(SystemClock);
+    let kept = args.store.open()?;
+    let store = kept.store();
+    let fleet = Identity::of(&*store).map_err(failed)?;
+    if fleet.is_some() && kept.shared().is_some() {
+        directory.refuse_stranger()?;
+    }
     let key = directory.key()?;
     let public = key.public();
-    let store: Arc<dyn Store> =
-        Arc::new(Sqlite::open(&directory.database(), clock.clone()).map_err(|error| refuse(error.into()))?);
     directory.refuse_edited(&*store)?;
     let certificates = CertificateAuthority::open(&directory.0, UtcTime::floor(clock.now()))
         .map_err(|error| refuse(error.into()))?;
-    let content = Content::open(directory.0.join("content"))
-        .map_err(|error| refuse(unusable(&directory.0, error).into()))?;
-    let holder = format!(
-        "{}-{}",
-        nix::unistd::gethostname().unwrap_or_default().to_string_lossy(),
-        std::process::id()
-    );
-    let authority =
-        Authority::take(store, clock.clone(), key, directory.origin()?, holder, 0).map_err(denied)?;
+    let origin = directory.origin()?;
+    let own = Identity { authority: certificates.fingerprint(), ledger: origin.as_str().to_owned() };
+    let content =
+        Content::open(directory.0.join("content"), kept.shared()).map_err(|error| refuse(error.into()))?;
+    // Before the lease: its holder says where it is.
+    let listener = server::listen(args.listen).map_err(not_served)?;
+    let port = listener.local_addr().map_err(|error| refuse(error.into()))?.port();
+    let run = getrandom::u64().map_err(|error| refuse(std::io::Error::from(error).into()))?;
+    let holder = server::holder(&args.address(port), run);
+    let authority = Authority::take_or_wait(store, clock.clone(), key, origin, holder).map_err(denied)?;
+    join(&authority, fleet.as_ref(), &own)?;
     let limits = Limits { address: Rate::of_addresses(args.address_rate), ..Limits::default() };
     let settings = Settings {
         names: args.names.clone(),
@@ -170,7 +199,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         checkpoint: Some(directory.checkpoint()),
     };
     let fingerprint = certificates.fingerprint();
-    let first = access::nobody_yet(&authority).map_err(|error| refuse(error.into()))?;
+    let leads = authority.leads();
+    let first = leads && access::nobody_yet(&authority).map_err(failed)?;
     let knows_policy = policy.is_some();
     let controller = Arc::new(Controller::new(authority, certificates, content, policy, settings, clock));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -179,16 +209,18 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         .build()
         .map_err(|error| refuse(error.into()))?;
     let served = runtime.block_on(async {
-        let listening = Listening::at(controller.clone(), args.listen).await.map_err(not_served)?;
+        let listening = Listening::by(controller.clone(), listener).map_err(not_served)?;
         let address = listening.address;
-        let admin =
-            if first { Some(admit_first(&controller, &directory, args, address.port())?) } else { None };
+        let admin = if first { Some(admit_first(&controller, &directory, args, port)?) } else { None };
         if global.json {
             object(&serde_json::json!({
-                "listening": address, "ca_fingerprint": fingerprint, "grant_key": public, "admin": admin,
+                "listening": address, "ca_fingerprint": fingerprint, "grant_key": public, "admin": admin, "leads": leads,
             }));
         } else {
             greet(address, fingerprint, &public, admin.as_deref());
+            if !leads {
+                line("another controller leads: this one waits");
+            }
             if !knows_policy {
                 line("without --policy nobody can hand in a rollout");
             }
@@ -211,6 +243,32 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     served
 }
 
+impl Args {
+    /// Where hosts and people reach this controller.
+    fn address(&self, port: u16) -> String {
+        format!("https://{}:{port}", self.names.first().map_or("localhost", String::as_str))
+    }
+}
+
+/// Holds the store's fleet against this controller's; whoever leads the first time says which it is.
+fn join(authority: &Authority, fleet: Option<&Identity>, own: &Identity) -> Result<(), Failure> {
+    match fleet {
+        Some(fleet) if fleet == own => Ok(()),
+        Some(fleet) => Err(Failure::new(Exit::Refused, "the store is of another fleet")
+            .because(
+                format_args!("the authority {} and the ledger {}", fleet.authority, fleet.ledger),
+                format_args!("{} and {}", own.authority, own.ledger),
+            )
+            .next(format_args!(
+                "copy {} from a controller of that fleet; or name another store",
+                COMMON.join(", ")
+            ))),
+        None if authority.leads() => own.keep(authority).map_err(denied),
+        None => Err(Failure::new(Exit::Busy, "another controller is only just beginning on this store")
+            .next("when it has begun, copy what its fleet has in common from its directory; then again")),
+    }
+}
+
 fn not_served(error: ServeError) -> Failure {
     Failure::new(Exit::Refused, error)
         .next("nothing of the fleet was changed; choose another --listen or --name")
@@ -228,9 +286,7 @@ fn greet(address: SocketAddr, fingerprint: Sha256, public: &PublicKey, admin: Op
 
 fn denied(denied: Denied) -> Failure {
     match denied {
-        Denied::NoLease => Failure::new(Exit::Busy, denied)
-            .because("nobody to hold the lease", "another controller, or one that was killed seconds ago")
-            .next("ask again in 15 s; or stop the other one"),
+        Denied::Store(error) => failed((*error).clone()),
         other => Failure::new(Exit::Refused, other),
     }
 }
@@ -244,12 +300,8 @@ fn admit_first(
     let admin: KeyName = "admin".parse().map_err(|error| Failure::new(Exit::Bug, error))?;
     let person = Person { name: admin, role: Role::Admin };
     let token = access::admit(&controller.authority, &person, None).map_err(denied)?;
-    let name = args.names.first().map_or("localhost", String::as_str);
-    let account = Account {
-        controller: format!("https://{name}:{port}"),
-        token,
-        authority: controller.certificates.pem.clone(),
-    };
+    let account =
+        Account { controller: args.address(port), token, authority: controller.certificates.pem.clone() };
     let path = directory.account();
     let text = serde_yaml::to_string(&account).map_err(|error| Failure::new(Exit::Bug, error))?;
     durable::replace(&path, text.as_bytes())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fleet::protocol::{Denial, Version};
 use schemars::JsonSchema;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::api::{Gives, Page};
 use crate::authority::Denied;
 use crate::certificates::CertificateError;
+use crate::client::LEADER;
 use crate::content::ContentError;
 use crate::enrolment::TokenError;
 
@@ -23,6 +24,8 @@ pub(super) struct Refusal {
     again: Option<u64>,
     /// Whether somebody showed a token that lets nobody in.
     token: Option<WrongToken>,
+    /// Which controller answers instead.
+    leader: Option<String>,
 }
 
 /// A mark on an answer: a token was shown that lets nobody in.
@@ -31,7 +34,7 @@ pub(super) struct WrongToken;
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, error: impl ToString) -> Self {
-        Self { status, error: error.to_string(), again: None, token: None }
+        Self { status, error: error.to_string(), again: None, token: None, leader: None }
     }
 
     /// For whoever asks too often.
@@ -45,6 +48,11 @@ impl Refusal {
     /// For whoever shows a token that lets nobody in.
     pub(super) fn wrong_token(status: StatusCode, error: impl ToString) -> Self {
         Self { token: Some(WrongToken), ..Self::new(status, error) }
+    }
+
+    /// For whoever asks a controller that does not lead.
+    pub(super) fn elsewhere(leader: Option<String>, error: impl ToString) -> Self {
+        Self { leader, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, error) }
     }
 
     pub(super) fn bad(error: impl ToString) -> Self {
@@ -68,6 +76,9 @@ impl IntoResponse for Refusal {
         let mut response = (self.status, json_bytes(&denial)).into_response();
         if let Some(seconds) = self.again {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(leader) = self.leader.and_then(|leader| HeaderValue::try_from(leader).ok()) {
+            response.headers_mut().insert(LEADER, leader);
         }
         if let Some(mark) = self.token {
             response.extensions_mut().insert(mark);
@@ -119,7 +130,13 @@ impl From<CertificateError> for Refusal {
 impl From<ContentError> for Refusal {
     fn from(error: ContentError) -> Self {
         match error {
-            ContentError::Io { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, error),
+            ContentError::Io { .. } | ContentError::Directory { .. } => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, error)
+            }
+            ContentError::Shared { .. } => {
+                tracing::error!(error = system::error::with_causes(&error), "content is not shared");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+            }
             ContentError::Other { .. } => Self::bad(error),
             ContentError::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, error),
         }

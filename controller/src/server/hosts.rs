@@ -86,8 +86,8 @@ pub(super) async fn enrol(
     let Enrol { token, request, facts, .. } = enrol;
     let certificate = blocking(move || {
         let request = HostRequest::read(&request)?;
-        let HostFacts { kernel, cpu, services, .. } = facts.clone();
-        let newcomer = Newcomer { id: request.host, kernel, cpu, services };
+        let HostFacts { kernel, kernel_build_id, cpu, services, .. } = facts.clone();
+        let newcomer = Newcomer { id: request.host, kernel, kernel_build_id, cpu, services };
         let host = enrolment::enrol(&controller.authority, &token, &newcomer)?;
         controller.authority.describe(host.id, &facts)?;
         tracing::info!(host = %host.id, name = %facts.name, address = %peer.address, "a host came in");
@@ -154,6 +154,7 @@ pub(super) async fn poll(
             offers: outlook.offers,
             stop: outlook.stop,
             facts,
+            manifests: outlook.manifests,
         })
     });
     hint.await.map(Answer)
@@ -244,7 +245,7 @@ pub(super) async fn content(
     let from = asked.unwrap_or(0);
     let found = blocking(move || {
         controller.authority.host(host)?;
-        controller.content.get(digest).map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error))
+        Ok(controller.content.get(digest)?)
     });
     let Some((file, size)) = found.await? else {
         return Err(Refusal::new(StatusCode::NOT_FOUND, format_args!("{digest} is not here")));

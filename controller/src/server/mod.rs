@@ -1,5 +1,9 @@
 //! The controller as a service: HTTPS for hosts and people, and the clockwork that keeps the lease and does what is due.
 //!
+//! Of several controllers of one fleet one leads: it holds the lease, and answers. The others say who does, and take over when the
+//! lease runs out.
+//!
+//! - `standby`: what is answered by who does not lead
 //! - `tls`: connections, and who is at their other end
 //! - [`limits`]: what one peer may take
 //! - `hosts`: what hosts ask
@@ -16,6 +20,7 @@ mod hosts;
 pub mod limits;
 mod metrics;
 pub mod people;
+mod standby;
 pub mod tls;
 mod watch;
 
@@ -42,6 +47,7 @@ use self::api::{Api, Gives, Page};
 use self::asked::{By, Viewer};
 use self::limits::{Gate, Limits};
 use self::metrics::Counters;
+pub(crate) use self::standby::holder;
 use self::watch::Watch;
 use crate::authority::{Authority, Denied, Surroundings};
 use crate::certificates::{CertificateAuthority, CertificateError};
@@ -84,9 +90,12 @@ pub struct Controller {
     pub settings: Settings,
     clock: Arc<dyn Clock + Send + Sync>,
     presence: Presence,
+    /// Whether `presence` goes on from what the last holder of the lease knew.
+    listens: AtomicBool,
     challenges: hosts::Challenges,
     reports: hosts::Reports,
     counters: Counters,
+    leader: standby::Leader,
     gate: Arc<Gate>,
     watch: Watch,
     /// When the clockwork last came round.
@@ -126,7 +135,7 @@ impl Controller {
     ) -> Self {
         let presence = Presence::new(UtcTime::floor(clock.now()));
         let gate = Arc::new(Gate::new(settings.limits, clock.clone()));
-        Self {
+        let this = Self {
             authority,
             certificates,
             content,
@@ -134,34 +143,46 @@ impl Controller {
             settings,
             clock,
             presence,
+            listens: AtomicBool::new(false),
             challenges: hosts::Challenges::default(),
             reports: hosts::Reports::default(),
             counters: Counters::new(gate.turned_away.clone()),
             gate,
+            leader: standby::Leader::default(),
             watch: Watch::default(),
             round: AtomicU64::default(),
-        }
+        };
+        this.count_lead();
+        this
     }
 
     fn now(&self) -> UtcTime {
         UtcTime::floor(self.authority.store().now())
     }
 
-    /// Renews the lease, and writes down what is due.
-    fn tick(&self) -> Result<(), Denied> {
-        let led = match self.authority.renew() {
-            Err(Denied::NoLease) => self.authority.retake(),
-            renewed => renewed,
-        };
-        self.counters.leads.set(i64::from(led.is_ok()));
-        led?;
+    /// Renews the lease, or takes it if it is nobody's; and writes down what is due. Whether this controller leads.
+    fn tick(&self) -> Result<bool, Denied> {
+        let leads = self.lead();
+        self.count_lead();
+        if !leads? {
+            return Ok(false);
+        }
+        if !self.listens.load(Ordering::Relaxed) {
+            // Where whoever led before left off.
+            self.presence.resume(&**self.authority.store(), self.now())?;
+            self.listens.store(true, Ordering::Relaxed);
+        }
         let around = Surroundings {
-            last_seen: &|host| self.presence.last(host),
-            listening_since: self.presence.since,
+            last_seen: &|host| self.presence.silent_since(host),
+            listening_since: self.presence.since(),
             readings: &BTreeMap::new(),
         };
         self.authority.tick(&around)?;
-        Ok(())
+        let puts = self.presence.due(self.now(), self.clock.elapsed(), || self.authority.in_flight())?;
+        if !puts.is_empty() {
+            self.authority.keep(puts)?;
+        }
+        Ok(true)
     }
 
     /// Keeps the ledger's head: the one in memory, which follows from what this controller wrote, whatever is in the store.
@@ -185,7 +206,8 @@ impl Controller {
                 self.gate.forget();
                 self.keep_checkpoint();
             }
-            let words = self.tick().err().map(|denied| denied.to_string()).unwrap_or_default();
+            let words =
+                self.tick().err().map(|denied| system::error::with_causes(&denied)).unwrap_or_default();
             if !words.is_empty() && words != complained {
                 tracing::warn!(error = words, "what was due is not done");
             }
@@ -207,14 +229,12 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Takes the address. Whoever connects waits until this serves.
+    /// Takes a listener of [`listen`]. Whoever connects waits until this serves.
     ///
     /// # Errors
     /// [`ServeError`].
-    pub async fn at(controller: Arc<Controller>, address: SocketAddr) -> Result<Self, ServeError> {
-        let listen = |source| ServeError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+    pub fn by(controller: Arc<Controller>, listener: std::net::TcpListener) -> Result<Self, ServeError> {
+        let (listener, address) = listened(listener)?;
         let (chain, key) = controller.certificates.server(&controller.settings.names, controller.now())?;
         let tls = tls::config(controller.certificates.der(), chain, key)?;
         Ok(Self { controller, listener, tls, address })
@@ -239,6 +259,23 @@ impl Listening {
         })
         .await;
     }
+}
+
+/// Takes an address, before anything is decided that says where this controller is.
+///
+/// # Errors
+/// [`ServeError::Listen`].
+pub fn listen(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
+    std::net::TcpListener::bind(address).map_err(|source| ServeError::Listen { address, source })
+}
+
+/// The listener for this runtime, and where it is.
+fn listened(listener: std::net::TcpListener) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Listen { address: SocketAddr::from(([0; 4], 0)), source };
+    let address = listener.local_addr().map_err(failed)?;
+    let failed = |source| ServeError::Listen { address, source };
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok((TcpListener::from_std(listener).map_err(failed)?, address))
 }
 
 /// Every route. What is not here is not served.
@@ -268,7 +305,10 @@ fn api() -> Api {
             people::explain,
         )
         .get("/v1/hosts", "hosts", "Show who is in the fleet", people::hosts)
+        .get("/v1/hosts/{host}", "host", "Show what a host says of itself", people::host)
         .post("/v1/hosts/{host}", "change-host", "Move a host, or take it out", people::change_host)
+        .get("/v1/exposures", "exposures", "Show who is exposed to what", people::exposures)
+        .get("/v1/exposures/{cve}", "exposure", "Show who is exposed to this", people::exposure)
         .post("/v1/tokens", "token", "Make a token by which hosts come in", people::token)
         .post("/v1/people", "admit", "Let somebody ask", people::admit)
         .get("/v1/checkpoint", "checkpoint", "Show the ledger's head, signed", people::checkpoint)
@@ -291,6 +331,7 @@ fn router(controller: Shared) -> Router {
         .fallback(nothing_there)
         // Each question has its own bound.
         .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(controller.clone(), standby::only_who_leads))
         .layer(from_fn_with_state(gate, limits::around))
         .with_state(controller)
 }
@@ -350,11 +391,12 @@ async fn alive(State(controller): State<Shared>) -> Result<String, Refusal> {
 
 /// Whether this controller could tell a host to begin.
 async fn health(State(controller): State<Shared>) -> Result<String, Refusal> {
-    let no = |error: &str| Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error));
-    match (controller.counters.leads.get(), controller.counters.edited.get()) {
-        (1, 0) => Ok("ok\n".to_owned()),
-        (1, _) => no("the ledger was edited in the store"),
-        _ => no("this controller does not hold the lease"),
+    if !controller.leads() {
+        return Err(controller.refer());
+    }
+    match controller.counters.edited.get() {
+        0 => Ok("ok\n".to_owned()),
+        _ => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the ledger was edited in the store")),
     }
 }
 

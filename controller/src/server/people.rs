@@ -10,11 +10,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use fleet::assurance::Assurance;
+use fleet::facts::FleetExposure;
 use fleet::rollout::{Author, Explanation, HostState, Proof};
 use futures_util::StreamExt as _;
 use manifests::{
-    Document, Envelope, HostId, KeyName, Manifest, Nonce, Ordered, Rollout, RolloutOrder, Sha256, TrustFloor,
-    UtcTime, Verified, VerifyAt,
+    CveId, Document, Envelope, HostId, KeyName, Manifest, Nonce, Ordered, Rollout, RolloutOrder, Sha256,
+    TrustFloor, UtcTime, Verified, VerifyAt,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use super::limits::Limits;
 use super::{Controller, Shared};
 use crate::access::{self, Person, Role};
 use crate::authority::facts::Departure;
-use crate::authority::{Accepted, KnownHost, Move, Order, Standing};
+use crate::authority::{Accepted, KnownHost, Move, Order, Portrait, Standing};
 use crate::content::MAX_DOCUMENT;
 use crate::enrolment::{self, Terms};
 
@@ -120,6 +121,18 @@ pub(super) struct Member {
     /// What is known of it.
     #[serde(flatten)]
     known: KnownHost,
+    /// When it was last heard of.
+    last_seen: Option<UtcTime>,
+    /// Whether two machines have its key.
+    cloned: bool,
+}
+
+/// A host with all that is known of it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct HostShown {
+    /// What it says of itself, and where it stands.
+    #[serde(flatten)]
+    portrait: Portrait,
     /// When it was last heard of.
     last_seen: Option<UtcTime>,
     /// Whether two machines have its key.
@@ -234,11 +247,12 @@ pub(super) async fn submit(
                 "the manifest is not the rollout's: expected {expected}, found {found}"
             )));
         }
-        let missing: Vec<String> = manifest
-            .payloads()
-            .filter(|payload| !controller.content.has(payload.sha256))
-            .map(|payload| payload.sha256.to_string())
-            .collect();
+        let mut missing = Vec::new();
+        for payload in manifest.payloads() {
+            if !controller.content.has(payload.sha256)? {
+                missing.push(payload.sha256.to_string());
+            }
+        }
         if !missing.is_empty() {
             return Err(Refusal::new(
                 StatusCode::FAILED_DEPENDENCY,
@@ -329,6 +343,47 @@ pub(super) async fn hosts(
     hosts.await.map(Answer)
 }
 
+pub(super) async fn host(
+    State(controller): State<Shared>,
+    _: By<Viewer>,
+    At(host): At<HostId>,
+) -> Result<Answer<HostShown>, Refusal> {
+    let told = blocking(move || {
+        controller.unedited()?;
+        let portrait = controller.authority.portrait(host)?;
+        let (last_seen, cloned) = (controller.presence.last(host), controller.presence.is_cloned(host));
+        Ok(HostShown { portrait, last_seen, cloned })
+    });
+    told.await.map(Answer)
+}
+
+pub(super) async fn exposures(
+    State(controller): State<Shared>,
+    _: By<Viewer>,
+) -> Result<Answer<Vec<FleetExposure>>, Refusal> {
+    let found = blocking(move || {
+        controller.unedited()?;
+        Ok(controller.authority.exposures(None)?)
+    });
+    found.await.map(Answer)
+}
+
+pub(super) async fn exposure(
+    State(controller): State<Shared>,
+    _: By<Viewer>,
+    At(cve): At<CveId>,
+) -> Result<Answer<FleetExposure>, Refusal> {
+    let found = blocking(move || {
+        controller.unedited()?;
+        let unknown = || {
+            let expected = "expected one that a manifest of a rollout fixes";
+            Refusal::new(StatusCode::NOT_FOUND, format_args!("no host has named {cve}: {expected}"))
+        };
+        controller.authority.exposures(Some(&cve))?.pop().ok_or_else(unknown)
+    });
+    found.await.map(Answer)
+}
+
 pub(super) async fn change_host(
     State(controller): State<Shared>,
     By { person: by, .. }: By<Admin>,
@@ -381,7 +436,8 @@ pub(super) async fn keep(
     At(digest): At<Sha256>,
     body: Body,
 ) -> Result<Kept, Refusal> {
-    if controller.content.has(digest) {
+    let content = controller.content.clone();
+    if blocking(move || Ok(content.has(digest)?)).await? {
         return Ok(Kept::Before);
     }
     let Limits { silence, pace, .. } = controller.gate.limits;

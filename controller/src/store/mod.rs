@@ -18,8 +18,11 @@
 //! What follows from events (a rollout's state, caps, open grants) needs no revision of its own: a batch with entries
 //! names the ledger's size, and so whoever decided on an older state is refused. That is the compare-and-swap of `begin`.
 
+mod layout;
 pub mod lease;
 mod memory;
+pub mod postgres;
+mod queue;
 pub mod sqlite;
 
 use std::fmt;
@@ -31,8 +34,10 @@ use manifests::{LedgerHead, Sha256};
 
 pub use lease::{Lease, LeaseAnswer, LeaseRequest};
 pub use memory::Memory;
+pub use postgres::Postgres;
 pub use sqlite::Sqlite;
 
+use self::postgres::DatabaseError;
 use crate::ledger::Position;
 
 /// The name of a record or of a stream of entries: words with slashes between.
@@ -171,7 +176,7 @@ pub struct Receipt {
 }
 
 /// The store failed. Whether what was asked is written, nobody knows; the next thing to do is to read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be opened.
     #[error("open the store {path}")]
@@ -179,7 +184,7 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
         /// Why.
-        source: rusqlite::Error,
+        source: Arc<rusqlite::Error>,
     },
     /// A statement failed: disk full, I/O error, corruption.
     #[error("{doing} in the store")]
@@ -188,6 +193,14 @@ pub enum StoreError {
         doing: &'static str,
         /// Why; whoever waited for the same write has the same reason.
         source: Arc<rusqlite::Error>,
+    },
+    /// The database server did not do it.
+    #[error("{doing} in the database")]
+    Postgres {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: Arc<DatabaseError>,
     },
     /// A program that knows more has changed the layout in a way that this one would misread.
     #[error("a newer program wrote the store: it asks for layout {oldest}, this program knows up to {known}")]
@@ -202,6 +215,12 @@ pub enum StoreError {
     Damaged {
         /// What is wrong.
         what: String,
+    },
+    /// The operating system gives no threads.
+    #[error("the store needs threads of its own")]
+    Threads {
+        /// Why there are none.
+        source: Arc<std::io::Error>,
     },
     /// The writer is gone.
     #[error("the store's writer has ended")]

@@ -114,6 +114,7 @@ pub(crate) fn newcomer(number: usize) -> Newcomer {
     Newcomer {
         id: host(number),
         kernel: "6.1.0".parse().unwrap(),
+        kernel_build_id: None,
         cpu: "epyc".parse().unwrap(),
         services: Vec::new(),
     }

@@ -11,7 +11,7 @@ use controller::certificates::CertificateAuthority;
 use controller::content::Content;
 use controller::enrolment::{self, Terms};
 use controller::server::limits::Limits;
-use controller::server::{Controller, Listening, Settings};
+use controller::server::{self, Controller, Listening, Settings};
 use controller::store::{Memory, Store};
 use fleet::protocol::{Certificate, Enrol, HostFacts, Message, Version, paths};
 use manifests::{HostId, Nonce, Sha256, UtcTime};
@@ -68,7 +68,7 @@ impl Served {
         let person = Person { name: "admin".parse().unwrap(), role: Role::Admin };
         let admin = access::admit(&authority, &person, None).unwrap();
         let certificates = CertificateAuthority::open(directory.path(), now).unwrap();
-        let content = Content::open(directory.path().join("content")).unwrap();
+        let content = Content::open(directory.path().join("content"), None).unwrap();
         let settings = Settings { names: vec!["127.0.0.1".to_owned()], poll: 60, limits, checkpoint: None };
         let controller =
             Arc::new(Controller::new(authority, certificates, content, Some(trust()), settings, clock));
@@ -76,7 +76,8 @@ impl Served {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (ends, end) = tokio::sync::oneshot::channel();
         let any = "127.0.0.1:0".parse().unwrap();
-        let listening = runtime.block_on(Listening::at(controller.clone(), any)).unwrap();
+        let listener = server::listen(any).unwrap();
+        let listening = runtime.block_on(async { Listening::by(controller.clone(), listener) }).unwrap();
         let address = listening.address;
         let serving = runtime.spawn(listening.serve(async { drop(end.await) }));
         Self { controller, address, runtime, admin, ends: Some(ends), serving: Some(serving), directory }
@@ -231,8 +232,13 @@ impl Machine {
         HostFacts {
             name: "one".parse().unwrap(),
             kernel: "6.1.0-50-amd64".parse().unwrap(),
+            kernel_build_id: None,
             cpu: "epyc".parse().unwrap(),
             services: Vec::new(),
+            livepatches: Vec::new(),
+            workloads: Vec::new(),
+            exposures: Vec::new(),
+            changes: Vec::new(),
         }
     }
 

@@ -122,7 +122,7 @@ impl Progress {
             Event::RollbackEnded => {
                 self.need(event, self.stage == Stage::RollingBack, "to be rolling back")?;
                 let stuck = self.hosts.iter().any(|host| *host == HostState::Stuck || host.is_open());
-                let left = self.hosts.iter().any(|host| host.changed_since().is_some());
+                let left = (0..self.hosts.len()).any(|host| self.changed_since(host).is_some());
                 self.stage = if stuck || left { Stage::Stuck } else { Stage::RolledBack };
                 Ok(())
             }
@@ -137,6 +137,7 @@ impl Progress {
             | Event::Silenced { host }
             | Event::Withdrawn { host }
             | Event::Retried { host, .. }
+            | Event::Rebooted { host, .. }
             | Event::RollbackGranted { host, .. }
             | Event::RolledBack { host }
             | Event::RollbackFailed { host } => self.of_host(plan, *at, event, *host),
@@ -220,21 +221,40 @@ impl Progress {
                     _ => return expected("a host that came back, or gets nothing any more"),
                 }
             }
+            Event::Rebooted { into, .. } => {
+                self.need(
+                    event,
+                    self.is_due_again(plan, host, into),
+                    "one that came out with another kernel",
+                )?;
+                if let H::Good { since, nonce } = before {
+                    self.earlier.entry(host).or_default().push((since, nonce));
+                }
+                self.rebooted.insert(host, Host::clone(into));
+                H::Offered
+            }
             Event::RollbackGranted { nonce, .. } => {
                 self.need(event, self.stage == Stage::RollingBack, "to be rolling back")?;
-                match before.changed_since() {
-                    Some(_) => H::RollbackGranted { since: at, nonce: *nonce },
-                    None => return expected("a host with something to take back"),
+                if self.changed_since(host).is_none() {
+                    return expected("a host with something to take back");
                 }
+                if before.changed_since().is_none() {
+                    // It is this one that goes back.
+                    self.take_earlier(host);
+                }
+                H::RollbackGranted { since: at, nonce: *nonce }
             }
             Event::RolledBack { .. } => match before {
-                // Late is better than never.
-                H::RollbackGranted { .. } | H::Stuck => H::RolledBack,
+                // Late is better than never. What an earlier attempt brought goes back after what came later.
+                H::RollbackGranted { .. } | H::Stuck => match self.take_earlier(host) {
+                    Some((since, nonce)) => H::Good { since, nonce },
+                    None => H::RolledBack,
+                },
                 _ => return expected("a host that was told to go back"),
             },
             Event::RollbackFailed { .. } => match before {
                 H::RollbackGranted { .. } => H::Stuck,
-                _ if before.changed_since().is_some() && self.stage == Stage::RollingBack => H::Stuck,
+                _ if self.changed_since(host).is_some() && self.stage == Stage::RollingBack => H::Stuck,
                 _ => return expected("a host that was to go back"),
             },
             _ => return Err(self.refuse(event, "an event of a host", "another".to_owned())),
@@ -351,6 +371,16 @@ impl Progress {
             self.offer(plan, self.hosts.len() - 1..self.hosts.len());
         }
         Ok(())
+    }
+
+    /// What an earlier attempt brought is the next to go back.
+    fn take_earlier(&mut self, host: Place) -> Option<(UtcTime, Nonce)> {
+        let earlier = self.earlier.get_mut(&host)?;
+        let last = earlier.pop();
+        if earlier.is_empty() {
+            self.earlier.remove(&host);
+        }
+        last
     }
 
     /// Where a host stands to which nothing has happened, or is as if.

@@ -232,7 +232,7 @@ pub fn begin(
             Ok(Begin::Write(Event::Granted { host, nonce, epoch }))
         }
         Action::Rollback => {
-            let since = state.changed_since().ok_or(NotNow::NotReady)?;
+            let since = progress.changed_since(host).ok_or(NotNow::NotReady)?;
             if now > later(since, i64::from(plan.policy.rollback.within.secs())) {
                 return Err(NotNow::TooLate);
             }

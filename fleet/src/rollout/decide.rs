@@ -275,7 +275,7 @@ impl Deciding<'_> {
         for (host, state) in self.progress.hosts().iter().enumerate() {
             let late = match state {
                 HostState::RollbackGranted { since, .. } => *since <= self.overdue,
-                state => state.changed_since().is_some_and(|since| since < too_old),
+                _ => self.progress.changed_since(host).is_some_and(|since| since < too_old),
             };
             if late {
                 events.push(Event::RollbackFailed { host });
@@ -307,7 +307,8 @@ impl Deciding<'_> {
         let stuck = hosts.iter().filter(|host| **host == HostState::Stuck).count() as u32;
         let all = hosts.len() as u32;
         stuck > self.plan.policy.rollback.stuck.rounded_up_of(all)
-            || !hosts.iter().any(|host| host.is_open() || host.changed_since().is_some())
+            || !(0..hosts.len())
+                .any(|host| hosts[host].is_open() || self.progress.changed_since(host).is_some())
     }
 
     /// What becomes of the open wave, or that the next one opens.

@@ -116,6 +116,13 @@ pub enum Event {
         /// Who says so.
         by: Author,
     },
+    /// A host that has come out runs another kernel than it was offered the manifest for, and is offered it again.
+    Rebooted {
+        /// Which host.
+        host: Place,
+        /// What it is now.
+        into: Box<Host>,
+    },
     /// A host that was not there at the beginning.
     Joined {
         /// The host.
@@ -193,6 +200,7 @@ impl Event {
             | Self::Silenced { host }
             | Self::Withdrawn { host }
             | Self::Retried { host, .. }
+            | Self::Rebooted { host, .. }
             | Self::RollbackGranted { host, .. }
             | Self::RolledBack { host }
             | Self::RollbackFailed { host } => Some(*host),

@@ -96,6 +96,9 @@ fn line(
             "gets nothing in this rollout any more: it came back from this manifest, or left the fleet"
                 .to_owned()
         }
+        Event::Rebooted { host, into } if *host == place => {
+            format!("runs kernel {} now: offered again", into.kernel)
+        }
         Event::Retried { host, by } if *host == place => format!("may have it again: {} said so", by.name),
         Event::RollbackGranted { host, .. } if *host == place => "told to go back".to_owned(),
         Event::RolledBack { host } if *host == place => "back".to_owned(),

@@ -1,6 +1,6 @@
 //! What a rollout is, and how far it has come.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use manifests::{GroupName, Nonce, Rollout, Sha256, UtcTime};
 use serde::Serialize;
@@ -261,6 +261,11 @@ pub struct Progress {
     pub(super) agreed: u32,
     pub(super) hosts: Vec<HostState>,
     pub(super) joined: Vec<Member>,
+    /// What hosts are since they booted another kernel; nothing of those that did not.
+    pub(super) rebooted: BTreeMap<Place, Host>,
+    /// Changes of attempts before the last one, that may still be on hosts: since when, and by which attempt; the latest
+    /// at the end.
+    pub(super) earlier: BTreeMap<Place, Vec<(UtcTime, Nonce)>>,
     pub(super) ends: Vec<usize>,
     pub(super) opened: Vec<Opened>,
     pub(super) passed: Wave,
@@ -287,6 +292,8 @@ impl Progress {
             agreed: 0,
             hosts: vec![HostState::Listed; plan.layout.members.len()],
             joined: Vec::new(),
+            rebooted: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             ends: plan.layout.ends.clone(),
             opened: Vec::new(),
             passed: 0,
@@ -320,6 +327,25 @@ impl Progress {
     pub fn member<'a>(&'a self, plan: &'a Plan, host: Place) -> Option<&'a Member> {
         let first = plan.layout.members.len();
         plan.layout.members.get(host).or_else(|| self.joined.get(host.checked_sub(first)?))
+    }
+
+    /// Since when something of a change may be on a host, the last one's or an earlier one's; nothing if none is, or
+    /// nobody can know yet.
+    pub fn changed_since(&self, host: Place) -> Option<UtcTime> {
+        let state = self.hosts.get(host)?;
+        let over = state.is_open() || matches!(state, HostState::RolledBack | HostState::Stuck);
+        let earlier = || self.earlier.get(&host)?.last().map(|(since, _)| *since).filter(|_| !over);
+        state.changed_since().or_else(earlier)
+    }
+
+    /// Whether a host that is now like this is to be offered the manifest again: the fleet has it, and this host came out
+    /// with another kernel than it runs.
+    pub fn is_due_again(&self, plan: &Plan, place: Place, host: &Host) -> bool {
+        let is_out = matches!(self.hosts.get(place), Some(HostState::Good { .. } | HostState::Declined(_)));
+        let before = self.rebooted.get(&place).or_else(|| Some(&self.member(plan, place)?.host));
+        self.stage == Stage::Completed
+            && is_out
+            && before.is_some_and(|before| before.has_another_kernel(host))
     }
 
     /// Whether every wave has passed: it completed at some time, whatever became of it since.

@@ -463,6 +463,59 @@ fn a_late_joiner_takes_the_last_wave_under_the_same_gates() {
 }
 
 #[test]
+fn a_host_that_boots_another_kernel_takes_it_again_and_goes_back_with_all_of_it() {
+    let mut story = Story::new(3, SMALL);
+    let another = |story: &Story, host: Place, kernel: &str| {
+        let mut into = story.plan.layout.members[host].host.clone();
+        into.kernel = kernel.parse().unwrap();
+        into
+    };
+    story.apply(0);
+    story.after("24h");
+    let into = another(&story, 0, "6.12.0-1");
+    assert!(!story.progress.is_due_again(&story.plan, 0, &into), "the fleet does not have it yet");
+    (1..3).for_each(|host| story.apply(host));
+    story.after("24h");
+    assert_eq!(story.stage(), &Stage::Completed);
+    let same = story.plan.layout.members[0].host.clone();
+    assert!(!story.progress.is_due_again(&story.plan, 0, &same));
+    assert!(story.record(Event::Rebooted { host: 0, into: Box::new(same) }).is_err());
+    story.tell(Event::Rebooted { host: 0, into: Box::new(into.clone()) });
+    assert_eq!(story.progress.hosts()[0], HostState::Offered);
+    assert!(!story.progress.is_due_again(&story.plan, 0, &into), "once");
+    // Under the same caps as everybody.
+    story.book.fleet.open = story.book.fleet.hosts;
+    story.tell(Event::Ready { host: 0 });
+    assert_eq!(story.ask(0, Action::Apply), Err(NotNow::FleetCap));
+    story.book.fleet.open = 0;
+    let since = story.progress.changed_since(0);
+    assert!(since.is_some(), "what the first attempt brought may still be there");
+    story.ask(0, Action::Apply).unwrap();
+    story.tell(Event::Applied { host: 0 });
+    story.after("24h");
+    assert!(matches!(story.progress.hosts()[0], HostState::Good { .. }));
+    // It boots once more, and the fix is built into that one.
+    let into = another(&story, 0, "6.13.0-1");
+    story.tell(Event::Rebooted { host: 0, into: Box::new(into) });
+    story.tell(Event::Declined { host: 0, outcome: Outcome::NotNeeded });
+    assert_eq!(story.stage(), &Stage::Completed);
+    // A way back takes both, the later first.
+    story.tell(Event::RollbackBegun { by: Some(token()) });
+    for (host, changes) in [(0, 2), (1, 1), (2, 1)] {
+        for change in 0..changes {
+            let nonce = Nonce::from_bytes([100 + change; 16]);
+            story.tell(Event::RollbackGranted { host, nonce, epoch: 1 });
+            story.tell(Event::RolledBack { host });
+        }
+        assert_eq!(story.progress.hosts()[host], HostState::RolledBack);
+    }
+    assert_eq!(story.stage(), &Stage::RolledBack);
+    let id = story.plan.layout.members[0].host.id;
+    let told = explain(&story.plan, &story.entries, id).unwrap();
+    assert!(told.lines.iter().any(|line| line.text == "runs kernel 6.12.0-1 now: offered again"));
+}
+
+#[test]
 fn approvals_need_signatures_and_different_people() {
     let mut story = Story::new(3, &format!("{SMALL}approvals: {{start: 2, after_first_wave: 1}}\n"));
     assert_eq!(story.stage(), &Stage::AwaitingApproval);

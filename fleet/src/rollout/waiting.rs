@@ -104,8 +104,9 @@ pub fn waiting(plan: &Plan, progress: &Progress, book: &Book, now: UtcTime) -> V
         Stage::Paused(cause) => reasons.push(Waiting::People { cause: cause.to_string() }),
         Stage::Halted(_) => reasons.push(Waiting::RollbackOrder),
         Stage::RollingBack => {
-            let back = |host: &&HostState| host.changed_since().is_some() || host.is_open();
-            let hosts = progress.hosts().iter().filter(back).count() as u32;
+            let back =
+                |host: &usize| progress.changed_since(*host).is_some() || progress.hosts()[*host].is_open();
+            let hosts = (0..progress.hosts().len()).filter(back).count() as u32;
             reasons.push(Waiting::WayBack { hosts });
         }
         Stage::RolledBack | Stage::Stuck | Stage::Completed => {}

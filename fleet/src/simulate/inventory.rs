@@ -40,6 +40,7 @@ impl Synthetic {
         // Each of these is within the rule of its word.
         let word = |text: String| text.parse().expect("a label of letters and digits");
         Host {
+            kernel_build_id: None,
             id: HostId::new(Sha256::of(&key)),
             groups: vec!["fleet".parse().expect("a group")],
             domain: format!("rack-{}", number / self.per_domain.max(1)).parse().expect("a domain"),

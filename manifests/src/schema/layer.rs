@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use super::payload::Payload;
 use super::probe::Probe;
 use crate::digest::{BuildId, Sha256};
-use crate::names::{ContainerId, LabelName};
+use crate::names::{LabelName, WorkloadName};
 use crate::text::{ContainerPath, LabelValue};
 
 /// How many containers are updated at once when the manifest does not say.
@@ -129,10 +129,11 @@ impl<'de> Deserialize<'de> for ReplacedFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerSelector {
-    /// The container's id is one of these. Empty: any id.
+    /// The container is one of these, each an id of runc's (`web`) or an engine's name for it after the engine's own
+    /// (`podman:web`). Empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
-    pub ids: Vec<ContainerId>,
+    pub ids: Vec<WorkloadName>,
     /// The container has every one of these labels. Empty: any labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -140,9 +141,11 @@ pub struct ContainerSelector {
 }
 
 impl ContainerSelector {
-    /// Whether it takes the container with this id, whose labels `label` looks up by name.
-    pub fn selects<'a>(&self, id: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-        let named = self.ids.is_empty() || self.ids.iter().any(|own| own.as_str() == id);
+    /// Whether it takes the container of this name (`web`, `podman:web`), whose labels `label` looks up by theirs.
+    pub fn selects<'a>(&self, name: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        // runc goes unsaid.
+        let plain = |name: &'_ str| name.strip_prefix("runc:").unwrap_or(name).to_owned();
+        let named = self.ids.is_empty() || self.ids.iter().any(|own| plain(own.as_str()) == plain(name));
         named && self.labels.iter().all(|own| label(own.name.as_str()) == Some(own.value.as_str()))
     }
 }
@@ -231,6 +234,7 @@ mod tests {
         };
         for taken in [
             selector(&["web-1"], &[]),
+            selector(&["runc:web-1"], &[]),
             selector(&["db", "web-1"], &["tier=web"]),
             selector(&[], &["tier=web", "zone=a"]),
         ] {
@@ -238,6 +242,7 @@ mod tests {
         }
         for left in [
             selector(&["web"], &[]),
+            selector(&["podman:web-1"], &[]),
             selector(&["web-1"], &["tier=db"]),
             selector(&[], &["tier=web", "zone=b"]),
             selector(&[], &["tier=web", "rack=1"]),

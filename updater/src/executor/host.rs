@@ -1,14 +1,20 @@
 //! What this host is: to its fleet, and to whoever wants to know.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use fleet::facts::{HostFacts, LivepatchState, LoadedLivepatch};
 use fleet::local::{Answer, Look, Membership};
-use fleet::protocol::HostFacts;
-use manifests::{LabelValue, Nonce};
+use fleet::protocol::Hint;
+use manifests::{Envelope, Label, LabelValue, Nonce, Sha256};
 
 use super::Executor;
 use super::answer::words;
 use crate::config;
-use crate::operations::Engine;
+use crate::kernel::livepatch::{Enabled, LoadedPatch, PatchState};
 use crate::operations::errand::Member;
+use crate::operations::{Engine, EngineError, repository};
 
 impl Executor {
     /// The host's engine, and what this host is in its fleet.
@@ -30,22 +36,93 @@ impl Executor {
         Ok((engine, Member { host: membership.host, groups }))
     }
 
-    pub(super) fn look(&self) -> Result<Answer, String> {
+    /// `manifests` is the agent's directory: nothing in it is believed for being there.
+    pub(super) fn look(&self, manifests: Option<&Path>) -> Result<Answer, String> {
         let (engine, membership) = self.engine()?;
         let boot = engine.incarnation().boot_id.to_string();
-        Ok(Answer::Host(Look {
+        Ok(Answer::Host(Box::new(Look {
             host: membership.as_ref().map(|membership| membership.host),
             groups: engine.config().groups.clone(),
-            facts: HostFacts {
-                name: label(&nix::unistd::gethostname().unwrap_or_default().to_string_lossy()),
-                kernel: engine.kernel().release.clone(),
-                cpu: cpu(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
-                services: Vec::new(),
-            },
+            facts: facts(&engine, manifests),
             boot: nonce(&boot)?,
             epoch: engine.seen().map_err(|error| words(&error))?.epoch,
-        }))
+        })))
     }
+}
+
+/// What is found of it; what cannot be looked at is left out, and keeps nothing else from being told.
+fn facts(engine: &Engine, manifests: Option<&Path>) -> HostFacts {
+    let running = found("containers", engine.running());
+    let annotations = running.iter().flat_map(|container| &container.annotations);
+    let service = |(name, value): (&String, &String)| {
+        Some(Label { name: name.parse().ok()?, value: value.parse().ok()? })
+    };
+    let mut known: Vec<Vec<u8>> = manifests.map(envelopes).unwrap_or_default();
+    known.extend(envelopes_of_repository(&engine.config().store));
+    HostFacts {
+        name: label(&nix::unistd::gethostname().unwrap_or_default().to_string_lossy()),
+        kernel: engine.kernel().release.clone(),
+        kernel_build_id: engine.kernel().build_id.clone(),
+        cpu: cpu(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+        services: sorted(annotations.filter_map(service), HostFacts::MAX_SERVICES),
+        livepatches: sorted(
+            found("livepatches", engine.loaded()).into_iter().map(livepatch),
+            HostFacts::MAX_LIVEPATCHES,
+        ),
+        workloads: sorted(
+            running.iter().filter_map(|container| container.id.to_string().parse().ok()),
+            HostFacts::MAX_WORKLOADS,
+        ),
+        exposures: sorted(found("exposures", engine.exposures(&known)), HostFacts::MAX_EXPOSURES),
+        changes: found("changes", engine.changes(HostFacts::MAX_CHANGES)),
+    }
+}
+
+fn found<T>(what: &str, found: Result<Vec<T>, EngineError>) -> Vec<T> {
+    found.unwrap_or_else(|error| {
+        tracing::warn!(error = words(&error), "{what} cannot be looked at");
+        Vec::new()
+    })
+}
+
+/// Each once, in an order that does not change by itself, and at most so many.
+fn sorted<T: Ord>(items: impl IntoIterator<Item = T>, most: usize) -> Vec<T> {
+    let items: BTreeSet<T> = items.into_iter().collect();
+    items.into_iter().take(most).collect()
+}
+
+fn livepatch(patch: LoadedPatch) -> LoadedLivepatch {
+    let state = match patch.state {
+        PatchState::Settled(Enabled::Enabled) => LivepatchState::InForce,
+        PatchState::Settled(Enabled::Disabled) | PatchState::Absent => LivepatchState::Disabled,
+        PatchState::InTransition(_) => LivepatchState::InTransition,
+    };
+    LoadedLivepatch { module: patch.module, build_id: patch.identity.build_id, state }
+}
+
+/// The files of a directory that are named by a digest, as far as they are files and no larger than an envelope.
+fn envelopes(directory: &Path) -> Vec<Vec<u8>> {
+    let named = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<Sha256>().is_ok())
+    };
+    files(directory).filter(named).take(Hint::MAX_MANIFESTS).filter_map(|path| regular(&path)).collect()
+}
+
+/// Manifests that this host fetched by name.
+fn envelopes_of_repository(store: &Path) -> Vec<Vec<u8>> {
+    files(&repository::kept_in(store)).filter_map(|path| regular(&path)).collect()
+}
+
+fn files(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+/// The bytes of a regular file; neither a pipe nor a link to elsewhere is followed.
+fn regular(path: &Path) -> Option<Vec<u8>> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    manifests::bounded::read(file, Envelope::MAX_BYTES).ok()
 }
 
 /// Any text as a label: what a label cannot hold becomes a dash.

@@ -137,7 +137,7 @@ impl Executor {
     /// Answers a question. Nothing that goes wrong is left unanswered.
     pub fn answer(&self, question: Question) -> Answer {
         let answered = match question {
-            Question::Look => self.look(),
+            Question::Look { manifests } => self.look(manifests.as_deref()),
             Question::Preflight { what } => self.preflight(&what),
             Question::Attempt { rollout, action } => self.attempt(rollout, action),
             Question::Begin { grant, what } => self.begin(&grant, &what),

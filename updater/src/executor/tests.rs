@@ -2,6 +2,7 @@
 
 use std::sync::Mutex as StdMutex;
 
+use fleet::facts::{ChangeOutcome, HostFacts, Standing};
 use fleet::rollout::Fault;
 use manifests::{DocumentKind, Envelope, HostId, SecretKey, UtcTime};
 use system::clock::Clock as _;
@@ -21,8 +22,8 @@ fn host() -> HostId {
 struct Scene {
     bench: Arc<Bench>,
     executor: Executor,
-    /// Rollouts that were signed.
-    signed: StdMutex<u32>,
+    /// How many rollouts were signed.
+    rollouts: StdMutex<u32>,
 }
 
 fn policy() -> String {
@@ -73,12 +74,34 @@ impl Scene {
         bench.write("policy.yaml", policy().as_bytes());
         let membership = format!("host: {}\ngroups: [web]\ncontrollers: [\"https://localhost\"]\n", host());
         bench.write("fleet.yaml", membership.as_bytes());
-        Self { executor: executor_of(&bench), bench, signed: StdMutex::default() }
+        Self { executor: executor_of(&bench), bench, rollouts: StdMutex::default() }
     }
 
     fn manifest(&self, version: u32) -> String {
-        let text = livepatch_only(MANIFEST).replace("version: 3", &format!("version: {version}"));
-        let text = self.bench.text(&text);
+        self.signed(&livepatch_only(MANIFEST).replace("version: 3", &format!("version: {version}")))
+    }
+
+    /// Keeps manifests as an agent does, and nothing else there.
+    fn known(&self, manifests: &[&String]) -> PathBuf {
+        let directory = self.bench.payloads().join("manifests");
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        for manifest in manifests {
+            std::fs::write(directory.join(digest(manifest).to_string()), manifest).unwrap();
+        }
+        directory
+    }
+
+    fn facts(&self, manifests: Option<PathBuf>) -> HostFacts {
+        match self.executor.answer(Question::Look { manifests }) {
+            Answer::Host(look) => look.facts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A signed manifest, with its payloads in the spool.
+    fn signed(&self, text: &str) -> String {
+        let text = self.bench.text(text);
         for payload in manifests::Manifest::parse(text.as_bytes()).unwrap().payloads() {
             let from = self.bench.payloads().join(payload.file.to_string());
             std::fs::copy(from, self.bench.payloads().join(payload.sha256.to_string())).unwrap();
@@ -88,7 +111,7 @@ impl Scene {
 
     /// A rollout of that manifest which lets this host begin now.
     fn papers(&self, manifest: &str, change: impl Fn(String) -> String) -> Papers {
-        *self.signed.lock().unwrap() += 1;
+        *self.rollouts.lock().unwrap() += 1;
         let now = UtcTime::floor(self.bench.machine.now());
         let later = now.timestamp().saturating_add(jiff::SignedDuration::from_hours(24)).unwrap();
         let text = format!(
@@ -97,7 +120,7 @@ impl Scene {
             digest(manifest),
             Sha256::of(b"policy"),
             UtcTime::floor(later),
-            self.signed.lock().unwrap(),
+            self.rollouts.lock().unwrap(),
             host()
         );
         let rollout = sign(DocumentKind::Rollout, change(text), "anna");
@@ -267,7 +290,7 @@ fn an_old_lease_and_a_rewritten_ledger_are_noticed() {
     declined(&scene.apply(&next, &fork), Outcome::NotAuthentic, "was rewritten");
     let replayed = Word { id: "one", ..word };
     declined(&scene.apply(&next, &replayed), Outcome::NotAuthentic, "taken before");
-    let Answer::Host(look) = scene.executor.answer(Question::Look) else { panic!() };
+    let Answer::Host(look) = scene.executor.answer(Question::Look { manifests: None }) else { panic!() };
     assert_eq!((look.epoch, look.host), (5, Some(host())));
     assert_eq!(look.groups, ["web".parse().unwrap()]);
 }
@@ -555,4 +578,83 @@ fn a_socket_answers_a_question_a_line_and_garbage_in_words() {
     executor.ending.store(true, Ordering::Relaxed);
     waker.write_all(b"x").unwrap();
     serving.join().unwrap().unwrap();
+}
+
+/// A manifest that fixes a vulnerability of the kernel and one of a library, or this part of it.
+fn fixing(text: &str) -> String {
+    text.replace("severity: critical", "severity: critical\nfixes: [CVE-2026-0001]")
+}
+
+#[test]
+fn exposure_is_told_by_what_is_mapped_and_patched_and_ends_with_the_fix() {
+    let scene = Scene::new();
+    let standing = |manifest: &String| {
+        let facts = scene.facts(Some(scene.known(&[manifest])));
+        assert_eq!(facts.exposures.iter().map(|one| one.cve.as_str()).collect::<Vec<_>>(), ["CVE-2026-0001"]);
+        facts.exposures[0].standing
+    };
+    let kernel = scene.signed(&fixing(&livepatch_only(MANIFEST)));
+    assert_eq!(standing(&kernel), Standing::Exposed);
+    assert_eq!(said(&scene.apply(&scene.papers(&kernel, |text| text), &Word::default())), Said::Applied);
+    assert_eq!(standing(&kernel), Standing::Fixed);
+    // The container maps the library that is at fault, whatever the kernel has.
+    let both = scene.signed(&fixing(MANIFEST).replace("version: 3", "version: 4"));
+    assert_eq!(standing(&both), Standing::Exposed);
+    // Of a kernel that the manifest says nothing about nothing follows.
+    let other =
+        fixing(&livepatch_only(MANIFEST)).replace("6.1.0-50", "6.12.0-1").replace("version: 3", "version: 5");
+    assert_eq!(standing(&scene.signed(&other)), Standing::Unknown);
+}
+
+#[test]
+fn only_manifests_that_this_host_believes_count_and_of_each_name_the_latest() {
+    let scene = Scene::new();
+    let old = scene.signed(&fixing(&livepatch_only(MANIFEST)));
+    let new = scene.signed(&fixing(&livepatch_only(MANIFEST)).replace("version: 3", "version: 4"));
+    let exposures = |directory| scene.facts(Some(directory)).exposures;
+    let found = exposures(scene.known(&[&old, &new]));
+    assert_eq!(found.iter().map(|one| one.version).collect::<Vec<_>>(), [4]);
+    let text = Envelope::parse(new.as_bytes()).unwrap().unverified_payload().to_vec();
+    let forged = sign(DocumentKind::Manifest, String::from_utf8(text).unwrap(), "anna");
+    assert_eq!(exposures(scene.known(&[&forged])), []);
+    // A lying agent's directory: no file, a pipe, a link to elsewhere, another name.
+    let directory = scene.known(&[]);
+    let name = |number: u8| directory.join(Sha256::of(&[number]).to_string());
+    std::fs::create_dir(name(1)).unwrap();
+    nix::unistd::mkfifo(&name(2), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::write(directory.join("elsewhere"), &new).unwrap();
+    std::os::unix::fs::symlink(directory.join("elsewhere"), name(3)).unwrap();
+    std::fs::write(name(4), b"no envelope").unwrap();
+    assert_eq!(exposures(directory), []);
+    assert_eq!(scene.facts(Some(PathBuf::from("/nowhere"))).exposures, []);
+}
+
+#[test]
+fn what_the_fleet_changed_and_how_the_host_has_been_since_is_told_and_does_not_move_by_itself() {
+    let scene = Scene::new();
+    let before = scene.facts(None);
+    assert_eq!((before.changes.len(), before.livepatches.len()), (0, 0));
+    assert_eq!(before.workloads, ["web".parse().unwrap()]);
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    assert_eq!(said(&scene.apply(&papers, &Word::default())), Said::Applied);
+    let facts = scene.facts(None);
+    assert_eq!(facts.livepatches[0].module.as_str(), "one_function");
+    let change = &facts.changes[0];
+    assert_eq!((change.outcome, change.action), (ChangeOutcome::Committed, Action::Apply));
+    assert_eq!(change.rollout, digest(&papers.rollout));
+    assert!(change.transition_ms.is_some() && change.probes.failed == 0, "{change:?}");
+    assert_eq!((change.taints, change.splats, change.restarted.len()), (0, 0, 0));
+    scene.bench.machine.sleep(Duration::from_secs(3600));
+    assert_eq!(scene.facts(None).digest(), facts.digest(), "nothing in it moves by itself");
+    // The kernel complains: a warning, and its taint flag.
+    scene.bench.write("proc/sys/kernel/tainted", b"512\n");
+    assert_eq!(scene.facts(None).changes[0].taints, 512);
+    scene.bench.write("proc/sys/kernel/tainted", b"0\n");
+    let back = scene.attempt(&papers, Action::Rollback);
+    let word = Word { id: "two", action: "rollback", ..Word::default() };
+    assert_eq!(said(&scene.begin(&papers, scene.grant(&papers, back, &word))), Said::RolledBack);
+    let facts = scene.facts(None);
+    let told: Vec<_> = facts.changes.iter().map(|change| (change.action, change.outcome)).collect();
+    assert_eq!(told, [(Action::Rollback, ChangeOutcome::Committed), (Action::Apply, ChangeOutcome::Undone)]);
+    assert_eq!(facts.livepatches, []);
 }

@@ -12,6 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::libc;
 
@@ -85,6 +86,47 @@ impl Tail {
     }
 }
 
+/// Words with which the kernel says that something is wrong with itself: `WARN`, `BUG`, oops, stalls
+/// (`include/asm-generic/bug.h`, `lib/bug.c`, `kernel/watchdog.c`, `kernel/hung_task.c`, `kernel/rcu/tree_stall.h`).
+const COMPLAINTS: [&str; 9] = [
+    "WARNING: ",
+    "BUG: ",
+    "kernel BUG at ",
+    "Oops: ",
+    "general protection fault",
+    "watchdog: BUG: ",
+    "INFO: task ",
+    "rcu: INFO: rcu_",
+    "Kernel panic",
+];
+
+/// How often the kernel complained since this time of its boot, as far as its log still has it. None if it cannot be read.
+pub(crate) fn splats(path: &Path, since: Duration) -> u32 {
+    let Ok(mut file) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) else {
+        return 0;
+    };
+    let mut record = vec![0; RECORD];
+    let mut found = 0;
+    loop {
+        match file.read(&mut record) {
+            Ok(0) => break,
+            Ok(length) => found += u32::from(complains(&record[..length], since)),
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(_) => break,
+        }
+    }
+    found
+}
+
+/// Whether the kernel complains in a record that is of this time or later.
+fn complains(record: &[u8], since: Duration) -> bool {
+    let prefix = record.split(|byte| *byte == b';').next().unwrap_or_default();
+    let time = std::str::from_utf8(prefix).ok().and_then(|prefix| prefix.split(',').nth(2)?.parse().ok());
+    let is_later = time.is_some_and(|micros| Duration::from_micros(micros) >= since);
+    let words = kernel_line(record);
+    is_later && words.is_some_and(|words| COMPLAINTS.iter().any(|word| words.starts_with(word)))
+}
+
 /// The message of a record `priority,sequence,time,flags[,…];text`, if the kernel wrote it
 /// (facility 0; user space can write to the log too, but never with that facility).
 fn kernel_line(record: &[u8]) -> Option<String> {
@@ -109,6 +151,21 @@ mod tests {
     #[test]
     fn what_user_space_wrote_to_the_log_is_not_the_kernels_word() {
         assert_eq!(kernel_line(b"12,813,5140901,-;livepatch: all is well\n"), None);
+    }
+
+    #[test]
+    fn the_kernels_complaints_since_a_time_are_counted_and_nobody_elses() {
+        let since = Duration::from_micros(5_000_000);
+        for (record, counts) in [
+            ("4,812,5140900,-;WARNING: CPU: 0 PID: 1 at kernel/klp.c:1 f+0x1/0x2\n", true),
+            ("0,812,5140900,-;watchdog: BUG: soft lockup - CPU#0 stuck for 23s!\n", true),
+            ("4,812,4999999,-;WARNING: CPU: 0 PID: 1 at kernel/klp.c:1 f+0x1/0x2\n", false),
+            ("12,812,5140900,-;WARNING: said by a program\n", false),
+            ("6,812,5140900,-;livepatch: enabling patch 'fix'\n", false),
+            ("nothing", false),
+        ] {
+            assert_eq!(complains(record.as_bytes(), since), counts, "{record}");
+        }
     }
 
     #[test]

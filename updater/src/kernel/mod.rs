@@ -20,7 +20,7 @@
 pub mod error;
 pub mod guard;
 pub mod identity;
-mod kmsg;
+pub(crate) mod kmsg;
 pub mod livepatch;
 pub mod patching;
 pub mod preflight;

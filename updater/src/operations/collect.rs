@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use system::durable;
 use system::durable::UNFINISHED;
 use system::lock::{HostLock, Turn};
-use workloads::model::Topology;
+use workloads::model::{Topology, WorkloadId, trial_of};
 
 use crate::operations::rollback::in_force;
 use crate::operations::{Engine, EngineError};
@@ -180,7 +180,7 @@ struct Needed {
 
 impl Needed {
     fn topology(&mut self, topology: &Topology) {
-        if let Topology::Overlay(overlay) = topology {
+        if let Some(overlay) = topology.overlay() {
             self.directories.extend(overlay.lower.iter().chain(&overlay.upper).chain(&overlay.work).cloned());
         }
     }
@@ -243,14 +243,25 @@ impl Needed {
 /// directory of the way back is in use and not among these.
 fn trial_directories(stored: &Stored) -> Vec<PathBuf> {
     let mut directories = Vec::new();
+    let is_stored = |id: &WorkloadId| {
+        let planned = stored.progress.plan().container(id);
+        planned.is_some_and(|planned| matches!(planned.topology, Topology::Stored(_)))
+    };
     let went_back = |step: &&Step| {
         let container = step.action.container();
         stored.outcome() == Some(Outcome::RolledBack)
             || container.is_some_and(|id| stored.progress.given_up().contains_key(id))
     };
     for step in stored.progress.plan().steps.iter().filter(went_back) {
-        if let Action::SwitchRootfs { to: Topology::Overlay(overlay), .. } = &step.action {
-            directories.extend(overlay.upper.iter().chain(&overlay.work).cloned());
+        match &step.action {
+            Action::SwitchRootfs { to: Topology::Overlay(overlay), .. } => {
+                directories.extend(overlay.upper.iter().chain(&overlay.work).cloned());
+            }
+            // What it wrote lies where the way back has put it.
+            Action::PrepareRootfs { container, fresh, .. } if is_stored(container) => {
+                directories.extend([fresh.upper.clone(), fresh.work.clone(), trial_of(&fresh.upper)]);
+            }
+            _ => {}
         }
     }
     // A rollback's switch keeps the upper directory of the container: only what bears this transaction's

@@ -410,7 +410,7 @@ impl Engine {
     }
 
     /// The kernel's taint flags; none where they cannot be read.
-    fn taint(&self) -> u64 {
+    pub(super) fn taint(&self) -> u64 {
         let path = self.host.root.join("proc/sys/kernel/tainted");
         std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }

@@ -17,8 +17,7 @@ use workloads::files::layer::LayerStore;
 use workloads::files::rootfs::OverlayMounts;
 use workloads::files::{Layers, RootfsMounts};
 use workloads::lifecycle::error::RuntimeError;
-use workloads::lifecycle::runc::Runc;
-use workloads::lifecycle::{Checkpointer, Lifecycle};
+use workloads::lifecycle::{Checkpointer, Lifecycle, Runtimes};
 use workloads::limits::Limits;
 use workloads::limits::freezer::{CgroupFreezer, Freezer, LeaseStore};
 use workloads::limits::knobs::CgroupLimits;
@@ -119,18 +118,18 @@ impl Host {
             observer: Arc::new(Procfs),
             watch: Box::new(survival::watch),
             connect: Box::new(move |lock| {
-                let runtime = Runc::new(&runc_root);
-                let known = known(runtime.list());
+                let runtimes = Runtimes::found(&runc_root);
+                let known = known(runtimes.list());
                 for why in &known.unreadable {
                     tracing::info!(why, "left out");
                 }
                 let runtime = Arc::new(match lock {
-                    Some(lock) => runtime.holding(lock),
-                    None => runtime,
+                    Some(lock) => runtimes.holding(lock).map_err(EngineError::Share)?,
+                    None => runtimes,
                 });
                 Ok(Adapters {
                     livepatch: Arc::new(Sysfs::new(Roots::default(), known.containers)?),
-                    prober: Arc::new(Probes::new(Runc::new(&runc_root))),
+                    prober: Arc::new(Probes::new(runtime.clone())),
                     lifecycle: runtime.clone(),
                     checkpointer: runtime,
                 })
@@ -158,7 +157,7 @@ pub struct Known {
 
 /// The containers of the running host and their control groups.
 pub fn known_containers(config: &Config) -> Known {
-    known(Runc::new(&config.runc_root).list())
+    known(Runtimes::found(&config.runc_root).list())
 }
 
 /// A host without the runtime has no containers, and takes livepatches all the same. So does one whose runtime
@@ -166,7 +165,7 @@ pub fn known_containers(config: &Config) -> Known {
 fn known(listed: Result<Listing, RuntimeError>) -> Known {
     let (listing, trouble) = match listed {
         Ok(listing) => (listing, None),
-        Err(RuntimeError::List { source: CommandError::Missing { .. } }) => (Listing::default(), None),
+        Err(error) if error.is_absence() => (Listing::default(), None),
         Err(error) => (Listing::default(), Some(error.with_causes())),
     };
     let known = listing.containers.into_iter().filter_map(|container| {

@@ -19,6 +19,8 @@
 pub mod apply;
 pub mod collect;
 pub mod errand;
+pub mod exposure;
+pub mod health;
 pub mod host;
 pub mod policy;
 pub mod removal;
@@ -95,6 +97,9 @@ pub enum EngineError {
     /// The note on the lock cannot be written.
     #[error("say what this host is held for")]
     Note(#[source] std::io::Error),
+    /// The lock cannot be given to what runs for longer.
+    #[error("share the lock of this host with what it starts")]
+    Share(#[source] std::io::Error),
     /// The journal cannot be read or written.
     #[error(transparent)]
     Journal(#[from] JournalError),

@@ -160,9 +160,14 @@ fn metadata(store: &Path) -> Store {
     Store::new(&store.join("repository/metadata"))
 }
 
+/// Where fetched manifests lie.
+pub fn kept_in(store: &Path) -> PathBuf {
+    store.join("repository/manifests")
+}
+
 /// Where a fetched manifest lies.
 fn kept(store: &Path, name: &ManifestName, version: u64) -> PathBuf {
-    store.join("repository/manifests").join(format!("{name}@{version}.json"))
+    kept_in(store).join(format!("{name}@{version}.json"))
 }
 
 /// Fetches a manifest unless it is here already, and keeps it.

@@ -131,7 +131,7 @@ impl Engine {
                 why: "it runs on other files than those it was committed to".to_owned(),
             },
             Ok(Topology::Plain) => Standing::Missing,
-            Ok(Topology::Overlay(_)) => {
+            Ok(Topology::Overlay(_) | Topology::Stored(_)) => {
                 Standing::Displaced { why: format!("somebody else has mounted something on {place}") }
             }
         };

@@ -7,10 +7,8 @@ use manifests::{
 };
 use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
-use system::command::CommandError;
 use system::medium::Medium;
-use workloads::lifecycle::error::RuntimeError;
-use workloads::model::{Container, ContainerStatus, Listing, NetworkPlace, Topology, Unreadable, WorkloadId};
+use workloads::model::{Container, ContainerStatus, Listing, NetworkPlace, Unreadable, WorkloadId};
 use workloads::processes::{Mapped, Onlooker, Wanted};
 
 use crate::config::CheckpointMedium;
@@ -79,7 +77,7 @@ impl Engine {
             return Ok(Vec::new());
         }
         let listing = match session.adapters.lifecycle.list() {
-            Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Listing::default(),
+            Err(error) if error.is_absence() => Listing::default(),
             listing => listing?,
         };
         let running = listing.containers.into_iter().filter(|container| container.status.has_processes());
@@ -191,7 +189,7 @@ impl Engine {
             .collect()
     }
 
-    fn survey_containers(
+    pub(super) fn survey_containers(
         &self,
         session: &Session,
         layers: &[(usize, &LayerComponent)],
@@ -224,13 +222,11 @@ impl Engine {
             if by.is_empty() {
                 continue;
             }
-            let mut facts = self.container_facts(container)?;
+            let mut facts = self.container_facts(session, container)?;
             // What runs on the fix already is not restarted time and again because something cannot be told.
-            let is_fixed = |layer: &LayerComponent| match &facts.topology {
-                Topology::Overlay(overlay) => {
-                    overlay.lower.contains(&layer_directory(&self.config.store, &layer.payload.sha256))
-                }
-                _ => false,
+            let is_fixed = |layer: &LayerComponent| {
+                let directory = layer_directory(&self.config.store, &layer.payload.sha256);
+                facts.topology.overlay().is_some_and(|overlay| overlay.lower.contains(&directory))
             };
             let by = by.into_iter().filter(|(layer, by)| !by.files.is_empty() || !is_fixed(layer));
             facts.affected = by.map(|(_, by)| by).collect();
@@ -249,7 +245,7 @@ impl Engine {
     ) -> Result<Option<ContainerFacts>, EngineError> {
         let found = session.adapters.lifecycle.inspect(id)?;
         let running = found.filter(|container| container.status.has_processes());
-        running.map(|container| self.container_facts(container)).transpose()
+        running.map(|container| self.container_facts(session, container)).transpose()
     }
 
     /// The facts of a container that does not run, as it was when it did; `None` if its files are gone.
@@ -260,13 +256,19 @@ impl Engine {
         };
         let container =
             Container { status: ContainerStatus::Stopped, init: None, started: None, ..known.clone() };
-        let (affected, obstacles, unmet) = Default::default();
-        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet }))
+        let (affected, obstacles, unmet, changes) = Default::default();
+        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet, changes }))
     }
 
-    fn container_facts(&self, container: Container) -> Result<ContainerFacts, EngineError> {
+    fn container_facts(
+        &self,
+        session: &Session,
+        container: Container,
+    ) -> Result<ContainerFacts, EngineError> {
         let topology = self.host.mounts.current(&container.rootfs)?;
-        let verdict = self.host.observer.obstacles(&container);
+        let terms = session.adapters.lifecycle.terms(&container)?;
+        let verdict: Vec<_> =
+            self.host.observer.obstacles(&container).into_iter().chain(terms.obstacles).collect();
         let bundle = match &container.network {
             NetworkPlace::Unknown(why) => Some(why.clone()),
             _ => None,
@@ -284,7 +286,8 @@ impl Engine {
         let obstacles =
             verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string);
         let obstacles = obstacles.chain(self.unfit_medium()).collect();
-        Ok(ContainerFacts { container, topology, affected: Vec::new(), obstacles, unmet })
+        let affected = Vec::new();
+        Ok(ContainerFacts { container, topology, affected, obstacles, unmet, changes: terms.changes })
     }
 }
 
@@ -328,5 +331,5 @@ fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Opt
 fn selects(layer: &LayerComponent, container: &Container) -> bool {
     let label = |name: &str| container.annotations.get(name).map(String::as_str);
     let named = layer.containers.as_ref();
-    named.is_none_or(|selector| selector.selects(container.id.id.as_str(), label))
+    named.is_none_or(|selector| selector.selects(&container.id.to_string(), label))
 }

@@ -110,6 +110,8 @@ pub struct ContainerFacts {
     pub obstacles: Vec<String>,
     /// Why it cannot be restarted either, checkpoint or not; empty if it can.
     pub unmet: Vec<Unmet>,
+    /// What differs after a restart, one sentence each, because its engine cannot do otherwise.
+    pub changes: Vec<String>,
 }
 
 /// One reason why a container is affected.

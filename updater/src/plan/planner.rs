@@ -13,7 +13,7 @@ use manifests::{
     LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile, StuckAction,
     StuckRule, WithoutCheckpoint,
 };
-use workloads::model::{Container, FreshUpper, NetworkPlace, Topology, WorkloadId};
+use workloads::model::{Container, FreshUpper, NetworkPlace, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
 use crate::plan::{
@@ -217,10 +217,16 @@ impl<'a> Draft<'a> {
         let decided = |container: &&Container| {
             let label = |name: &str| container.annotations.get(name).map(String::as_str);
             let selecting =
-                rules.iter().find(|rule| rule.containers.selects(container.id.id.as_str(), label));
+                rules.iter().find(|rule| rule.containers.selects(&container.id.to_string(), label));
             selecting.is_some_and(|rule| rule.action == StuckAction::Kill)
         };
-        self.facts.running.iter().filter(decided).map(|container| container.id.id.clone()).collect()
+        // A control group says the name alone: where two runtimes have one of it, neither's is killed in.
+        let alone = |container: &&Container| {
+            let same = |other: &&Container| other.id.id == container.id.id;
+            self.facts.running.iter().filter(same).count() == 1
+        };
+        let containers = self.facts.running.iter().filter(decided).filter(alone);
+        containers.map(|container| container.id.id.clone()).collect()
     }
 
     fn containers(&mut self, manifest: &Manifest, selection: &KernelSelection, name: &str) {
@@ -299,6 +305,7 @@ impl<'a> Draft<'a> {
             Feels::RestartWithCheckpoint => true,
             Feels::RestartWithoutCheckpoint { .. } => false,
         };
+        self.notes.extend(known.changes.iter().map(|change| format!("a restart of {id} changes {change}")));
         let layers: Vec<PathBuf> = by
             .iter()
             .map(|layer| layer_directory(&self.facts.settings.store, &layer.payload.sha256))
@@ -347,7 +354,7 @@ impl<'a> Draft<'a> {
         let mut obstacles: Vec<String> = known.obstacles.clone();
         let label = |name: &str| known.container.annotations.get(name).map(String::as_str);
         let mut never = by.iter().flat_map(|layer| &layer.never_checkpoint);
-        if never.any(|selector| selector.selects(known.container.id.id.as_str(), label)) {
+        if never.any(|selector| selector.selects(&known.container.id.to_string(), label)) {
             obstacles.push("the manifest forbids to write its memory down".to_owned());
         }
         if obstacles.is_empty() {
@@ -486,10 +493,8 @@ impl Fresh {
     /// Beside the container's own upper directory, so that its data stays on its file system; in the store
     /// for a plain root file system, which has none.
     pub(super) fn beside(known: &ContainerFacts, store: &Path, name: &str) -> Self {
-        let beside = match &known.topology {
-            Topology::Overlay(overlay) => overlay.upper.as_deref().and_then(Path::parent),
-            Topology::Plain => None,
-        };
+        let upper = known.topology.overlay().and_then(|overlay| overlay.upper.as_deref());
+        let beside = upper.and_then(Path::parent);
         let directory = match beside {
             Some(parent) => parent.join(format!("update-{name}")),
             None => store.join("rootfs").join(known.container.id.directory_name()).join(name),

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use manifests::HostKernel;
 use workloads::model::CgroupDriver;
-use workloads::model::{Container, ContainerStatus, NetworkPlace, Overlay, Pid};
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Overlay, Pid, Topology};
 
 use super::*;
 use crate::plan::facts::{AffectedBy, ReplacedPatch, Settings};
@@ -82,6 +82,7 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
         }],
         obstacles: Vec::new(),
         unmet: Vec::new(),
+        changes: Vec::new(),
     }
 }
 

@@ -90,6 +90,8 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
         match steps {
             Ok(steps) => {
                 push(&mut plan, &mut stage, steps);
+                let changes = now.changes.iter().map(|change| format!("a restart of {id} changes {change}"));
+                plan.notes.extend(changes);
                 plan.containers.push(PlannedContainer {
                     container: now.container.clone(),
                     topology: now.topology.clone(),

@@ -483,7 +483,7 @@ impl Lifecycle for FakeContainers {
             return Ok(running.pid);
         }
         let lower = match &one.mounted {
-            Topology::Overlay(overlay) => overlay.lower.as_slice(),
+            Topology::Overlay(overlay) | Topology::Stored(overlay) => overlay.lower.as_slice(),
             Topology::Plain => &[],
         };
         let fixed =

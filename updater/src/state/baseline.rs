@@ -43,11 +43,8 @@ pub struct Rootfs {
 impl Rootfs {
     /// The layers of this program that are in it: directories of the store are named by their content.
     pub fn layers(&self) -> impl Iterator<Item = Sha256> {
-        let lower = match &self.topology {
-            Topology::Plain => &[][..],
-            Topology::Overlay(overlay) => &overlay.lower,
-        };
-        lower.iter().filter_map(|directory| directory.file_name()?.to_str()?.parse().ok())
+        let lower = self.topology.overlay().into_iter().flat_map(|overlay| &overlay.lower);
+        lower.filter_map(|directory| directory.file_name()?.to_str()?.parse().ok())
     }
 }
 

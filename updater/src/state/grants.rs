@@ -36,6 +36,23 @@ pub struct Taken {
     pub transaction: Option<TransactionId>,
 }
 
+/// A grant that began something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// In which rollout.
+    pub rollout: Sha256,
+    /// What it let this host do.
+    pub action: GrantedAction,
+    /// What was begun.
+    pub transaction: TransactionId,
+    /// The kernel's taint flags when it was taken.
+    pub taint: u64,
+    /// The boot in which it was taken.
+    pub boot: String,
+    /// When it was taken.
+    pub at: Timestamp,
+}
+
 /// The most that controllers have shown this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen {
@@ -47,6 +64,11 @@ pub struct Seen {
 
 const APPLY: &str = "apply";
 const ROLLBACK: &str = "rollback";
+
+/// The action of this word.
+fn action(word: &str) -> GrantedAction {
+    if word == APPLY { GrantedAction::Apply } else { GrantedAction::Rollback }
+}
 
 impl TakenGrant {
     /// Writes it down, with what it begins. A grant that was taken before fails here, and the write with it.
@@ -101,7 +123,7 @@ impl Journal {
                     let action: String = row.get(0)?;
                     let transaction: Option<String> = row.get(3)?;
                     Ok(Taken {
-                        action: if action == APPLY { GrantedAction::Apply } else { GrantedAction::Rollback },
+                        action: self::action(&action),
                         taint: row.get::<_, i64>(1)?.cast_unsigned(),
                         boot: row.get(2)?,
                         transaction: transaction.map(TransactionId::stored),
@@ -109,6 +131,34 @@ impl Journal {
                 },
             )
             .optional()
+        })
+    }
+
+    /// The last grants that began something, the last first, at most so many.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn granted(&self, most: usize) -> Result<Vec<Granted>, JournalError> {
+        self.read("read the last grants", |db| {
+            db.prepare(
+                "SELECT rollout, action, tx, taint, boot_id, taken FROM grants WHERE tx IS NOT NULL
+                 ORDER BY rowid DESC LIMIT ?1",
+            )?
+            .query_map([most as i64], |row| {
+                let (rollout, taken): (String, String) = (row.get(0)?, row.get(5)?);
+                let damaged = |column| {
+                    rusqlite::Error::InvalidColumnType(column, "grants".into(), rusqlite::types::Type::Text)
+                };
+                Ok(Granted {
+                    rollout: rollout.parse().map_err(|_| damaged(0))?,
+                    action: action(&row.get::<_, String>(1)?),
+                    transaction: TransactionId::stored(row.get(2)?),
+                    taint: row.get::<_, i64>(3)?.cast_unsigned(),
+                    boot: row.get(4)?,
+                    at: taken.parse().map_err(|_| damaged(5))?,
+                })
+            })?
+            .collect()
         })
     }
 

@@ -194,11 +194,11 @@ impl Performer<'_> {
         id: &WorkloadId,
         to: &Topology,
     ) -> Result<Value, StepError> {
-        if at.since == Since::Rebooted {
+        let planned = planned(at, id)?;
+        if at.since == Since::Rebooted && !planned.topology.outlives_the_boot() {
             // Mounts are gone. The restore, if there is one, mounts the old files itself.
             return Ok(json!({ "note": "the reboot unmounted it" }));
         }
-        let planned = planned(at, id)?;
         let rootfs = &planned.container.rootfs;
         let put_back = || doing("put back the root file system of", id);
         let now = self.mounts.current(rootfs).map_err(put_back())?;
@@ -233,7 +233,8 @@ impl Performer<'_> {
     }
 
     pub(super) fn release_connections(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
-        let network = &planned(at, id)?.container.network;
+        let planned = planned(at, id)?;
+        let network = &planned.container.network;
         let after = self.dossier(at, id).after().map_err(doing("read the checkpoint of", id))?;
         if at.since == Since::Rebooted || at.since == Since::SoftRebooted && !is_there(network) {
             return Ok(json!({ "note": "the reboot let go of them" }));
@@ -242,8 +243,11 @@ impl Performer<'_> {
             .release(network, &hold_name(at.id, id)?)
             .map_err(doing("let go of the connections of", id))?;
         let connections = after.map(|after| after.connections).unwrap_or_default();
+        // Who has its address now, if anybody, is what runs now.
+        let running = self.running(id)?.map(|running| running.network);
+        let speaks = running.as_ref().unwrap_or(network);
         let farewell =
-            self.hold.reset_peers(network, &connections).map_err(doing("reset the peers of", id))?;
+            self.hold.reset_peers(speaks, &connections).map_err(doing("reset the peers of", id))?;
         Ok(json!({ "reset": farewell.told.len(), "silent": farewell.silent }))
     }
 

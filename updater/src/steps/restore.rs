@@ -114,11 +114,11 @@ impl Performer<'_> {
         self.note_return(&dossier, Way::Restoring, None);
         match self.checkpointer.restore(&planned.container, dossier.images()) {
             Ok(restored) => {
-                self.hold
-                    .clear_checkpoint_lock(network, &connections)
-                    .map_err(doing("remove CRIU's network lock of", id))?;
                 let running =
                     self.running(id)?.ok_or_else(|| doing("find the restored", id)("it is not running"))?;
+                self.hold
+                    .clear_checkpoint_lock(&running.network, &connections)
+                    .map_err(doing("remove CRIU's network lock of", id))?;
                 self.reapply_limits(&dossier, &running)?;
                 self.note_return(&dossier, Way::Restored, running.run());
                 Ok(json!({
@@ -158,7 +158,7 @@ impl Performer<'_> {
         let untouched = at.since == Since::SameBoot && self.is_planned(planned, running);
         let settle = || {
             self.hold
-                .clear_checkpoint_lock(&planned.container.network, connections)
+                .clear_checkpoint_lock(&running.network, connections)
                 .map_err(doing("remove CRIU's network lock of", id))?;
             self.reapply_limits(dossier, running)
         };
@@ -255,10 +255,10 @@ impl Performer<'_> {
         self.checkpointer
             .restore(&planned.container, dossier.images())
             .map_err(doing("restore the retained checkpoint of", id))?;
-        self.hold
-            .clear_checkpoint_lock(&planned.container.network, &after.connections)
-            .map_err(doing("remove CRIU's network lock of", id))?;
         let running = self.running(id)?.ok_or_else(|| doing("find the restored", id)("it is not running"))?;
+        self.hold
+            .clear_checkpoint_lock(&running.network, &after.connections)
+            .map_err(doing("remove CRIU's network lock of", id))?;
         self.reapply_limits(&dossier, &running)?;
         Ok(Value::Null)
     }

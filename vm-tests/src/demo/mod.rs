@@ -12,6 +12,7 @@ use self::narrator::Narrator;
 use crate::fixtures::client::Client;
 use crate::fixtures::livepatch::Livepatch;
 use crate::lab::Lab;
+use crate::lab::distribution::Distribution;
 use crate::lab::steps;
 use crate::publisher::Draft;
 use crate::scene::{SECRET, Scene};
@@ -39,10 +40,10 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// If anything that was shown is not as it should be.
-pub fn run(afterwards: Afterwards) -> Result<()> {
+pub fn run(distribution: Distribution, afterwards: Afterwards) -> Result<()> {
     let before = steps::since_start().unwrap_or_default();
     let lab = Lab::open()?;
-    let stage = Stage::set(&lab)?;
+    let stage = Stage::on(&lab, distribution)?;
     let begun = Instant::now();
     let scene = match afterwards {
         Afterwards::Discard => stage.open(&lab)?,

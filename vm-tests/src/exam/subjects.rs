@@ -4,14 +4,20 @@ use anyhow::{Result, ensure};
 
 use super::{NOT_NOW, Share, Subject, some_of};
 use crate::cuts::{self, Direction};
+use crate::demo::{self, Afterwards};
+use crate::engines::{
+    podmans_container_comes_back_after_a_power_cut, podmans_container_comes_back_with_memory_and_connection,
+    podmans_container_gets_a_fix_and_stays_podmans,
+};
 use crate::fuzzing;
 use crate::lab::Lab;
-use crate::lab::kernel::DEFAULT_RELEASE;
+use crate::lab::distribution::Distribution;
 use crate::newcomer::stories;
 use crate::product::{Build, Product};
 use crate::prove::{self, Beginning};
 use crate::series::takes_a_livepatch;
 use crate::stage::Stage;
+use crate::trials::TRIALS;
 
 /// So many files hold more than 150 fixes that count; the whole list is six times as long and of the same kinds.
 const FIXES: usize = 280;
@@ -52,6 +58,20 @@ pub const SUBJECTS: &[Subject] = &[
         examine: kernel_series,
     },
     Subject {
+        name: "debian-13",
+        units: "the demo on Debian 13; and there, each of what containers and their peers have to feel, as the tests ask \
+            it of Debian 12",
+        reason: "a second time everything that a machine takes for it",
+        examine: debian_13,
+    },
+    Subject {
+        name: "engines",
+        units: "a container of podman's on Debian 13, with an open connection: an update and its rollback; a probe that \
+            fails; the power cut while its memory is in a checkpoint alone",
+        reason: "every command of podman's takes an emulated machine five to twenty seconds, and each unit needs dozens",
+        examine: engines,
+    },
+    Subject {
         name: "newcomers",
         units: "a bare Debian 12 with another version of `qemu-utils`; with another version of `qemu-system-x86`; \
             from the clone to the end of the demo; with all tests that need no virtual machine",
@@ -80,7 +100,7 @@ fn power_cuts(lab: &Lab, direction: Direction, share: Share) -> Result<String> {
 fn real_fixes(lab: &Lab, share: Share) -> Result<String> {
     let dir = tempfile::tempdir()?;
     let options = prove::Options {
-        kernel: DEFAULT_RELEASE.to_owned(),
+        kernel: Distribution::default().kernel().to_owned(),
         // A fixed version, so that a number is the same fix on every day.
         later: Some("6.1.192-2".to_owned()),
         limit: usize::MAX,
@@ -109,6 +129,29 @@ fn kernel_series(lab: &Lab, share: Share) -> Result<String> {
             ("7.3 of Debian 13's backports", &takes("7.3.4+deb13-amd64")),
         ],
         4,
+        share,
+    )
+}
+
+fn debian_13(lab: &Lab, share: Share) -> Result<String> {
+    let demo = || demo::run(Distribution::Debian13, Afterwards::Discard);
+    let trials = TRIALS.map(|(name, trial)| (name, move || trial(lab, Distribution::Debian13)));
+    let trials = trials.iter().map(|(name, trial)| (*name, trial as &dyn Fn() -> Result<()>));
+    some_of(
+        &[("the demo", &demo as &dyn Fn() -> Result<()>)].into_iter().chain(trials).collect::<Vec<_>>(),
+        7,
+        share,
+    )
+}
+
+fn engines(lab: &Lab, share: Share) -> Result<String> {
+    some_of(
+        &[
+            ("podman: update and rollback", &|| podmans_container_gets_a_fix_and_stays_podmans(lab)),
+            ("podman: a failed probe", &|| podmans_container_comes_back_with_memory_and_connection(lab)),
+            ("podman: a power cut", &|| podmans_container_comes_back_after_a_power_cut(lab)),
+        ],
+        1,
         share,
     )
 }

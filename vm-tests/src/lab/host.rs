@@ -21,7 +21,7 @@ use super::steps::fetched;
 /// unpacked beside what is installed.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     if name.starts_with('/') {
-        return Some(PathBuf::from(name)).filter(|path| path.exists());
+        return find_file(name);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -29,6 +29,15 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .chain(Cache::default_tools())
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+/// A file by its path, or one of those by a path with `*` for a directory.
+fn find_file(path: &str) -> Option<PathBuf> {
+    let Some((above, below)) = path.split_once("/*/") else {
+        return Some(PathBuf::from(path)).filter(|path| path.exists());
+    };
+    let directories = std::fs::read_dir(above).into_iter().flatten().flatten();
+    directories.map(|entry| entry.path().join(below)).find(|path| path.exists())
 }
 
 /// A command for a declared program. It and its children find root's programs.
@@ -123,6 +132,20 @@ mod tests {
         let refused = std::panic::catch_unwind(|| program("cowsay")).unwrap_err();
         let said = refused.downcast_ref::<String>().expect("a message");
         assert!(said.contains("`cowsay`") && said.contains("needs.rs"), "{said}");
+    }
+
+    #[test]
+    fn a_file_below_a_directory_of_any_version_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let pattern = format!("{}/*/bin/initdb", directory.path().display());
+        assert_eq!(find_program(&pattern), None);
+        for version in ["13", "15/bin"] {
+            std::fs::create_dir_all(directory.path().join(version)).unwrap();
+        }
+        assert_eq!(find_program(&pattern), None);
+        let file = directory.path().join("15/bin/initdb");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(find_program(&pattern), Some(file));
     }
 
     #[test]

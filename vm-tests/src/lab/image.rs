@@ -1,4 +1,4 @@
-//! The root file system of lab machines: a small Debian bookworm, made once and never written again.
+//! The root file system of lab machines: a small Debian of each release, made once and never written again.
 //!
 //! Machines write to a layer of their own on top of it (see [`super::disk`]). The image holds no kernel
 //! modules; those come on a second disk with the kernel.
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::cache::{Cache, Recipe};
+use super::distribution::Distribution;
 use super::host::{self, Step, program, run};
 use super::kernel::compile_static;
 
@@ -26,34 +27,6 @@ mke2fs -q -t ext4 -L root -d root root.ext4 "$SIZE"
 rm -rf root
 "#;
 
-const PACKAGES: &[&str] = &[
-    "btrfs-progs",
-    "busybox-static",
-    "criu",
-    "curl",
-    "e2fsprogs",
-    "iproute2",
-    "iptables",
-    "iputils-ping",
-    "kexec-tools",
-    "kmod",
-    "netcat-openbsd",
-    "nftables",
-    "openssh-server",
-    "procps",
-    "runc",
-    "socat",
-    "strace",
-    "systemd",
-    "systemd-sysv",
-    "udev",
-    "xfsprogs",
-    "zstd",
-];
-
-/// Debian 12. Without a mirror mmdebstrap takes Debian's own, with updates and security.
-const SUITE: &str = "bookworm";
-
 /// The root image and the keys that open it.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -63,9 +36,11 @@ pub struct Image {
 
 impl Image {
     /// Builds the image, or finds it in the cache.
-    pub fn prepare(cache: &Cache) -> Result<Self> {
+    pub fn prepare(cache: &Cache, distribution: Distribution) -> Result<Self> {
         let keys = cache.entry("keys", &Recipe::of(["1"]), make_keys)?;
-        let debian = cache.entry("debian", &Recipe::of(PACKAGES.iter().chain([&SUITE])), bootstrap)?;
+        let packages = distribution.packages();
+        let made_of = Recipe::of(packages.iter().chain([&distribution.suite()]));
+        let debian = cache.entry("debian", &made_of, |dir| bootstrap(dir, distribution))?;
         let mut recipe = Recipe::of([SIZE, SCRIPT, CUSTOMIZE, RUNNER_SOURCE]);
         recipe.add(debian.as_os_str().as_encoded_bytes());
         recipe.add(fs::read(keys.join("id_ed25519.pub"))?);
@@ -98,8 +73,8 @@ fn make_keys(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn bootstrap(dir: &Path) -> Result<()> {
-    let step = Step::begin("making the guest's Debian root (downloads about 70 MB)");
+fn bootstrap(dir: &Path, distribution: Distribution) -> Result<()> {
+    let step = Step::begin(&format!("making the guest's root of {distribution} (downloads about 100 MB)"));
     let mut bootstrap = program("mmdebstrap");
     bootstrap.args([
         "--quiet",
@@ -111,8 +86,9 @@ fn bootstrap(dir: &Path) -> Result<()> {
     for excluded in ["doc", "man", "locale", "info", "lintian"] {
         bootstrap.arg(format!("--dpkgopt=path-exclude=/usr/share/{excluded}/*"));
     }
-    bootstrap.arg(format!("--include={}", PACKAGES.join(",")));
-    run(bootstrap.arg(SUITE).arg(dir.join("root.tar")))?;
+    bootstrap.arg(format!("--include={}", distribution.packages().join(",")));
+    // Without a mirror mmdebstrap takes Debian's own, with updates and security.
+    run(bootstrap.arg(distribution.suite()).arg(dir.join("root.tar")))?;
     step.end();
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! [`Conflict`] with apt's own reason; nothing has been changed by then.
 
 use std::fmt;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -22,6 +23,10 @@ const OPTIONS: &[&str] = &[
     "-o",
     "Dpkg::Use-Pty=0",
 ];
+
+/// What Debian's packages of PostgreSQL read when they are installed. Without it they make a cluster and start its server;
+/// a test starts a server of its own.
+const NO_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/no-main-cluster.conf";
 
 /// What has to happen so that packages are there.
 #[derive(Debug, Default)]
@@ -163,6 +168,9 @@ pub fn install_line(packages: &[String]) -> Vec<String> {
 /// # Errors
 /// When apt fails; its last words are in the message.
 pub fn install(line: &[String]) -> Result<()> {
+    if line.iter().any(|package| package.starts_with("postgresql")) {
+        make_no_cluster(Path::new(NO_CLUSTER))?;
+    }
     let command = || {
         let mut command = program(&line[0]);
         command.args(&line[1..]).env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
@@ -176,6 +184,20 @@ pub fn install(line: &[String]) -> Result<()> {
         "the packages that the lab needs are not all installed; nothing that was there has been removed",
     )?;
     Ok(())
+}
+
+/// Says that no cluster is to be made, unless somebody has said something there already.
+fn make_no_cluster(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path.parent().unwrap_or(path))?;
+    let words = "# Written before the packages were installed, for tests that start servers of their own.\n\
+                 create_main_cluster = false\n";
+    match std::fs::File::create_new(path) {
+        Ok(mut file) => {
+            file.write_all(words.as_bytes()).with_context(|| format!("writing {}", path.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("writing {}", path.display())),
+    }
 }
 
 /// Fetches the package lists if this machine has none.
@@ -238,6 +260,17 @@ mod tests {
         );
         assert!(reason.to_string().contains("a : Depends: b (= 2) but 3 is to be installed"), "{reason}");
         assert_eq!(reason.siblings_version().as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn no_cluster_is_made_and_what_somebody_wrote_there_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("postgresql-common/createcluster.d/no-main-cluster.conf");
+        make_no_cluster(&path).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\ncreate_main_cluster = false\n"));
+        std::fs::write(&path, "theirs").unwrap();
+        make_no_cluster(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "theirs");
     }
 
     #[test]

@@ -15,9 +15,6 @@ use super::cache::{Cache, Recipe};
 use super::host::{Step, program, run};
 use super::initramfs;
 
-/// The kernel that the demo and the tests use unless they name another.
-pub const DEFAULT_RELEASE: &str = "6.1.0-50-amd64";
-
 const INIT_SOURCE: &str = include_str!("../../guest/init.c");
 const FORMAT: &str = "kernel-2";
 

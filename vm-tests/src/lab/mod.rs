@@ -11,6 +11,7 @@
 //! | [`bare`] | a bare Debian in a directory, without a machine |
 //! | [`kernel`] | kernel packages: image, modules, headers |
 //! | [`initramfs`] | the few files that a kernel needs to find its root |
+//! | [`distribution`] | the Debian releases that machines run |
 //! | [`image`] | the guest's Debian root |
 //! | [`turns`] | how many machines of tests run at once |
 //! | [`spec`] | what kind of machine is wanted |
@@ -28,6 +29,7 @@ pub mod bare;
 pub mod cache;
 pub mod console;
 pub mod control;
+pub mod distribution;
 pub mod host;
 pub mod image;
 pub mod initramfs;
@@ -48,6 +50,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use self::cache::{Cache, Recipe};
+use self::distribution::Distribution;
 use self::host::Step;
 use self::image::Image;
 use self::kernel::Kernel;
@@ -60,17 +63,15 @@ use self::turns::Turn;
 #[derive(Debug)]
 pub struct Lab {
     cache: Cache,
-    image: Image,
     turn: Option<Turn>,
 }
 
 impl Lab {
-    /// Installs what is missing, builds or finds the root image, and clears away what dead runs left.
+    /// Installs what is missing, and clears away what dead runs left.
     pub fn open() -> Result<Self> {
         let cache = Cache::open()?;
         needs::require(&cache, &needs::of_machines())?;
-        let image = Image::prepare(&cache)?;
-        let lab = Self { cache, image, turn: None };
+        let lab = Self { cache, turn: None };
         lab.sweep()?;
         Ok(lab)
     }
@@ -98,6 +99,10 @@ impl Lab {
         Kernel::prepare(&self.cache, release)
     }
 
+    fn image(&self, distribution: Distribution) -> Result<Image> {
+        Image::prepare(&self.cache, distribution)
+    }
+
     /// Boots a machine from nothing, and waits until all of its units are up.
     pub fn boot(&self, spec: &MachineSpec) -> Result<Machine> {
         self.begin(self.new_home(None)?, spec, Lifetime::Owned, None)
@@ -116,7 +121,7 @@ impl Lab {
         fs::rename(disk, home.dir.join("disk.qcow2"))
             .with_context(|| format!("taking over the disk {}", disk.display()))?;
         let kernel = self.kernel(&spec.kernel)?;
-        let key = self.image.login_key();
+        let key = self.image(spec.distribution)?.login_key();
         Machine::start(home, spec.clone(), kernel, key, Lifetime::Owned, Begin::Boot)
     }
 
@@ -159,7 +164,7 @@ impl Lab {
         let kernel = self.kernel(&spec.kernel)?;
         let qemu = host::run(host::program("qemu-system-x86_64").arg("--version"))?;
         recipe.add("snapshot-1");
-        recipe.add(self.image.identity());
+        recipe.add(self.image(spec.distribution)?.identity());
         recipe.add(kernel.initramfs().display().to_string());
         recipe.add(serde_json::to_vec(spec)?);
         recipe.add(qemu);
@@ -230,10 +235,11 @@ impl Lab {
     ) -> Result<Machine> {
         let kernel = self.kernel(&spec.kernel)?;
         let disk = home.dir.join("disk.qcow2");
-        let key = self.image.login_key();
+        let image = self.image(spec.distribution)?;
+        let key = image.login_key();
         match snapshot {
             None => {
-                layer(&self.image.disk(), "raw", &disk)?;
+                layer(&image.disk(), "raw", &disk)?;
                 Machine::start(home, spec.clone(), kernel, key, lifetime, Begin::Boot)
             }
             Some(snapshot) => {

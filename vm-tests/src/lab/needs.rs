@@ -17,7 +17,7 @@ use super::{install, steps::Step};
 /// A program, or a file that shows that a package is there, and the Debian package that has it.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
-    /// A program's name, or an absolute path.
+    /// A program's name, or an absolute path, with `*` for a directory whose name is a version.
     pub probe: &'static str,
     /// The package to install when the probe fails.
     pub package: &'static str,
@@ -110,6 +110,8 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     // A token in software.
     need("softhsm2-util", "softhsm2"),
     need("/usr/lib/softhsm/libsofthsm2.so", "libsofthsm2"),
+    // The server that the controller's tests start: its own, in a directory that goes with the test.
+    need("/usr/lib/postgresql/*/bin/initdb", "postgresql"),
     // What the pages that people follow have them type, and the terminal at which a test does.
     need("cut", "coreutils"),
     need("sha256sum", "coreutils"),

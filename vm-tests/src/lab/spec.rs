@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::kernel::DEFAULT_RELEASE;
+use super::distribution::Distribution;
 
-/// Kernel and size of a machine. Start from [`MachineSpec::default`] and change what matters.
+/// System, kernel and size of a machine. Start from [`MachineSpec::default`] and change what matters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineSpec {
+    /// What is on its disk. The default goes unsaid, as it did when there was no other.
+    #[serde(default, skip_serializing_if = "Distribution::is_default")]
+    pub distribution: Distribution,
     /// Kernel release, like `6.1.0-50-amd64`.
     pub kernel: String,
     /// Memory in MiB.
@@ -19,11 +22,22 @@ pub struct MachineSpec {
 
 impl Default for MachineSpec {
     fn default() -> Self {
-        Self { kernel: DEFAULT_RELEASE.to_owned(), memory_mib: 1024, cpus: 2, kernel_arguments: Vec::new() }
+        Self::of(Distribution::default())
     }
 }
 
 impl MachineSpec {
+    /// The usual machine of a distribution, with its own kernel.
+    pub fn of(distribution: Distribution) -> Self {
+        Self {
+            distribution,
+            kernel: distribution.kernel().to_owned(),
+            memory_mib: 1024,
+            cpus: distribution.cpus(),
+            kernel_arguments: Vec::new(),
+        }
+    }
+
     /// The default machine with another kernel.
     pub fn with_kernel(release: &str) -> Self {
         Self { kernel: release.to_owned(), ..Self::default() }

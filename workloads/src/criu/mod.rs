@@ -2,5 +2,6 @@
 
 pub mod images;
 pub mod obstacles;
+pub(crate) mod version;
 
 pub use images::{CheckpointContent, CheckpointedFile, CheckpointedProcess, Connection, FilePlace};

@@ -7,6 +7,7 @@ pub mod inventory;
 pub mod layer;
 pub(crate) mod mountinfo;
 pub mod rootfs;
+pub(crate) mod storage;
 
 use std::fs::File;
 use std::path::Path;

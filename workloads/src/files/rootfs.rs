@@ -29,6 +29,7 @@ use crate::files::RootfsMounts;
 use crate::files::layer::Layer;
 use crate::files::mountinfo;
 use crate::files::mountinfo::Mount;
+use crate::files::storage;
 use crate::model::{FreshUpper, Overlay, SeenPath, Topology, TopologyError};
 
 /// A dying container's last process may hold the mount for a moment.
@@ -129,6 +130,12 @@ pub enum RootfsError {
         /// The reason.
         source: nix::Error,
     },
+    /// Its engine has it mounted.
+    #[error("{rootfs} is still mounted by its engine, expected the container to be stopped")]
+    InUse {
+        /// The root file system.
+        rootfs: PathBuf,
+    },
     /// The mount is not what was asked for.
     #[error("{rootfs} shows {found:?} after it was switched")]
     NotSwitched {
@@ -166,6 +173,17 @@ impl OverlayMounts {
         Ok(mountinfo::parse(&text).into_iter().rfind(|mount| mount.point == real))
     }
 
+    /// The engine lets go of what it has mounted for a container when that has ended, in a moment.
+    fn wait_until_unmounted(rootfs: &Path) -> Result<(), RootfsError> {
+        for _ in 0..BUSY_ATTEMPTS {
+            if Self::top(rootfs)?.is_none_or(|mount| mount.kind != "overlay") {
+                return Ok(());
+            }
+            std::thread::sleep(BUSY_PAUSE);
+        }
+        Err(RootfsError::InUse { rootfs: rootfs.to_owned() })
+    }
+
     fn unmount_overlays(rootfs: &Path) -> Result<(), RootfsError> {
         while Self::top(rootfs)?.is_some_and(|mount| mount.kind == "overlay") {
             let mut attempts = 0;
@@ -192,8 +210,33 @@ impl OverlayMounts {
     }
 }
 
+/// A root file system that its engine has not mounted, mounted elsewhere for looking only.
+struct View {
+    place: tempfile::TempDir,
+}
+
+impl View {
+    fn of(layer: &storage::Layer) -> Result<Self, RootfsError> {
+        let place =
+            tempfile::tempdir().map_err(|source| RootfsError::Make { path: std::env::temp_dir(), source })?;
+        OverlayMounts::mount(place.path(), &layer.view()?)?;
+        Ok(Self { place })
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(self.place.path(), MntFlags::MNT_DETACH) {
+            tracing::warn!(%error, place = %self.place.path().display(), "a view of a container's files stays mounted");
+        }
+    }
+}
+
 impl RootfsMounts for OverlayMounts {
     fn current(&self, rootfs: &Path) -> Result<Topology, RootfsError> {
+        if let Some(layer) = storage::Layer::mounted_on(rootfs) {
+            return layer.topology();
+        }
         match Self::top(rootfs)? {
             Some(mount) if mount.kind == "overlay" => {
                 let mut overlay = Overlay::from_options(&mount.super_options)
@@ -245,6 +288,10 @@ impl RootfsMounts for OverlayMounts {
     }
 
     fn switch(&self, rootfs: &Path, to: &Topology) -> Result<Switched, RootfsError> {
+        if let (Some(layer), Topology::Stored(overlay)) = (storage::Layer::mounted_on(rootfs), to) {
+            Self::wait_until_unmounted(rootfs)?;
+            return layer.switch(rootfs, overlay);
+        }
         let now = self.current(rootfs)?;
         let same_work = match (&now, to) {
             (Topology::Overlay(one), Topology::Overlay(two)) => one.work == two.work,
@@ -276,7 +323,13 @@ impl RootfsMounts for OverlayMounts {
         rootfs: &Path,
         files: &[CheckpointedFile],
     ) -> Result<Vec<FileRecord>, RootfsError> {
-        digest::files(rootfs, files)
+        match storage::Layer::mounted_on(rootfs) {
+            Some(layer) if Self::top(rootfs)?.is_none_or(|mount| mount.kind != "overlay") => {
+                let view = View::of(&layer)?;
+                digest::files(view.place.path(), files)
+            }
+            _ => digest::files(rootfs, files),
+        }
     }
 }
 

@@ -3,13 +3,16 @@
 //! Each variant names the container; what a failed command said about itself (the end of its log)
 //! is part of the error, because the operator sees nothing else of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use system::command::CommandError;
 
-use crate::criu::images::ImageError;
-use crate::model::WorkloadId;
+use crate::criu::images::{ImageError, last_errors};
+use crate::model::{Container, ContainerStatus, WorkloadId};
+
+/// How many of CRIU's error lines an error carries: the cause and its consequences up the stack.
+const CRIU_LINES: usize = 6;
 
 /// A request to the container runtime that failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +63,7 @@ pub enum RuntimeError {
         source: Box<CommandError>,
     },
     /// The runtime's answer could not be read.
-    #[error("the runtime's answer about {about} is not what runc 1.x writes")]
+    #[error("the runtime's answer about {about} is not as expected")]
     Answer {
         /// What had been asked.
         about: String,
@@ -90,7 +93,7 @@ pub enum RuntimeError {
         /// The container.
         id: WorkloadId,
         /// Its state.
-        found: crate::model::ContainerStatus,
+        found: ContainerStatus,
         /// The state in which this can be done.
         expected: &'static str,
     },
@@ -141,6 +144,18 @@ pub enum RuntimeError {
         /// The reason.
         source: ImageError,
     },
+    /// The workload's runtime is not on this host.
+    #[error("container {id} is of a runtime that is not installed")]
+    NoRuntime {
+        /// The container.
+        id: WorkloadId,
+    },
+    /// The storage driver is not one whose layers this program knows.
+    #[error("its files are kept by the storage driver {driver}, expected overlay")]
+    Storage {
+        /// The driver.
+        driver: String,
+    },
     /// What a process has mapped could not be read.
     #[error("could not read what process {pid} of container {id} has mapped")]
     Maps {
@@ -162,6 +177,30 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
+    /// What a dump or restore that did not succeed has to say: CRIU's own words, and what is left of the container.
+    pub(super) fn of_criu(
+        action: &'static str,
+        id: &WorkloadId,
+        log: &Path,
+        source: CommandError,
+        look: impl FnOnce() -> Result<Option<Container>, Self>,
+    ) -> Self {
+        match source {
+            CommandError::StillRunning { pid, limit, .. } => {
+                return Self::StillRunning { action, id: id.clone(), pid, waited: limit };
+            }
+            CommandError::Missing { .. } => return Self::Refused { action, id: id.clone(), source },
+            _ => {}
+        }
+        let state = match look() {
+            Ok(Some(found)) if found.status == ContainerStatus::Running => AfterFailure::StillRunning,
+            _ => AfterFailure::Gone,
+        };
+        let written = std::fs::read(log).unwrap_or_default();
+        let criu = last_errors(&String::from_utf8_lossy(&written), CRIU_LINES);
+        Self::Criu { action, id: id.clone(), criu, state, source: Box::new(source) }
+    }
+
     /// Whether a dump took the container down, and it was brought back at once.
     pub fn was_brought_back(&self) -> bool {
         matches!(self, Self::Unfinished { during_undo: None, .. })
@@ -174,6 +213,11 @@ impl RuntimeError {
             Self::Unfinished { during_undo: Some(error), .. } => error.is_under_way(),
             _ => false,
         }
+    }
+
+    /// Whether there are no containers because there is no such runtime.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::List { source: CommandError::Missing { .. } })
     }
 
     /// The error and its causes on one line.

@@ -3,19 +3,56 @@
 //! Two traits, because not every runtime can do both: whoever can start and stop something need not be able to bring
 //! its memory back. An adapter serves the workloads of its own runtime; ids say which that is.
 
+mod checkpoints;
 pub mod error;
+mod helpers;
+pub mod podman;
 pub mod runc;
+pub mod runtimes;
 
 use std::time::Duration;
 
 use system::clock::Interrupt;
 
 pub use self::error::RuntimeError;
+pub use self::podman::Podman;
 pub use self::runc::Runc;
-use crate::criu::images::CheckpointContent;
+pub use self::runtimes::Runtimes;
+use crate::criu::images::{CheckpointContent, CheckpointedProcess};
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored, WorkloadId,
+    CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Obstacle,
+    Pid, Restored, WorkloadId,
 };
+use crate::processes::procfs;
+use crate::processes::procfs::Process;
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Listing and killing are immediate; a minute covers a host that thrashes. Past it they are killed.
+    pub short: Duration,
+    /// A dump or restore moves all of a container's memory. Past this it is reported; whoever comes next waits for it
+    /// as long again. A start that takes longer is ended.
+    pub long: Duration,
+    /// How long a killed container may take to disappear. A task in uninterruptible sleep takes longer.
+    pub kill: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let [short, long, kill] = [60, 900, 20].map(Duration::from_secs);
+        Self { short, long, kill }
+    }
+}
+
+/// On what terms a runtime starts, checkpoints and restores a container, beside what can be seen of its processes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// What it does not do.
+    pub obstacles: Vec<Obstacle>,
+    /// What differs after it was started anew, one sentence each.
+    pub changes: Vec<String>,
+}
 
 /// Starts and stops workloads, and looks at them.
 pub trait Lifecycle {
@@ -40,6 +77,11 @@ pub trait Lifecycle {
         timeout: Duration,
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError>;
+
+    /// The runtime's own terms for a container that runs. A bare runtime has none.
+    fn terms(&self, _container: &Container) -> Result<Terms, RuntimeError> {
+        Ok(Terms::default())
+    }
 }
 
 /// Writes the memory of workloads to disk, and brings it back.
@@ -76,4 +118,30 @@ pub trait Checkpointer {
     /// The root file system must already be the one of the checkpoint. What a failed restore leaves
     /// in the runtime is removed, so that it can be tried again.
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError>;
+}
+
+/// Proof that a container runs and has these processes.
+fn alive(
+    action: &'static str,
+    found: &Container,
+    expected: &[CheckpointedProcess],
+) -> Result<Restored, RuntimeError> {
+    let living = found.cgroup.as_deref().map(procfs::in_cgroup).unwrap_or_default();
+    let missing = missing(expected, &living);
+    match (found.status, found.init) {
+        (ContainerStatus::Running, Some(init)) if missing.is_empty() => {
+            Ok(Restored { init, processes: living.len() })
+        }
+        (status, _) => {
+            let status = format!("{status:?}").to_lowercase();
+            Err(RuntimeError::NotAlive { action, id: found.id.clone(), found: status, missing })
+        }
+    }
+}
+
+/// Who of these does not live. A process is its number in the container's namespace; what it calls itself may be cut
+/// anywhere, and it may have called itself something else since.
+fn missing(expected: &[CheckpointedProcess], living: &[Process]) -> Vec<String> {
+    let lives = |one: &&CheckpointedProcess| living.iter().any(|process| process.inner == one.pid);
+    expected.iter().filter(|one| !lives(one)).map(ToString::to_string).collect()
 }

@@ -18,61 +18,32 @@
 #![expect(clippy::disallowed_methods, reason = "waits for real processes to end")]
 
 mod describe;
-mod images;
 #[cfg(test)]
 mod tests;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use system::clock::Interrupt;
 use system::command::{CommandError, HeldLock, Invocation, WhenLate};
-use system::durable;
-use system::process::ProcessIdentity;
 
-use self::images::{
-    BOOT_ID, Complete, forget_complete, fresh_directory, full_work, inventory, read_complete,
-    sync_file_system, write_complete, written_since_boot,
+use crate::criu::images::{CheckpointContent, CheckpointedProcess};
+use crate::lifecycle::checkpoints::{
+    BOOT_ID, complete, forget_complete, fresh_directory, full_work, read_complete, sync_file_system,
+    written_since_boot,
 };
-use crate::criu::images::{CheckpointContent, CheckpointedProcess, dump_stats, last_errors};
-use crate::lifecycle::error::{AfterFailure, RuntimeError};
-use crate::lifecycle::{Checkpointer, Lifecycle};
+use crate::lifecycle::error::RuntimeError;
+use crate::lifecycle::helpers::Helpers;
+use crate::lifecycle::{Checkpointer, Lifecycle, Patience, alive};
 use crate::model::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
     Pid, Restored, WorkloadId,
 };
 use crate::processes::procfs;
-use crate::processes::procfs::Process;
-
-/// How long things may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Listing and killing are immediate; a minute covers a host that thrashes. Past it they are killed.
-    pub short: Duration,
-    /// A dump or restore moves all of a container's memory. Past this it is reported; whoever comes next waits for it
-    /// as long again. A start that takes longer is ended.
-    pub long: Duration,
-    /// How long a killed container may take to disappear. A task in uninterruptible sleep takes longer.
-    pub kill: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        let [short, long, kill] = [60, 900, 20].map(Duration::from_secs);
-        Self { short, long, kill }
-    }
-}
-
-/// Where dumps and restores under way are known. They do not outlive the boot, and neither does this directory.
-const HELPERS: &str = "/run/update/helpers";
 
 /// How often a stopping container is looked at.
 const POLL: Duration = Duration::from_millis(5);
-
-/// How many of CRIU's error lines an error carries: the cause and its consequences up the stack.
-const CRIU_LINES: usize = 6;
 
 /// Deleted files up to this size travel inside the checkpoint. CRIU's default of 1 MiB refuses every
 /// process whose library was replaced on disk by a package upgrade.
@@ -83,7 +54,7 @@ pub const GHOST_LIMIT: u64 = 64 << 20;
 pub struct Runc {
     program: PathBuf,
     root: PathBuf,
-    helpers: PathBuf,
+    helpers: Helpers,
     lock: Option<HeldLock>,
     patience: Patience,
 }
@@ -100,7 +71,7 @@ impl Runc {
         Self {
             program: "runc".into(),
             root: root.into(),
-            helpers: HELPERS.into(),
+            helpers: Helpers::default(),
             lock: None,
             patience: Patience::default(),
         }
@@ -108,7 +79,7 @@ impl Runc {
 
     /// The same with another program of the same command line, and another directory for what is under way.
     pub fn run_by(self, program: impl Into<PathBuf>, helpers: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), helpers: helpers.into(), ..self }
+        Self { program: program.into(), helpers: Helpers::at(helpers.into()), ..self }
     }
 
     /// The same with other limits.
@@ -130,21 +101,9 @@ impl Runc {
     }
 
     /// A command that moves a container's memory and must reach its end. Begin it only once what was begun before
-    /// has ended ([`Runc::settled`]).
+    /// has ended.
     fn moving_memory(&self, id: &WorkloadId) -> Result<Invocation<'_>, RuntimeError> {
-        let record = self.helper(id);
-        durable::make_directory(&self.helpers)
-            .map_err(|source| RuntimeError::Prepare { path: self.helpers.clone(), source })?;
-        Ok(self
-            .command()
-            .limit(self.patience.long, WhenLate::Leave)
-            .holding(self.lock.as_ref())
-            .known_at(record))
-    }
-
-    /// Where the dump or restore of a container that is under way is known.
-    fn helper(&self, id: &WorkloadId) -> PathBuf {
-        self.helpers.join(id.directory_name())
+        self.helpers.moving_memory(self.command(), id, self.patience.long, self.lock.as_ref())
     }
 
     fn known(&self, id: &WorkloadId) -> Result<Container, RuntimeError> {
@@ -222,22 +181,7 @@ impl Runc {
         log: &Path,
         source: CommandError,
     ) -> RuntimeError {
-        match source {
-            CommandError::StillRunning { pid, limit, .. } => {
-                return RuntimeError::StillRunning { action, id: id.clone(), pid, waited: limit };
-            }
-            CommandError::Missing { .. } => {
-                return RuntimeError::Refused { action, id: id.clone(), source };
-            }
-            _ => {}
-        }
-        let state = match self.inspect(id) {
-            Ok(Some(found)) if found.status == ContainerStatus::Running => AfterFailure::StillRunning,
-            _ => AfterFailure::Gone,
-        };
-        let written = fs::read(log).unwrap_or_default();
-        let criu = last_errors(&String::from_utf8_lossy(&written), CRIU_LINES);
-        RuntimeError::Criu { action, id: id.clone(), criu, state, source: Box::new(source) }
+        RuntimeError::of_criu(action, id, log, source, || self.inspect(id))
     }
 
     /// Proof that a container runs and has these processes.
@@ -247,28 +191,7 @@ impl Runc {
         id: &WorkloadId,
         expected: &[CheckpointedProcess],
     ) -> Result<Restored, RuntimeError> {
-        let found = self.known(id)?;
-        let living = found.cgroup.as_deref().map(procfs::in_cgroup).unwrap_or_default();
-        let missing = missing(expected, &living);
-        match (found.status, found.init) {
-            (ContainerStatus::Running, Some(init)) if missing.is_empty() => {
-                Ok(Restored { init, processes: living.len() })
-            }
-            (status, _) => {
-                let found = format!("{status:?}").to_lowercase();
-                Err(RuntimeError::NotAlive { action, id: id.clone(), found, missing })
-            }
-        }
-    }
-
-    /// What is left to do once CRIU has written everything and the container is gone.
-    fn complete(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointStats, RuntimeError> {
-        let unusable = |source| RuntimeError::Images { id: id.clone(), source };
-        let stats = dump_stats(&full_work(dir)).map_err(unusable)?;
-        let content = CheckpointContent::read(&dir.full()).map_err(unusable)?;
-        sync_file_system(&dir.full())?;
-        write_complete(dir, &Complete { stats, content, inventory: Some(inventory(dir)?) })?;
-        Ok(stats)
+        alive(action, &self.known(id)?, expected)
     }
 
     fn restore_images(
@@ -304,16 +227,6 @@ impl Runc {
         self.proven_alive("restore", id, expected)
     }
 }
-
-/// Who of these does not live. A process is its number in the container's namespace; what it calls itself may be cut
-/// anywhere, and it may have called itself something else since.
-fn missing(expected: &[CheckpointedProcess], living: &[Process]) -> Vec<String> {
-    let lives = |one: &&CheckpointedProcess| living.iter().any(|process| process.inner == one.pid);
-    expected.iter().filter(|one| !lives(one)).map(ToString::to_string).collect()
-}
-
-/// What is under way when this process was not there when it began.
-const BEGUN_BEFORE: &str = "dump or restore";
 
 /// A container whose cgroup systemd makes is made through systemd again.
 fn made_by(command: Invocation<'_>, driver: CgroupDriver) -> Invocation<'_> {
@@ -445,22 +358,7 @@ impl Lifecycle for Runc {
 
 impl Checkpointer for Runc {
     fn settled(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
-        let record = self.helper(id);
-        let failed = |source| RuntimeError::Prepare { path: record.clone(), source };
-        let helper: ProcessIdentity = match fs::read(&record) {
-            Ok(json) => serde_json::from_slice(&json).map_err(|error| failed(error.into()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        let deadline = Instant::now() + self.patience.long;
-        while helper.group_lives().map_err(failed)? {
-            if Instant::now() >= deadline {
-                let (pid, waited) = (helper.pid, self.patience.long);
-                return Err(RuntimeError::StillRunning { action: BEGUN_BEFORE, id: id.clone(), pid, waited });
-            }
-            std::thread::sleep(POLL);
-        }
-        durable::forget(&record).map_err(failed)
+        self.helpers.settled(id, self.patience.long)
     }
 
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
@@ -481,7 +379,7 @@ impl Checkpointer for Runc {
             // Repeated after a crash of this process: the dump had already succeeded.
             return match read_complete(id, dir)? {
                 Some(done) => Ok(done.stats),
-                None if written_since_boot(dir) => self.complete(id, dir),
+                None if written_since_boot(dir) => complete(id, dir),
                 None => Err(RuntimeError::Unknown { id: id.clone() }),
             };
         };
@@ -492,7 +390,7 @@ impl Checkpointer for Runc {
             DumpBase::PreDump => &["--parent-path", "../pre"],
         };
         self.dump(id, "checkpoint", &dir.full(), &full_work(dir), parent)?;
-        self.complete(id, dir).map_err(|original| RuntimeError::Unfinished {
+        complete(id, dir).map_err(|original| RuntimeError::Unfinished {
             id: id.clone(),
             original: Box::new(original),
             during_undo: self.restore_images(&container, dir, &[]).err().map(Box::new),
@@ -505,7 +403,7 @@ impl Checkpointer for Runc {
             Some(complete) => Ok(complete.content),
             // This process ended between CRIU's end and the record of it.
             None if written_since_boot(dir) && self.inspect(id)?.is_none() => {
-                self.complete(id, dir)?;
+                complete(id, dir)?;
                 CheckpointContent::read(&dir.full())
                     .map_err(|source| RuntimeError::Images { id: id.clone(), source })
             }

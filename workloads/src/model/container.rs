@@ -54,6 +54,9 @@ pub enum NetworkPlace {
     Path(PathBuf),
     /// A namespace made for this container by the runtime; it is gone when the container is.
     Own,
+    /// A namespace that the container's engine makes for each run of it, here the present one's, and joins to a bridge
+    /// of the host's: between two runs the host alone can say what becomes of packets.
+    Engine(PathBuf),
     /// The bundle, which would say so, cannot be read, for this reason. Such a container can be looked at, and
     /// is not touched: it could not be started again.
     Unknown(String),

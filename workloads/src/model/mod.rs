@@ -16,5 +16,5 @@ pub use container::{
 };
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
 pub use probe_site::ProbeSite;
-pub use topology::{FreshUpper, Overlay, Topology, TopologyError};
+pub use topology::{FreshUpper, Overlay, Topology, TopologyError, trial_of};
 pub use workload_id::{RuntimeName, WorkloadId, WorkloadIdError};

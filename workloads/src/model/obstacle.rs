@@ -63,6 +63,12 @@ pub enum ObstacleKind {
     TerminalWanted,
     /// A runtime or supervisor waits for the container's first process and would act on its end.
     Supervised,
+    /// Somebody who looks after the container would not when it comes back.
+    SupervisionLost,
+    /// The engine removes the container when it ends.
+    RemovedWhenEnded,
+    /// The engine has it share namespaces with other containers, and does not checkpoint such a one.
+    SharedNamespaces,
     /// The container is not running.
     NotRunning,
     /// Restored pids may be taken: the container shares a pid namespace with others.
@@ -113,7 +119,9 @@ impl ObstacleKind {
     /// What it does to a checkpoint.
     pub fn effect(self) -> Effect {
         match self {
-            Self::SharedPidNamespace | Self::OpenFileOnVolume => Effect::UncertainRestore,
+            Self::SharedPidNamespace | Self::OpenFileOnVolume | Self::SupervisionLost => {
+                Effect::UncertainRestore
+            }
             _ => Effect::NoDump,
         }
     }
@@ -147,6 +155,9 @@ impl ObstacleKind {
             Self::NetworkMoved => "a restore would enter another network namespace",
             Self::TerminalWanted => "nobody would hold the terminal's other side",
             Self::Supervised => "it would take the checkpoint for the container's end",
+            Self::SupervisionLost => "nobody would look after it when it comes back",
+            Self::RemovedWhenEnded => "there would be nothing to start again",
+            Self::SharedNamespaces => "they would be missing when it comes back",
             Self::NotRunning => "only a running container can be checkpointed",
             Self::SharedPidNamespace => "its pids may be taken when it comes back",
             Self::OpenFileOnVolume => "a volume is not put back, so the file may differ when it comes back",
@@ -161,7 +172,7 @@ impl Obstacle {
     /// Whether it stands in the way of a restart too, checkpoint or not.
     pub fn forbids_restart(&self) -> bool {
         match self.kind {
-            ObstacleKind::TerminalWanted | ObstacleKind::Supervised => true,
+            ObstacleKind::TerminalWanted | ObstacleKind::Supervised | ObstacleKind::RemovedWhenEnded => true,
             ObstacleKind::MissingProgram => self.place == "runc",
             _ => false,
         }

@@ -26,6 +26,9 @@ pub enum Topology {
     Plain,
     /// An overlay is mounted on it.
     Overlay(Overlay),
+    /// An engine's storage mounts it, for as long as the container runs, as a file beside it says. Its upper directory
+    /// keeps its name; what it showed before a trial is put aside, and is a lower directory under another name.
+    Stored(Overlay),
 }
 
 /// The directories and options of an overlay mount.
@@ -100,14 +103,33 @@ impl Topology {
                 options.clone_from(&old.options);
                 flags.clone_from(&old.flags);
             }
+            Self::Stored(old) => {
+                lower.push(aside(&fresh.upper));
+                lower.extend(old.lower.iter().cloned());
+                return Self::Stored(Overlay { lower, ..old.clone() }).checked();
+            }
         }
-        Self::checked(Overlay {
+        Self::Overlay(Overlay {
             lower,
             upper: Some(fresh.upper.clone()),
             work: Some(fresh.work.clone()),
             options,
             flags,
         })
+        .checked()
+    }
+
+    /// The overlay, whoever mounts it.
+    pub fn overlay(&self) -> Option<&Overlay> {
+        match self {
+            Self::Plain => None,
+            Self::Overlay(overlay) | Self::Stored(overlay) => Some(overlay),
+        }
+    }
+
+    /// Whether it is still so after a reboot, without anybody's mounting it.
+    pub fn outlives_the_boot(&self) -> bool {
+        matches!(self, Self::Stored(_))
     }
 
     /// The same directories with a new work directory, as a rollback before commit mounts them:
@@ -124,13 +146,11 @@ impl Topology {
     /// The same without these layers, keeping all data written since: what a rollback after commit
     /// mounts.
     pub fn without(&self, fixes: &[PathBuf], work: &Path) -> Result<Self, TopologyError> {
-        match self.with_new_work(work) {
-            Self::Plain => Ok(Self::Plain),
-            Self::Overlay(mut overlay) => {
-                overlay.lower.retain(|lower| !fixes.contains(lower));
-                Self::checked(overlay)
-            }
+        let mut without = self.with_new_work(work);
+        if let Self::Overlay(overlay) | Self::Stored(overlay) = &mut without {
+            overlay.lower.retain(|lower| !fixes.contains(lower));
         }
+        without.checked()
     }
 
     /// Whether both show the same files and write to the same place. The work directory is the
@@ -138,7 +158,9 @@ impl Topology {
     pub fn shows_the_same_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Plain, Self::Plain) => true,
-            (Self::Overlay(one), Self::Overlay(two)) => one.lower == two.lower && one.upper == two.upper,
+            (Self::Overlay(one), Self::Overlay(two)) | (Self::Stored(one), Self::Stored(two)) => {
+                one.lower == two.lower && one.upper == two.upper
+            }
             _ => false,
         }
     }
@@ -152,10 +174,29 @@ impl Topology {
         Some(work.with_file_name(name))
     }
 
-    fn checked(overlay: Overlay) -> Result<Self, TopologyError> {
-        overlay.mount_options()?;
-        Ok(Self::Overlay(overlay))
+    fn checked(self) -> Result<Self, TopologyError> {
+        match &self {
+            Self::Plain => {}
+            Self::Overlay(overlay) => drop(overlay.mount_options()?),
+            // An engine's storage names them more briefly where they would be too long.
+            Self::Stored(overlay) => overlay.expect_few()?,
+        }
+        Ok(self)
     }
+}
+
+/// Where the upper directory of an engine's storage is put while a trial has one of its own in its place.
+const ASIDE: &str = "old";
+
+/// Where what a trial wrote in an engine's storage lies once it went back; `fresh` is the directory made for the trial.
+#[must_use]
+pub fn trial_of(fresh: &Path) -> PathBuf {
+    fresh.with_file_name("trial")
+}
+
+/// Its path, beside the directory that was made for the trial.
+fn aside(fresh: &Path) -> PathBuf {
+    fresh.with_file_name(ASIDE)
 }
 
 impl Overlay {
@@ -188,14 +229,22 @@ impl Overlay {
         }
     }
 
+    fn expect_few(&self) -> Result<(), TopologyError> {
+        match self.lower.len() {
+            0 => Err(TopologyError::NoLower),
+            found if found > MOST_LOWERS => Err(TopologyError::TooMany { found }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The upper directories that were put aside below this directory of an engine's storage, topmost first.
+    pub fn put_aside<'a>(&'a self, layer: &'a Path) -> impl Iterator<Item = &'a PathBuf> {
+        self.lower.iter().filter(move |lower| lower.starts_with(layer) && lower.ends_with(ASIDE))
+    }
+
     /// The option string for `mount(2)`, or why the kernel would not take it.
     pub fn mount_options(&self) -> Result<String, TopologyError> {
-        if self.lower.is_empty() {
-            return Err(TopologyError::NoLower);
-        }
-        if self.lower.len() > MOST_LOWERS {
-            return Err(TopologyError::TooMany { found: self.lower.len() });
-        }
+        self.expect_few()?;
         let lowers: Result<Vec<String>, _> =
             self.lower.iter().map(|path| escape(path, &[':', ','])).collect();
         let mut parts = vec![format!("lowerdir={}", lowers?.join(":"))];
@@ -327,6 +376,26 @@ mod tests {
         let lower = (0..60).map(|n| PathBuf::from(format!("/{}/{n}", "x".repeat(80)))).collect();
         let overlay = Overlay { lower, upper: None, work: None, options: vec![], flags: vec![] };
         assert!(matches!(overlay.mount_options(), Err(TopologyError::TooLong { needed }) if needed > 4096));
+    }
+
+    #[test]
+    fn in_an_engines_storage_the_old_upper_is_put_aside_and_the_new_one_gets_its_name() {
+        let shown = "lowerdir=/g/overlay/l/AB,upperdir=/g/overlay/L/diff,workdir=/g/overlay/L/work";
+        let original = Topology::Stored(Overlay::from_options(shown).unwrap());
+        let fresh = FreshUpper {
+            upper: "/g/overlay/L/update-7/upper".into(),
+            work: "/g/overlay/L/update-7/work".into(),
+        };
+        let trial = original.trial(Path::new("/g/overlay/L/merged"), &["/s/fix".into()], &fresh).unwrap();
+        let overlay = trial.overlay().unwrap();
+        assert_eq!(overlay.upper, original.overlay().unwrap().upper);
+        let expected = ["/s/fix", "/g/overlay/L/update-7/old", "/g/overlay/l/AB"].map(PathBuf::from);
+        assert_eq!(overlay.lower, expected);
+        assert_eq!(overlay.put_aside(Path::new("/g/overlay/L")).collect::<Vec<_>>(), [&expected[1]]);
+        assert!(!trial.shows_the_same_as(&original));
+        let without = trial.without(&["/s/fix".into()], Path::new("/x")).unwrap();
+        assert_eq!(without.overlay().unwrap().lower, expected[1..], "the data written since stays");
+        assert!(trial.outlives_the_boot() && matches!(without, Topology::Stored(_)));
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl RuntimeName {
     /// The runtime of an id that names none.
     pub const DEFAULT: Self = Self(Cow::Borrowed("runc"));
 
+    /// The name of a runtime that this program knows.
+    pub(crate) const fn literal(name: &'static str) -> Self {
+        Self(Cow::Borrowed(name))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -11,6 +11,7 @@
 //! - CRIU's leftovers are found by reading the rules back, and gone only when reading says so.
 //! - Each request may be repeated, and succeeds when the namespace itself is gone.
 
+mod address;
 mod farewell;
 pub(crate) mod leftover;
 
@@ -143,7 +144,9 @@ impl NftHold {
     ) -> Result<Option<T>, HoldError> {
         match (netns::inside(place, work), place) {
             (Ok(result), _) => result.transpose(),
-            (Err(source), NetworkPlace::Path(path)) => Err(HoldError::Enter { path: path.clone(), source }),
+            (Err(source), NetworkPlace::Path(path) | NetworkPlace::Engine(path)) => {
+                Err(HoldError::Enter { path: path.clone(), source })
+            }
             (Err(source), _) => Err(HoldError::Enter { path: "/proc/self/ns/net".into(), source }),
         }
     }
@@ -172,7 +175,8 @@ impl ConnectionHold for NftHold {
         name: &HoldName,
         connections: &[Connection],
     ) -> Result<(), HoldError> {
-        let script = script(name, connections);
+        let (place, table) = Table::of(place);
+        let script = script(table, name, connections);
         Self::enter(place, || nft("hold the checkpointed connections", script)).map(drop)
     }
 
@@ -189,28 +193,78 @@ impl ConnectionHold for NftHold {
     }
 
     fn release(&self, place: &NetworkPlace, name: &HoldName) -> Result<(), HoldError> {
-        let script = remove_script(name);
+        let (place, table) = Table::of(place);
+        let script = remove_script(table, name);
         Self::enter_if_there(place, || nft("let the held connections go", script)).map(drop)
     }
 
     fn reset_peers(&self, place: &NetworkPlace, connections: &[Connection]) -> Result<Farewell, HoldError> {
-        let told = Self::enter_if_there(place, || {
+        let say = |connections: &[Connection]| {
             farewell::say(connections).map_err(|source| HoldError::Probe { source })
-        })?;
-        Ok(told.unwrap_or_else(|| Farewell { told: Vec::new(), silent: connections.to_vec() }))
+        };
+        let split = |connections: &[Connection]| -> (Vec<Connection>, Vec<Connection>) {
+            connections.iter().partition(|one| address::is_ours(one.local.ip()))
+        };
+        let NetworkPlace::Engine(_) = place else {
+            let told = Self::enter_if_there(place, || say(connections))?;
+            return Ok(told.unwrap_or_else(|| Farewell { told: Vec::new(), silent: connections.to_vec() }));
+        };
+        // What has its address still is told from there; for an address that is nobody's the host speaks.
+        let (mut farewell, rest) = Self::enter_if_there(place, || {
+            let (own, rest) = split(connections);
+            Ok((say(&own)?, rest))
+        })?
+        .unwrap_or_else(|| (Farewell::default(), connections.to_vec()));
+        let (lent, taken): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|one| !address::is_in_use(one.local));
+        farewell.silent.extend(taken);
+        let lease = address::lend(lent.iter().map(|one| one.local.ip()));
+        let (speakable, mute) = split(&lent);
+        farewell.silent.extend(mute);
+        let said = say(&speakable)?;
+        drop(lease);
+        farewell.told.extend(said.told);
+        farewell.silent.extend(said.silent);
+        Ok(farewell)
+    }
+}
+
+/// Which packets a table sees.
+#[derive(Debug, Clone, Copy)]
+struct Table {
+    family: &'static str,
+    arriving: &'static str,
+    leaving: &'static str,
+}
+
+/// Those of the namespace that it is in.
+const NAMESPACE: Table = Table { family: "inet", arriving: "input", leaving: "output" };
+
+/// Those that pass a bridge of the host: to a container, whether from the host, from beyond it or from another
+/// container, they leave by its port, and from it they come in by it.
+const BRIDGE: Table = Table { family: "bridge", arriving: "postrouting", leaving: "prerouting" };
+
+impl Table {
+    /// Where the table for a container's packets is, and what it sees there.
+    fn of(place: &NetworkPlace) -> (&NetworkPlace, Self) {
+        match place {
+            NetworkPlace::Engine(_) => (&NetworkPlace::Host, BRIDGE),
+            place => (place, NAMESPACE),
+        }
     }
 }
 
 /// Removes the table whether or not it exists: declaring it first makes the deletion valid.
-fn remove_script(name: &HoldName) -> String {
-    format!("table inet {0}\ndelete table inet {0}\n", name.as_str())
+fn remove_script(Table { family, .. }: Table, name: &HoldName) -> String {
+    format!("table {family} {0}\ndelete table {family} {0}\n", name.as_str())
 }
 
 /// The whole table in one transaction, replacing an older one of the same name.
-fn script(name: &HoldName, connections: &[Connection]) -> String {
+fn script(table: Table, name: &HoldName, connections: &[Connection]) -> String {
     let unique: BTreeSet<&Connection> = connections.iter().collect();
-    let mut text = remove_script(name);
-    let _ = writeln!(text, "table inet {} {{", name.as_str());
+    let Table { family, arriving, leaving } = table;
+    let mut text = remove_script(table, name);
+    let _ = writeln!(text, "table {family} {} {{", name.as_str());
     for (set, kind, wanted) in [("held4", "ipv4_addr", Family::V4), ("held6", "ipv6_addr", Family::V6)] {
         let elements: Vec<String> = unique
             .iter()
@@ -227,10 +281,10 @@ fn script(name: &HoldName, connections: &[Connection]) -> String {
     }
     let _ = write!(
         text,
-        "  chain arriving {{\n    type filter hook input priority {PRIORITY}; policy accept;\n    \
+        "  chain arriving {{\n    type filter hook {arriving} priority {PRIORITY}; policy accept;\n    \
          ip daddr . tcp dport . ip saddr . tcp sport @held4 drop\n    \
          ip6 daddr . tcp dport . ip6 saddr . tcp sport @held6 drop\n  }}\n  \
-         chain leaving {{\n    type filter hook output priority {PRIORITY}; policy accept;\n    \
+         chain leaving {{\n    type filter hook {leaving} priority {PRIORITY}; policy accept;\n    \
          ip saddr . tcp sport . ip daddr . tcp dport @held4 drop\n    \
          ip6 saddr . tcp sport . ip6 daddr . tcp dport @held6 drop\n  }}\n}}\n"
     );
@@ -269,7 +323,7 @@ mod tests {
             connection("[fd00::2]:80", "[fd00::1]:4001"),
             connection("10.0.0.2:80", "10.0.0.1:4000"),
         ];
-        insta::assert_snapshot!(script(&name, &held), @r"
+        insta::assert_snapshot!(script(NAMESPACE, &name, &held), @r"
         table inet update_7_web
         delete table inet update_7_web
         table inet update_7_web {
@@ -291,6 +345,21 @@ mod tests {
           }
         }
         ");
+    }
+
+    #[test]
+    fn between_two_runs_of_a_container_its_connections_are_held_at_the_bridge() {
+        let network = NetworkPlace::Engine("/run/netns/netns-1".into());
+        let (place, table) = Table::of(&network);
+        assert_eq!(*place, NetworkPlace::Host);
+        let name = HoldName::new("update_7_web").unwrap();
+        let script = script(table, &name, &[connection("10.88.0.2:80", "10.88.0.1:4000")]);
+        assert!(script.starts_with("table bridge update_7_web\ndelete table bridge update_7_web\n"));
+        for hook in
+            ["arriving {\n    type filter hook postrouting", "leaving {\n    type filter hook prerouting"]
+        {
+            assert!(script.contains(hook), "{hook} is missing in:\n{script}");
+        }
     }
 
     #[test]

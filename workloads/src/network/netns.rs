@@ -27,7 +27,7 @@ pub(crate) fn inside<T: Send>(
     match place {
         NetworkPlace::Host => Ok(Some(work())),
         NetworkPlace::Own => Ok(None),
-        NetworkPlace::Path(path) => entered(path, work).map(Some),
+        NetworkPlace::Path(path) | NetworkPlace::Engine(path) => entered(path, work).map(Some),
         NetworkPlace::Unknown(why) => Err(io::Error::other(why.clone())),
     }
 }
@@ -52,7 +52,8 @@ pub(crate) fn entered<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> 
 #[must_use]
 pub fn is_there(place: &NetworkPlace) -> bool {
     match place {
-        NetworkPlace::Host => true,
+        // Whatever is made anew is there again.
+        NetworkPlace::Host | NetworkPlace::Engine(_) => true,
         NetworkPlace::Own | NetworkPlace::Unknown(_) => false,
         NetworkPlace::Path(path) => {
             statfs(path).is_ok_and(|found| found.filesystem_type() == FsType(libc::NSFS_MAGIC as _))

@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manifests::{Check, HttpUrl, Probe};
@@ -27,7 +28,6 @@ use system::command::{CommandError, Invocation, WhenLate};
 
 use crate::lifecycle::Lifecycle;
 use crate::lifecycle::error::RuntimeError;
-use crate::lifecycle::runc::Runc;
 use crate::model::{ExecOutcome, NetworkPlace, ProbeSite, WorkloadId};
 use crate::network::netns;
 
@@ -192,15 +192,14 @@ impl<'a> Patience<'a> {
     }
 }
 
-/// Probes through runc, sockets and commands.
-#[derive(Debug)]
+/// Probes through runtimes, sockets and commands.
 pub struct Probes {
-    runtime: Runc,
+    runtime: Arc<dyn Lifecycle + Send + Sync>,
 }
 
 impl Probes {
-    /// Probes that enter containers through this runtime.
-    pub fn new(runtime: Runc) -> Self {
+    /// Probes that enter containers through their runtimes.
+    pub fn new(runtime: Arc<dyn Lifecycle + Send + Sync>) -> Self {
         Self { runtime }
     }
 
@@ -238,9 +237,10 @@ impl Probes {
         // By the process, whatever the bundle says: this is where its sockets are.
         let namespace = match found.network {
             NetworkPlace::Host => return Ok(work()),
-            NetworkPlace::Path(_) | NetworkPlace::Own | NetworkPlace::Unknown(_) => {
-                PathBuf::from(format!("/proc/{init}/ns/net"))
-            }
+            NetworkPlace::Path(_)
+            | NetworkPlace::Own
+            | NetworkPlace::Engine(_)
+            | NetworkPlace::Unknown(_) => PathBuf::from(format!("/proc/{init}/ns/net")),
         };
         netns::entered(&namespace, work).map_err(|source| ProbeError::Connection {
             check: format!("enter {}", namespace.display()),
@@ -456,7 +456,7 @@ mod tests {
     }
 
     fn probes() -> Probes {
-        Probes::new(Runc::new("/nonexistent"))
+        Probes::new(Arc::new(crate::lifecycle::Runc::new("/nonexistent")))
     }
 
     /// A server that answers each connection with the next of these, then stops.

@@ -1,34 +1,12 @@
-//! The layout of the controller's database, as numbered migrations. One that has landed is never changed again.
-//!
-//! Controllers of two versions run at once while they are replaced, so a change of the layout takes three releases:
-//! **expand** (new tables and columns that an older program need not know), **migrate** (both forms are written, the
-//! old rows are brought over), **contract** (the old form goes). So beside the number of the last migration the
-//! database keeps the oldest layout that a program must know to use it: an expanding migration leaves that as it
-//! is, a contracting one raises it. A program below it refuses the store and changes nothing.
-//!
-//! (A host's journal has one program at a time and simply refuses what is newer: `updater/src/state/migrations`.)
+//! How a database in SQLite gets its [layout](super::super::layout).
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
-/// A step from one layout to the next.
-pub(super) struct Migration {
-    pub(super) sql: &'static str,
-    /// The oldest layout that a program must know after it.
-    pub(super) oldest: i64,
-}
+use crate::store::layout::{Layout, Migration};
 
 /// In the order in which they are made.
 pub(super) const MIGRATIONS: &[Migration] =
     &[Migration { sql: include_str!("0001-records-ledger-lease.sql"), oldest: 1 }];
-
-/// What a database says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// The last migration that was made.
-    pub(super) version: i64,
-    /// The oldest layout that a program must know.
-    pub(super) oldest: i64,
-}
 
 /// Makes the migrations that are missing, each of them or none; the layout afterwards. One whose `oldest` is above
 /// what this program knows is left as it is.
@@ -39,15 +17,15 @@ pub(super) fn migrate(db: &mut Connection, migrations: &[Migration]) -> rusqlite
          (only INTEGER PRIMARY KEY CHECK (only = 1), version INTEGER NOT NULL, oldest INTEGER NOT NULL)",
     )?;
     let read = |row: &rusqlite::Row<'_>| Ok(Layout { version: row.get(0)?, oldest: row.get(1)? });
-    let found = all.query_row("SELECT version, oldest FROM layout", [], read).optional()?;
-    let mut layout = found.unwrap_or(Layout { version: 0, oldest: 0 });
-    let known = migrations.len() as i64;
-    if layout.oldest > known || layout.version >= known {
+    let mut layout =
+        all.query_row("SELECT version, oldest FROM layout", [], read).optional()?.unwrap_or_default();
+    let missing = layout.missing(migrations);
+    if missing.is_empty() {
         return Ok(layout);
     }
-    for (number, migration) in (1..).zip(migrations).skip(usize::try_from(layout.version).unwrap_or(0)) {
-        all.execute_batch(migration.sql)?;
-        layout = Layout { version: number, oldest: migration.oldest.max(layout.oldest) };
+    for (sql, after) in missing {
+        all.execute_batch(sql)?;
+        layout = after;
     }
     all.execute(
         "INSERT OR REPLACE INTO layout (only, version, oldest) VALUES (1, ?1, ?2)",

@@ -1,15 +1,15 @@
 //! The store in one SQLite file: what a controller uses unless it is told otherwise.
 //!
-//! One thread writes. It takes all that waits for it, opens one transaction (`BEGIN IMMEDIATE`), tries each batch under
-//! a savepoint of its own, and commits once: the disk is waited for once for all of them. WAL with `synchronous=FULL`:
+//! One thread writes. It takes all that waits for it ([`queue`](super::queue)), opens one transaction (`BEGIN IMMEDIATE`), tries each
+//! batch under a savepoint of its own, and commits once: the disk is waited for once for all of them. WAL with `synchronous=FULL`:
 //! whoever got a receipt can lose the power at once. Reads go by a second connection and see what was committed.
 
+mod copy;
 mod layout;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,7 +18,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use system::clock::Clock;
 
 use self::layout::{MIGRATIONS, migrate};
-use self::writer::{Job, Writer};
+use self::writer::Writer;
+use super::queue::Queue;
 use super::{
     Batch, Key, LeaseAnswer, LeaseRequest, LedgerEntry, Receipt, Record, Refused, Store, StoreError, Which,
 };
@@ -32,8 +33,7 @@ pub struct Sqlite {
     clock: Arc<dyn Clock + Send + Sync>,
     path: PathBuf,
     reader: Mutex<Connection>,
-    jobs: Option<mpsc::Sender<Job>>,
-    writer: Option<JoinHandle<()>>,
+    queue: Queue,
 }
 
 /// A connection whose commits are on disk when they return.
@@ -51,18 +51,15 @@ impl Sqlite {
     /// # Errors
     /// [`StoreError::Open`], or [`StoreError::Newer`] if this program is too old for it.
     pub fn open(path: &Path, clock: Arc<dyn Clock + Send + Sync>) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Open { path: path.to_owned(), source };
+        let failed = |source| StoreError::Open { path: path.to_owned(), source: Arc::new(source) };
         let mut db = connect(path).map_err(failed)?;
         let found = migrate(&mut db, MIGRATIONS).map_err(failed)?;
-        let known = MIGRATIONS.len() as i64;
-        if found.oldest > known {
-            return Err(StoreError::Newer { oldest: found.oldest, known });
-        }
+        found.refuse_newer(MIGRATIONS)?;
         let reader = Mutex::new(connect(path).map_err(failed)?);
-        let (jobs, waiting) = mpsc::channel();
-        let writer = Writer::new(db, Arc::clone(&clock));
-        let writer = std::thread::spawn(move || writer.run(&waiting));
-        Ok(Self { clock, path: path.to_owned(), reader, jobs: Some(jobs), writer: Some(writer) })
+        let mut writer = Writer::new(db, Arc::clone(&clock));
+        let queue =
+            Queue::start(move |all| writer.write(all).map_err(|source| StoreError::sqlite("write", source)));
+        Ok(Self { clock, path: path.to_owned(), reader, queue })
     }
 
     /// The database's file.
@@ -102,24 +99,6 @@ impl Sqlite {
         // Every read is one statement: whoever panicked left nothing behind.
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn ask<T>(&self, job: impl FnOnce(mpsc::SyncSender<T>) -> Job) -> Result<T, StoreError> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        let jobs = self.jobs.as_ref().ok_or(StoreError::Ended)?;
-        jobs.send(job(answer)).map_err(|_| StoreError::Ended)?;
-        answered.recv().map_err(|_| StoreError::Ended)
-    }
-}
-
-impl Drop for Sqlite {
-    /// What was handed in before is written.
-    fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(writer) = self.writer.take() {
-            // It panicked, or it ended as it was told; either way it is over.
-            let _ = writer.join();
-        }
-    }
 }
 
 impl StoreError {
@@ -134,11 +113,11 @@ impl Store for Sqlite {
     }
 
     fn commit(&self, group: Vec<Batch>) -> Result<Vec<Result<Receipt, Refused>>, StoreError> {
-        self.ask(|answer| Job::Commit { group, answer })?
+        self.queue.commit(group)
     }
 
     fn lease(&self, request: LeaseRequest) -> Result<LeaseAnswer, StoreError> {
-        self.ask(|answer| Job::Lease { request, answer })?
+        self.queue.lease(request)
     }
 
     fn record(&self, key: &Key) -> Result<Option<Record>, StoreError> {

@@ -1,6 +1,6 @@
-//! The one thread that writes.
+//! How the thread that writes does it.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use manifests::Sha256;
@@ -9,34 +9,8 @@ use system::clock::Clock;
 
 use crate::ledger::{Frontier, Position};
 use crate::store::lease::{fence, judge};
-use crate::store::{Batch, Lease, LeaseAnswer, LeaseRequest, Receipt, Refused, StoreError};
-
-/// So many batches share one wait for the disk at most, that the first of them does not wait for the last for long.
-const MAX_GROUP: usize = 4096;
-
-/// What a group of batches came to.
-type Receipts = Result<Vec<Result<Receipt, Refused>>, StoreError>;
-
-/// What is asked of the thread.
-pub(super) enum Job {
-    Commit { group: Vec<Batch>, answer: mpsc::SyncSender<Receipts> },
-    Lease { request: LeaseRequest, answer: mpsc::SyncSender<Result<LeaseAnswer, StoreError>> },
-}
-
-impl Job {
-    fn weight(&self) -> usize {
-        match self {
-            Self::Commit { group, .. } => group.len(),
-            Self::Lease { .. } => 1,
-        }
-    }
-}
-
-/// What a job came to, before it is on disk.
-enum Done {
-    Commit(Vec<Result<Receipt, Refused>>),
-    Lease(LeaseAnswer),
-}
+use crate::store::queue::{Asked, Done};
+use crate::store::{Batch, Lease, Receipt, Refused};
 
 pub(super) struct Writer {
     db: Connection,
@@ -50,63 +24,8 @@ impl Writer {
         Self { db, clock, frontier: Frontier::default() }
     }
 
-    /// Until nobody can ask any more.
-    pub(super) fn run(mut self, waiting: &mpsc::Receiver<Job>) {
-        while let Ok(first) = waiting.recv() {
-            let mut weight = first.weight();
-            let mut jobs = vec![first];
-            while weight < MAX_GROUP
-                && let Ok(next) = waiting.try_recv()
-            {
-                weight += next.weight();
-                jobs.push(next);
-            }
-            self.serve(jobs);
-        }
-    }
-
-    fn serve(&mut self, jobs: Vec<Job>) {
-        let mut answers = Vec::with_capacity(jobs.len());
-        let mut asked = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            match job {
-                Job::Commit { group, answer } => {
-                    asked.push(Asked::Commit(group));
-                    answers.push(Answer::Commit(answer));
-                }
-                Job::Lease { request, answer } => {
-                    asked.push(Asked::Lease(request));
-                    answers.push(Answer::Lease(answer));
-                }
-            }
-        }
-        // Whoever does not wait for the answer any more reads it from the store.
-        match self.write(asked) {
-            Ok(done) => {
-                for (answer, done) in answers.into_iter().zip(done) {
-                    match (answer, done) {
-                        (Answer::Commit(answer), Done::Commit(receipts)) => drop(answer.send(Ok(receipts))),
-                        (Answer::Lease(answer), Done::Lease(lease)) => drop(answer.send(Ok(lease))),
-                        // Each job was answered in its own kind, in order.
-                        (Answer::Commit(_), Done::Lease(_)) | (Answer::Lease(_), Done::Commit(_)) => {}
-                    }
-                }
-            }
-            Err(source) => {
-                let source = Arc::new(source);
-                let failed = || StoreError::Sqlite { doing: "write", source: Arc::clone(&source) };
-                for answer in answers {
-                    match answer {
-                        Answer::Commit(answer) => drop(answer.send(Err(failed()))),
-                        Answer::Lease(answer) => drop(answer.send(Err(failed()))),
-                    }
-                }
-            }
-        }
-    }
-
-    /// All jobs in one transaction; an error undoes all of them.
-    fn write(&mut self, jobs: Vec<Asked>) -> rusqlite::Result<Vec<Done>> {
+    /// All of it in one transaction; an error undoes it.
+    pub(super) fn write(&mut self, all_asked: &[Asked]) -> rusqlite::Result<Vec<Done>> {
         let mut all = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Under the write lock: nobody moves the ledger, the lease or the clock's verdict on it any more.
         let now = self.clock.now();
@@ -117,16 +36,16 @@ impl Writer {
             frontier = Frontier::new(found, peaks).ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         }
         let mut lease = read_lease(&all)?;
-        let mut done = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            done.push(match job {
+        let mut done = Vec::with_capacity(all_asked.len());
+        for asked in all_asked {
+            done.push(match asked {
                 Asked::Commit(group) => {
                     let mut receipts = Vec::with_capacity(group.len());
                     for batch in group {
                         let point = all.savepoint()?;
                         // Taken only if the savepoint is kept.
                         let mut grown = frontier.clone();
-                        let receipt = write_batch(&point, &mut grown, lease.as_ref(), &batch, now)?;
+                        let receipt = write_batch(&point, &mut grown, lease.as_ref(), batch, now)?;
                         if receipt.is_ok() {
                             point.commit()?;
                             frontier = grown;
@@ -138,7 +57,7 @@ impl Writer {
                     Done::Commit(receipts)
                 }
                 Asked::Lease(request) => {
-                    let (after, answer) = judge(lease.as_ref(), &request, now);
+                    let (after, answer) = judge(lease.as_ref(), request, now);
                     if let Some(after) = after {
                         keep_lease(&all, &after)?;
                         lease = Some(after);
@@ -151,16 +70,6 @@ impl Writer {
         self.frontier = frontier;
         Ok(done)
     }
-}
-
-enum Asked {
-    Commit(Vec<Batch>),
-    Lease(LeaseRequest),
-}
-
-enum Answer {
-    Commit(mpsc::SyncSender<Receipts>),
-    Lease(mpsc::SyncSender<Result<LeaseAnswer, StoreError>>),
 }
 
 fn write_batch(
@@ -228,7 +137,7 @@ fn read_lease(db: &Connection) -> rusqlite::Result<Option<Lease>> {
         .optional()
 }
 
-fn keep_lease(db: &Connection, lease: &Lease) -> rusqlite::Result<()> {
+pub(super) fn keep_lease(db: &Connection, lease: &Lease) -> rusqlite::Result<()> {
     // Below 2^53 by the rule of leases.
     db.prepare_cached("INSERT OR REPLACE INTO lease (only, holder, epoch, until) VALUES (1, ?1, ?2, ?3)")?
         .execute(params![lease.holder, lease.epoch as i64, lease.until.to_string()])?;

@@ -35,10 +35,7 @@ use crate::transaction::state::Outcome;
 
 /// How many lower directories the container's root file system has: one, and one more with the fix.
 fn lowers(bench: &Bench) -> usize {
-    match bench.containers.mounted("web") {
-        Topology::Overlay(overlay) => overlay.lower.len(),
-        Topology::Plain => 0,
-    }
+    bench.containers.mounted("web").overlay().map_or(0, |overlay| overlay.lower.len())
 }
 
 /// The host is all new or all old, and nothing is left over.

@@ -21,7 +21,9 @@ fn roll_back(bench: &Bench) -> Driven {
 /// It has its old files now and for the next boots, and was not started.
 fn has_old_files(bench: &Bench) {
     let fix = |topology: &Topology| match topology {
-        Topology::Overlay(overlay) => overlay.lower.iter().any(|lower| lower.starts_with(bench.store.path())),
+        Topology::Overlay(overlay) | Topology::Stored(overlay) => {
+            overlay.lower.iter().any(|lower| lower.starts_with(bench.store.path()))
+        }
         Topology::Plain => true,
     };
     assert!(!fix(&bench.containers.mounted("web")), "{:?}", bench.containers.mounted("web"));

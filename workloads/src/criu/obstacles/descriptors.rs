@@ -1,7 +1,7 @@
 //! Open descriptors: what each one is, and whether CRIU can make it again.
 //!
 //! The kernel's names for anonymous files come from `anon_inode_getfd` and friends; the list of those
-//! that CRIU knows is that of CRIU 3.17 (`criu/files.c`, `dump_one_file`).
+//! that CRIU knows is that of CRIU 3.17 (`criu/files.c`, `dump_one_file`), and what later versions added.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, Metadata};
@@ -13,10 +13,11 @@ use nix::sys::statfs::{FsType, statfs};
 
 use crate::criu::obstacles::of;
 use crate::criu::obstacles::surroundings::Bundle;
+use crate::criu::version::Version;
 use crate::files::mountinfo;
 use crate::files::mountinfo::Mount;
-use crate::lifecycle::runc::GHOST_LIMIT;
-use crate::model::{Obstacle, ObstacleKind, Pid};
+use crate::lifecycle::{podman, runc};
+use crate::model::{Obstacle, ObstacleKind, Pid, RuntimeName};
 use crate::processes::procfs::{self, Process};
 
 /// `MQUEUE_MAGIC` of `ipc/mqueue.c`; not in the user-space headers.
@@ -61,6 +62,36 @@ impl Open<'_> {
     }
 }
 
+/// The standard streams.
+const STREAMS: [&str; 3] = ["0", "1", "2"];
+
+/// Where a container's standard streams lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    /// Wherever it says.
+    Its,
+    /// To the engine's monitor, which has them made anew when it comes back.
+    Monitored,
+}
+
+/// What depends on who has CRIU dump, and on which CRIU.
+#[derive(Debug, Clone, Copy)]
+struct By {
+    criu: Option<Version>,
+    streams: Streams,
+    ghost_limit: u64,
+}
+
+impl By {
+    fn of(runtime: &RuntimeName) -> Self {
+        let criu = Version::installed();
+        match *runtime == podman::NAME {
+            true => Self { criu, streams: Streams::Monitored, ghost_limit: podman::GHOST_LIMIT },
+            false => Self { criu, streams: Streams::Its, ghost_limit: runc::GHOST_LIMIT },
+        }
+    }
+}
+
 /// Which ends of a pipe the container has.
 #[derive(Debug, Default)]
 struct Pipe {
@@ -74,7 +105,13 @@ enum End {
     Writes,
 }
 
-pub(crate) fn look(processes: &[Process], bundle: &Bundle, found: &mut Vec<Obstacle>) -> View {
+pub(crate) fn look(
+    processes: &[Process],
+    runtime: &RuntimeName,
+    bundle: &Bundle,
+    found: &mut Vec<Obstacle>,
+) -> View {
+    let by = By::of(runtime);
     let mut view = View::default();
     let mut pipes: BTreeMap<u64, Pipe> = BTreeMap::new();
     let mut terminals: Vec<(u64, Obstacle)> = Vec::new();
@@ -90,15 +127,18 @@ pub(crate) fn look(processes: &[Process], bundle: &Bundle, found: &mut Vec<Obsta
                 view.sockets.entry(inode).or_insert_with(|| process.clone());
                 found.extend(socket(&open));
             } else if let Some(inode) = open.inode("pipe") {
+                if by.streams == Streams::Monitored && STREAMS.contains(&open.number.as_str()) {
+                    continue;
+                }
                 let pipe = pipes.entry(inode).or_default();
                 pipe.ends.extend(ends(&open));
                 pipe.seen.get_or_insert_with(|| open.obstacle(ObstacleKind::ForeignPipe, &open.link));
             } else if let Some(index) = open.field("tty-index") {
                 masters.extend(index.parse::<u64>());
             } else if open.link.starts_with("anon_inode:") {
-                found.extend(anonymous(&open));
+                found.extend(anonymous(&open, by.criu, processes));
             } else if open.link.starts_with('/') {
-                match file(&open, mounts, bundle) {
+                match file(&open, mounts, bundle, by.ghost_limit) {
                     Seen::Fine => {}
                     Seen::Obstacle(obstacle) => found.push(obstacle),
                     Seen::Terminal(index) => {
@@ -107,7 +147,7 @@ pub(crate) fn look(processes: &[Process], bundle: &Bundle, found: &mut Vec<Obsta
                 }
             }
         }
-        mappings(process, found);
+        mappings(process, by.ghost_limit, found);
     }
     let orphans = terminals.into_iter().filter(|(index, _)| !masters.contains(index));
     found.extend(orphans.map(|(_, obstacle)| obstacle));
@@ -141,9 +181,17 @@ fn anonymous_kind(name: &str) -> Option<ObstacleKind> {
     })
 }
 
-fn anonymous(open: &Open<'_>) -> Option<Obstacle> {
-    let name = open.link.strip_prefix("anon_inode:")?;
-    anonymous_kind(name).map(|kind| open.obstacle(kind, &open.link))
+fn anonymous(open: &Open<'_>, criu: Option<Version>, processes: &[Process]) -> Option<Obstacle> {
+    let kind = anonymous_kind(open.link.strip_prefix("anon_inode:")?)?;
+    let dumped =
+        kind == ObstacleKind::Pidfd && criu >= Some(Version::DUMPS_PIDFDS) && leads_inside(open, processes);
+    (!dumped).then(|| open.obstacle(kind, &open.link))
+}
+
+/// Whether the descriptor of a process is of one that goes with it, or of one that has ended (pid -1).
+fn leads_inside(open: &Open<'_>, processes: &[Process]) -> bool {
+    let pid: Option<i64> = open.field("Pid").and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| pid < 0 || processes.iter().any(|process| i64::from(process.pid.0) == pid))
 }
 
 /// Protocols that CRIU 3.17 dumps, by the kernel's name (`struct proto`); anything else is refused.
@@ -229,7 +277,7 @@ fn is_memory(link: &str) -> bool {
         .any(|prefix| link.starts_with(prefix))
 }
 
-fn file(open: &Open<'_>, mounts: &[Mount], bundle: &Bundle) -> Seen {
+fn file(open: &Open<'_>, mounts: &[Mount], bundle: &Bundle, ghost_limit: u64) -> Seen {
     // Gone in the meantime.
     let Ok(metadata) = fs::metadata(open.path()) else { return Seen::Fine };
     if is_memory(&open.link) {
@@ -264,7 +312,7 @@ fn file(open: &Open<'_>, mounts: &[Mount], bundle: &Bundle) -> Seen {
         return Seen::Fine;
     }
     if open.link.ends_with(" (deleted)") {
-        return deleted(open, &metadata).map_or(Seen::Fine, Seen::Obstacle);
+        return deleted(open, &metadata, ghost_limit).map_or(Seen::Fine, Seen::Obstacle);
     }
     if bundle.is_writable_volume(mount) {
         return Seen::Obstacle(open.obstacle(ObstacleKind::OpenFileOnVolume, &open.link));
@@ -272,11 +320,11 @@ fn file(open: &Open<'_>, mounts: &[Mount], bundle: &Bundle) -> Seen {
     Seen::Fine
 }
 
-fn deleted(open: &Open<'_>, metadata: &Metadata) -> Option<Obstacle> {
+fn deleted(open: &Open<'_>, metadata: &Metadata, ghost_limit: u64) -> Option<Obstacle> {
     if metadata.nlink() > 0 {
         return Some(open.obstacle(ObstacleKind::DeletedButLinked, &open.link));
     }
-    (metadata.size() > GHOST_LIMIT).then(|| {
+    (metadata.size() > ghost_limit).then(|| {
         let what = format!("{}, {} bytes", open.link, metadata.size());
         open.obstacle(ObstacleKind::LargeDeletedFile, what)
     })
@@ -303,7 +351,7 @@ fn device(metadata: &Metadata) -> Device {
 }
 
 /// Mapped devices, and deleted files that are mapped but not open.
-fn mappings(process: &Process, found: &mut Vec<Obstacle>) {
+fn mappings(process: &Process, ghost_limit: u64, found: &mut Vec<Obstacle>) {
     let maps = procfs::words(format!("/proc/{}/maps", process.pid)).unwrap_or_default();
     let mut seen = BTreeSet::new();
     for line in maps.lines() {
@@ -322,7 +370,9 @@ fn mappings(process: &Process, found: &mut Vec<Obstacle>) {
             let link = format!("/proc/{}/map_files/{:x}-{:x}", process.pid, trim(start), trim(end));
             let Ok(metadata) = fs::metadata(&link) else { continue };
             let open = Open { process, number: "memory".into(), link: path.to_owned(), info: String::new() };
-            found.extend(deleted(&open, &metadata).map(|one| Obstacle { place: "memory".into(), ..one }));
+            found.extend(
+                deleted(&open, &metadata, ghost_limit).map(|one| Obstacle { place: "memory".into(), ..one }),
+            );
         }
     }
 }

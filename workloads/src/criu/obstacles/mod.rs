@@ -36,7 +36,8 @@ const PERSISTS: Duration = Duration::from_millis(60);
 
 /// Everything that stands in the way of a checkpoint of this container; empty if nothing does.
 pub fn judge(container: &Container) -> Vec<Obstacle> {
-    let mut found = surroundings::host();
+    let runtime = &container.id.runtime;
+    let mut found = surroundings::host(runtime);
     let (ContainerStatus::Running, Some(init), Some(cgroup)) =
         (container.status, container.init, container.cgroup.as_deref())
     else {
@@ -54,7 +55,7 @@ pub fn judge(container: &Container) -> Vec<Obstacle> {
     for one in &processes {
         tasks::look(one, init, &mut found);
     }
-    let view = descriptors::look(&processes, &bundle, &mut found);
+    let view = descriptors::look(&processes, runtime, &bundle, &mut found);
     sockets::look(init, &view, &mut found);
     found.extend(persisting(&processes, init, &view));
     found.sort_by(|a, b| (a.kind, &a.place).cmp(&(b.kind, &b.place)));

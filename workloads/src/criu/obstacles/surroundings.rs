@@ -8,12 +8,14 @@ use serde::Deserialize;
 use system::command;
 
 use crate::files::mountinfo::Mount;
-use crate::model::{Container, NetworkPlace, Pid};
+use crate::lifecycle::podman;
+use crate::model::{Container, NetworkPlace, Pid, RuntimeName};
 use crate::model::{Obstacle, ObstacleKind, ObstacleProcess};
 use crate::processes::procfs::{self, status_field};
 
-/// CRIU reads sockets through these, and cannot lock a network without iptables.
-const PROGRAMS: &[&str] = &["runc", "criu", "nft", "iptables-restore", "ip6tables-restore"];
+/// CRIU cannot lock a network without iptables.
+const PROGRAMS: &[&str] = &["criu", "nft", "iptables-restore", "ip6tables-restore"];
+/// CRIU reads sockets through these.
 const MODULES: &[&str] =
     &["unix_diag", "inet_diag", "tcp_diag", "udp_diag", "netlink_diag", "af_packet_diag"];
 
@@ -92,16 +94,18 @@ impl Bundle {
     }
 }
 
-/// What the host lacks.
-pub(crate) fn host() -> Vec<Obstacle> {
+/// What the host lacks for checkpoints by this runtime.
+pub(crate) fn host(runtime: &RuntimeName) -> Vec<Obstacle> {
     let missing = |kind, place: &str, what: &str| Obstacle {
         kind,
         process: None,
         place: place.to_owned(),
         found: what.to_owned(),
     };
-    let programs = PROGRAMS
+    let own = [runtime.as_str()];
+    let programs = own
         .iter()
+        .chain(PROGRAMS)
         .filter(|program| command::find(program).is_none())
         .map(|program| missing(ObstacleKind::MissingProgram, program, "not installed"));
     let modules = Modules::read();
@@ -145,7 +149,9 @@ pub(crate) fn container(container: &Container, init: Pid, bundle: &Bundle, found
     let mut report = |kind, place: &str, what: String| {
         found.push(Obstacle { kind, process: None, place: place.to_owned(), found: what });
     };
-    if bundle.terminal == Terminal::Wanted {
+    // An engine's monitor holds the other side of a terminal, and waits for the end of what it started.
+    let monitored = container.id.runtime == podman::NAME;
+    if bundle.terminal == Terminal::Wanted && !monitored {
         let what = "`process.terminal` is true".to_owned();
         report(ObstacleKind::TerminalWanted, "config.json", what);
     }
@@ -156,18 +162,20 @@ pub(crate) fn container(container: &Container, init: Pid, bundle: &Bundle, found
                 report(ObstacleKind::OwnInterfaces, "its own network namespace", foreign.join(", "));
             }
         }
-        NetworkPlace::Path(path) if identity(path) != identity(&own_namespace(init, "net")) => {
+        NetworkPlace::Path(path) | NetworkPlace::Engine(path)
+            if identity(path) != identity(&own_namespace(init, "net")) =>
+        {
             let what = "it is not the namespace that its processes are in".to_owned();
             report(ObstacleKind::NetworkMoved, &path.display().to_string(), what);
         }
         // Of a bundle that cannot be read its reading has told.
-        NetworkPlace::Path(_) | NetworkPlace::Host | NetworkPlace::Unknown(_) => {}
+        NetworkPlace::Path(_) | NetworkPlace::Engine(_) | NetworkPlace::Host | NetworkPlace::Unknown(_) => {}
     }
     if identity(&own_namespace(init, "pid")) == identity(Path::new("/proc/self/ns/pid")) {
         let what = "the host's pid namespace".to_owned();
         report(ObstacleKind::SharedPidNamespace, "its processes", what);
     }
-    found.extend(supervisor(init));
+    found.extend(supervisor(init).filter(|_| !monitored));
 }
 
 fn own_namespace(pid: Pid, name: &str) -> PathBuf {

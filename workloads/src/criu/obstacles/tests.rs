@@ -26,7 +26,12 @@ fn sleeper(stdin: Stdio, stdout: Stdio) -> Running {
 
 fn look(child: &Running) -> (descriptors::View, Vec<Obstacle>) {
     let mut found = Vec::new();
-    let view = descriptors::look(&[child.process()], &surroundings::Bundle::default(), &mut found);
+    let view = descriptors::look(
+        &[child.process()],
+        &crate::model::RuntimeName::DEFAULT,
+        &surroundings::Bundle::default(),
+        &mut found,
+    );
     // Test runners leak descriptors of their own into children.
     found.retain(|one| ["descriptor 0", "descriptor 1", "descriptor 2"].contains(&one.place.as_str()));
     (view, found)

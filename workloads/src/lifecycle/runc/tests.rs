@@ -7,8 +7,12 @@ use std::thread;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::stat::Mode;
 
+use system::process::ProcessIdentity;
+
 use super::*;
 use crate::criu::images::specimen;
+use crate::lifecycle::error::AfterFailure;
+use crate::lifecycle::missing;
 use crate::model::NetworkPlace;
 
 /// A runc for one container, whose first process is a `sleep`. Where there is a pipe `hold-COMMAND`, that command

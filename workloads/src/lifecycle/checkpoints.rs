@@ -59,17 +59,27 @@ pub(super) fn read_complete(id: &WorkloadId, dir: &CheckpointDir) -> Result<Opti
 }
 
 /// How much there is of the images, those of the pre-dump included.
-pub(super) fn inventory(dir: &CheckpointDir) -> Result<Inventory, RuntimeError> {
+fn inventory(dir: &CheckpointDir) -> Result<Inventory, RuntimeError> {
     let count = |path: PathBuf| Inventory::of(&path).map_err(|source| RuntimeError::Prepare { path, source });
     Ok(count(dir.full())?.and(count(dir.pre())?))
 }
 
-pub(super) fn write_complete(dir: &CheckpointDir, complete: &Complete) -> Result<(), RuntimeError> {
+fn write_complete(dir: &CheckpointDir, complete: &Complete) -> Result<(), RuntimeError> {
     let path = complete_path(dir);
     let written = serde_json::to_vec(complete).map_err(io::Error::from);
     written
         .and_then(|json| durable::replace(&path, &json))
         .map_err(|source| RuntimeError::Prepare { path, source })
+}
+
+/// What is left to do once CRIU has written everything and the container is gone.
+pub(super) fn complete(id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointStats, RuntimeError> {
+    let unusable = |source| RuntimeError::Images { id: id.clone(), source };
+    let stats = dump_stats(&full_work(dir)).map_err(unusable)?;
+    let content = CheckpointContent::read(&dir.full()).map_err(unusable)?;
+    sync_file_system(&dir.full())?;
+    write_complete(dir, &Complete { stats, content, inventory: Some(inventory(dir)?) })?;
+    Ok(stats)
 }
 
 pub(super) fn forget_complete(dir: &CheckpointDir) -> Result<(), RuntimeError> {

@@ -1,0 +1,245 @@
+//! Containers of an engine: what the engine says of them, what their peers feel, and what is left of them after a
+//! power cut.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::fixtures::client::Client;
+use crate::lab::Lab;
+use crate::lab::cache::Recipe;
+use crate::lab::distribution::Distribution;
+use crate::lab::machine::Machine;
+use crate::product::Build;
+use crate::publisher::Draft;
+use crate::scene;
+use crate::stage::Stage;
+use crate::stepped::Stepped;
+
+const PODMAN: &str = include_str!("../guest/podman.sh");
+/// Every command of podman's takes seconds in an emulated guest.
+const PATIENCE: Duration = Duration::from_secs(600);
+const EVERY: Duration = Duration::from_millis(500);
+
+/// What podman must say otherwise of a container that was away for a moment.
+const AWAY: &[&str] = &[
+    "State.Pid",
+    "State.ConmonPid",
+    "State.StartedAt",
+    "State.FinishedAt",
+    "State.CheckpointedAt",
+    "State.RestoredAt",
+    "State.Restored",
+    "State.Health",
+    "ExecIDs",
+    "NetworkSettings.SandboxKey",
+];
+/// And of one that was started anew on other files: podman gives another address at every start.
+const ANEW: &[&str] = &[
+    "GraphDriver.Data.LowerDir",
+    "NetworkSettings.IPAddress",
+    "NetworkSettings.MacAddress",
+    "NetworkSettings.Networks.podman.IPAddress",
+    "NetworkSettings.Networks.podman.MacAddress",
+];
+
+/// And of one that runs already when podman's own unit starts all of them at boot.
+const ASKED_TO_START: &[&str] = &["State.Error"];
+
+/// A host with a container `web` of podman's, vulnerable, which restarts always, has a volume and a health check.
+fn stage(lab: &Lab) -> Result<Stage> {
+    let stage = Stage::of(lab, Build::Tests, &scene::spec_on(Distribution::Debian13), Vec::new())?;
+    stage.after(lab, "podman", Recipe::of([PODMAN]), |machine| {
+        machine.guest().write_file("/root/podman.sh", PODMAN.as_bytes(), 0o755)?;
+        machine.command(["sh", "-e", "/root/podman.sh"]).timeout(PATIENCE).check().map(drop)
+    })
+}
+
+/// For `web` alone, by its name.
+fn for_web(draft: Draft) -> Draft {
+    Draft { containers: "\n    containers: {ids: [\"podman:web\"]}".to_owned(), livepatch: None, ..draft }
+}
+
+fn shell(machine: &Machine, script: &str) -> Result<String> {
+    Ok(machine.guest().script(script).timeout(PATIENCE).check()?.trim().to_owned())
+}
+
+fn address(machine: &Machine) -> Result<String> {
+    shell(machine, "podman inspect -f '{{.NetworkSettings.IPAddress}}' web")
+}
+
+fn peek(machine: &Machine) -> Result<String> {
+    let address = address(machine)?;
+    shell(machine, &format!("echo peek | timeout 60 greetc {address} 7000 | tail -n 1"))
+}
+
+fn client(machine: &Machine) -> Result<Client> {
+    let client = Client::connect_and_hit(machine.guest(), "held", &address(machine)?, EVERY)?;
+    client.wait_for_replies(2, PATIENCE)?;
+    Ok(client)
+}
+
+/// Runs `update` to its end.
+fn update(machine: &Machine, words: &[&str], code: i32) -> Result<String> {
+    let run = machine.command([&["update"], words].concat()).timeout(PATIENCE).output()?;
+    let said = run.text() + &run.complaint();
+    println!("update {}\n{said}", words.join(" "));
+    ensure!(run.status == code, "expected exit code {code}, found {}", run.status);
+    Ok(said)
+}
+
+/// Everything that podman says of `web`, by the path to it.
+fn view(machine: &Machine) -> Result<BTreeMap<String, Value>> {
+    fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(fields) if !fields.is_empty() => {
+                for (name, field) in fields {
+                    flatten(&format!("{path}.{name}"), field, into);
+                }
+            }
+            leaf => drop(into.insert(path.trim_start_matches('.').to_owned(), leaf.clone())),
+        }
+    }
+    let json: Value = serde_json::from_str(&shell(machine, "podman container inspect web")?)?;
+    let mut view = BTreeMap::new();
+    flatten("", &json[0], &mut view);
+    Ok(view)
+}
+
+/// Podman's view differs in nothing but these.
+fn expect_same(
+    before: &BTreeMap<String, Value>,
+    after: &BTreeMap<String, Value>,
+    allowed: &[&[&str]],
+) -> Result<()> {
+    let allowed = |path: &str| allowed.concat().iter().any(|prefix| path.starts_with(prefix));
+    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differing: Vec<String> = paths
+        .into_iter()
+        .filter(|path| before.get(*path) != after.get(*path) && !allowed(path))
+        .map(|path| format!("{path}: {:?} became {:?}", before.get(path), after.get(path)))
+        .collect();
+    ensure!(differing.is_empty(), "podman says otherwise now:\n{}", differing.join("\n"));
+    Ok(())
+}
+
+/// What looks after the container: its monitor, its restart policy, its health check, its log.
+fn expect_supervised(machine: &Machine) -> Result<()> {
+    shell(
+        machine,
+        "podman exec web sh -c 'echo heard >/proc/1/fd/1'; sleep 1; podman logs web | grep -q heard",
+    )
+    .context("its log")?;
+    shell(machine, "systemctl list-timers --all | grep -q \"$(podman inspect -f '{{.Id}}' web)\"")
+        .context("the timer of its health check")?;
+    let init = shell(machine, "podman inspect -f '{{.State.Pid}}' web")?;
+    shell(
+        machine,
+        &format!(
+            "kill -9 {init}; for i in $(seq 60); do
+                now=$(podman inspect -f '{{{{.State.Pid}}}}' web); [ $now != 0 ] && [ $now != {init} ] && exit 0; sleep 1
+            done; podman ps --all; exit 1"
+        ),
+    )
+    .context("its restart policy")
+    .map(drop)
+}
+
+/// Filters that were forgotten.
+fn expect_nothing_left(machine: &Machine) -> Result<()> {
+    let left =
+        shell(machine, "nft list tables | grep update || true; ip address show lo | grep 10.88 || true")?;
+    ensure!(left.is_empty(), "left: {left}");
+    let splats = machine.splats()?;
+    ensure!(splats.is_empty(), "the kernel complained: {}", splats.join("\n"));
+    Ok(())
+}
+
+/// A good update, told honestly beforehand; its peers learn of it, podman goes on looking after it; and its rollback.
+///
+/// # Errors
+/// If it is not so.
+pub fn podmans_container_gets_a_fix_and_stays_podmans(lab: &Lab) -> Result<()> {
+    let stage = stage(lab)?;
+    let scene = stage.open(lab)?;
+    let machine = &scene.machine;
+    let manifest = stage.publish(machine, &for_web(Draft::fix()))?;
+    let client = client(machine)?;
+    let before = view(machine)?;
+
+    let plan = update(machine, &["plan", &manifest], 0)?;
+    ensure!(plan.contains("container podman:web: is restarted"), "the plan does not say what web feels");
+    ensure!(plan.contains("podman gives another at every start"), "the plan does not tell of the address");
+    update(machine, &["apply", &manifest], 0)?;
+    ensure!(peek(machine)?.contains("version=2"), "{}", peek(machine)?);
+    let end = client.wait_for_end(Duration::from_secs(10))?;
+    ensure!(end.what == "reset", "expected a reset, found {}", end.what);
+    expect_same(&before, &view(machine)?, &[AWAY, ANEW])?;
+    expect_supervised(machine)?;
+    update(machine, &["status"], 0)?;
+    // A restart by podman itself keeps the fix.
+    shell(machine, "podman restart --time 0 web && podman exec web sh -c 'echo kept >/var/lib/greetd/kept'")?;
+    ensure!(peek(machine)?.contains("version=2"), "{}", peek(machine)?);
+
+    update(machine, &["rollback"], 0)?;
+    ensure!(peek(machine)?.contains("version=1"), "{}", peek(machine)?);
+    ensure!(shell(machine, "podman exec web cat /var/lib/greetd/kept")? == "kept");
+    expect_same(&before, &view(machine)?, &[AWAY, ANEW])?;
+    expect_nothing_left(machine)
+}
+
+/// A probe that fails brings back memory, connection and address, and podman's supervision.
+///
+/// # Errors
+/// If it is not so.
+pub fn podmans_container_comes_back_with_memory_and_connection(lab: &Lab) -> Result<()> {
+    let stage = stage(lab)?;
+    let scene = stage.open(lab)?;
+    let machine = &scene.machine;
+    let manifest = stage.publish(machine, &for_web(Draft::broken()))?;
+    let client = client(machine)?;
+    let (before, instance) = (view(machine)?, peek(machine)?);
+
+    update(machine, &["apply", &manifest], 1)?;
+    client.wait_for_replies(2, PATIENCE)?;
+    let counts = client.counts()?;
+    ensure!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a reply was lost: {counts:?}");
+    let word = |text: &str| text.split(' ').find(|word| word.starts_with("instance=")).map(str::to_owned);
+    ensure!(word(&instance) == word(&peek(machine)?), "it is another process: {instance}");
+    expect_same(&before, &view(machine)?, &[AWAY])?;
+    expect_nothing_left(machine)?;
+    client.stop()?;
+    expect_supervised(machine)
+}
+
+/// The power fails when the memory is in a checkpoint alone: it comes back at boot.
+///
+/// # Errors
+/// If it is not so.
+pub fn podmans_container_comes_back_after_a_power_cut(lab: &Lab) -> Result<()> {
+    let stage = stage(lab)?;
+    let mut scene = stage.open(lab)?;
+    let machine = &mut scene.machine;
+    let manifest = stage.publish(machine, &for_web(Draft::fix()))?;
+    let held = client(machine)?;
+    held.stop()?;
+    let before = view(machine)?;
+
+    let run = Stepped::start(machine, &format!("update apply {manifest}"))?;
+    // The switch of its files is the first step after the checkpoint.
+    run.wait_for(machine, |line| line.contains(" after ") && line.contains("\"pages_written\""))?;
+    run.go_on(machine)?;
+    run.wait_for(machine, |line| line.contains(" after ") && line.contains("\"event\":\"done\""))?;
+    machine.cut_power()?;
+    machine.boot_again()?;
+    update(machine, &["resume"], 0)?;
+    let at_boot = shell(machine, "systemctl show -p Result --value update-resume.service")?;
+    ensure!(at_boot == "success", "update-resume.service ended as {at_boot}");
+    let reply = peek(machine)?;
+    ensure!(reply.contains("version=1") && !reply.contains("count=0 "), "its memory is lost: {reply}");
+    expect_same(&before, &view(machine)?, &[AWAY, ASKED_TO_START])?;
+    update(machine, &["status"], 0)?;
+    expect_nothing_left(machine)
+}

@@ -1,0 +1,134 @@
+//! The runtimes of a host, found at run time, as one: each workload is its own runtime's.
+
+use std::path::Path;
+use std::time::Duration;
+
+use system::clock::Interrupt;
+use system::command::HeldLock;
+
+use crate::criu::images::CheckpointContent;
+use crate::lifecycle::error::RuntimeError;
+use crate::lifecycle::{Checkpointer, Lifecycle, Podman, Runc, Terms, podman};
+use crate::model::{
+    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored, RuntimeName,
+    Unreadable, WorkloadId,
+};
+
+/// The annotation by which an engine marks the containers that it has a runtime run.
+const MANAGER: &str = "io.container.manager";
+
+/// runc, and the engines that are installed.
+#[derive(Debug)]
+pub struct Runtimes {
+    runc: Runc,
+    podman: Option<Podman>,
+}
+
+impl Runtimes {
+    /// What this host has; runc's containers are those under `root` (`runc --root`).
+    pub fn found(root: &Path) -> Self {
+        Self { runc: Runc::new(root), podman: Podman::found() }
+    }
+
+    /// Makes commands that change a container hold this lock while they run.
+    ///
+    /// # Errors
+    /// If the lock cannot be shared.
+    pub fn holding(self, lock: HeldLock) -> std::io::Result<Self> {
+        let podman = self.podman.map(|podman| Ok::<_, std::io::Error>(podman.holding(lock.again()?)));
+        Ok(Self { podman: podman.transpose()?, runc: self.runc.holding(lock) })
+    }
+
+    fn lifecycle(&self, id: &WorkloadId) -> Result<&dyn Lifecycle, RuntimeError> {
+        match &self.podman {
+            _ if id.runtime == RuntimeName::DEFAULT => Ok(&self.runc),
+            Some(podman) if id.runtime == podman::NAME => Ok(podman),
+            _ => Err(RuntimeError::NoRuntime { id: id.clone() }),
+        }
+    }
+
+    fn checkpointer(&self, id: &WorkloadId) -> Result<&dyn Checkpointer, RuntimeError> {
+        match &self.podman {
+            _ if id.runtime == RuntimeName::DEFAULT => Ok(&self.runc),
+            Some(podman) if id.runtime == podman::NAME => Ok(podman),
+            _ => Err(RuntimeError::NoRuntime { id: id.clone() }),
+        }
+    }
+}
+
+impl Lifecycle for Runtimes {
+    /// A host without runc has none of its containers; an engine that does not answer is told beside the others.
+    fn list(&self) -> Result<Listing, RuntimeError> {
+        let mut all = match (self.runc.list(), &self.podman) {
+            (Err(error), Some(_)) if error.is_absence() => Listing::default(),
+            (listing, _) => listing?,
+        };
+        // An engine's are listed by the engine.
+        all.containers.retain(|container| !container.annotations.contains_key(MANAGER));
+        match self.podman.as_ref().map(Lifecycle::list) {
+            Some(Ok(mut more)) => {
+                all.containers.append(&mut more.containers);
+                all.unreadable.append(&mut more.unreadable);
+            }
+            Some(Err(error)) => all
+                .unreadable
+                .push(Unreadable { container: format!("of {}", podman::NAME), why: error.with_causes() }),
+            None => {}
+        }
+        all.containers.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(all)
+    }
+
+    fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
+        self.lifecycle(id)?.inspect(id)
+    }
+
+    fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
+        self.lifecycle(&container.id)?.start(container)
+    }
+
+    fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
+        self.lifecycle(id)?.stop(id, patience)
+    }
+
+    fn exec(
+        &self,
+        id: &WorkloadId,
+        command: &[String],
+        timeout: Duration,
+        interrupt: &dyn Interrupt,
+    ) -> Result<ExecOutcome, RuntimeError> {
+        self.lifecycle(id)?.exec(id, command, timeout, interrupt)
+    }
+
+    fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {
+        self.lifecycle(&container.id)?.terms(container)
+    }
+}
+
+impl Checkpointer for Runtimes {
+    fn settled(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
+        self.checkpointer(id)?.settled(id)
+    }
+
+    fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
+        self.checkpointer(id)?.pre_dump(id, dir)
+    }
+
+    fn checkpoint(
+        &self,
+        id: &WorkloadId,
+        dir: &CheckpointDir,
+        base: DumpBase,
+    ) -> Result<CheckpointStats, RuntimeError> {
+        self.checkpointer(id)?.checkpoint(id, dir, base)
+    }
+
+    fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
+        self.checkpointer(id)?.content(id, dir)
+    }
+
+    fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
+        self.checkpointer(&container.id)?.restore(container, dir)
+    }
+}

@@ -13,6 +13,7 @@ pub mod runtimes;
 use std::time::Duration;
 
 use system::clock::Interrupt;
+use system::command::{CommandError, Finished};
 
 pub use self::error::RuntimeError;
 pub use self::podman::Podman;
@@ -118,6 +119,26 @@ pub trait Checkpointer {
     /// The root file system must already be the one of the checkpoint. What a failed restore leaves
     /// in the runtime is removed, so that it can be tried again.
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError>;
+}
+
+/// What became of a command that a runtime's program ran inside a container. Killing that program leaves what it started
+/// inside: `end` ends that.
+fn exec_outcome(
+    id: &WorkloadId,
+    run: Result<Finished, CommandError>,
+    end: impl FnOnce() -> Result<(), RuntimeError>,
+) -> Result<ExecOutcome, RuntimeError> {
+    let cut_short = match run {
+        Ok(done) => {
+            let status = done.status.code().unwrap_or(-1);
+            return Ok(ExecOutcome::Exited { status, stderr_tail: done.stderr_tail });
+        }
+        Err(CommandError::Killed { .. }) => ExecOutcome::TimedOut,
+        Err(CommandError::Interrupted { .. }) => ExecOutcome::Interrupted,
+        Err(source) => return Err(RuntimeError::Refused { action: "exec in", id: id.clone(), source }),
+    };
+    end()?;
+    Ok(cut_short)
 }
 
 /// Proof that a container runs and has these processes.

@@ -86,20 +86,20 @@ fn clients(scene: &Scene) -> Result<Vec<Client>> {
 }
 
 /// The boundary at which that step is done and recorded.
-fn recorded(step: usize) -> impl Fn(&str) -> bool {
+pub(crate) fn recorded(step: usize) -> impl Fn(&str) -> bool {
     let event = format!("{{\"event\":\"done\",\"step\":{step},");
     move |line| line.contains(" after ") && line.contains(&event)
 }
 
 /// Index of the step that does this to the container `web`, or to the host.
-fn index_of(machine: &Machine, manifest: &str, action: &str) -> Result<usize> {
+pub(crate) fn index_of(machine: &Machine, manifest: &str, action: &str, container: &str) -> Result<usize> {
     let shown: Value = serde_json::from_str(&machine.sh(&format!("update plan --json {manifest}"))?)?;
     let steps = shown["plan"]["steps"].as_array().with_context(|| format!("no steps in {shown}"))?;
     steps
         .iter()
         .map(|step| &step["action"])
         .position(|found| {
-            found["action"] == action && found["container"].as_str().is_none_or(|id| id == "web")
+            found["action"] == action && found["container"].as_str().is_none_or(|id| id == container)
         })
         .with_context(|| format!("no step `{action}` in {shown}"))
 }
@@ -115,8 +115,8 @@ pub fn old_connections_wait_during_the_trial_and_learn_of_the_commit_at_once(
     let stage = stage(lab, distribution)?;
     let mut scene = stage.open(lab)?;
     let manifest = stage.publish(&scene.machine, &everywhere(Draft::fix()))?;
-    let started = index_of(&scene.machine, &manifest, "start")?;
-    let commit = index_of(&scene.machine, &manifest, "commit")?;
+    let started = index_of(&scene.machine, &manifest, "start", "web")?;
+    let commit = index_of(&scene.machine, &manifest, "commit", "web")?;
     let clients = clients(&scene)?;
 
     let run = Stepped::start(&mut scene.machine, &format!("update apply {manifest}"))?;

@@ -5,7 +5,10 @@ use anyhow::{Result, ensure};
 use super::{NOT_NOW, Share, Subject, some_of};
 use crate::cuts::{self, Direction};
 use crate::demo::{self, Afterwards};
-use crate::engines::{
+use crate::engines::docker::{
+    dockers_container_gets_a_fix_by_a_restart_and_stays_dockers, dockers_container_goes_back_to_its_old_files,
+};
+use crate::engines::podman::{
     podmans_container_comes_back_after_a_power_cut, podmans_container_comes_back_with_memory_and_connection,
     podmans_container_gets_a_fix_and_stays_podmans,
 };
@@ -67,8 +70,9 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "engines",
         units: "a container of podman's on Debian 13, with an open connection: an update and its rollback; a probe that \
-            fails; the power cut while its memory is in a checkpoint alone",
-        reason: "every command of podman's takes an emulated machine five to twenty seconds, and each unit needs dozens",
+            fails; the power cut while its memory is in a checkpoint alone; one of docker's: an update and its rollback; a \
+            probe that fails and a power cut",
+        reason: "every command of an engine takes an emulated machine five to twenty seconds, and each unit needs dozens",
         examine: engines,
     },
     Subject {
@@ -156,6 +160,10 @@ fn engines(lab: &Lab, share: Share) -> Result<String> {
             ("podman: update and rollback", &|| podmans_container_gets_a_fix_and_stays_podmans(lab)),
             ("podman: a failed probe", &|| podmans_container_comes_back_with_memory_and_connection(lab)),
             ("podman: a power cut", &|| podmans_container_comes_back_after_a_power_cut(lab)),
+            ("docker: update and rollback", &|| {
+                dockers_container_gets_a_fix_by_a_restart_and_stays_dockers(lab)
+            }),
+            ("docker: a failed probe and a power cut", &|| dockers_container_goes_back_to_its_old_files(lab)),
         ],
         1,
         share,

@@ -150,6 +150,12 @@ pub enum RuntimeError {
         /// The container.
         id: WorkloadId,
     },
+    /// The engine is not asked for checkpoints.
+    #[error("{id} is of an engine without checkpoints, expected nobody to ask for one")]
+    NoCheckpoints {
+        /// The container.
+        id: WorkloadId,
+    },
     /// The storage driver is not one whose layers this program knows.
     #[error("its files are kept by the storage driver {driver}, expected overlay")]
     Storage {

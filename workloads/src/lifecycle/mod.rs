@@ -4,8 +4,11 @@
 //! its memory back. An adapter serves the workloads of its own runtime; ids say which that is.
 
 mod checkpoints;
+mod containerd;
+pub mod docker;
 pub mod error;
 mod helpers;
+mod inspected;
 pub mod podman;
 pub mod runc;
 pub mod runtimes;
@@ -15,6 +18,7 @@ use std::time::Duration;
 use system::clock::Interrupt;
 use system::command::{CommandError, Finished};
 
+pub use self::docker::Docker;
 pub use self::error::RuntimeError;
 pub use self::podman::Podman;
 pub use self::runc::Runc;

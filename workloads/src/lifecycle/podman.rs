@@ -29,7 +29,6 @@ use system::clock::Interrupt;
 use system::command::{self, HeldLock, Invocation, WhenLate};
 use system::durable;
 
-use self::describe::Inspected;
 use crate::criu::images::CheckpointContent;
 use crate::lifecycle::checkpoints::{
     BOOT_ID, complete, forget_complete, fresh_directory, full_work, read_complete, sync_file_system,
@@ -37,6 +36,7 @@ use crate::lifecycle::checkpoints::{
 };
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
 use crate::lifecycle::helpers::Helpers;
+use crate::lifecycle::inspected::{self, Inspected};
 use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, alive, exec_outcome};
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Pid,
@@ -119,7 +119,7 @@ impl Podman {
             }
         };
         // podman takes the beginning of an id for a name, too.
-        Ok(describe::all(&json)?.into_iter().find(|found| found.name() == id.id.as_str()))
+        Ok(inspected::all(&NAME, &json)?.into_iter().find(|found| found.name() == id.id.as_str()))
     }
 
     fn known(&self, id: &WorkloadId) -> Result<Inspected, RuntimeError> {
@@ -292,10 +292,10 @@ impl Lifecycle for Podman {
             return Ok(listing);
         }
         let json = self.command().args(["container", "inspect", "--"]).args(ids).output().map_err(failed)?;
-        for found in describe::all(&json)? {
-            match found.container() {
+        for found in inspected::all(&NAME, &json)? {
+            match describe::container(&found) {
                 Ok(container) => listing.containers.push(container),
-                Err(error) => listing.unreadable.push(found.unreadable(&error)),
+                Err(error) => listing.unreadable.push(found.unreadable(&NAME, &error)),
             }
         }
         listing.containers.sort_by(|a, b| a.id.cmp(&b.id));
@@ -303,7 +303,7 @@ impl Lifecycle for Podman {
     }
 
     fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
-        self.inspected(id)?.map(|found| found.container()).transpose()
+        self.inspected(id)?.as_ref().map(describe::container).transpose()
     }
 
     fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
@@ -314,7 +314,7 @@ impl Lifecycle for Podman {
             let run = command.arg(id.id.as_str()).output();
             run.map_err(|source| RuntimeError::Refused { action: "start", id: id.clone(), source })?;
         }
-        alive("start", &self.known(id)?.container()?, &[]).map(|alive| alive.init)
+        alive("start", &describe::container(&self.known(id)?)?, &[]).map(|alive| alive.init)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
@@ -341,7 +341,7 @@ impl Lifecycle for Podman {
         timeout: Duration,
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError> {
-        let container = self.known(id)?.container()?;
+        let container = describe::container(&self.known(id)?)?;
         let before = sessions(&container.bundle);
         let run = self
             .command()
@@ -370,7 +370,7 @@ impl Checkpointer for Podman {
     }
 
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
-        let bundle = self.settled_and_known(id)?.bundle().to_owned();
+        let bundle = self.settled_and_known(id)?.static_dir;
         fresh_directory(dir.root())?;
         self.dump(id, "pre-dump", &bundle, &["--pre-checkpoint"])?;
         carry(&bundle.join(PRE_IMAGES), &dir.pre())
@@ -386,8 +386,8 @@ impl Checkpointer for Podman {
         base: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
         let found = self.settled_and_known(id)?;
-        let container = found.container()?;
-        let bundle = found.bundle();
+        let container = describe::container(&found)?;
+        let bundle = &*found.static_dir;
         if !container.status.has_processes() {
             // Repeated after a crash of this process: the dump had already succeeded.
             return match read_complete(id, dir)? {
@@ -427,7 +427,7 @@ impl Checkpointer for Podman {
         // This process may have ended between CRIU's end and the record of it.
         let found = self.inspected(id)?.filter(|found| !found.has_processes());
         let incomplete = || RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() };
-        self.take_over(id, found.ok_or_else(incomplete)?.bundle(), dir)?;
+        self.take_over(id, &found.ok_or_else(incomplete)?.static_dir, dir)?;
         if !written_since_boot(dir) {
             return Err(incomplete());
         }
@@ -439,10 +439,10 @@ impl Checkpointer for Podman {
         let id = &container.id;
         let expected = self.content(id, dir)?.processes;
         if self.known(id)?.has_processes() {
-            return alive("restore", &self.known(id)?.container()?, &expected);
+            return alive("restore", &describe::container(&self.known(id)?)?, &expected);
         }
         self.restore_images(container, dir)?;
-        alive("restore", &self.known(id)?.container()?, &expected)
+        alive("restore", &describe::container(&self.known(id)?)?, &expected)
     }
 }
 
@@ -453,14 +453,14 @@ impl Podman {
         if found.restart_is_suspended() {
             self.forget_stop(id)?;
         }
-        self.lay_out(found.bundle(), dir)?;
+        self.lay_out(&found.static_dir, dir)?;
         let command = self
             .command()
             .args(["container", "restore", "--tcp-established", "--file-locks", "--"])
             .arg(id.id.as_str());
         // Without the host's lock: conmon, which it starts, would keep it for as long as the container runs.
         let run = self.helpers.moving_memory(command, id, self.patience.long, None)?.output();
-        let bundle = found.bundle();
+        let bundle = &*found.static_dir;
         run.map_err(|source| {
             RuntimeError::of_criu("restore", id, &bundle.join("restore.log"), source, || self.inspect(id))
         })

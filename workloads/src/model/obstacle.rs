@@ -69,6 +69,8 @@ pub enum ObstacleKind {
     RemovedWhenEnded,
     /// The engine has it share namespaces with other containers, and does not checkpoint such a one.
     SharedNamespaces,
+    /// The engine has no checkpoints that could be gone back to.
+    NoCheckpoints,
     /// The container is not running.
     NotRunning,
     /// Restored pids may be taken: the container shares a pid namespace with others.
@@ -158,6 +160,7 @@ impl ObstacleKind {
             Self::SupervisionLost => "nobody would look after it when it comes back",
             Self::RemovedWhenEnded => "there would be nothing to start again",
             Self::SharedNamespaces => "they would be missing when it comes back",
+            Self::NoCheckpoints => "there would be no way back to its memory",
             Self::NotRunning => "only a running container can be checkpointed",
             Self::SharedPidNamespace => "its pids may be taken when it comes back",
             Self::OpenFileOnVolume => "a volume is not put back, so the file may differ when it comes back",

@@ -24,6 +24,7 @@ mod tasks;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::lifecycle::docker;
 use crate::model::{Container, ContainerStatus, Pid};
 use crate::model::{Obstacle, ObstacleKind, ObstacleProcess};
 use crate::processes::procfs;
@@ -37,6 +38,10 @@ const PERSISTS: Duration = Duration::from_millis(60);
 /// Everything that stands in the way of a checkpoint of this container; empty if nothing does.
 pub fn judge(container: &Container) -> Vec<Obstacle> {
     let runtime = &container.id.runtime;
+    if *runtime == docker::NAME {
+        // Nobody asks it for a checkpoint, and its own terms say so.
+        return Vec::new();
+    }
     let mut found = surroundings::host(runtime);
     let (ContainerStatus::Running, Some(init), Some(cgroup)) =
         (container.status, container.init, container.cgroup.as_deref())

@@ -121,11 +121,16 @@ impl Performer<'_> {
                     .map_err(doing("remove CRIU's network lock of", id))?;
                 self.reapply_limits(&dossier, &running)?;
                 self.note_return(&dossier, Way::Restored, running.run());
-                Ok(json!({
+                let mut receipt = json!({
                     "took_us": micros(self.clock.elapsed() - begun),
                     "processes": restored.processes,
                     "connections": connections.len(),
-                }))
+                });
+                if !restored.ended.is_empty() {
+                    let ended = restored.ended.join(", ");
+                    receipt["note"] = format!("{ended} came back and ended by itself").into();
+                }
+                Ok(receipt)
             }
             // It may yet come back.
             Err(error) if error.is_under_way() => Err(doing("restore", id)(error)),

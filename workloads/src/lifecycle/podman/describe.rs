@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use system::process::ProcessIdentity;
@@ -130,6 +131,32 @@ impl Joined {
 
 /// The label by which podman knows the systemd unit that a container belongs to.
 const UNIT: &str = "PODMAN_SYSTEMD_UNIT";
+
+/// What `podman container restore --print-stats` says of one container (podman 4 and 5).
+#[derive(Debug, Deserialize)]
+struct RestoreReport {
+    container_statistics: Vec<RestoredContainer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RestoredContainer {
+    criu_statistics: Option<CriuStatistics>,
+}
+
+/// From CRIU's own `stats-restore`.
+#[derive(Debug, Deserialize)]
+struct CriuStatistics {
+    /// In microseconds.
+    restore_time: Option<u32>,
+}
+
+/// How long CRIU says that a restore took, if it says so.
+pub(super) fn restore_time(report: &[u8]) -> Option<Duration> {
+    let report: RestoreReport = serde_json::from_slice(report).ok()?;
+    let [restored] = &report.container_statistics[..] else { return None };
+    let time = restored.criu_statistics.as_ref()?.restore_time?;
+    Some(Duration::from_micros(time.into()))
+}
 
 /// All containers of an answer.
 pub(super) fn all(json: &[u8]) -> Result<Vec<Inspected>, RuntimeError> {

@@ -79,9 +79,7 @@ fn a_process_that_came_back_and_ended_by_itself_is_told_and_is_no_failure() {
     whole(&bench, Outcome::RolledBack, "short-lived");
     let stored = bench.engine().journal().transaction(driven.id.as_str()).unwrap();
     let told = |event: &Event| match event {
-        Event::Undone { receipt, .. } => {
-            receipt["note"] == format!("{SLEEPER} came back and ended by itself")
-        }
+        Event::Undone { receipt, .. } => receipt["note"] == format!("came back and ended since: {SLEEPER}"),
         _ => false,
     };
     assert!(stored.events.iter().any(|recorded| told(&recorded.event)), "{:?}", stored.events);

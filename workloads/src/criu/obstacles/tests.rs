@@ -2,6 +2,8 @@
 
 use std::process::{Child, Command, Stdio};
 
+use nix::sched::{CloneFlags, unshare};
+
 use super::*;
 
 struct Running(Child);
@@ -75,6 +77,27 @@ fn a_socket_whose_peer_is_outside_is_seen() {
     assert_eq!(found, []);
     sockets::look(Pid(std::process::id()), &view, &mut found);
     assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [ObstacleKind::ForeignUnixPeer]);
+}
+
+#[test]
+fn a_process_in_another_time_than_the_first_one_is_seen_and_all_in_one_are_fine() {
+    let elsewhere = std::thread::scope(|scope| {
+        let inside = || {
+            let time = CloneFlags::from_bits_retain(nix::libc::CLONE_NEWTIME);
+            unshare(time).expect("a time namespace for children, as root");
+            sleeper(Stdio::null(), Stdio::null())
+        };
+        scope.spawn(inside).join().unwrap()
+    });
+    let here = sleeper(Stdio::null(), Stdio::null());
+    for (process, init, expected) in [(&elsewhere, &here, 1), (&here, &elsewhere, 1), (&here, &here, 0)] {
+        let mut found = Vec::new();
+        tasks::look(&process.process(), Pid(init.0.id()), &mut found);
+        let kinds: Vec<ObstacleKind> = found.iter().map(|one| one.kind).collect();
+        assert_eq!(kinds, vec![ObstacleKind::SecondTimeNamespace; expected], "{found:?}");
+    }
+    // All of a container that came back is in a time of its own.
+    assert_eq!(tasks::in_another_time(&elsewhere.process(), Pid(elsewhere.0.id())), None);
 }
 
 #[test]

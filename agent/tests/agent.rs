@@ -32,17 +32,7 @@ fn now() -> UtcTime {
 }
 
 fn facts() -> HostFacts {
-    HostFacts {
-        name: "one".parse().unwrap(),
-        kernel: "6.1.0-50-amd64".parse().unwrap(),
-        kernel_build_id: None,
-        cpu: "cpu".parse().unwrap(),
-        services: Vec::new(),
-        livepatches: Vec::new(),
-        workloads: Vec::new(),
-        exposures: Vec::new(),
-        changes: Vec::new(),
-    }
+    HostFacts::new("one".parse().unwrap(), "6.1.0-50-amd64".parse().unwrap(), "cpu".parse().unwrap())
 }
 
 /// What the controller says and hears.

@@ -229,17 +229,7 @@ impl Machine {
     }
 
     pub(crate) fn facts(&self) -> HostFacts {
-        HostFacts {
-            name: "one".parse().unwrap(),
-            kernel: "6.1.0-50-amd64".parse().unwrap(),
-            kernel_build_id: None,
-            cpu: "epyc".parse().unwrap(),
-            services: Vec::new(),
-            livepatches: Vec::new(),
-            workloads: Vec::new(),
-            exposures: Vec::new(),
-            changes: Vec::new(),
-        }
+        HostFacts::new("one".parse().unwrap(), "6.1.0-50-amd64".parse().unwrap(), "epyc".parse().unwrap())
     }
 
     /// Asks to come in, from an address.

@@ -13,6 +13,7 @@ pub mod runtimes;
 use std::time::Duration;
 
 use system::clock::Interrupt;
+use system::command::{CommandError, Finished};
 
 pub use self::error::RuntimeError;
 pub use self::podman::Podman;
@@ -121,11 +122,34 @@ pub trait Checkpointer {
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError>;
 }
 
+/// What became of a command that a runtime's program ran inside a container. Killing that program leaves what it started
+/// inside: `end` ends that.
+fn exec_outcome(
+    id: &WorkloadId,
+    run: Result<Finished, CommandError>,
+    end: impl FnOnce() -> Result<(), RuntimeError>,
+) -> Result<ExecOutcome, RuntimeError> {
+    let cut_short = match run {
+        Ok(done) => {
+            let status = done.status.code().unwrap_or(-1);
+            return Ok(ExecOutcome::Exited { status, stderr_tail: done.stderr_tail });
+        }
+        Err(CommandError::Killed { .. }) => ExecOutcome::TimedOut,
+        Err(CommandError::Interrupted { .. }) => ExecOutcome::Interrupted,
+        Err(source) => return Err(RuntimeError::Refused { action: "exec in", id: id.clone(), source }),
+    };
+    end()?;
+    Ok(cut_short)
+}
+
 /// Refuses a dump that would succeed and leave nothing that can be restored.
 fn can_come_back(container: &Container) -> Result<(), RuntimeError> {
-    let id = || container.id.clone();
-    bars_the_way_back(container)
-        .map_or(Ok(()), |obstacle| Err(RuntimeError::NoWayBack { id: id(), obstacle: Box::new(obstacle) }))
+    match bars_the_way_back(container) {
+        None => Ok(()),
+        Some(obstacle) => {
+            Err(RuntimeError::NoWayBack { id: container.id.clone(), obstacle: Box::new(obstacle) })
+        }
+    }
 }
 
 /// Proof that a container runs.

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use system::clock::Interrupt;
-use system::command::{self, CommandError, HeldLock, Invocation, WhenLate};
+use system::command::{self, HeldLock, Invocation, WhenLate};
 use system::durable;
 
 use self::describe::Inspected;
@@ -37,7 +37,9 @@ use crate::lifecycle::checkpoints::{
 };
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
 use crate::lifecycle::helpers::Helpers;
-use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, alive, came_back, can_come_back};
+use crate::lifecycle::{
+    Checkpointer, Lifecycle, Patience, Terms, alive, came_back, can_come_back, exec_outcome,
+};
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Pid,
     Restored, RuntimeName, WorkloadId,
@@ -350,24 +352,13 @@ impl Lifecycle for Podman {
             .arg(id.id.as_str())
             .args(command)
             .run_unless(interrupt);
-        match run {
-            Ok(done) => Ok(ExecOutcome::Exited {
-                status: done.status.code().unwrap_or(-1),
-                stderr_tail: done.stderr_tail,
-            }),
-            Err(ended @ (CommandError::Killed { .. } | CommandError::Interrupted { .. })) => {
-                // Killing podman leaves what it started inside the container.
-                for session in sessions(&container.bundle).difference(&before) {
-                    let pid_file = container.bundle.join(session).join("exec_pid");
-                    procfs::kill_session(&pid_file, container.cgroup.as_deref());
-                }
-                Ok(match ended {
-                    CommandError::Interrupted { .. } => ExecOutcome::Interrupted,
-                    _ => ExecOutcome::TimedOut,
-                })
+        exec_outcome(id, run, || {
+            for session in sessions(&container.bundle).difference(&before) {
+                let pid_file = container.bundle.join(session).join("exec_pid");
+                procfs::kill_session(&pid_file, container.cgroup.as_deref());
             }
-            Err(source) => Err(RuntimeError::Refused { action: "exec in", id: id.clone(), source }),
-        }
+            Ok(())
+        })
     }
 
     fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {

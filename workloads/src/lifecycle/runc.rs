@@ -35,7 +35,7 @@ use crate::lifecycle::checkpoints::{
 };
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::helpers::Helpers;
-use crate::lifecycle::{Checkpointer, Lifecycle, Patience, alive, came_back, can_come_back};
+use crate::lifecycle::{Checkpointer, Lifecycle, Patience, alive, came_back, can_come_back, exec_outcome};
 use crate::model::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
     Pid, Restored, WorkloadId,
@@ -315,7 +315,6 @@ impl Lifecycle for Runc {
         timeout: Duration,
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError> {
-        let refused = |source| RuntimeError::Refused { action: "exec in", id: id.clone(), source };
         let scratch = tempfile::tempdir()
             .map_err(|source| RuntimeError::Prepare { path: std::env::temp_dir(), source })?;
         let pid_file = scratch.path().join("pid");
@@ -328,22 +327,11 @@ impl Lifecycle for Runc {
             .arg(id.id.as_str())
             .args(command)
             .run_unless(interrupt);
-        match run {
-            Ok(done) => Ok(ExecOutcome::Exited {
-                status: done.status.code().unwrap_or(-1),
-                stderr_tail: done.stderr_tail,
-            }),
-            Err(ended @ (CommandError::Killed { .. } | CommandError::Interrupted { .. })) => {
-                // Killing runc leaves what it started inside the container.
-                let cgroup = self.inspect(id)?.and_then(|found| found.cgroup);
-                procfs::kill_session(&pid_file, cgroup.as_deref());
-                Ok(match ended {
-                    CommandError::Interrupted { .. } => ExecOutcome::Interrupted,
-                    _ => ExecOutcome::TimedOut,
-                })
-            }
-            Err(source) => Err(refused(source)),
-        }
+        exec_outcome(id, run, || {
+            let cgroup = self.inspect(id)?.and_then(|found| found.cgroup);
+            procfs::kill_session(&pid_file, cgroup.as_deref());
+            Ok(())
+        })
     }
 }
 

@@ -17,6 +17,12 @@ use crate::model::{
 /// The annotation by which an engine marks the containers that it has a runtime run.
 const MANAGER: &str = "io.container.manager";
 
+/// What starts and stops containers and writes their memory down.
+trait Runtime: Lifecycle + Checkpointer {}
+
+impl Runtime for Runc {}
+impl Runtime for Podman {}
+
 /// runc, and the engines that are installed.
 #[derive(Debug)]
 pub struct Runtimes {
@@ -39,15 +45,8 @@ impl Runtimes {
         Ok(Self { podman: podman.transpose()?, runc: self.runc.holding(lock) })
     }
 
-    fn lifecycle(&self, id: &WorkloadId) -> Result<&dyn Lifecycle, RuntimeError> {
-        match &self.podman {
-            _ if id.runtime == RuntimeName::DEFAULT => Ok(&self.runc),
-            Some(podman) if id.runtime == podman::NAME => Ok(podman),
-            _ => Err(RuntimeError::NoRuntime { id: id.clone() }),
-        }
-    }
-
-    fn checkpointer(&self, id: &WorkloadId) -> Result<&dyn Checkpointer, RuntimeError> {
+    /// The one that a workload belongs to.
+    fn of(&self, id: &WorkloadId) -> Result<&dyn Runtime, RuntimeError> {
         match &self.podman {
             _ if id.runtime == RuntimeName::DEFAULT => Ok(&self.runc),
             Some(podman) if id.runtime == podman::NAME => Ok(podman),
@@ -80,15 +79,15 @@ impl Lifecycle for Runtimes {
     }
 
     fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
-        self.lifecycle(id)?.inspect(id)
+        self.of(id)?.inspect(id)
     }
 
     fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
-        self.lifecycle(&container.id)?.start(container)
+        self.of(&container.id)?.start(container)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
-        self.lifecycle(id)?.stop(id, patience)
+        self.of(id)?.stop(id, patience)
     }
 
     fn exec(
@@ -98,21 +97,21 @@ impl Lifecycle for Runtimes {
         timeout: Duration,
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError> {
-        self.lifecycle(id)?.exec(id, command, timeout, interrupt)
+        self.of(id)?.exec(id, command, timeout, interrupt)
     }
 
     fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {
-        self.lifecycle(&container.id)?.terms(container)
+        self.of(&container.id)?.terms(container)
     }
 }
 
 impl Checkpointer for Runtimes {
     fn settled(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
-        self.checkpointer(id)?.settled(id)
+        self.of(id)?.settled(id)
     }
 
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
-        self.checkpointer(id)?.pre_dump(id, dir)
+        self.of(id)?.pre_dump(id, dir)
     }
 
     fn checkpoint(
@@ -121,14 +120,14 @@ impl Checkpointer for Runtimes {
         dir: &CheckpointDir,
         base: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
-        self.checkpointer(id)?.checkpoint(id, dir, base)
+        self.of(id)?.checkpoint(id, dir, base)
     }
 
     fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
-        self.checkpointer(id)?.content(id, dir)
+        self.of(id)?.content(id, dir)
     }
 
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
-        self.checkpointer(&container.id)?.restore(container, dir)
+        self.of(&container.id)?.restore(container, dir)
     }
 }

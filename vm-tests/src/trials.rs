@@ -258,7 +258,7 @@ fn names(machine: &Machine) -> Result<String> {
     machine.sh("for pid in $(runc ps --format json web | tr -d '[]' | tr , ' '); do od -An -tx1 </proc/$pid/comm; done | sort")
 }
 
-/// Names of processes are bytes.
+/// Names of processes are bytes; and what sleeps comes back, though some programs take that for the end of their sleep.
 ///
 /// # Errors
 /// If it is not so.
@@ -288,6 +288,13 @@ pub fn processes_with_unusual_names_come_back_with_their_container(
     let after = names(machine)?;
     ensure!(before == after, "before:\n{before}\nafter:\n{after}");
     ensure!(leftovers(machine)?.is_empty(), "left: {}", leftovers(machine)?);
+
+    // It has a time namespace now, and what is executed in it has not.
+    machine
+        .sh(&format!("update plan {manifest} >/dev/null && runc exec --detach web /usr/bin/sleep 1000"))?;
+    let plan = machine.command(["update", "plan", &manifest]).timeout(PATIENCE).output()?;
+    let said = plan.text() + &plan.complaint();
+    ensure!(plan.status == 3 && said.contains("time namespace"), "exit code {}:\n{said}", plan.status);
     Ok(())
 }
 

@@ -19,6 +19,9 @@ use crate::newcomer::stories;
 use crate::product::{Build, Product};
 use crate::prove::{self, Beginning};
 use crate::series::takes_a_livepatch;
+use crate::soft_reboots::{
+    a_soft_reboot_before_the_commit_brings_the_memory_back, soft_reboots_keep_what_is_committed,
+};
 use crate::stage::Stage;
 use crate::trials::TRIALS;
 
@@ -63,7 +66,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "debian-13",
         units: "the demo on Debian 13; and there, each of what containers and their peers have to feel, as the tests ask \
-            it of Debian 12, but for processes that sleep, which is an open fault",
+            it of Debian 12; and soft reboots, which its systemd can: at the commit and after it, and before it",
         reason: "a second time everything that a machine takes for it",
         examine: debian_13,
     },
@@ -137,21 +140,19 @@ fn kernel_series(lab: &Lab, share: Share) -> Result<String> {
     )
 }
 
-/// Does not hold there, an open fault: a program that sleeps ends early when CRIU 4.1.1 brings it back on 6.12, its shell starts
-/// another, and the restore is taken for one that lacks a process (exit code 6, the memory is kept).
-const NOT_ON_DEBIAN_13: &str = "processes with unusual names come back with their container";
-
 fn debian_13(lab: &Lab, share: Share) -> Result<String> {
     let demo = || demo::run(Distribution::Debian13, Afterwards::Discard);
-    let holds = TRIALS.into_iter().filter(|(name, _)| *name != NOT_ON_DEBIAN_13);
     let trials: Vec<_> =
-        holds.map(|(name, trial)| (name, move || trial(lab, Distribution::Debian13))).collect();
+        TRIALS.into_iter().map(|(name, trial)| (name, move || trial(lab, Distribution::Debian13))).collect();
     let trials = trials.iter().map(|(name, trial)| (*name, trial as &dyn Fn() -> Result<()>));
-    some_of(
-        &[("the demo", &demo as &dyn Fn() -> Result<()>)].into_iter().chain(trials).collect::<Vec<_>>(),
-        7,
-        share,
-    )
+    let after_the_commit = || soft_reboots_keep_what_is_committed(lab);
+    let before_it = || a_soft_reboot_before_the_commit_brings_the_memory_back(lab);
+    let soft_reboots: [(&str, &dyn Fn() -> Result<()>); 2] = [
+        ("soft reboots at the commit and after it", &after_the_commit),
+        ("a soft reboot before the commit", &before_it),
+    ];
+    let demo = [("the demo", &demo as &dyn Fn() -> Result<()>)];
+    some_of(&demo.into_iter().chain(trials).chain(soft_reboots).collect::<Vec<_>>(), 7, share)
 }
 
 fn engines(lab: &Lab, share: Share) -> Result<String> {

@@ -170,7 +170,7 @@ impl Lifecycle for Docker {
             let run = command.args(["start", "--"]).arg(id.id.as_str()).output();
             run.map_err(|source| RuntimeError::Refused { action: "start", id: id.clone(), source })?;
         }
-        alive("start", &container(&self.known(id)?)?, &[]).map(|alive| alive.init)
+        alive("start", &container(&self.known(id)?)?)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {

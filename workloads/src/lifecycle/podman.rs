@@ -31,13 +31,15 @@ use system::durable;
 
 use crate::criu::images::CheckpointContent;
 use crate::lifecycle::checkpoints::{
-    BOOT_ID, complete, forget_complete, fresh_directory, full_work, read_complete, sync_file_system,
+    complete, forget_complete, fresh_directory, full_work, note_boot, read_complete, sync_file_system,
     written_since_boot,
 };
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
 use crate::lifecycle::helpers::Helpers;
 use crate::lifecycle::inspected::{self, Inspected};
-use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, alive, exec_outcome};
+use crate::lifecycle::{
+    Checkpointer, Lifecycle, Patience, Terms, alive, came_back, can_come_back, exec_outcome,
+};
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Pid,
     Restored, RuntimeName, WorkloadId,
@@ -314,7 +316,7 @@ impl Lifecycle for Podman {
             let run = command.arg(id.id.as_str()).output();
             run.map_err(|source| RuntimeError::Refused { action: "start", id: id.clone(), source })?;
         }
-        alive("start", &describe::container(&self.known(id)?)?, &[]).map(|alive| alive.init)
+        alive("start", &describe::container(&self.known(id)?)?)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
@@ -395,13 +397,13 @@ impl Checkpointer for Podman {
                 None => self.take_over(id, bundle, dir).and_then(|()| complete(id, dir)),
             };
         }
+        can_come_back(&container)?;
         forget_complete(dir)?;
         for directory in [dir.full(), full_work(dir)] {
             fresh_directory(&directory)?;
         }
-        let begun = full_work(dir).join("boot-id");
         clear(bundle);
-        fs::copy(BOOT_ID, &begun).map_err(|source| RuntimeError::Prepare { path: begun.clone(), source })?;
+        note_boot(&full_work(dir))?;
         let previous: &[&str] = match base {
             DumpBase::PreDump if dir.pre().is_dir() => {
                 copy_images(&dir.pre(), &bundle.join(PRE_IMAGES))
@@ -438,16 +440,21 @@ impl Checkpointer for Podman {
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
         let id = &container.id;
         let expected = self.content(id, dir)?.processes;
-        if self.known(id)?.has_processes() {
-            return alive("restore", &describe::container(&self.known(id)?)?, &expected);
-        }
-        self.restore_images(container, dir)?;
-        alive("restore", &describe::container(&self.known(id)?)?, &expected)
+        let finished = match self.known(id)?.has_processes() {
+            true => None,
+            false => self.restore_images(container, dir)?,
+        };
+        came_back(&describe::container(&self.known(id)?)?, &expected, finished)
     }
 }
 
 impl Podman {
-    fn restore_images(&self, container: &Container, dir: &CheckpointDir) -> Result<(), RuntimeError> {
+    /// Returns CRIU's word that all came back: how long it took.
+    fn restore_images(
+        &self,
+        container: &Container,
+        dir: &CheckpointDir,
+    ) -> Result<Option<Duration>, RuntimeError> {
         let id = &container.id;
         let found = self.known(id)?;
         if found.restart_is_suspended() {
@@ -456,19 +463,20 @@ impl Podman {
         self.lay_out(&found.static_dir, dir)?;
         let command = self
             .command()
-            .args(["container", "restore", "--tcp-established", "--file-locks", "--"])
+            .args(["container", "restore", "--print-stats", "--tcp-established", "--file-locks", "--"])
             .arg(id.id.as_str());
         // Without the host's lock: conmon, which it starts, would keep it for as long as the container runs.
         let run = self.helpers.moving_memory(command, id, self.patience.long, None)?.output();
         let bundle = &*found.static_dir;
-        run.map_err(|source| {
-            RuntimeError::of_criu("restore", id, &bundle.join("restore.log"), source, || self.inspect(id))
-        })
-        .inspect_err(|error| {
-            if !error.is_under_way() {
-                clear(bundle);
-            }
-        })?;
+        let said = run
+            .map_err(|source| {
+                RuntimeError::of_criu("restore", id, &bundle.join("restore.log"), source, || self.inspect(id))
+            })
+            .inspect_err(|error| {
+                if !error.is_under_way() {
+                    clear(bundle);
+                }
+            })?;
         clear(bundle);
         // The container is back, whatever becomes of this.
         if let Some(Err(error)) = found.health_interval().map(|interval| self.watch_health(id, interval)) {
@@ -477,6 +485,6 @@ impl Podman {
                 "a health check is not run by podman any more"
             );
         }
-        Ok(())
+        Ok(describe::restore_time(&said))
     }
 }

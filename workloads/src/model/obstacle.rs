@@ -29,6 +29,8 @@ pub enum ObstacleKind {
     NestedPidNamespace,
     /// A network namespace besides the container's.
     SecondNetworkNamespace,
+    /// A time namespace besides that of the container's first process.
+    SecondTimeNamespace,
     /// A POSIX message queue descriptor.
     MessageQueue,
     /// A socket of a family that CRIU does not know (SCTP, vsock, AF_ALG, MPTCP, …).
@@ -89,7 +91,7 @@ pub enum ObstacleKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// CRIU refuses the dump; nothing happens to the container.
+    /// CRIU refuses the dump, or makes one that it cannot restore, which is not begun; nothing happens to the container.
     NoDump,
     /// The dump succeeds but the way back is not certain.
     UncertainRestore,
@@ -140,6 +142,7 @@ impl ObstacleKind {
             Self::NestedUserNamespace => "CRIU cannot dump nested user namespaces",
             Self::NestedPidNamespace => "CRIU cannot dump nested pid namespaces",
             Self::SecondNetworkNamespace => "CRIU cannot dump a second network namespace",
+            Self::SecondTimeNamespace => "CRIU cannot restore a second time namespace",
             Self::MessageQueue => "CRIU cannot dump POSIX message queue descriptors",
             Self::SocketFamily => "CRIU cannot dump sockets of this family",
             Self::HalfOpenConnection => "CRIU cannot dump a connection that is still being made",

@@ -12,7 +12,7 @@
 //! What may pass by itself (a task in disk wait, a connection being made) counts only if it is still
 //! there after [`PERSISTS`]. Processes that end while they are looked at are left out. This is a
 //! judgement, not a lock: what appears between it and the dump, CRIU still refuses, and the
-//! container runs on.
+//! container runs on. What it does not refuse and cannot bring back is looked for again ([`bars_the_way_back`]).
 
 #![expect(clippy::disallowed_methods, reason = "passing states pass in real time")]
 
@@ -66,6 +66,13 @@ pub fn judge(container: &Container) -> Vec<Obstacle> {
     found.sort_by(|a, b| (a.kind, &a.place).cmp(&(b.kind, &b.place)));
     found.dedup();
     found
+}
+
+/// What would be dumped and could not be brought back, looked for once more right before the dump: it comes with every
+/// command that somebody runs in the container.
+pub(crate) fn bars_the_way_back(container: &Container) -> Option<Obstacle> {
+    let (init, cgroup) = (container.init?, container.cgroup.as_deref()?);
+    procfs::in_cgroup(cgroup).iter().find_map(|process| tasks::in_another_time(process, init))
 }
 
 /// Passing states that do not pass.

@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
 
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::inspected::{Inspected, Particulars};
@@ -24,6 +27,32 @@ pub(super) fn container(found: &Inspected) -> Result<Container, RuntimeError> {
 /// The systemd unit that starts and ends it.
 pub(super) fn unit(found: &Inspected) -> Option<&str> {
     found.label(UNIT)
+}
+
+/// What `podman container restore --print-stats` says of one container (podman 4 and 5).
+#[derive(Debug, Deserialize)]
+struct RestoreReport {
+    container_statistics: Vec<RestoredContainer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RestoredContainer {
+    criu_statistics: Option<CriuStatistics>,
+}
+
+/// From CRIU's own `stats-restore`.
+#[derive(Debug, Deserialize)]
+struct CriuStatistics {
+    /// In microseconds.
+    restore_time: Option<u32>,
+}
+
+/// How long CRIU says that a restore took, if it says so.
+pub(super) fn restore_time(report: &[u8]) -> Option<Duration> {
+    let report: RestoreReport = serde_json::from_slice(report).ok()?;
+    let [restored] = &report.container_statistics[..] else { return None };
+    let time = restored.criu_statistics.as_ref()?.restore_time?;
+    Some(Duration::from_micros(time.into()))
 }
 
 /// Where systemd's users have their control groups.

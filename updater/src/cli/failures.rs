@@ -11,6 +11,7 @@ use workloads::processes::LookError;
 use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
 use crate::operations::errand::ErrandError;
+use crate::operations::hold::{self, HoldError};
 use crate::operations::repository::RepositoryError;
 use crate::operations::trust::TrustError;
 use crate::operations::{Driven, EngineError, StillOpen};
@@ -200,6 +201,30 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             };
             Failure::new(exit, error)
                 .next("the controller's ledger tells what was asked: update rollout explain")
+        }
+        EngineError::Hold(HoldError::Over { until, .. }) => {
+            let found = until.to_string();
+            Failure::new(Exit::Usage, error)
+                .because("a time to come", found)
+                .next("give a later time, or how long: update hold --until 4h")
+        }
+        EngineError::Hold(HoldError::TooLong { until }) => {
+            let found =
+                until.map_or_else(|| "longer than there are dates".to_owned(), |until| until.to_string());
+            let expected = format!("at most {} from now", humantime::format_duration(hold::LONGEST));
+            Failure::new(Exit::Usage, error)
+                .because(expected, found)
+                .next("give an earlier end; a hold can be put on again")
+        }
+        EngineError::Hold(HoldError::Held(held)) => {
+            let found = format!("held {held}");
+            let next = match (&held.hold, &held.file) {
+                (None, Some(file)) => format!("wait until whoever put {} there removes it", file.display()),
+                _ => "wait until it ends, or ask its author".to_owned(),
+            };
+            let next =
+                format!("{next}; or give the command with --despite-hold, which is kept in the journal");
+            Failure::new(Exit::Refused, error).because("a host that is not held", found).next(next)
         }
         EngineError::NotRoot => {
             let found = format!("effective user {}", nix::unistd::geteuid());

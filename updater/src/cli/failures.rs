@@ -11,7 +11,7 @@ use workloads::processes::LookError;
 use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
 use crate::operations::errand::ErrandError;
-use crate::operations::hold::{self, HoldError};
+use crate::operations::hold::{HoldError, HoldInForce, LONGEST};
 use crate::operations::repository::RepositoryError;
 use crate::operations::trust::TrustError;
 use crate::operations::{Driven, EngineError, StillOpen};
@@ -211,16 +211,21 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         EngineError::Hold(HoldError::TooLong { until }) => {
             let found =
                 until.map_or_else(|| "longer than there are dates".to_owned(), |until| until.to_string());
-            let expected = format!("at most {} from now", humantime::format_duration(hold::LONGEST));
+            let expected = format!("an end at most {} days from now", LONGEST.as_secs() / 86_400);
             Failure::new(Exit::Usage, error)
                 .because(expected, found)
                 .next("give an earlier end; a hold can be put on again")
         }
         EngineError::Hold(HoldError::Held(held)) => {
-            let found = format!("held {held}");
-            let next = match (&held.hold, &held.file) {
-                (None, Some(file)) => format!("wait until whoever put {} there removes it", file.display()),
-                _ => "wait until it ends, or ask its author".to_owned(),
+            let (found, next) = match (&held.hold, &held.file) {
+                (None, Some(file)) => {
+                    let file = file.display();
+                    (format!("the file {file}"), format!("wait until whoever put {file} there removes it"))
+                }
+                (hold, _) => {
+                    let left = hold.as_ref().map(HoldInForce::left).unwrap_or_default();
+                    (format!("a hold with {left} left"), "wait until it ends, or ask its author".to_owned())
+                }
             };
             let next =
                 format!("{next}; or give the command with --despite-hold, which is kept in the journal");

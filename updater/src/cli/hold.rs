@@ -1,7 +1,5 @@
 //! `update hold` and `update unhold`.
 
-use std::time::Duration;
-
 use system::exit::Failure;
 
 use crate::cli::output::{line, object};
@@ -85,9 +83,8 @@ pub(super) fn heeding(despite_hold: bool) -> Heeding {
 pub(super) fn lines(held: &Held) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(in_force) = &held.hold {
-        let left = humantime::format_duration(Duration::from_secs(in_force.left_s));
         lines.push(format!("HELD {}", in_force.hold));
-        lines.push(format!("     {left} left; update unhold ends it"));
+        lines.push(format!("     {} left; update unhold ends it", in_force.left()));
     }
     if let Some(file) = &held.file {
         lines.push(format!("HELD for as long as {} is there", file.display()));

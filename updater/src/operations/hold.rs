@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use serde::Serialize;
 use system::lock::{HostLock, Looked};
 
@@ -148,6 +148,19 @@ impl fmt::Display for Held {
     }
 }
 
+impl HoldInForce {
+    /// How long it lasts yet, for a person: in days and hours, or less.
+    pub fn left(&self) -> String {
+        let (days, hours, minutes) = (self.left_s / 86_400, self.left_s / 3600 % 24, self.left_s / 60 % 60);
+        match (days, hours, minutes) {
+            (0, 0, 0) => format!("{}s", self.left_s),
+            (0, 0, _) => format!("{minutes}min"),
+            (0, ..) => format!("{hours}h {minutes}min"),
+            _ => format!("{days}d {hours}h"),
+        }
+    }
+}
+
 /// What became of a hold that was put on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PutOn {
@@ -189,7 +202,8 @@ impl Engine {
     /// [`HoldError::Over`], [`HoldError::TooLong`], [`EngineError::Journal`], [`EngineError::Lock`].
     pub fn put_hold(&self, until: Until, reason: &Reason) -> Result<PutOn, EngineError> {
         let moment = self.moment();
-        let now = moment.now;
+        // People write whole seconds, and read them.
+        let now = moment.now.round(Unit::Second).unwrap_or(moment.now);
         let until = match until {
             Until::At(until) => until,
             Until::For(length) => now.checked_add(length).map_err(|_| HoldError::TooLong { until: None })?,

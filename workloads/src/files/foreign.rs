@@ -119,6 +119,11 @@ pub(crate) fn mapped_name(pid: Pid, range: (u64, u64)) -> io::Result<OsString> {
     Ok(readlink(mapping_link(pid, range).as_str())?)
 }
 
+/// The name of the program that a process was started with, as the kernel shows it; with its remark if the name is gone.
+pub(crate) fn program_name(pid: Pid) -> io::Result<OsString> {
+    Ok(readlink(format!("/proc/{pid}/exe").as_str())?)
+}
+
 fn mapping_link(pid: Pid, (start, end): (u64, u64)) -> String {
     format!("/proc/{pid}/map_files/{start:x}-{end:x}")
 }
@@ -156,6 +161,17 @@ fn found(opened: nix::Result<OwnedFd>) -> io::Result<Found> {
         return Ok(Found::NoFile);
     }
     Ok(Found::File(Handle { path, stat }))
+}
+
+/// Whether this program sees the processes of the system whose files it sees: not in a mere `chroot(2)`.
+#[must_use]
+pub fn is_own_system() -> bool {
+    match (stat("/proc/1/root"), stat("/")) {
+        (Ok(first), Ok(own)) => (first.st_dev, first.st_ino) == (own.st_dev, own.st_ino),
+        // Who may not look there is nobody that installs packages.
+        (Err(Errno::EACCES), _) => true,
+        _ => false,
+    }
 }
 
 /// A directory that paths begin at.

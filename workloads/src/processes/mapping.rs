@@ -16,7 +16,7 @@ use crate::model::Pid;
 pub(crate) const DELETED: &[u8] = b" (deleted)";
 
 /// How the kernel writes a line feed; a name may hold these four characters, too.
-const LINE_FEED: &[u8] = b"\\012";
+pub(crate) const LINE_FEED: &[u8] = b"\\012";
 
 /// A file that a process has mapped, once or more often.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,13 +87,26 @@ fn read_one(pid: Pid, maps: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
-/// The mapped files, each once.
-pub(crate) fn files(maps: &[u8]) -> Vec<Mapping<'_>> {
+/// What a process has mapped.
+#[derive(Debug, Default)]
+pub(crate) struct Mapped<'a> {
+    /// The files, each once.
+    pub(crate) files: Vec<Mapping<'a>>,
+    /// Whether there is code that no file stands behind, beside what the kernel brings itself.
+    pub(crate) code_without_file: bool,
+}
+
+/// What the text says that the kernel has written.
+pub(crate) fn mapped(maps: &[u8]) -> Mapped<'_> {
     let mut files: Vec<Mapping<'_>> = Vec::new();
+    let mut code_without_file = false;
     // A process may have 65,530 mappings (`vm.max_map_count`), each of another file.
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     for line in maps.split(|byte| *byte == b'\n') {
-        let Some(mapping) = parse(line) else { continue };
+        let Some(mapping) = parse(line) else {
+            code_without_file |= is_code_without_file(line);
+            continue;
+        };
         // A file's mappings stand side by side, but for those that were made later.
         let place = match files.last() {
             Some(last) if last.key == mapping.key => files.len() - 1,
@@ -109,7 +122,18 @@ pub(crate) fn files(maps: &[u8]) -> Vec<Mapping<'_>> {
             None => files.push(mapping),
         }
     }
-    files
+    Mapped { files, code_without_file }
+}
+
+/// Whether a line that is of no file is of code that the process has made or loaded itself. `[vdso]` and its like are the
+/// kernel's; what a process calls its own memory begins with `[anon` (`PR_SET_VMA_ANON_NAME`).
+fn is_code_without_file(line: &[u8]) -> bool {
+    let Some(blank) = line.iter().position(|byte| *byte == b' ') else { return false };
+    if line.get(blank + 3) != Some(&b'x') {
+        return false;
+    }
+    let named = line.iter().position(|byte| *byte == b'[').map(|at| &line[at..]);
+    named.is_none_or(|name| name.starts_with(b"[anon") || name == b"[heap]")
 }
 
 pub(crate) fn vanished(error: &io::Error) -> bool {
@@ -166,10 +190,29 @@ mod tests {
     }
 
     #[test]
+    fn code_that_no_file_stands_behind_is_seen_and_what_the_kernel_brings_is_none() {
+        for (line, expected) in [
+            ("7f1c2a000000-7f1c2a026000 r-xp 00000000 00:00 0 ", true),
+            ("7f1c2a000000-7f1c2a026000 rwxp 00000000 00:00 0                          [anon:v8]", true),
+            ("55d0c2a00000-55d0c2a26000 rwxp 00000000 00:00 0                          [heap]", true),
+            ("7f1c2a000000-7f1c2a026000 rw-p 00000000 00:00 0 ", false),
+            ("7ffd0e1f5000-7ffd0e1f7000 r-xp 00000000 00:00 0                          [vdso]", false),
+            ("ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]", false),
+            ("7ffd0e1f5000-7ffd0e216000 rwxp 00000000 00:00 0                          [stack]", false),
+            ("7f1c2a000000-7f1c2a026000 r-xp 00000000 08:01 7    /lib/a.so", false),
+            ("", false),
+        ] {
+            let text = format!("{line}\n");
+            assert_eq!(mapped(text.as_bytes()).code_without_file, expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_file_counts_once_and_where_it_is_code() {
         let maps = b"1000-2000 r--p 00000000 08:01 7    /a\n2000-3000 r-xp 00001000 08:01 7    /a\n\
             3000-4000 r--p 00002000 08:01 7    /a\n4000-5000 r--p 00000000 08:01 8    /b\n";
-        let found: Vec<_> = files(maps).iter().map(|one| (one.name, one.range, one.executable)).collect();
+        let found: Vec<_> =
+            mapped(maps).files.iter().map(|one| (one.name, one.range, one.executable)).collect();
         let (a, b) = (&b"/a"[..], &b"/b"[..]);
         assert_eq!(found, [(a, (0x2000, 0x3000), Executable::Yes), (b, (0x4000, 0x5000), Executable::No)]);
     }
@@ -177,7 +220,7 @@ mod tests {
     #[test]
     fn a_file_that_is_mapped_again_much_later_counts_once() {
         let maps = b"1000-2000 r--p 0 08:01 7 /a\n2000-3000 r--p 0 08:01 8 /b\n3000-4000 r-xp 0 08:01 7 /a\n";
-        let found: Vec<_> = files(maps).iter().map(|one| (one.name, one.executable)).collect();
+        let found: Vec<_> = mapped(maps).files.iter().map(|one| (one.name, one.executable)).collect();
         assert_eq!(found, [(&b"/a"[..], Executable::Yes), (&b"/b"[..], Executable::No)]);
     }
 
@@ -187,7 +230,7 @@ mod tests {
         let maps: String =
             (1..65_530).map(|inode| format!("1000-2000 r-xp 00000000 08:01 {inode} /a/{inode}\n")).collect();
         let begun = std::time::Instant::now();
-        assert_eq!(files(maps.as_bytes()).len(), 65_529);
+        assert_eq!(mapped(maps.as_bytes()).files.len(), 65_529);
         assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 

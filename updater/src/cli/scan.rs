@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use manifests::Component;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use system::clock::{Clock as _, Interrupt, SystemClock};
 use system::error::with_causes;
 use system::exit::{Exit, Failure};
-use workloads::model::{CgroupOwner, Owners, Units};
+use workloads::model::{CgroupOwner, Owners, Pid, Units};
+use workloads::processes::procfs;
 use workloads::processes::scan::{Opaque, Scan, Stale, StaleFile, Why, scan};
 use workloads::processes::watchdog::Progress;
 use workloads::processes::{LookError, NotProven, Onlooker, Unknown, Wanted};
@@ -79,7 +80,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     if global.json {
         object(&report);
     } else {
-        report.lines().iter().for_each(|text| line(text));
+        report.lines(&procfs::units_of).iter().for_each(|text| line(text));
     }
     Ok(())
 }
@@ -152,6 +153,7 @@ struct Report {
     unknown: Vec<Unknown>,
     groups: Vec<Group>,
     /// Processes that may run what their mappings do not show, and what that is.
+    #[serde(serialize_with = "remarks")]
     not_proven: Vec<Opaque>,
     /// Containers of which the runtime's entry could not be read.
     unreadable_containers: Vec<String>,
@@ -214,7 +216,7 @@ impl Report {
     }
 
     /// For a person.
-    fn lines(&self) -> Vec<String> {
+    fn lines(&self, units_of: &dyn Fn(Pid) -> Units) -> Vec<String> {
         let mut lines = Vec::new();
         for group in &self.groups {
             lines.push(group.owner.to_string());
@@ -229,7 +231,7 @@ impl Report {
         lines.extend(
             self.unknown.iter().filter(|one| !forbidden(one)).map(|unknown| format!("UNKNOWN {unknown}")),
         );
-        lines.extend(not_proven(&self.not_proven));
+        lines.extend(not_proven(&self.not_proven, units_of));
         lines.extend(self.unreadable_containers.iter().map(|why| format!("note: {why}")));
         let stale: usize = self.groups.iter().map(|group| group.stale.len()).sum();
         let more = match self.unreadable {
@@ -304,14 +306,26 @@ fn unit_beside(owner: &CgroupOwner, units: &Units) -> String {
     if units.is_empty() { String::new() } else { format!(", {}", units.join(", ")) }
 }
 
+/// A process of which not all is proven, for a program.
+#[derive(Debug, Serialize)]
+struct Remark<'a> {
+    #[serde(flatten)]
+    opaque: &'a Opaque,
+    #[serde(flatten)]
+    units: Units,
+}
+
+fn remarks<S: Serializer>(opaque: &[Opaque], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(opaque.iter().map(|one| Remark { opaque: one, units: procfs::units_of(one.pid) }))
+}
+
 /// What is not proven, in a line for each program.
-fn not_proven(opaque: &[Opaque]) -> Vec<String> {
+fn not_proven(opaque: &[Opaque], units_of: &dyn Fn(Pid) -> Units) -> Vec<String> {
     let mut programs: BTreeMap<(Vec<NotProven>, String), Vec<&Opaque>> = BTreeMap::new();
     for process in opaque {
-        let program = process
-            .program
-            .as_ref()
-            .map_or_else(|| process.comm.to_string(), |program| program.path.to_string());
+        let program = process.program.as_ref();
+        let program =
+            program.map_or_else(|| format!("pid {}", process.pid), |program| program.path.to_string());
         programs.entry((process.not_proven.clone(), program)).or_default().push(process);
     }
     let line = |((what, program), processes): ((Vec<NotProven>, String), Vec<&Opaque>)| {
@@ -322,20 +336,18 @@ fn not_proven(opaque: &[Opaque]) -> Vec<String> {
             [one] => format!("pid {}", one.pid),
             _ => format!("{} processes", processes.len()),
         };
-        let mut units: Vec<&str> = processes
-            .iter()
-            .filter_map(|one| one.units.user_unit.as_deref().or(one.units.unit.as_deref()))
-            .collect();
-        units.sort_unstable();
-        units.dedup();
-        let more = units.len().saturating_sub(UNITS);
-        units.truncate(UNITS);
-        let units: String = units.iter().flat_map(|unit| [", ", unit]).collect();
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        format!("not proven: {program}{build}: {} ({count}{units}{more})", what.join(", "))
+        // The first few say enough to a person, and the groups of thousands take long to read.
+        let units = processes.iter().take(LOOKED_AT).map(|one| units_of(one.pid));
+        let units: BTreeSet<String> = units.filter_map(|units| units.user_unit.or(units.unit)).collect();
+        let named: String = units.iter().take(UNITS).flat_map(|unit| [", ", unit]).collect();
+        let more = if units.len() > UNITS || processes.len() > LOOKED_AT { " and others" } else { "" };
+        format!("not proven: {program}{build}: {} ({count}{named}{more})", what.join(", "))
     };
     programs.into_iter().map(line).collect()
 }
+
+/// Of how many processes of a line the units are asked for.
+const LOOKED_AT: usize = 8;
 
 /// How many units a line names.
 const UNITS: usize = 3;
@@ -344,7 +356,6 @@ const UNITS: usize = 3;
 mod tests {
     use super::*;
     use workloads::model::KnownContainer;
-    use workloads::model::Pid;
     use workloads::model::{Build, GoBuildId};
     use workloads::processes::Program;
     use workloads::processes::Reason;
@@ -369,17 +380,21 @@ mod tests {
             build: GoBuildId::from_bytes(build).map(Build::Go),
             linked: Linked::ByGo,
         };
-        let opaque = |pid, program: Option<Program>, cgroup: &str, not_proven| Opaque {
-            pid: Pid(pid),
-            comm: "odd".into(),
-            cgroup: Some(cgroup.into()),
-            units: Units::of(cgroup.as_bytes()),
-            program,
-            not_proven,
-        };
-        let python = |pid, cgroup: &str| {
+        let opaque =
+            |pid, program: Option<Program>, not_proven| Opaque { pid: Pid(pid), program, not_proven };
+        let python = |pid| {
             let program = program("/usr/bin/python3.11", b"");
-            opaque(pid, Some(program), cgroup, vec![NotProven::Read(Interpreter::Python)])
+            opaque(pid, Some(program), vec![NotProven::Read(Interpreter::Python)])
+        };
+        let units_of = |pid: Pid| {
+            Units::of(match pid.0 {
+                40 => b"/system.slice/greeter.service",
+                41 => b"/system.slice/a.service",
+                42 | 43 => b"/system.slice/b.service",
+                44 => b"/system.slice/c.service",
+                45 => b"/user.slice/user-1.slice/user@1.service/app.slice/d.service",
+                _ => b"/runc/web-1",
+            })
         };
         let mut greeter = stale(40, b"greeter", "/system.slice/greeter.service", Why::Deleted { runs: None });
         greeter.program = Some(program("/usr/bin/greeter", b"one/main/package/content"));
@@ -393,13 +408,13 @@ mod tests {
         }];
         let scan = Scan {
             opaque: vec![
-                opaque(40, greeter.program.clone(), "/system.slice/greeter.service", vec![NotProven::Linked]),
-                python(41, "/system.slice/a.service"),
-                python(42, "/system.slice/b.service"),
-                python(43, "/system.slice/b.service"),
-                python(44, "/system.slice/c.service"),
-                python(45, "/user.slice/user-1.slice/user@1.service/app.slice/d.service"),
-                opaque(46, None, "/runc/web-1", vec![NotProven::Read(Interpreter::Java), NotProven::Memory]),
+                opaque(40, greeter.program.clone(), vec![NotProven::Linked]),
+                python(41),
+                python(42),
+                python(43),
+                python(44),
+                python(45),
+                opaque(46, None, vec![NotProven::Read(Interpreter::Java), NotProven::Memory]),
             ],
             processes: 120,
             unreadable: 2,
@@ -426,7 +441,7 @@ mod tests {
             unreadable: vec!["container old cannot be read: could not read /c/old/config.json".to_owned()],
         };
         let report = Report::new(scan, known);
-        insta::assert_snapshot!(report.lines().join("\n"));
+        insta::assert_snapshot!(report.lines(&units_of).join("\n"));
         insta::assert_snapshot!("brief", report.brief().join("\n"));
     }
 

@@ -196,10 +196,6 @@ impl Look {
         if files.is_empty() {
             return Ok(seen);
         }
-        let started_with = match self.questions {
-            Questions::OutdatedToo => program_name(pid),
-            Questions::AtFault => None,
-        };
         let top = match self.top(pid) {
             Ok(top) => top,
             Err(error) if mapping::vanished(&error) => return Ok(seen),
@@ -210,19 +206,14 @@ impl Look {
         };
         let mut vanished = Ok(());
         let mut programs_and_libraries = 0;
-        for mapping in files {
+        for mapping in &files {
             if self.sought.is_empty() && mapping.executable == Executable::No {
                 continue;
             }
             programs_and_libraries += usize::from(mapping.executable == Executable::Yes);
-            let is_program = started_with.as_deref() == Some(mapping.name);
             if let Some(settled) = self.tops[top].settled[mapping.executable as usize].get(mapping.key) {
-                let program = is_program.then(|| self.tops[top].programs.get(mapping.key).cloned());
-                if program != Some(None) {
-                    seen.take(settled);
-                    seen.program = program.flatten().or(seen.program);
-                    continue;
-                }
+                seen.take(settled);
+                continue;
             }
             let subject = Subject { device: mapping.device().to_owned(), file: mapping.name.into() };
             if self.silent.contains(mapping.device()) {
@@ -230,12 +221,12 @@ impl Look {
                 continue;
             }
             pulse.begins(Some(subject));
-            match self.behind(pid, top, &mapping) {
+            match self.behind(pid, top, mapping) {
                 Ok(Found::File(handle)) => {
                     let exact = mapping.is_ambiguous().then(|| foreign::mapped_name(pid, mapping.range).ok());
                     let exact = exact.flatten();
                     let name = exact.as_ref().map_or(mapping.name, |exact| exact.as_bytes());
-                    match self.file(top, &mapping, name, &handle, allowance, pulse) {
+                    match self.file(top, mapping, name, &handle, allowance, pulse) {
                         Ok(found) => {
                             seen.take(&found);
                             if handle.is_known_by_device(mapping.device()) {
@@ -248,14 +239,6 @@ impl Look {
                             seen.unknown.insert((Some(name.into()), reason));
                         }
                     }
-                    if is_program {
-                        match self.program(top, &mapping, name, &handle) {
-                            Ok(program) => seen.program = Some(program),
-                            Err(reason) => {
-                                seen.unknown.insert((Some(name.into()), reason));
-                            }
-                        }
-                    }
                 }
                 Ok(Found::NoFile) => {}
                 Ok(Found::Nothing) => vanished = Err(Vanished),
@@ -266,6 +249,15 @@ impl Look {
         }
         if self.questions == Questions::OutdatedToo {
             seen.not_proven.extend(code_without_file.then_some(NotProven::Memory));
+            // What maps libraries, and of which there is nothing to be told, needs no name.
+            if programs_and_libraries == 1 || !seen.files.is_empty() || !seen.not_proven.is_empty() {
+                match self.started_with(pid, top, &files) {
+                    Ok(program) => seen.program = program,
+                    Err(reason) => {
+                        seen.unknown.insert((None, reason));
+                    }
+                }
+            }
             // A loader that was started with a program's name has no libraries in it, and maps them.
             let linked = seen.program.as_ref().is_some_and(|program| match program.linked {
                 Linked::ByGo => true,
@@ -277,14 +269,32 @@ impl Look {
         vanished.map(|()| seen)
     }
 
-    /// The program in the file that a process was started with.
+    /// The program that a process was started with, if it still maps it.
+    fn started_with(
+        &mut self,
+        pid: Pid,
+        top: usize,
+        files: &[Mapping<'_>],
+    ) -> Result<Option<Arc<Program>>, Reason> {
+        let Some(name) = program_name(pid) else { return Ok(None) };
+        let Some(mapping) = files.iter().find(|mapping| mapping.name == name) else { return Ok(None) };
+        if let Some(known) = self.tops[top].programs.get(mapping.key) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        match self.behind(pid, top, mapping)? {
+            Found::File(handle) => self.program(top, mapping, &handle).map(Some),
+            Found::NoFile | Found::Nothing => Ok(None),
+        }
+    }
+
+    /// The program in a file.
     fn program(
         &mut self,
         top: usize,
         mapping: &Mapping<'_>,
-        name: &[u8],
         handle: &Handle,
     ) -> Result<Arc<Program>, Reason> {
+        let name = mapping.name;
         let key = (handle.id(), name.to_owned());
         let program = match self.programs.get(&key) {
             Some(known) => Arc::clone(known),
@@ -314,6 +324,12 @@ impl Look {
         let mut trouble = None;
         if self.questions == Questions::OutdatedToo && mapping.executable == Executable::Yes {
             found.not_proven = Interpreter::of(without_remark(name)).map(NotProven::Read);
+            if found.not_proven.is_none() && may_be_program(name) {
+                match is_by_go(handle) {
+                    Ok(by_go) => found.not_proven = by_go.then_some(NotProven::Linked),
+                    Err(reason) => trouble = Some(reason),
+                }
+            }
             match self.tops[top].standing(name, handle) {
                 Ok(Standing::Current) => {}
                 Ok(Standing::Outdated(why)) => found.faults.push((without_remark(name).into(), why)),
@@ -358,11 +374,14 @@ impl Look {
 
     /// The index of what the names of a process begin at.
     fn top(&mut self, pid: Pid) -> io::Result<usize> {
-        let id = RootId::of(pid)?;
-        if let Some(known) = self.roots.get(&id) {
+        if let Some(known) = self.roots.get(&RootId::of(pid)?) {
             return Ok(*known);
         }
         let root = Root::above(pid)?;
+        let id = root.id()?;
+        if let Some(known) = self.roots.get(&id) {
+            return Ok(*known);
+        }
         self.tops.push(Top {
             root,
             standings: HashMap::new(),
@@ -444,6 +463,17 @@ fn standing(top: &Root, name: &[u8], handle: &Handle) -> Result<Standing, Reason
     };
     let same_build = runs.is_some() && runs == on_disk;
     Ok(if same_build { Standing::Current } else { Standing::Outdated(Why::Replaced { runs, on_disk }) })
+}
+
+/// Whether a file that is mapped as code is not called like a library.
+fn may_be_program(name: &[u8]) -> bool {
+    let file = without_remark(name).rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    !file.windows(3).any(|three| three == b".so")
+}
+
+/// Whether Go's linker has made a file.
+fn is_by_go(handle: &Handle) -> Result<bool, Reason> {
+    Ok(Elf::read(&handle.read()?)?.is_some_and(|elf| elf.go.is_some()))
 }
 
 /// The name of the program that a process was started with, as its mappings show it; none if it cannot be told.

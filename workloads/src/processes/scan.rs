@@ -51,13 +51,6 @@ pub struct Stale {
 pub struct Opaque {
     /// Its id on the host.
     pub pid: Pid,
-    /// What it calls itself.
-    pub comm: Comm,
-    /// Its control group in the unified hierarchy.
-    pub cgroup: Option<SeenPath>,
-    /// The systemd units that it is in, by its control group.
-    #[serde(flatten)]
-    pub units: Units,
     /// The program that it was started with; `null` if that cannot be told.
     pub program: Option<Program>,
     /// What that is.
@@ -111,26 +104,21 @@ pub fn scan(wanted: &[Wanted], onlooker: Onlooker<'_>) -> Result<Scan, LookError
             result.unreadable += usize::from(!unknown.is_empty());
             result.unknown.extend(unknown);
         }
-        if seen.files.is_empty() && seen.not_proven.is_empty() {
+        let program = seen.program.as_deref();
+        if !seen.not_proven.is_empty() {
+            let not_proven = seen.not_proven.into_iter().collect();
+            result.opaque.push(Opaque { pid, program: program.cloned(), not_proven });
+        }
+        if seen.files.is_empty() {
             continue;
         }
         let Some(comm) = procfs::comm(pid) else { continue };
         let cgroup = procfs::cgroup_of(pid).map(|path: PathBuf| SeenPath::from(&*path));
         let units = cgroup.as_ref().map(|path| Units::of(path.as_bytes())).unwrap_or_default();
-        let program = seen.program.as_deref().cloned();
-        if !seen.not_proven.is_empty() {
-            let not_proven = seen.not_proven.into_iter().collect();
-            let (comm, cgroup, units, program) =
-                (comm.clone(), cgroup.clone(), units.clone(), program.clone());
-            result.opaque.push(Opaque { pid, comm, cgroup, units, program, not_proven });
-        }
-        if !seen.files.is_empty() {
-            let is_program = |path: &SeenPath| program.as_ref().is_some_and(|program| program.path == *path);
-            let files = seen.files.into_iter();
-            let files =
-                files.map(|(path, why)| StaleFile { is_program: is_program(&path), path, why }).collect();
-            result.stale.push(Stale { pid, comm, cgroup, units, program, files });
-        }
+        let is_program = |path: &SeenPath| program.is_some_and(|program| program.path == *path);
+        let files = seen.files.into_iter();
+        let files = files.map(|(path, why)| StaleFile { is_program: is_program(&path), path, why }).collect();
+        result.stale.push(Stale { pid, comm, cgroup, units, program: program.cloned(), files });
     }
     Ok(result)
 }

@@ -95,14 +95,15 @@ fn what_a_program_without_libraries_says_of_its_linker_is_not_needed() {
 fn an_interpreter_is_told_and_a_program_that_maps_what_it_runs_has_no_remark() {
     let sleeper = Running::new();
     let plain = seen(sleeper.pid(), &[]);
-    assert_eq!((plain.not_proven, plain.program.unwrap().linked), ([].into(), Linked::Dynamically));
+    assert_eq!(plain.not_proven, [].into());
     // Any program may be called so: that there is a remark is all that depends on it.
     let called = Running::called("python3.99");
     assert_eq!(seen(called.pid(), &[]).not_proven, [NotProven::Read(Interpreter::Python)].into());
     let opaque = scan(&[], Onlooker::NOBODY).unwrap().opaque;
     let opaque = opaque.iter().find(|opaque| opaque.pid == called.pid()).unwrap();
     assert_eq!(opaque.program.as_ref().unwrap().path.as_path(), called.program);
-    assert_eq!(opaque.program.as_ref().unwrap().build, plain_build("/bin/sleep"));
+    let program = opaque.program.as_ref().unwrap();
+    assert_eq!((program.linked, &program.build), (Linked::Dynamically, &plain_build("/bin/sleep")));
 }
 
 fn plain_build(path: &str) -> Option<crate::model::Build> {

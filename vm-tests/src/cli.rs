@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::demo::{self, Afterwards};
 use crate::exam::{self, Seed, Share};
@@ -55,6 +55,9 @@ enum Action {
         /// Measurements of each kind
         #[arg(long, default_value = "5")]
         runs: std::num::NonZeroUsize,
+        /// Only this one
+        #[arg(long)]
+        only: Option<Benchmark>,
     },
     /// Make real fixes of a later kernel version into livepatches, load each and unload it
     ProveFixes(ProveArgs),
@@ -238,6 +241,17 @@ impl Size {
     }
 }
 
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Benchmark {
+    /// A livepatch, beside insmod
+    Livepatch,
+    /// For how long a container stands still, beside runc
+    Frozen,
+    /// A thousand processes looked at, beside needrestart
+    Scan,
+}
+
 /// Parses the command line and obeys it; returns the exit code.
 pub fn run() -> Result<u8> {
     match Cli::parse().command {
@@ -254,10 +268,18 @@ pub fn run() -> Result<u8> {
             }
             Ok(0)
         }
-        Action::Bench { runs } => {
-            let lab = Lab::open()?;
-            bench::livepatch(&lab, runs)?;
-            bench::frozen(&lab, runs)?;
+        Action::Bench { runs, only } => {
+            let wanted = only.map_or_else(|| Benchmark::value_variants().to_vec(), |only| vec![only]);
+            for benchmark in wanted {
+                match benchmark {
+                    Benchmark::Livepatch => bench::livepatch(&Lab::open()?, runs)?,
+                    Benchmark::Frozen => bench::frozen(&Lab::open()?, runs)?,
+                    Benchmark::Scan => {
+                        needs::require(&Cache::open()?, &needs::of_machines())?;
+                        bench::scan(runs)?;
+                    }
+                }
+            }
             Ok(0)
         }
         Action::ProveFixes(args) => prove_fixes(args),

@@ -89,6 +89,18 @@ impl Product {
         })
     }
 
+    /// Builds `update` alone, as users get it.
+    ///
+    /// # Errors
+    /// If Cargo fails.
+    pub fn update_for_users() -> Result<PathBuf> {
+        let mut cargo = cargo_build_of(&["updater"])?;
+        let flags = "-C target-feature=+crt-static";
+        cargo.args(["--target", TARGET, "--bin", "update"]);
+        for_release(&mut cargo, flags)?;
+        executable(&built(cargo).context("building update")?, "update")
+    }
+
     /// Builds `update-sign-pkcs11`, which is linked with this host's C library, since it loads others.
     ///
     /// # Errors

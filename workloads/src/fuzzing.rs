@@ -49,7 +49,7 @@ pub fn checkpoint_image(bytes: &[u8]) {
 
 /// `/proc/pid/maps`.
 pub fn maps(bytes: &[u8]) {
-    for one in mapping::files(bytes) {
+    for one in mapping::mapped(bytes).files {
         assert!(one.name.starts_with(b"/") && one.inode() != b"0");
         assert!(!one.device().contains(&b' ') && !one.name.contains(&b'\n'));
         one.is_ambiguous();

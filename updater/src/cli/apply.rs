@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use system::clock::{Clock as _, SystemClock};
 use system::exit::Failure;
 
+use crate::cli::hold::heeding;
 use crate::cli::output::{line, object};
 use crate::cli::progress::Progress;
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
 use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::hold::Heeding;
 use crate::operations::reports::Changed;
 use crate::operations::repository::{self, Wanted};
 use crate::operations::{Engine, EngineError, Listeners};
@@ -32,11 +34,14 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Take it through a fleet: everything after this is update-controller apply's (--policy, --key, --as; see there)
-    #[arg(long, num_args = 0.., allow_hyphen_values = true, value_name = "ARGUMENTS", conflicts_with_all = ["dry_run", "retry_quarantined"])]
+    #[arg(long, num_args = 0.., allow_hyphen_values = true, value_name = "ARGUMENTS", conflicts_with_all = ["dry_run", "retry_quarantined", "despite_hold"])]
     fleet: Option<Vec<std::ffi::OsString>>,
     /// Load a livepatch although this host may have crashed of it; only a commit ends its quarantine
     #[arg(long)]
     retry_quarantined: bool,
+    /// Do it although this host is held (update hold); the journal keeps who
+    #[arg(long)]
+    despite_hold: bool,
 }
 
 /// A signed manifest and what goes with it.
@@ -82,8 +87,8 @@ impl Signed {
 
 impl Found {
     /// What is asked of the engine.
-    pub(super) fn request(&self, quarantine: Quarantine) -> Request<'_> {
-        Request { manifest: &self.manifest, payloads: &*self.payloads, quarantine }
+    pub(super) fn request(&self, quarantine: Quarantine, heeding: Heeding) -> Request<'_> {
+        Request { manifest: &self.manifest, payloads: &*self.payloads, quarantine, heeding }
     }
 }
 
@@ -104,7 +109,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         boundaries: &signals,
     };
     let found = args.manifest.find(&engine)?;
-    let request = found.request(quarantine);
+    let request = found.request(quarantine, heeding(args.despite_hold));
     let applied =
         engine.apply(&request, &listeners, &|id, plan| progress.begun(id, plan)).map_err(failures::engine)?;
     if let Applied::Transaction { driven, .. } = &applied {

@@ -15,8 +15,8 @@ use crate::executor::{Executor, Listener, Surroundings, serve};
 /// Do for the agent of this host what grants of its fleet let it do
 ///
 /// Started by systemd when the agent asks (update-executor.socket). It answers over a Unix socket, verifies everything by this
-/// host's own policy, and parses nothing else that came over a network. While /etc/update/hold is there, nothing
-/// of the fleet begins.
+/// host's own policy, and parses nothing else that came over a network. While this host is held (update hold), nothing of
+/// the fleet begins.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Make this socket, unless systemd passes one

@@ -11,6 +11,7 @@ use workloads::processes::LookError;
 use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
 use crate::operations::errand::ErrandError;
+use crate::operations::hold::{HoldError, HoldInForce, LONGEST};
 use crate::operations::repository::RepositoryError;
 use crate::operations::trust::TrustError;
 use crate::operations::{Driven, EngineError, StillOpen};
@@ -200,6 +201,35 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             };
             Failure::new(exit, error)
                 .next("the controller's ledger tells what was asked: update rollout explain")
+        }
+        EngineError::Hold(HoldError::Over { until, .. }) => {
+            let found = until.to_string();
+            Failure::new(Exit::Usage, error)
+                .because("a time to come", found)
+                .next("give a later time, or how long: update hold --until 4h")
+        }
+        EngineError::Hold(HoldError::TooLong { until }) => {
+            let found =
+                until.map_or_else(|| "longer than there are dates".to_owned(), |until| until.to_string());
+            let expected = format!("an end at most {} days from now", LONGEST.as_secs() / 86_400);
+            Failure::new(Exit::Usage, error)
+                .because(expected, found)
+                .next("give an earlier end; a hold can be put on again")
+        }
+        EngineError::Hold(HoldError::Held(held)) => {
+            let (found, next) = match (&held.hold, &held.file) {
+                (None, Some(file)) => {
+                    let file = file.display();
+                    (format!("the file {file}"), format!("wait until whoever put {file} there removes it"))
+                }
+                (hold, _) => {
+                    let left = hold.as_ref().map(HoldInForce::left).unwrap_or_default();
+                    (format!("a hold with {left} left"), "wait until it ends, or ask its author".to_owned())
+                }
+            };
+            let next =
+                format!("{next}; or give the command with --despite-hold, which is kept in the journal");
+            Failure::new(Exit::Refused, error).because("a host that is not held", found).next(next)
         }
         EngineError::NotRoot => {
             let found = format!("effective user {}", nix::unistd::geteuid());

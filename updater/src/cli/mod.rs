@@ -9,6 +9,7 @@ mod companions;
 mod executor;
 pub(crate) mod failures;
 mod history;
+mod hold;
 mod key;
 mod plan;
 mod policy;
@@ -75,6 +76,8 @@ enum Command {
     Show(show::Args),
     Scan(scan::Args),
     Resume(resume::Args),
+    Hold(hold::Args),
+    Unhold(hold::Unhold),
     Key(key::Args),
     Policy(policy::Args),
     Repo(repo::Args),
@@ -118,6 +121,8 @@ impl Cli {
             Command::Show(args) => show::run(args, global),
             Command::Scan(args) => scan::run(args, global),
             Command::Resume(args) => resume::run(args, global),
+            Command::Hold(args) => hold::run(args, global),
+            Command::Unhold(args) => hold::unhold(args, global),
             Command::Key(args) => key::run(args, global),
             Command::Policy(args) => policy::run(args, global),
             Command::Repo(args) => repo::run(args, global),

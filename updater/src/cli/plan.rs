@@ -9,6 +9,7 @@ use crate::cli::apply::Signed;
 use crate::cli::output::{Page, object, page};
 use crate::cli::{Global, failures};
 use crate::operations::apply::Quarantine;
+use crate::operations::hold::Heeding;
 use crate::operations::reports::Planned;
 use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
@@ -32,7 +33,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 pub(super) fn show(signed: &Signed, quarantine: Quarantine, global: &Global) -> Result<(), Failure> {
     let engine = global.engine()?;
     let found = signed.find(&engine)?;
-    let plan = engine.plan(&found.request(quarantine)).map_err(failures::engine)?;
+    let plan = engine.plan(&found.request(quarantine, Heeding::Heed)).map_err(failures::engine)?;
     print(&plan, global);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use system::exit::Failure;
 
+use crate::cli::hold::heeding;
 use crate::cli::output::{line, object};
 use crate::cli::progress::Progress;
 use crate::cli::signals::Signals;
@@ -24,6 +25,9 @@ pub(super) struct Args {
     /// Bring containers back from their checkpoints; memory and files since then are lost
     #[arg(long)]
     restore_checkpoint: bool,
+    /// Do it although this host is held (update hold); the journal keeps who
+    #[arg(long)]
+    despite_hold: bool,
     /// Show what would be done and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -47,7 +51,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         boundaries: &signals,
     };
     let driven = engine
-        .rollback(wanted, back, &listeners, &|id, plan| progress.begun(id, plan))
+        .rollback(wanted, back, heeding(args.despite_hold), &listeners, &|id, plan| progress.begun(id, plan))
         .map_err(failures::engine)?;
     let stored = engine
         .journal()

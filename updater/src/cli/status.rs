@@ -7,7 +7,7 @@ use system::exit::{Exit, Failure, State};
 
 use crate::cli::output::{line, object};
 use crate::cli::resume::{DISPLACED, QUARANTINED, REVOKED};
-use crate::cli::{Global, failures};
+use crate::cli::{Global, failures, hold};
 use crate::operations::Engine;
 use crate::operations::repository::{self, Checked, Judge, News};
 use crate::operations::standing::Standing;
@@ -116,6 +116,9 @@ fn print(status: &Status) {
         Some(why) => line(&format!("note: {why}")),
         None if status.livepatches.is_empty() => line("no livepatches"),
         None => {}
+    }
+    if !status.held.is_free() {
+        hold::lines(&status.held).iter().for_each(|text| line(text));
     }
     for livepatch in &status.livepatches {
         let state = match &livepatch.standing {

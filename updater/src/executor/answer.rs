@@ -12,7 +12,7 @@ use system::error::with_causes;
 use system::lock::HostLock;
 use system::lock::Looked;
 
-use super::{Executor, Run, held};
+use super::{Executor, Run};
 use crate::cli::failures;
 use crate::operations::errand::{self, Ailment, Done, Errand, Fate};
 use crate::operations::{Engine, EngineError, Listeners};
@@ -43,6 +43,9 @@ pub(super) fn of_refusal(error: EngineError) -> Verdict {
     if let EngineError::Stopped { id, .. } = &error {
         let said = Said::Hurt { fault: Fault::Unrestored };
         return Verdict { said, why, transaction: label(id) };
+    }
+    if let EngineError::Hold(_) = &error {
+        return declined(Outcome::Held, why);
     }
     match verdict_of_exit(failures::engine(error).exit().code()) {
         Err(Ok(outcome)) => declined(outcome, why),
@@ -116,9 +119,6 @@ impl Executor {
             return self.outcome(word.rollout, &word.nonce);
         };
         let action = run.made.action;
-        if action == Action::Apply && self.is_held() {
-            return Ok(held(&self.around));
-        }
         let errand = Errand { member: &member, grant, nonce: run.nonce, made: run.made.at };
         let papers = Unpacked::of(what, &engine)?;
         let leash = Leash::of(&run);

@@ -26,10 +26,8 @@ use system::clock::Clock;
 
 pub use self::socket::{Listener, SocketError, serve};
 use crate::config::Config;
+use crate::operations::hold::HoldError;
 use crate::operations::{Engine, EngineError, Listeners};
-
-/// An operator's wish that nothing of the fleet begins here: while this file is there.
-pub const HOLD: &str = "/etc/update/hold";
 
 /// Attempts that are open at once. An agent that asks for more loses the oldest.
 const ATTEMPTS: usize = 64;
@@ -43,8 +41,6 @@ pub struct Surroundings {
     pub engine: Box<MakeEngine>,
     /// The file with what this host is in its fleet.
     pub membership: PathBuf,
-    /// The file that holds everything back.
-    pub hold: PathBuf,
     /// Time.
     pub clock: Arc<dyn Clock + Send + Sync>,
 }
@@ -55,7 +51,6 @@ impl Surroundings {
         Self {
             engine: Box::new(move |groups| Engine::open(config.clone().and_in(groups))),
             membership: PathBuf::from(Membership::PATH),
-            hold: PathBuf::from(HOLD),
             clock,
         }
     }
@@ -176,16 +171,12 @@ impl Executor {
         }
     }
 
-    /// Whether operators hold this host back.
-    fn is_held(&self) -> bool {
-        self.around.hold.exists()
-    }
-
     fn preflight(&self, what: &Papers) -> Result<Answer, String> {
-        if self.is_held() {
-            return Ok(held(&self.around));
-        }
         let (engine, member) = self.member()?;
+        let held = engine.held().map_err(|error| answer::words(&error))?;
+        if !held.is_free() {
+            return Ok(Answer::Said(answer::of_refusal(HoldError::Held(held).into())));
+        }
         let papers = answer::Unpacked::of(what, &engine)?;
         let said = match engine.preflight(&member, &papers.papers()) {
             Ok(plan) if plan.is_empty() => answer::declined(Outcome::NotNeeded, String::new()),
@@ -194,10 +185,6 @@ impl Executor {
         };
         Ok(Answer::Said(said))
     }
-}
-
-fn held(around: &Surroundings) -> Answer {
-    Answer::Said(answer::declined(Outcome::Held, format!("{} is there", around.hold.display())))
 }
 
 #[cfg(test)]

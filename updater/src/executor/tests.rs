@@ -8,6 +8,7 @@ use manifests::{DocumentKind, Envelope, HostId, SecretKey, UtcTime};
 use system::clock::Clock as _;
 
 use super::*;
+use crate::operations::hold;
 use crate::operations::tests::bench::{Bench, MANIFEST, livepatch_only};
 
 fn secret(name: &str) -> SecretKey {
@@ -323,6 +324,11 @@ fn who_holds_back_and_who_is_busy_say_so() {
     declined(&scene.executor.answer(Question::Preflight { what: papers.clone() }), Outcome::Held, "hold");
     declined(&scene.apply(&papers, &Word::default()), Outcome::Held, "hold");
     std::fs::remove_file(scene.bench.payloads().join("hold")).unwrap();
+    let until = hold::Until::For(Duration::from_secs(3600));
+    scene.bench.engine().put_hold(until, &"the fair".parse().unwrap()).unwrap();
+    declined(&scene.executor.answer(Question::Preflight { what: papers.clone() }), Outcome::Held, "the fair");
+    declined(&scene.apply(&papers, &Word::default()), Outcome::Held, "the fair");
+    scene.bench.engine().take_hold_off().unwrap();
     let held = scene.bench.hold("apply something else");
     declined(&scene.apply(&papers, &Word::default()), Outcome::Busy, "something else");
     drop(held);
@@ -369,7 +375,6 @@ fn executor_of(bench: &Arc<Bench>) -> Executor {
     let around = Surroundings {
         engine: Box::new(engine),
         membership: bench.payloads().join("fleet.yaml"),
-        hold: bench.payloads().join("hold"),
         clock: bench.machine.clone(),
     };
     Executor::new(around, Arc::default())
@@ -657,4 +662,24 @@ fn what_the_fleet_changed_and_how_the_host_has_been_since_is_told_and_does_not_m
     let told: Vec<_> = facts.changes.iter().map(|change| (change.action, change.outcome)).collect();
     assert_eq!(told, [(Action::Rollback, ChangeOutcome::Committed), (Action::Apply, ChangeOutcome::Undone)]);
     assert_eq!(facts.livepatches, []);
+}
+
+#[test]
+fn a_way_back_of_the_fleet_waits_for_an_operator_too_while_the_host_is_held() {
+    let scene = Scene::new();
+    let papers = scene.papers(&scene.manifest(3), |text| text);
+    assert_eq!(said(&scene.apply(&papers, &Word::default())), Said::Applied);
+    let until = hold::Until::For(Duration::from_secs(3600));
+    scene.bench.engine().put_hold(until, &"the fair".parse().unwrap()).unwrap();
+    let go_back = |id| {
+        let nonce = scene.attempt(&papers, Action::Rollback);
+        let back = Word { id, action: "rollback", ..Word::default() };
+        scene.begin(&papers, scene.grant(&papers, nonce, &back))
+    };
+    let answer = go_back("two");
+    let Answer::Said(Verdict { said: Said::NotRolledBack, why, .. }) = &answer else { panic!("{answer:?}") };
+    assert!(why.contains("the fair"), "{why}");
+    assert_eq!(scene.bench.machine.modules(), ["one_function"]);
+    scene.bench.engine().take_hold_off().unwrap();
+    assert_eq!(said(&go_back("three")), Said::RolledBack);
 }

@@ -12,12 +12,14 @@ use workloads::processes::Onlooker;
 
 use crate::operations::collect::size;
 use crate::operations::errand::Errand;
+use crate::operations::hold::Heeding;
 use crate::operations::trust::{authenticate_by, policy_in_force};
 use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::Plan;
 use crate::plan::planner;
 use crate::state::floors::{raise_floor, read_floor, reset_clock, see_policy};
 use crate::state::grants::TakenGrant;
+use crate::state::hold::Passed;
 use crate::state::journal::{Origin, TransactionId};
 use crate::state::payloads::PayloadSource;
 
@@ -39,6 +41,8 @@ pub struct Request<'a> {
     pub payloads: &'a dyn PayloadSource,
     /// Whether a livepatch in quarantine may be loaded.
     pub quarantine: Quarantine,
+    /// What a hold of this host means.
+    pub heeding: Heeding,
 }
 
 /// What the journal is told before the first step.
@@ -48,6 +52,8 @@ pub(super) struct Beginning<'a> {
     pub(super) plan: &'a Plan,
     /// What lets it begin, if it is the fleet's doing.
     pub(super) grant: Option<&'a TakenGrant>,
+    /// The hold that an operator goes past.
+    pub(super) despite: Option<&'a Passed>,
 }
 
 /// What an apply came to.
@@ -76,7 +82,8 @@ impl Engine {
         // Another command may collect meanwhile, and the host is not held.
         let _in_use = self.payloads.in_use()?;
         let manifest = self.authenticate(request.manifest)?;
-        self.plan_as(&self.look()?, &self.new_id(), &manifest, request, Onlooker::NOBODY)
+        let plan = self.plan_as(&self.look()?, &self.new_id(), &manifest, request, Onlooker::NOBODY)?;
+        self.with_hold(plan)
     }
 
     /// Plan and do it. `begun` hears the plan before the first step.
@@ -102,6 +109,7 @@ impl Engine {
     ) -> Result<Applied, EngineError> {
         let mut session = self.lock(&format!("apply {}", request.manifest.display()), Turn::Now)?;
         self.expect_finished()?;
+        let despite = self.expect_not_held(request.heeding)?;
         let manifest = self.authenticate(request.manifest)?;
         let origin = Origin::of(&manifest);
         session.say(&origin)?;
@@ -118,7 +126,13 @@ impl Engine {
             }
             return Ok(Applied::Nothing(plan));
         }
-        let beginning = Beginning { id: &id, origin: &origin, plan: &plan, grant: grant.as_ref() };
+        let beginning = Beginning {
+            id: &id,
+            origin: &origin,
+            plan: &plan,
+            grant: grant.as_ref(),
+            despite: despite.as_ref(),
+        };
         let driven = self.begin(&session, &beginning, listeners, begun)?;
         self.afterwards();
         Ok(Applied::Transaction { origin, plan, driven })
@@ -155,8 +169,8 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
-        let Beginning { id, origin, plan, grant } = *beginning;
-        self.journal().begin(id, origin, plan, self.host.clock.now(), grant)?;
+        let Beginning { id, origin, plan, grant, despite } = *beginning;
+        self.journal().begin(id, origin, plan, self.host.clock.now(), grant, despite)?;
         begun(id, plan);
         let stored = self.journal().transaction(id.as_str())?;
         self.drive(session, stored, Drive::Begin, listeners)

@@ -36,6 +36,8 @@ impl Engine {
     /// [`EngineError::Lock`] while an operation is under way; [`EngineError::Journal`] if it cannot be known what
     /// is needed. Nothing is removed then.
     pub fn collect(&self) -> Result<(), EngineError> {
+        // update-collect.timer comes by each hour.
+        self.count_hold();
         let _held = HostLock::take(&self.config.store, "collect", Turn::Now, &*self.host.clock)?;
         self.collect_holding_the_host()
     }

@@ -17,8 +17,9 @@ use system::lock::Turn;
 use workloads::processes::Onlooker;
 
 use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::hold::Heeding;
 use crate::operations::resume::Resumed;
-use crate::operations::rollback::Back;
+use crate::operations::rollback::{Back, LetBy};
 use crate::operations::standing::Standing;
 use crate::operations::{Driven, Engine, EngineError, Listeners};
 use crate::plan::Plan;
@@ -259,6 +260,7 @@ impl Engine {
         };
         let session = self.lock("rollback for the fleet", turn)?;
         self.expect_finished()?;
+        self.expect_not_held(Heeding::Heed)?;
         self.judge_crashes()?;
         let (rollout, digest) = self.rollout_to_undo(rollout)?;
         let of = self.begun_by(digest)?;
@@ -269,7 +271,8 @@ impl Engine {
             // Unreachable: without a change the rollout allows no way back.
             return Err(ErrandError::NotAllowed(NotAllowed::NothingBegun).into());
         };
-        let driven = self.roll_back(&session, &of, Back::Files, Some(&taken), listeners, begun)?;
+        let let_by = LetBy { grant: Some(&taken), despite: None };
+        let driven = self.roll_back(&session, &of, Back::Files, let_by, listeners, begun)?;
         Ok(Done::Transaction(driven))
     }
 
@@ -430,7 +433,12 @@ impl Engine {
 }
 
 fn request<'a>(papers: &Papers<'a>) -> Request<'a> {
-    Request { manifest: papers.manifest, payloads: papers.payloads, quarantine: Quarantine::Heed }
+    Request {
+        manifest: papers.manifest,
+        payloads: papers.payloads,
+        quarantine: Quarantine::Heed,
+        heeding: Heeding::Heed,
+    }
 }
 
 /// A ledger only grows: of one size it has one root.

@@ -37,6 +37,7 @@ use crate::kernel::survival::{Scheduled, Trial};
 use crate::kernel::sysfs::Roots;
 use crate::kernel::sysfs::Sysfs;
 use crate::operations::EngineError;
+use crate::operations::hold;
 
 /// Tells what the files of a directory are written to.
 pub type MediumOf = dyn Fn(&Path) -> std::io::Result<Medium> + Send + Sync;
@@ -47,6 +48,8 @@ pub struct Host {
     pub medium: Box<MediumOf>,
     /// Below which `/proc`, `/sys`, `/boot` and `/lib/modules` are, for the facts of the kernel.
     pub root: PathBuf,
+    /// While this file is there, the host is held.
+    pub hold_file: PathBuf,
     /// `uname -m`.
     pub arch: String,
     /// The running kernel.
@@ -105,6 +108,7 @@ impl Host {
         Ok(Self {
             medium: Box::new(|directory| medium::Roots::default().medium(directory)),
             root: PathBuf::from("/"),
+            hold_file: PathBuf::from(hold::FILE),
             arch: uname.machine().to_string_lossy().into_owned(),
             kernel: identity::of_running(Path::new("/"), release, &uname.version().to_string_lossy()),
             incarnation: Incarnation { boot_id: boot_id()?, userspace: known_userspace() },

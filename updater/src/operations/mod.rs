@@ -6,6 +6,7 @@
 //! - [`policy`]: the trust policy put in force and replaced; revocations taken up
 //! - [`apply`], [`rollback`]: begin a transaction and drive it
 //! - [`errand`]: the same because a controller of the fleet says when
+//! - [`hold`]: nothing of that for a while, because an operator says so
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
@@ -21,6 +22,7 @@ pub mod collect;
 pub mod errand;
 pub mod exposure;
 pub mod health;
+pub mod hold;
 pub mod host;
 pub mod policy;
 pub mod removal;
@@ -117,6 +119,9 @@ pub enum EngineError {
     /// A controller's word is not followed.
     #[error(transparent)]
     Errand(#[from] errand::ErrandError),
+    /// This host is held, or a hold cannot be put on.
+    #[error(transparent)]
+    Hold(#[from] hold::HoldError),
     /// A policy was accepted and its file cannot be written.
     #[error("cannot write the policy {path}")]
     PolicyFile {

@@ -162,6 +162,7 @@ impl Engine {
             self.host.leases.thaw_outstanding(&*self.host.freezer).map_err(KernelError::from)?.len();
         resumed.quarantined = self.judge_crashes()?;
         self.guards().go_on(&self.host.incarnation)?;
+        self.count_hold();
         let unfinished = self.journal().unfinished()?;
         for stored in unfinished {
             resumed.transactions.push(self.drive(&session, stored, Drive::Resume, listeners)?);
@@ -177,6 +178,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Journal`].
     pub fn mark_stopping(&self) -> Result<usize, EngineError> {
+        self.count_hold();
         Ok(self.guards().mark_stopped(&self.host.incarnation, self.host.clock.now())?)
     }
 

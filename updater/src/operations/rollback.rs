@@ -7,6 +7,7 @@ use system::error::with_causes;
 use system::lock::Turn;
 
 use crate::operations::apply::Beginning;
+use crate::operations::hold::Heeding;
 use crate::operations::{Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
 use crate::plan::planner::Refusal;
@@ -15,6 +16,7 @@ use crate::plan::reverse::{Memory, ReverseFacts};
 use crate::plan::{Action, Feels, LoadedPayload, Plan, Undo};
 use crate::state::baseline::Baseline;
 use crate::state::grants::TakenGrant;
+use crate::state::hold::Passed;
 use crate::state::journal::{Origin, Stored, TransactionId};
 use crate::steps::dossier::Dossier;
 use crate::steps::ownership::Whose;
@@ -43,6 +45,15 @@ pub enum Back {
     Files,
     /// Memory and files of the checkpoint; what came since is lost.
     Checkpoint,
+}
+
+/// What lets a rollback begin.
+#[derive(Clone, Copy)]
+pub(super) struct LetBy<'a> {
+    /// A controller's word, if it is the fleet's doing.
+    pub(super) grant: Option<&'a TakenGrant>,
+    /// The hold that an operator goes past.
+    pub(super) despite: Option<&'a Passed>,
 }
 
 impl Engine {
@@ -81,7 +92,7 @@ impl Engine {
     /// [`EngineError::Refused`] if a container cannot be put back or a livepatch that has to be loaded again is
     /// not in the store; why the host cannot be surveyed.
     pub fn plan_rollback(&self, of: &Stored, back: Back) -> Result<Plan, EngineError> {
-        self.plan_rollback_with(&self.look()?, of, back, &self.new_id())
+        self.with_hold(self.plan_rollback_with(&self.look()?, of, back, &self.new_id())?)
     }
 
     fn plan_rollback_with(
@@ -191,14 +202,17 @@ impl Engine {
         &self,
         wanted: Option<&str>,
         back: Back,
+        heeding: Heeding,
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
         let session = self.lock("rollback", Turn::Now)?;
         self.expect_finished()?;
+        let despite = self.expect_not_held(heeding)?;
         self.judge_crashes()?;
         let of = self.rollback_target(wanted)?;
-        self.roll_back(&session, &of, back, None, listeners, begun)
+        let let_by = LetBy { grant: None, despite: despite.as_ref() };
+        self.roll_back(&session, &of, back, let_by, listeners, begun)
     }
 
     /// As [`Engine::rollback`], by whoever holds the host and has chosen.
@@ -207,7 +221,7 @@ impl Engine {
         session: &Session,
         of: &Stored,
         back: Back,
-        grant: Option<&TakenGrant>,
+        LetBy { grant, despite }: LetBy<'_>,
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
@@ -219,7 +233,7 @@ impl Engine {
             }
         };
         let origin = Origin::Rollback { of: of.id.clone(), name, version };
-        let beginning = Beginning { id: &id, origin: &origin, plan: &plan, grant };
+        let beginning = Beginning { id: &id, origin: &origin, plan: &plan, grant, despite };
         let driven = self.begin(session, &beginning, listeners, begun)?;
         self.afterwards();
         Ok(driven)

@@ -10,6 +10,7 @@ use workloads::model::Container;
 
 use crate::kernel::KernelError;
 use crate::kernel::livepatch::{Enabled, LoadedPatch, PatchState};
+use crate::operations::hold::Held;
 use crate::operations::standing::Standing;
 use crate::operations::{Engine, EngineError};
 use crate::state::baseline::Baseline;
@@ -34,6 +35,8 @@ pub struct Status {
     pub rootfs: Vec<RootfsStatus>,
     /// Livepatches that it does not load again by itself.
     pub quarantined: Vec<Quarantined>,
+    /// What holds this host as it is.
+    pub held: Held,
     /// Transactions that have not ended.
     pub unfinished: Vec<String>,
     /// What holds the host at the moment; `null` if nothing does, or if all is sound anyway.
@@ -173,6 +176,7 @@ impl Engine {
             no_livepatch,
             rootfs,
             quarantined,
+            held: self.held()?,
             unfinished: unfinished.into_iter().map(|stored| stored.id.to_string()).collect(),
             in_progress: None,
             unreadable,

@@ -10,6 +10,7 @@ use workloads::model::WorkloadId;
 use crate::kernel::livepatch::Blocker;
 use crate::kernel::transition::TransitionReport;
 use crate::plan::Action;
+use crate::state::hold::Passed;
 use crate::state::journal::{Origin, Stored};
 use crate::transaction::state::{Event, Outcome, Phase, StepIndex, StepStatus};
 
@@ -20,6 +21,9 @@ pub struct Story {
     pub id: String,
     /// What began it.
     pub origin: Origin,
+    /// The hold that it was begun despite, and who said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub despite_hold: Option<Passed>,
     /// When it began.
     pub began: Timestamp,
     /// When the last thing happened.
@@ -131,6 +135,7 @@ impl Story {
         Self {
             id: stored.id.to_string(),
             origin: stored.origin.clone(),
+            despite_hold: stored.despite.clone(),
             began: stored.began,
             until: stored.events.last().map_or(stored.began, |recorded| recorded.at),
             outcome: stored.outcome(),

@@ -117,7 +117,9 @@ impl<T: std::fmt::Debug + Send> Held for T {}
 struct State {
     now: Duration,
     /// How far the wall clock was put forward.
-    stepped: Duration,
+    stepped: jiff::SignedDuration,
+    /// When this boot began.
+    booted: Duration,
     /// What somebody else holds on to, and until when.
     held: Vec<(Duration, Box<dyn Held>)>,
     /// The kernel was built without livepatch.
@@ -254,6 +256,7 @@ impl FakeMachine {
     pub(crate) fn reboot(&self) {
         let mut state = self.lock();
         (state.boot, state.userspace) = (state.boot + 1, 0);
+        state.booted = state.now;
         state.dead = None;
         state.stop_before = None;
         state.modules.clear();
@@ -287,11 +290,15 @@ impl FakeMachine {
 
     /// The wall clock is set to what it was at first.
     pub(crate) fn set_wall_clock_back(&self) {
-        self.lock().stepped = Duration::ZERO;
+        self.lock().stepped = jiff::SignedDuration::ZERO;
     }
 
     pub(crate) fn step_wall_clock(&self, by: Duration) {
-        self.lock().stepped += by;
+        self.lock().stepped += jiff::SignedDuration::try_from(by).unwrap();
+    }
+
+    pub(crate) fn step_wall_clock_back(&self, by: Duration) {
+        self.lock().stepped -= jiff::SignedDuration::try_from(by).unwrap();
     }
 
     /// Let go of something only when this much time has gone by.
@@ -626,7 +633,8 @@ impl Freezer for FakeMachine {
 
 impl Clock for FakeMachine {
     fn elapsed(&self) -> Duration {
-        self.lock().now
+        let state = self.lock();
+        state.now - state.booted
     }
 
     fn now(&self) -> Timestamp {

@@ -19,6 +19,7 @@ use system::boot::Incarnation;
 use crate::plan::Plan;
 use crate::state::baseline::BaselineChange;
 use crate::state::grants::TakenGrant;
+use crate::state::hold::Passed;
 use crate::state::migrations::{self, LAYOUT};
 use crate::transaction::state::{Event, Impossible, Outcome, Phase, Progress};
 
@@ -189,6 +190,8 @@ pub struct Stored {
     pub id: TransactionId,
     /// What began it.
     pub origin: Origin,
+    /// The hold that it was begun despite, and who said so.
+    pub despite: Option<Passed>,
     /// When it began.
     pub began: Timestamp,
     /// Everything that happened, in order.
@@ -243,7 +246,8 @@ impl Journal {
         Ok(Self { db, reserve })
     }
 
-    /// Record that a transaction begins, and in the same write that the grant is taken which lets it.
+    /// Record that a transaction begins, and in the same write that the grant is taken which lets it, and who went past
+    /// a hold for it.
     ///
     /// # Errors
     /// [`JournalError::Sqlite`]; nothing is recorded then.
@@ -254,12 +258,13 @@ impl Journal {
         plan: &Plan,
         began: Timestamp,
         grant: Option<&TakenGrant>,
+        despite: Option<&Passed>,
     ) -> Result<(), JournalError> {
         self.keep_reserve()?;
         self.write("begin a transaction", |db| {
             db.execute(
-                "INSERT INTO transactions (id, origin, plan, began) VALUES (?1, ?2, ?3, ?4)",
-                params![id.as_str(), encode(origin), encode(plan), began.to_string()],
+                "INSERT INTO transactions (id, origin, plan, began, despite) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![id.as_str(), encode(origin), encode(plan), began.to_string(), despite.map(encode)],
             )?;
             grant.map_or(Ok(()), |grant| grant.write(db, Some(id)))
         })
@@ -412,12 +417,12 @@ impl Journal {
     }
 
     fn load(&self, id: &TransactionId) -> Result<Stored, JournalError> {
-        let (origin, plan, began): (String, String, String) = self
+        let (origin, plan, began, despite): (String, String, String, Option<String>) = self
             .read("read a transaction", |db| {
                 db.query_row(
-                    "SELECT origin, plan, began FROM transactions WHERE id = ?1",
+                    "SELECT origin, plan, began, despite FROM transactions WHERE id = ?1",
                     params![id.as_str()],
-                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
                 )
                 .optional()
             })?
@@ -447,6 +452,7 @@ impl Journal {
         Ok(Stored {
             id: id.clone(),
             origin: decode("origin", &origin)?,
+            despite: despite.map(|text| decode("passed hold", &text)).transpose()?,
             began: decode_text("begin time", &began)?,
             events,
             progress,

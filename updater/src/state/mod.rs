@@ -5,6 +5,7 @@
 //! - [`crash_guard`]: livepatch loads that the host has not survived yet, and the quarantine
 //! - [`floors`]: versions that it has acted upon
 //! - [`grants`]: what controllers of a fleet let it begin
+//! - [`hold`]: that an operator keeps it as it is for a while
 //! - `migrations`: the layout of the database
 //! - [`payloads`]: verified payloads by digest
 //! - [`privacy`]: all of it is root's alone
@@ -13,6 +14,7 @@ pub mod baseline;
 pub mod crash_guard;
 pub mod floors;
 pub mod grants;
+pub mod hold;
 pub mod journal;
 mod migrations;
 pub mod payloads;

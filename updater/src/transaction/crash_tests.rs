@@ -156,7 +156,7 @@ impl Bench {
             digest: Sha256::of(b"demo").to_string(),
             signed_by: Vec::new(),
         };
-        journal.begin(&id, &origin, plan, SystemClock.now(), None).unwrap();
+        journal.begin(&id, &origin, plan, SystemClock.now(), None, None).unwrap();
         Self { store, journal: Mutex::new(journal), id, incarnation: during(BOOT) }
     }
 

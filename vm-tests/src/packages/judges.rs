@@ -85,6 +85,8 @@ fn installed(host: &Bare, debs: &[PathBuf]) -> Result<()> {
         "systemd-analyze verify --man=no /usr/lib/systemd/system/update-*.* 2>&1 | grep update || true",
     )?;
     ensure!(judged.is_empty(), "systemd says of the units: {judged}");
+    let hooks = host.sh("apt-config dump DPkg::Post-Invoke")?;
+    ensure!(hooks.contains("update scan --after-upgrade"), "apt's hooks are: {hooks}");
     ensure!(
         host.sh("id -un update-agent && stat -c '%a %U' /var/lib/update /var/lib/update-agent")?
             == "update-agent\n700 root\n700 update-agent"
@@ -114,7 +116,20 @@ fn upgraded(host: &Bare, next: &[PathBuf]) -> Result<()> {
     let kept = "cd / && find etc/update var/lib/update -type f ! -name '*-shm' ! -name '*-wal' | sort | xargs sha256sum";
     let before = host.sh(kept)?;
     bring(host, next)?;
-    host.sh(&format!("{APT} install {PLACE}/*.deb"))?;
+    // A program that goes on running while its file is replaced, as by an upgrade.
+    let said = host.sh(&format!(
+        "cp /usr/bin/sleep /opt/before-upgrade && {{ /opt/before-upgrade 600 & }} && cp /usr/bin/cat /opt/new
+        until grep -q before-upgrade /proc/$!/maps; do :; done
+        mv /opt/new /opt/before-upgrade
+        {APT} install {PLACE}/*.deb 2>&1; echo \"apt ended with $?\"; kill $!"
+    ))?;
+    ensure!(
+        said.contains("update: 1 process still runs code") && said.contains(": before-upgrade\n"),
+        "{said}"
+    );
+    ensure!(said.ends_with("apt ended with 0"), "{said}");
+    let quiet = host.sh(&format!("{APT} install --reinstall {PLACE}/patch-tools_*.deb 2>&1"))?;
+    ensure!(!quiet.contains("update: "), "nobody runs old code, and apt says: {quiet}");
     let versions =
         host.sh("dpkg-query -W -f '${Package} ${Version} ${db:Status-Status}\\n' 'update*' patch-tools")?;
     let upgraded = versions.lines().filter(|line| line.ends_with("+next installed")).count();
@@ -148,7 +163,7 @@ fn purged(host: &Bare) -> Result<()> {
             'mount -t overlay -o lowerdir=/var/lib/update/layers/mounted:/usr overlay /mnt && echo >/ready && exec sleep 600' &
         read -r _ </ready
         {APT} purge 'update*' patch-tools >&2
-        find /var/lib/update /var/lib/update-agent /etc/update /run/update /etc/apparmor.d /var/lib/systemd /etc/systemd/system | grep /update
+        find /var/lib/update /var/lib/update-agent /etc/update /run/update /etc/apparmor.d /etc/apt /var/lib/systemd /etc/systemd/system | grep /update
         kill $!"
     ))?;
     let expected = "/var/lib/update\n/var/lib/update/layers\n/var/lib/update/layers/mounted\n/var/lib/update/layers/mounted/kept";

@@ -1,4 +1,4 @@
-//! The GNU build id of an ELF file, read from an open descriptor.
+//! The build id of an ELF file, GNU's and Go's, read from an open descriptor.
 //!
 //! Only the header, the program headers and the notes are read, so the cost does not grow with the
 //! file. Anything that is not ELF, or has no build id, has none; only a failing read is an error.
@@ -9,8 +9,10 @@ use std::os::unix::fs::FileExt;
 
 use goblin::container::{Container, Ctx};
 use goblin::elf::header::{EI_CLASS, ELFCLASS64, Header};
-use goblin::elf::program_header::{PT_NOTE, ProgramHeader};
+use goblin::elf::program_header::{PT_INTERP, PT_NOTE, ProgramHeader};
 use manifests::BuildId;
+
+use crate::model::{Build, GoBuildId};
 
 /// An ELF header is 64 bytes at most.
 const HEADER: usize = 64;
@@ -24,8 +26,63 @@ const MOST_NOTES: u64 = 1 << 16;
 /// `NT_GNU_BUILD_ID`, owner `GNU` (`<elf.h>`).
 const NT_GNU_BUILD_ID: u32 = 3;
 
-/// Reads the build id of a file.
+/// `Go`'s own, owner `Go` (`cmd/internal/buildid/note.go`).
+const NT_GO_BUILD_ID: u32 = 4;
+
+/// What an ELF file says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Elf {
+    /// The GNU build id.
+    pub(crate) gnu: Option<BuildId>,
+    /// Go's.
+    pub(crate) go: Option<GoBuildId>,
+    /// Whether it asks for a loader, which brings the libraries that it wants.
+    pub(crate) loader: Loader,
+}
+
+/// Whether an ELF file asks for a loader (`PT_INTERP`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loader {
+    Asked,
+    None,
+}
+
+impl Elf {
+    /// Reads what a file says; nothing of one that is no ELF file.
+    pub(crate) fn read(file: &File) -> io::Result<Option<Self>> {
+        let Some((segments, context)) = segments(file)? else { return Ok(None) };
+        let mut elf = Self { gnu: None, go: None, loader: Loader::None };
+        for segment in &segments {
+            match segment.p_type {
+                PT_INTERP => elf.loader = Loader::Asked,
+                PT_NOTE => {
+                    let Some(notes) = notes(file, segment)? else { continue };
+                    let find = |owner: &[u8; 4], kind| find(&notes, segment.p_align, context, owner, kind);
+                    let gnu = find(b"GNU\0", NT_GNU_BUILD_ID).and_then(BuildId::from_bytes);
+                    let go = find(b"Go\0\0", NT_GO_BUILD_ID).and_then(GoBuildId::from_bytes);
+                    elf.gnu = elf.gnu.or(gnu);
+                    elf.go = elf.go.or(go);
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(elf))
+    }
+
+    /// Which build it is.
+    pub(crate) fn build(&self) -> Option<Build> {
+        let gnu = self.gnu.clone().map(Build::Gnu);
+        gnu.or_else(|| self.go.clone().map(Build::Go))
+    }
+}
+
+/// Reads the GNU build id of a file.
 pub(crate) fn read(file: &File) -> io::Result<Option<BuildId>> {
+    Ok(Elf::read(file)?.and_then(|elf| elf.gnu))
+}
+
+/// The program headers; none of a file that is no ELF file, or damaged.
+fn segments(file: &File) -> io::Result<Option<(Vec<ProgramHeader>, Ctx)>> {
     let mut header = [0; HEADER];
     if !read_whole(file, &mut header, 0)? || &header[..4] != b"\x7fELF" {
         return Ok(None);
@@ -40,19 +97,15 @@ pub(crate) fn read(file: &File) -> io::Result<Option<BuildId>> {
     if !read_whole(file, &mut table, parsed.e_phoff)? {
         return Ok(None);
     }
-    let Ok(segments) = ProgramHeader::parse(&table, 0, count, context) else { return Ok(None) };
-    for segment in segments.iter().filter(|segment| segment.p_type == PT_NOTE) {
-        if segment.p_filesz > MOST_NOTES {
-            continue;
-        }
-        let mut notes = vec![0; segment.p_filesz as usize];
-        if read_whole(file, &mut notes, segment.p_offset)?
-            && let Some(found) = find(&notes, segment.p_align, context)
-        {
-            return Ok(BuildId::from_bytes(found));
-        }
+    Ok(ProgramHeader::parse(&table, 0, count, context).ok().map(|segments| (segments, context)))
+}
+
+fn notes(file: &File, segment: &ProgramHeader) -> io::Result<Option<Vec<u8>>> {
+    if segment.p_filesz > MOST_NOTES {
+        return Ok(None);
     }
-    Ok(None)
+    let mut notes = vec![0; segment.p_filesz as usize];
+    Ok(read_whole(file, &mut notes, segment.p_offset)?.then_some(notes))
 }
 
 fn context(header: &Header) -> Option<Ctx> {
@@ -62,7 +115,7 @@ fn context(header: &Header) -> Option<Ctx> {
 }
 
 /// Notes are name size, description size, type, name, description; the last two are padded.
-fn find(notes: &[u8], alignment: u64, context: Ctx) -> Option<&[u8]> {
+fn find<'a>(notes: &'a [u8], alignment: u64, context: Ctx, owner: &[u8; 4], wanted: u32) -> Option<&'a [u8]> {
     let padded =
         |size: usize| if alignment == 8 { size.next_multiple_of(8) } else { size.next_multiple_of(4) };
     let word = |at: usize| {
@@ -75,7 +128,7 @@ fn find(notes: &[u8], alignment: u64, context: Ctx) -> Option<&[u8]> {
         let content_at = name_at.checked_add(padded(name_size as usize))?;
         let end = content_at.checked_add(size as usize)?;
         let name = notes.get(name_at..name_at + 4);
-        if kind == NT_GNU_BUILD_ID && name_size == 4 && name == Some(b"GNU\0") {
+        if kind == wanted && name_size == 4 && name == Some(owner) {
             return notes.get(content_at..end);
         }
         at = content_at.checked_add(padded(size as usize))?;
@@ -147,6 +200,29 @@ mod tests {
         let notes =
             [note(b"GNU\0", 1, &[0; 16]), note(b"stapsdt\0", 3, b"x"), note(b"GNU\0", 3, &id)].concat();
         assert_eq!(of(&elf(&notes)), BuildId::from_bytes(&id));
+    }
+
+    #[test]
+    fn go_has_one_of_its_own() {
+        let whole = |notes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&elf(notes)).unwrap();
+            Elf::read(&file).unwrap().unwrap()
+        };
+        let go = note(b"Go\0\0", 4, b"action/main/package/content");
+        let only = whole(&go);
+        assert_eq!(only.build().unwrap().to_string(), "go:action/main/package/content");
+        assert_eq!((only.gnu, only.loader), (None, Loader::None));
+        let both = whole(&[go, note(b"GNU\0", 3, &[7; 20])].concat());
+        assert_eq!(both.build(), BuildId::from_bytes(&[7; 20]).map(Build::Gnu));
+        assert!(both.go.is_some());
+    }
+
+    #[test]
+    fn a_program_that_asks_for_a_loader_is_told_from_one_that_does_not() {
+        let loader = |path: &str| Elf::read(&File::open(path).unwrap()).unwrap().unwrap().loader;
+        assert_eq!(loader("/bin/sh"), Loader::Asked);
+        assert_eq!(loader("/lib64/ld-linux-x86-64.so.2"), Loader::None);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlink};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor, stat};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::model::Pid;
 
@@ -119,6 +120,11 @@ pub(crate) fn mapped_name(pid: Pid, range: (u64, u64)) -> io::Result<OsString> {
     Ok(readlink(mapping_link(pid, range).as_str())?)
 }
 
+/// The name of the program that a process was started with, as the kernel shows it; with its remark if the name is gone.
+pub(crate) fn program_name(pid: Pid) -> io::Result<OsString> {
+    Ok(readlink(format!("/proc/{pid}/exe").as_str())?)
+}
+
 fn mapping_link(pid: Pid, (start, end): (u64, u64)) -> String {
     format!("/proc/{pid}/map_files/{start:x}-{end:x}")
 }
@@ -158,10 +164,23 @@ fn found(opened: nix::Result<OwnedFd>) -> io::Result<Found> {
     Ok(Found::File(Handle { path, stat }))
 }
 
+/// Whether this program sees the processes of the system whose files it sees: not in a mere `chroot(2)`.
+#[must_use]
+pub fn is_own_system() -> bool {
+    match (stat("/proc/1/root"), stat("/")) {
+        (Ok(first), Ok(own)) => (first.st_dev, first.st_ino) == (own.st_dev, own.st_ino),
+        // Who may not look there is nobody that installs packages.
+        (Err(Errno::EACCES), _) => true,
+        _ => false,
+    }
+}
+
 /// A directory that paths begin at.
 #[derive(Debug)]
 pub(crate) struct Root {
     directory: OwnedFd,
+    /// The root of the process that it was found by: its mount stays as long as this is open.
+    below: OwnedFd,
 }
 
 impl AsFd for Root {
@@ -170,19 +189,29 @@ impl AsFd for Root {
     }
 }
 
-/// What tells the roots of processes apart: the mount namespace, and where in it the process's root is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What tells the roots of processes apart: the mount that a root is on, of which each mount namespace has its own, and where
+/// in it the root is. A mount's number may be used again once it is gone: it counts as long as a [`Root`] is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct RootId {
-    mounts: OsString,
-    directory: (u64, u64),
+    mount: u64,
+    directory: (u32, u32, u64),
 }
 
 impl RootId {
     /// That of a process.
     pub(crate) fn of(pid: Pid) -> io::Result<Self> {
-        let mounts = readlink(format!("/proc/{pid}/ns/mnt").as_str())?;
-        let root = stat(format!("/proc/{pid}/root").as_str())?;
-        Ok(Self { mounts, directory: (root.st_dev, root.st_ino) })
+        Self::at(&format!("/proc/{pid}/root"))
+    }
+
+    fn at(path: &str) -> io::Result<Self> {
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let found = statx(CWD, path, AtFlags::empty(), wanted)?;
+        if !StatxFlags::from_bits_retain(found.stx_mask).contains(wanted) {
+            // Before Linux 5.8, which has none of what else is needed.
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let directory = (found.stx_dev_major, found.stx_dev_minor, found.stx_ino);
+        Ok(Self { mount: found.stx_mnt_id, directory })
     }
 }
 
@@ -191,17 +220,22 @@ impl Root {
     /// own root if it lives in our namespace. The root of a process that called `chroot(2)` is below that.
     pub(crate) fn above(pid: Pid) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut directory = open(format!("/proc/{pid}/root").as_str(), flags, Mode::empty())?;
-        let mut at = identity(&directory)?;
+        let below = open(format!("/proc/{pid}/root").as_str(), flags, Mode::empty())?;
+        let mut at = identity(&below)?;
+        let mut directory = openat(&below, "..", flags, Mode::empty())?;
         loop {
-            let above = openat(&directory, "..", flags, Mode::empty())?;
-            let above_at = identity(&above)?;
-            directory = above;
+            let above_at = identity(&directory)?;
             if above_at == at {
-                return Ok(Self { directory });
+                return Ok(Self { directory, below });
             }
             at = above_at;
+            directory = openat(&directory, "..", flags, Mode::empty())?;
         }
+    }
+
+    /// What this is known by: of the process's own root, which it keeps.
+    pub(crate) fn id(&self) -> io::Result<RootId> {
+        RootId::at(&format!("/proc/self/fd/{}", self.below.as_raw_fd()))
     }
 }
 

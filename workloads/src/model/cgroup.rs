@@ -215,6 +215,33 @@ impl Owners {
     }
 }
 
+/// The systemd units that a task is in, by the names of its groups.
+///
+/// For people, who ask systemd about them: whoever may make groups may call them as he likes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Units {
+    /// The service or scope of the host.
+    pub unit: Option<String>,
+    /// Below a user's own systemd: its service or scope.
+    pub user_unit: Option<String>,
+}
+
+impl Units {
+    /// Those of a group, by its path as the kernel shows it in `/proc/PID/cgroup`.
+    #[must_use]
+    pub fn of(path: &[u8]) -> Self {
+        let is_unit = |part: &&[u8]| part.ends_with(b".service") || part.ends_with(b".scope");
+        let name = |part: &[u8]| std::str::from_utf8(part).ok().map(str::to_owned);
+        let mut parts = path.split(|byte| *byte == b'/');
+        let Some(unit) = parts.find(is_unit) else { return Self::default() };
+        let user_unit = match unit.starts_with(b"user@") {
+            true => parts.find(is_unit).and_then(name),
+            false => None,
+        };
+        Self { unit: name(unit), user_unit }
+    }
+}
+
 /// Whose group a task is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -306,6 +333,28 @@ mod tests {
     fn services_and_sessions_are_told_apart() {
         assert_eq!(owner("/system.slice/cron.service"), CgroupOwner::Service("cron.service".to_owned()));
         assert_eq!(owner("/user.slice/user-0.slice/session-1.scope"), CgroupOwner::Unknown);
+    }
+
+    #[test]
+    fn units_are_the_outermost_of_the_host_and_of_a_user() {
+        let units = |path: &str| {
+            let Units { unit, user_unit } = Units::of(path.as_bytes());
+            (unit.unwrap_or_default(), user_unit.unwrap_or_default())
+        };
+        let both = |unit: &str, user: &str| (unit.to_owned(), user.to_owned());
+        assert_eq!(units("/system.slice/cron.service"), both("cron.service", ""));
+        assert_eq!(
+            units("/system.slice/system-getty.slice/getty@tty1.service"),
+            both("getty@tty1.service", "")
+        );
+        assert_eq!(units("/system.slice/a.service/b.service"), both("a.service", ""));
+        assert_eq!(units("/init.scope"), both("init.scope", ""));
+        assert_eq!(units("/user.slice/user-0.slice/session-1.scope"), both("session-1.scope", ""));
+        let below = "/user.slice/user-1000.slice/user@1000.service";
+        assert_eq!(units(&format!("{below}/app.slice/x.service")), both("user@1000.service", "x.service"));
+        assert_eq!(units(below), both("user@1000.service", ""));
+        assert_eq!(units("/runc/web"), both("", ""));
+        assert_eq!(Units::of(b"/system.slice/\xff\xfe.service").unit, None);
     }
 
     #[test]

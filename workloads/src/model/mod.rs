@@ -1,5 +1,6 @@
 //! The nouns that everybody above speaks of; values only, nothing here touches a host.
 
+pub mod build;
 pub mod cgroup;
 pub mod comm;
 pub mod container;
@@ -8,7 +9,8 @@ pub mod probe_site;
 pub mod topology;
 pub mod workload_id;
 
-pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners, Place};
+pub use build::{Build, GoBuildId};
+pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners, Place, Units};
 pub use comm::{Comm, SeenPath};
 pub use container::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,

@@ -12,19 +12,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use manifests::{BuildId, FileIdentity};
+use manifests::FileIdentity;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::files::buildid;
+use crate::files::buildid::Elf;
 use crate::files::foreign::{self, FileId, Found, Handle, Root, RootId};
-use crate::model::{Pid, SeenPath};
+use crate::model::{Build, Pid, SeenPath};
 use crate::processes::contents::{Allowance, Sought};
 use crate::processes::mapping::{self, DELETED, Executable, Mapping};
+use crate::processes::program::{Interpreter, Linked, NotProven, Program};
 use crate::processes::unknown::Reason;
 use crate::processes::watchdog::{Pulse, Subject};
 
@@ -38,14 +39,14 @@ pub enum Why {
     /// Another file is under its path now.
     Replaced {
         /// The build that runs.
-        runs: Option<BuildId>,
+        runs: Option<Build>,
         /// The build on disk.
-        on_disk: Option<BuildId>,
+        on_disk: Option<Build>,
     },
     /// Nothing is under its path any more.
     Deleted {
         /// The build that runs.
-        runs: Option<BuildId>,
+        runs: Option<Build>,
     },
     /// It is one of those asked for.
     AtFault {
@@ -67,11 +68,20 @@ pub(crate) enum Questions {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) files: BTreeSet<(SeenPath, Why)>,
+    /// The program that it was started with, if that is asked and it is still mapped.
+    pub(crate) program: Option<Arc<Program>>,
+    /// What it may run that its mappings do not show, if that is asked.
+    pub(crate) not_proven: BTreeSet<NotProven>,
     /// What could not be told, and of which file; of the process itself if of none.
     pub(crate) unknown: BTreeSet<(Option<SeenPath>, Reason)>,
 }
 
 impl Seen {
+    fn take(&mut self, found: &Finding) {
+        self.files.extend(found.faults.iter().cloned());
+        self.not_proven.extend(found.not_proven);
+    }
+
     /// Of a process of which nothing was found, since `subject` gave no answer.
     pub(crate) fn silent(subject: Option<&Subject>) -> Self {
         let file = subject.map(|subject| subject.file.clone());
@@ -88,18 +98,36 @@ pub(crate) struct Look {
     roots: HashMap<RootId, usize>,
     tops: Vec<Top>,
     identities: HashMap<FileId, Result<Vec<FileIdentity>, Reason>>,
+    programs: HashMap<(FileId, Vec<u8>), Arc<Program>>,
     maps: Vec<u8>,
 }
 
-/// What was found: files by their paths, and what is wrong with each.
-type Faults = Vec<(SeenPath, Why)>;
+/// What was found of one mapped file: what is wrong with it, under which path, and what it makes of a process that maps it.
+#[derive(Debug, Clone, Default)]
+struct Finding {
+    faults: Vec<(SeenPath, Why)>,
+    not_proven: Option<NotProven>,
+}
 
 /// What is known of files whose names begin at one root.
 struct Top {
     root: Root,
-    outdated: HashMap<(FileId, Vec<u8>), Result<Option<Why>, Reason>>,
+    standings: HashMap<(FileId, Vec<u8>), Result<Standing, Reason>>,
     /// What was found of mappings that are known by what the kernel prints of them; code apart from data.
-    settled: [HashMap<Vec<u8>, Faults>; 2],
+    settled: [HashMap<Vec<u8>, Finding>; 2],
+    /// The programs among them.
+    programs: HashMap<Vec<u8>, Arc<Program>>,
+}
+
+/// How mapped code stands to what is under its path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// It is the same.
+    Current,
+    /// It is not.
+    Outdated(Why),
+    /// It never was a program or library under a path, or is none any more that anybody could install: made in memory.
+    Made,
 }
 
 /// The process's mappings changed while they were read.
@@ -114,6 +142,7 @@ impl Look {
             roots: HashMap::new(),
             tops: Vec::new(),
             identities: HashMap::new(),
+            programs: HashMap::new(),
             maps: Vec::new(),
         }
     }
@@ -163,7 +192,7 @@ impl Look {
                 return Ok(seen);
             }
         };
-        let files = mapping::files(maps);
+        let mapping::Mapped { files, code_without_file } = mapping::mapped(maps);
         if files.is_empty() {
             return Ok(seen);
         }
@@ -176,12 +205,14 @@ impl Look {
             }
         };
         let mut vanished = Ok(());
-        for mapping in files {
+        let mut programs_and_libraries = 0;
+        for mapping in &files {
             if self.sought.is_empty() && mapping.executable == Executable::No {
                 continue;
             }
+            programs_and_libraries += usize::from(mapping.executable == Executable::Yes);
             if let Some(settled) = self.tops[top].settled[mapping.executable as usize].get(mapping.key) {
-                seen.files.extend(settled.iter().cloned());
+                seen.take(settled);
                 continue;
             }
             let subject = Subject { device: mapping.device().to_owned(), file: mapping.name.into() };
@@ -190,21 +221,21 @@ impl Look {
                 continue;
             }
             pulse.begins(Some(subject));
-            match self.behind(pid, top, &mapping) {
+            match self.behind(pid, top, mapping) {
                 Ok(Found::File(handle)) => {
                     let exact = mapping.is_ambiguous().then(|| foreign::mapped_name(pid, mapping.range).ok());
                     let exact = exact.flatten();
                     let name = exact.as_ref().map_or(mapping.name, |exact| exact.as_bytes());
-                    match self.file(top, &mapping, name, &handle, allowance, pulse) {
+                    match self.file(top, mapping, name, &handle, allowance, pulse) {
                         Ok(found) => {
-                            seen.files.extend(found.iter().cloned());
+                            seen.take(&found);
                             if handle.is_known_by_device(mapping.device()) {
                                 let settled = &mut self.tops[top].settled[mapping.executable as usize];
                                 settled.insert(mapping.key.to_owned(), found);
                             }
                         }
                         Err((found, reason)) => {
-                            seen.files.extend(found);
+                            seen.take(&found);
                             seen.unknown.insert((Some(name.into()), reason));
                         }
                     }
@@ -216,7 +247,67 @@ impl Look {
                 }
             }
         }
+        if self.questions == Questions::OutdatedToo {
+            seen.not_proven.extend(code_without_file.then_some(NotProven::Memory));
+            // What maps libraries, and of which there is nothing to be told, needs no name.
+            if programs_and_libraries == 1 || !seen.files.is_empty() || !seen.not_proven.is_empty() {
+                match self.started_with(pid, top, &files) {
+                    Ok(program) => seen.program = program,
+                    Err(reason) => {
+                        seen.unknown.insert((None, reason));
+                    }
+                }
+            }
+            // A loader that was started with a program's name has no libraries in it, and maps them.
+            let linked = seen.program.as_ref().is_some_and(|program| match program.linked {
+                Linked::ByGo => true,
+                Linked::Statically => programs_and_libraries == 1,
+                Linked::Dynamically | Linked::Unknown => false,
+            });
+            seen.not_proven.extend(linked.then_some(NotProven::Linked));
+        }
         vanished.map(|()| seen)
+    }
+
+    /// The program that a process was started with, if it still maps it.
+    fn started_with(
+        &mut self,
+        pid: Pid,
+        top: usize,
+        files: &[Mapping<'_>],
+    ) -> Result<Option<Arc<Program>>, Reason> {
+        let Some(name) = program_name(pid) else { return Ok(None) };
+        let Some(mapping) = files.iter().find(|mapping| mapping.name == name) else { return Ok(None) };
+        if let Some(known) = self.tops[top].programs.get(mapping.key) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        match self.behind(pid, top, mapping)? {
+            Found::File(handle) => self.program(top, mapping, &handle).map(Some),
+            Found::NoFile | Found::Nothing => Ok(None),
+        }
+    }
+
+    /// The program in a file.
+    fn program(
+        &mut self,
+        top: usize,
+        mapping: &Mapping<'_>,
+        handle: &Handle,
+    ) -> Result<Arc<Program>, Reason> {
+        let name = mapping.name;
+        let key = (handle.id(), name.to_owned());
+        let program = match self.programs.get(&key) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let program = Program::of(path(&self.tops[top].root, name, handle), handle)?;
+                self.programs.insert(key, Arc::clone(&program));
+                program
+            }
+        };
+        if handle.is_known_by_device(mapping.device()) {
+            self.tops[top].programs.insert(mapping.key.to_owned(), Arc::clone(&program));
+        }
+        Ok(program)
     }
 
     /// What is found of one file; with what could not be told, if something could not.
@@ -228,12 +319,21 @@ impl Look {
         handle: &Handle,
         allowance: &mut Allowance,
         pulse: &Pulse,
-    ) -> Result<Faults, (Faults, Reason)> {
-        let mut found = Vec::new();
+    ) -> Result<Finding, (Finding, Reason)> {
+        let mut found = Finding::default();
         let mut trouble = None;
         if self.questions == Questions::OutdatedToo && mapping.executable == Executable::Yes {
-            match self.tops[top].outdated(name, handle) {
-                Ok(why) => found.extend(why.map(|why| (without_remark(name).into(), why))),
+            found.not_proven = Interpreter::of(without_remark(name)).map(NotProven::Read);
+            if found.not_proven.is_none() && may_be_program(name) {
+                match is_by_go(handle) {
+                    Ok(by_go) => found.not_proven = by_go.then_some(NotProven::Linked),
+                    Err(reason) => trouble = Some(reason),
+                }
+            }
+            match self.tops[top].standing(name, handle) {
+                Ok(Standing::Current) => {}
+                Ok(Standing::Outdated(why)) => found.faults.push((without_remark(name).into(), why)),
+                Ok(Standing::Made) => found.not_proven = Some(NotProven::Memory),
                 Err(reason) => trouble = Some(reason),
             }
         }
@@ -242,7 +342,7 @@ impl Look {
             Ok(identities) => {
                 let path = path(&self.tops[top].root, name, handle);
                 let faults = identities.into_iter().map(|identity| Why::AtFault { identity });
-                found.extend(faults.map(|why| (path.clone(), why)));
+                found.faults.extend(faults.map(|why| (path.clone(), why)));
             }
             Err(reason) => trouble = Some(reason),
         }
@@ -274,26 +374,34 @@ impl Look {
 
     /// The index of what the names of a process begin at.
     fn top(&mut self, pid: Pid) -> io::Result<usize> {
-        let id = RootId::of(pid)?;
-        if let Some(known) = self.roots.get(&id) {
+        if let Some(known) = self.roots.get(&RootId::of(pid)?) {
             return Ok(*known);
         }
         let root = Root::above(pid)?;
-        self.tops.push(Top { root, outdated: HashMap::new(), settled: [HashMap::new(), HashMap::new()] });
+        let id = root.id()?;
+        if let Some(known) = self.roots.get(&id) {
+            return Ok(*known);
+        }
+        self.tops.push(Top {
+            root,
+            standings: HashMap::new(),
+            settled: [HashMap::new(), HashMap::new()],
+            programs: HashMap::new(),
+        });
         self.roots.insert(id, self.tops.len() - 1);
         Ok(self.tops.len() - 1)
     }
 }
 
 impl Top {
-    /// Whether code is not what is under its path any more.
-    fn outdated(&mut self, name: &[u8], handle: &Handle) -> Result<Option<Why>, Reason> {
+    /// How code stands to what is under its path.
+    fn standing(&mut self, name: &[u8], handle: &Handle) -> Result<Standing, Reason> {
         let key = (handle.id(), name.to_owned());
-        if let Some(known) = self.outdated.get(&key) {
+        if let Some(known) = self.standings.get(&key) {
             return known.clone();
         }
-        let found = outdated(&self.root, name, handle);
-        self.outdated.insert(key, found.clone());
+        let found = standing(&self.root, name, handle);
+        self.standings.insert(key, found.clone());
         found
     }
 }
@@ -317,40 +425,65 @@ fn leads_to(top: &Root, name: &[u8], handle: &Handle) -> Result<bool, Reason> {
     Ok(matches!(named(top, name)?, Found::File(there) if there.is_same(handle)))
 }
 
-/// Whether the file that is mapped is no longer the one under its path.
-fn outdated(top: &Root, name: &[u8], handle: &Handle) -> Result<Option<Why>, Reason> {
+/// How the file that is mapped stands to the one under its path.
+fn standing(top: &Root, name: &[u8], handle: &Handle) -> Result<Standing, Reason> {
     // First of all as it is: a file may be called `x (deleted)`.
     if leads_to(top, name, handle)? {
-        return Ok(None);
+        return Ok(Standing::Current);
     }
     let path = without_remark(name);
     // Made by `memfd_create(2)`: this never was a path.
     if path.len() < name.len() && name.starts_with(b"/memfd:") && handle.is_memory() {
-        return Ok(None);
+        return Ok(Standing::Made);
     }
     let on_disk = named(top, path)?;
     match &on_disk {
-        Found::File(there) if there.is_same(handle) => return Ok(None),
+        Found::File(there) if there.is_same(handle) => return Ok(Standing::Current),
         // Not unlinked, and not in this namespace: a file of somebody else's, whose path begins elsewhere.
         Found::Nothing
             if path.len() == name.len() && !handle.is_unlinked() && leads_from_here(name, handle) =>
         {
-            return Ok(None);
+            return Ok(Standing::Current);
         }
         _ => {}
     }
     let file = handle.read()?;
     if !is_elf(&file) {
-        return Ok(None);
+        return Ok(match on_disk {
+            Found::Nothing => Standing::Made,
+            _ => Standing::Current,
+        });
     }
-    let runs = buildid::read(&file)?;
+    let build = |file: &File| Ok::<_, io::Error>(Elf::read(file)?.and_then(|elf| elf.build()));
+    let runs = build(&file)?;
     let on_disk = match on_disk {
-        Found::Nothing => return Ok(Some(Why::Deleted { runs })),
+        Found::Nothing => return Ok(Standing::Outdated(Why::Deleted { runs })),
         Found::NoFile => None,
-        Found::File(there) => buildid::read(&there.read()?)?,
+        Found::File(there) => build(&there.read()?)?,
     };
     let same_build = runs.is_some() && runs == on_disk;
-    Ok((!same_build).then_some(Why::Replaced { runs, on_disk }))
+    Ok(if same_build { Standing::Current } else { Standing::Outdated(Why::Replaced { runs, on_disk }) })
+}
+
+/// Whether a file that is mapped as code is not called like a library.
+fn may_be_program(name: &[u8]) -> bool {
+    let file = without_remark(name).rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    !file.windows(3).any(|three| three == b".so")
+}
+
+/// Whether Go's linker has made a file.
+fn is_by_go(handle: &Handle) -> Result<bool, Reason> {
+    Ok(Elf::read(&handle.read()?)?.is_some_and(|elf| elf.go.is_some()))
+}
+
+/// The name of the program that a process was started with, as its mappings show it; none if it cannot be told.
+fn program_name(pid: Pid) -> Option<Vec<u8>> {
+    let name = foreign::program_name(pid).ok()?.into_vec();
+    if !name.contains(&b'\n') {
+        return Some(name);
+    }
+    let lines: Vec<&[u8]> = name.split(|byte| *byte == b'\n').collect();
+    Some(lines.join(&mapping::LINE_FEED[..]))
 }
 
 fn leads_from_here(name: &[u8], handle: &Handle) -> bool {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 
+use memchr::memchr;
 use nix::libc;
 
 use crate::model::Pid;
@@ -16,7 +17,7 @@ use crate::model::Pid;
 pub(crate) const DELETED: &[u8] = b" (deleted)";
 
 /// How the kernel writes a line feed; a name may hold these four characters, too.
-const LINE_FEED: &[u8] = b"\\012";
+pub(crate) const LINE_FEED: &[u8] = b"\\012";
 
 /// A file that a process has mapped, once or more often.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,26 +79,87 @@ pub(crate) fn read(pid: Pid, maps: &mut Vec<u8>) -> io::Result<Pid> {
 
 fn read_one(pid: Pid, maps: &mut Vec<u8>) -> io::Result<()> {
     maps.clear();
-    match File::open(format!("/proc/{pid}/maps")).and_then(|mut file| file.read_to_end(maps)) {
+    match File::open(format!("/proc/{pid}/maps")).and_then(|file| read_whole(file, maps)) {
         Err(error) if vanished(&error) => {
             maps.clear();
             Ok(())
         }
-        result => result.map(drop),
+        result => result,
     }
 }
 
-/// The mapped files, each once.
-pub(crate) fn files(maps: &[u8]) -> Vec<Mapping<'_>> {
+/// As `read_to_end`, which would first ask how large the file is: of a file that the kernel makes up that is no help, and
+/// takes as long as a good part of the reading.
+fn read_whole(mut file: File, text: &mut Vec<u8>) -> io::Result<()> {
+    // The kernel gives a page at a time, and ends with the one mapping that is its own and lies above all of a process's: what
+    // would come after it is not asked for. Where there is none (`vsyscall=none`), an empty answer is the end.
+    const LAST: &[u8] =
+        b"\nffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n";
+    const ROOM: usize = 4096;
+    let mut end = 0;
+    loop {
+        if text.len() < end + ROOM {
+            text.resize(end + 4 * ROOM, 0);
+        }
+        match file.read(&mut text[end..]) {
+            Ok(0) => break,
+            Ok(got) => {
+                end += got;
+                if text[..end].ends_with(LAST) {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                text.truncate(end);
+                return Err(error);
+            }
+        }
+    }
+    text.truncate(end);
+    Ok(())
+}
+
+/// As many files are told apart without an index.
+const FEW: usize = 24;
+
+/// What a process has mapped.
+#[derive(Debug, Default)]
+pub(crate) struct Mapped<'a> {
+    /// The files, each once.
+    pub(crate) files: Vec<Mapping<'a>>,
+    /// Whether there is code that no file stands behind, beside what the kernel brings itself.
+    pub(crate) code_without_file: bool,
+}
+
+/// What the text says that the kernel has written.
+pub(crate) fn mapped(maps: &[u8]) -> Mapped<'_> {
     let mut files: Vec<Mapping<'_>> = Vec::new();
-    // A process may have 65,530 mappings (`vm.max_map_count`), each of another file.
+    let mut code_without_file = false;
+    // A process may have 65,530 mappings (`vm.max_map_count`), each of another file. Most have a few files, of which looking
+    // at each is quicker.
     let mut places: HashMap<&[u8], usize> = HashMap::new();
-    for line in maps.split(|byte| *byte == b'\n') {
-        let Some(mapping) = parse(line) else { continue };
+    let mut rest = maps;
+    while !rest.is_empty() {
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
+        let Some(mapping) = parse(line) else {
+            code_without_file |= is_code_without_file(line);
+            continue;
+        };
         // A file's mappings stand side by side, but for those that were made later.
         let place = match files.last() {
             Some(last) if last.key == mapping.key => files.len() - 1,
-            _ => *places.entry(mapping.key).or_insert(files.len()),
+            _ if files.len() < FEW => {
+                files.iter().position(|known| known.key == mapping.key).unwrap_or(files.len())
+            }
+            _ => {
+                if places.is_empty() {
+                    places.extend(files.iter().enumerate().map(|(place, known)| (known.key, place)));
+                }
+                *places.entry(mapping.key).or_insert(files.len())
+            }
         };
         match files.get_mut(place) {
             Some(known) if known.executable == Executable::No => {
@@ -109,7 +171,18 @@ pub(crate) fn files(maps: &[u8]) -> Vec<Mapping<'_>> {
             None => files.push(mapping),
         }
     }
-    files
+    Mapped { files, code_without_file }
+}
+
+/// Whether a line that is of no file is of code that the process has made or loaded itself. `[vdso]` and its like are the
+/// kernel's; what a process calls its own memory begins with `[anon` (`PR_SET_VMA_ANON_NAME`).
+fn is_code_without_file(line: &[u8]) -> bool {
+    let Some(blank) = memchr(b' ', line) else { return false };
+    if line.get(blank + 3) != Some(&b'x') {
+        return false;
+    }
+    let named = memchr(b'[', line).map(|at| &line[at..]);
+    named.is_none_or(|name| name.starts_with(b"[anon") || name == b"[heap]")
 }
 
 pub(crate) fn vanished(error: &io::Error) -> bool {
@@ -118,28 +191,37 @@ pub(crate) fn vanished(error: &io::Error) -> bool {
 
 /// `start-end perms offset dev inode   path` (proc(5)); only those with a file and a path.
 fn parse(line: &[u8]) -> Option<Mapping<'_>> {
-    // Most lines are of files, and the name is the last field.
-    line.iter().rposition(|byte| *byte == b'/')?;
-    let mut fields = line.splitn(4, |byte| *byte == b' ');
-    let range = fields.next()?;
-    let dash = range.iter().position(|byte| *byte == b'-')?;
-    let range = (hexadecimal(&range[..dash])?, hexadecimal(&range[dash + 1..])?);
-    let executable = if fields.next()?.get(2) == Some(&b'x') { Executable::Yes } else { Executable::No };
-    let key = fields.nth(1)?;
-    let mut fields = key.splitn(3, |byte| *byte == b' ');
-    let inode = fields.nth(1)?;
-    if inode == b"0" || !inode.iter().all(u8::is_ascii_digit) {
+    let blank = |from: usize| memchr(b' ', line.get(from..)?).map(|at| from + at);
+    let permissions = blank(0)? + 1;
+    let offset = blank(permissions)? + 1;
+    let key = &line[blank(offset)? + 1..];
+    // Device, inode, and a name that stands in a column of its own.
+    let inode_at = memchr(b' ', key)? + 1;
+    let inode_end = inode_at + memchr(b' ', &key[inode_at..])?;
+    let inode = &key[inode_at..inode_end];
+    let name = &key[inode_end + key[inode_end..].iter().position(|byte| *byte != b' ')?..];
+    if !name.starts_with(b"/") || inode == b"0" || !inode.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let padded = fields.next()?;
-    let name = &padded[padded.iter().position(|byte| *byte != b' ')?..];
-    name.starts_with(b"/").then_some(Mapping { range, executable, key, name })
+    let (range, permissions) = (&line[..permissions - 1], &line[permissions..offset - 1]);
+    let dash = memchr(b'-', range)?;
+    let range = (hexadecimal(&range[..dash])?, hexadecimal(&range[dash + 1..])?);
+    let executable = if permissions.get(2) == Some(&b'x') { Executable::Yes } else { Executable::No };
+    Some(Mapping { range, executable, key, name })
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u64> {
-    let digit = |digit: &u8| char::from(*digit).to_digit(16).map(u64::from);
-    let short = !digits.is_empty() && digits.len() <= 16;
-    short.then(|| digits.iter().try_fold(0, |value, one| Some(value << 4 | digit(one)?))).flatten()
+    if digits.is_empty() || digits.len() > 16 {
+        return None;
+    }
+    digits.iter().try_fold(0, |value, digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(value << 4 | u64::from(digit))
+    })
 }
 
 #[cfg(test)]
@@ -166,18 +248,48 @@ mod tests {
     }
 
     #[test]
+    fn code_that_no_file_stands_behind_is_seen_and_what_the_kernel_brings_is_none() {
+        for (line, expected) in [
+            ("7f1c2a000000-7f1c2a026000 r-xp 00000000 00:00 0 ", true),
+            ("7f1c2a000000-7f1c2a026000 rwxp 00000000 00:00 0                          [anon:v8]", true),
+            ("55d0c2a00000-55d0c2a26000 rwxp 00000000 00:00 0                          [heap]", true),
+            ("7f1c2a000000-7f1c2a026000 rw-p 00000000 00:00 0 ", false),
+            ("7ffd0e1f5000-7ffd0e1f7000 r-xp 00000000 00:00 0                          [vdso]", false),
+            ("ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]", false),
+            ("7ffd0e1f5000-7ffd0e216000 rwxp 00000000 00:00 0                          [stack]", false),
+            ("7f1c2a000000-7f1c2a026000 r-xp 00000000 08:01 7    /lib/a.so", false),
+            ("", false),
+        ] {
+            let text = format!("{line}\n");
+            assert_eq!(mapped(text.as_bytes()).code_without_file, expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_file_counts_once_and_where_it_is_code() {
         let maps = b"1000-2000 r--p 00000000 08:01 7    /a\n2000-3000 r-xp 00001000 08:01 7    /a\n\
             3000-4000 r--p 00002000 08:01 7    /a\n4000-5000 r--p 00000000 08:01 8    /b\n";
-        let found: Vec<_> = files(maps).iter().map(|one| (one.name, one.range, one.executable)).collect();
+        let found: Vec<_> =
+            mapped(maps).files.iter().map(|one| (one.name, one.range, one.executable)).collect();
         let (a, b) = (&b"/a"[..], &b"/b"[..]);
         assert_eq!(found, [(a, (0x2000, 0x3000), Executable::Yes), (b, (0x4000, 0x5000), Executable::No)]);
     }
 
     #[test]
+    fn what_a_process_maps_is_read_to_its_end() {
+        let own = Pid(std::process::id());
+        let (mut ours, mut whole) = (Vec::new(), Vec::new());
+        read(own, &mut ours).unwrap();
+        File::open("/proc/self/maps").unwrap().read_to_end(&mut whole).unwrap();
+        let last = |text: &[u8]| text.split(|byte| *byte == b'\n').rev().nth(1).map(<[u8]>::to_vec);
+        assert_eq!(last(&ours), last(&whole));
+        assert!(mapped(&ours).files.len() >= 3, "{}", String::from_utf8_lossy(&ours));
+    }
+
+    #[test]
     fn a_file_that_is_mapped_again_much_later_counts_once() {
         let maps = b"1000-2000 r--p 0 08:01 7 /a\n2000-3000 r--p 0 08:01 8 /b\n3000-4000 r-xp 0 08:01 7 /a\n";
-        let found: Vec<_> = files(maps).iter().map(|one| (one.name, one.executable)).collect();
+        let found: Vec<_> = mapped(maps).files.iter().map(|one| (one.name, one.executable)).collect();
         assert_eq!(found, [(&b"/a"[..], Executable::Yes), (&b"/b"[..], Executable::No)]);
     }
 
@@ -187,7 +299,7 @@ mod tests {
         let maps: String =
             (1..65_530).map(|inode| format!("1000-2000 r-xp 00000000 08:01 {inode} /a/{inode}\n")).collect();
         let begun = std::time::Instant::now();
-        assert_eq!(files(maps.as_bytes()).len(), 65_529);
+        assert_eq!(mapped(maps.as_bytes()).files.len(), 65_529);
         assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 

@@ -8,6 +8,7 @@
 //! | `contents` | what a file is known by, read within bounds |
 //! | [`unknown`] | what could not be told: counted, shown, and treated as affected |
 //! | [`watchdog`] | what gives no answer is left behind |
+//! | [`program`] | what a process runs that its mappings do not show |
 //! | `look` | one look, over all of these |
 //! | [`affected`], [`scan`] | its two uses: containers that run files at fault, and the whole host |
 
@@ -17,6 +18,7 @@ pub(crate) mod look;
 pub(crate) mod mapping;
 pub mod observe;
 pub mod procfs;
+pub mod program;
 pub mod scan;
 #[cfg(test)]
 mod specimens;
@@ -26,8 +28,10 @@ pub mod watchdog;
 pub use self::affected::{Mapped, Match};
 pub use self::contents::Wanted;
 pub use self::observe::Procfs;
+pub use self::program::{NotProven, Program};
 pub use self::unknown::{Reason, Unknown};
 pub use self::watchdog::{LookError, Onlooker, Stopped};
+pub use crate::files::foreign::is_own_system;
 use crate::model::{Container, Obstacle};
 
 /// What can be seen of running containers without asking the runtime.

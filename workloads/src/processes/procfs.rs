@@ -6,14 +6,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 
-use crate::model::{Comm, Pid};
+use crate::model::{Comm, Pid, Units};
 
 /// Where cgroup v2 is mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -80,7 +80,14 @@ pub fn describe(pid: Pid) -> Option<Process> {
 
 /// What a process calls itself.
 pub fn comm(pid: Pid) -> Option<Comm> {
-    fs::read(format!("/proc/{pid}/comm")).ok().map(|content| Comm::from_file(&content))
+    let mut room = [0; 64];
+    short(&format!("/proc/{pid}/comm"), &mut room).ok().map(Comm::from_file)
+}
+
+/// What one `read(2)` gives of a file that the kernel makes up: all of it, if it is shorter than the room.
+fn short<'a>(path: &str, room: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let got = fs::File::open(path)?.read(room)?;
+    Ok(&room[..got])
 }
 
 /// A text of the kernel's, of which only the kernel's own words are looked at: a name that is no text must not
@@ -96,9 +103,20 @@ pub(crate) fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 
 /// The cgroup v2 path of a process.
 pub fn cgroup_of(pid: Pid) -> Option<PathBuf> {
-    let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    let mut room = [0; 4096];
+    let path = format!("/proc/{pid}/cgroup");
+    // On a host with many hierarchies of the first version it may be long.
+    let text = match short(&path, &mut room).ok()? {
+        whole if whole.len() < 4096 => whole.to_owned(),
+        _ => fs::read(&path).ok()?,
+    };
     let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
     Some(PathBuf::from(OsStr::from_bytes(path)))
+}
+
+/// The systemd units that a process is in, by the names of its groups.
+pub fn units_of(pid: Pid) -> Units {
+    cgroup_of(pid).map(|path| Units::of(path.as_os_str().as_bytes())).unwrap_or_default()
 }
 
 /// Kills the session that a pid file names, if it still belongs to `cgroup`.

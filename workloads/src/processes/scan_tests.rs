@@ -12,7 +12,8 @@ use manifests::{FileIdentity, Sha256};
 
 use super::*;
 use crate::files::buildid;
-use crate::processes::specimens::{self, Running};
+use crate::processes::program::{Interpreter, Linked};
+use crate::processes::specimens::{self, Code, Running, link_statically};
 use crate::processes::unknown::Reason;
 
 /// What is found about one process.
@@ -52,6 +53,61 @@ fn the_same_build_installed_once_more_is_not_stale() {
     let running = Running::new();
     running.replace("/bin/sleep");
     assert_eq!(found(&running, &[]), []);
+}
+
+#[test]
+fn a_program_that_maps_nothing_but_itself_is_known_by_its_own_build() {
+    let running = Running::linked_statically("one/main/package/content", Code::FromFile);
+    let seen = seen(running.pid(), &[]);
+    let program = seen.program.unwrap();
+    assert_eq!(program.path.as_path(), running.program);
+    assert_eq!(program.linked, Linked::ByGo);
+    assert_eq!(program.build.as_ref().unwrap().to_string(), "go:one/main/package/content");
+    assert_eq!(seen.not_proven, [NotProven::Linked].into());
+    let again = running.directory.path().join("again");
+    link_statically("one/main/package/content", &again);
+    running.replace(again.to_str().unwrap());
+    assert_eq!(found(&running, &[]), [], "the same build, installed once more");
+    link_statically("two/main/package/content", &again);
+    running.replace(again.to_str().unwrap());
+    let [(path, Why::Replaced { runs: Some(runs), on_disk: Some(on_disk) })] = &found(&running, &[])[..]
+    else {
+        panic!("{:?}", found(&running, &[]))
+    };
+    assert_eq!(path.as_path(), running.program);
+    assert_eq!(runs.to_string(), "go:one/main/package/content");
+    assert_eq!(on_disk.to_string(), "go:two/main/package/content");
+    let stale = scan(&[], Onlooker::NOBODY).unwrap().stale;
+    let stale = stale.iter().find(|stale| stale.pid == running.pid()).unwrap();
+    assert!(stale.files[0].is_program && stale.program.as_ref() == Some(&*program), "{stale:?}");
+}
+
+#[test]
+fn what_a_program_without_libraries_says_of_its_linker_is_not_needed() {
+    let running = Running::linked_statically("", Code::InMemory);
+    let seen = seen(running.pid(), &[]);
+    let program = seen.program.unwrap();
+    assert_eq!((program.linked, &program.build), (Linked::Statically, &None));
+    assert_eq!(seen.not_proven, [NotProven::Linked, NotProven::Memory].into());
+}
+
+#[test]
+fn an_interpreter_is_told_and_a_program_that_maps_what_it_runs_has_no_remark() {
+    let sleeper = Running::new();
+    let plain = seen(sleeper.pid(), &[]);
+    assert_eq!(plain.not_proven, [].into());
+    // Any program may be called so: that there is a remark is all that depends on it.
+    let called = Running::called("python3.99");
+    assert_eq!(seen(called.pid(), &[]).not_proven, [NotProven::Read(Interpreter::Python)].into());
+    let opaque = scan(&[], Onlooker::NOBODY).unwrap().opaque;
+    let opaque = opaque.iter().find(|opaque| opaque.pid == called.pid()).unwrap();
+    assert_eq!(opaque.program.as_ref().unwrap().path.as_path(), called.program);
+    let program = opaque.program.as_ref().unwrap();
+    assert_eq!((program.linked, &program.build), (Linked::Dynamically, &plain_build("/bin/sleep")));
+}
+
+fn plain_build(path: &str) -> Option<crate::model::Build> {
+    buildid::read(&File::open(path).unwrap()).unwrap().map(crate::model::Build::Gnu)
 }
 
 #[test]

@@ -4,11 +4,12 @@
 
 use std::ffi::{OsStr, c_void};
 use std::fs::{self, File, Permissions};
+use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::ptr::NonNull;
 
 use nix::libc;
@@ -47,11 +48,28 @@ impl Running {
         running
     }
 
+    /// A program that maps nothing but itself: linked statically, with what Go's linker writes as its only build id.
+    /// With `code`, it makes code in memory.
+    pub(crate) fn linked_statically(build: &str, code: Code) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("static");
+        link_statically(build, &program);
+        let argument = match code {
+            Code::FromFile => "0",
+            Code::InMemory => "1",
+        };
+        let child = Command::new(&program).arg(argument).stdout(Stdio::piped()).spawn().unwrap();
+        let mut running = Self { child, program, directory };
+        let mut ready = [0];
+        running.child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        running
+    }
+
     fn maps_something(&self) -> bool {
         let mut maps = Vec::new();
         mapping::read(self.pid(), &mut maps).unwrap();
         // The loader comes with the program; the library after it.
-        mapping::files(&maps).iter().any(|one| one.name.windows(5).any(|five| five == b"libc."))
+        mapping::mapped(&maps).files.iter().any(|one| one.name.windows(5).any(|five| five == b"libc."))
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -72,6 +90,40 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Where the code of a specimen comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Code {
+    FromFile,
+    InMemory,
+}
+
+/// Says that it is ready when it is, and waits.
+const WAITS: &str = r#"
+    #include <sys/mman.h>
+    #include <unistd.h>
+    __asm__(".pushsection .note.go.buildid,\"a\",@note\n"
+            ".long 4, 2f - 1f, 4\n.ascii \"Go\\0\\0\"\n"
+            "1: .ascii \"BUILD\"\n2: .balign 4\n.popsection");
+    int main(int argc, char **argv) {
+        if (argv[1][0] == '1')
+            mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        write(1, "r", 1);
+        for (;;) pause();
+    }
+"#;
+
+/// Links the specimen of that build.
+pub(crate) fn link_statically(build: &str, program: &Path) {
+    let source = program.with_extension("c");
+    fs::write(&source, WAITS.replace("BUILD", build)).unwrap();
+    let linked = Command::new("gcc")
+        .args(["-w", "-O1", "-static", "-Wl,--build-id=none", "-o"])
+        .args([program, &*source])
+        .status()
+        .expect("gcc is needed to link specimens");
+    assert!(linked.success());
 }
 
 /// A mapping of this very process.

@@ -10,6 +10,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "an answer is waited for in real time")]
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -106,8 +107,12 @@ impl Pulse {
     }
 
     fn at(&self) -> MutexGuard<'_, Option<Subject>> {
-        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.at)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Does all `jobs` in their order, in a thread that `make` gives its work to: once, and once more for each job
@@ -127,47 +132,53 @@ where
     let mut results = Vec::with_capacity(jobs.len());
     let mut silent = Vec::new();
     while results.len() < jobs.len() {
-        let (send, receive) = channel();
+        // Nothing is ever sent: that the thread has ended is the message. To wake the one that watches for each job would take
+        // as long as many a job.
+        let (lives, ended) = channel::<Infallible>();
         let pulse = Arc::new(Pulse::default());
+        let done = Arc::new(Mutex::new(Vec::new()));
         let mut work = make(&silent);
-        let (rest, its) = (jobs[results.len()..].to_vec(), Arc::clone(&pulse));
+        let rest = jobs[results.len()..].to_vec();
+        let (its, its_done) = (Arc::clone(&pulse), Arc::clone(&done));
         let looking = thread::Builder::new().name("look".into()).spawn(move || {
+            let _lives = lives;
             for job in &rest {
                 its.begins(None);
-                if its.is_stopped() || send.send(work(job, &its)).is_err() {
+                if its.is_stopped() {
                     break;
                 }
+                let result = work(job, &its);
+                locked(&its_done).push(result);
             }
         });
         let looking = looking.map_err(LookError::Thread)?;
-        let (mut beats, mut since) = (0, Instant::now());
+        let (mut sign, mut since) = ((0, 0), Instant::now());
         loop {
-            let answer = receive.recv_timeout(SLICE);
+            let waited = ended.recv_timeout(SLICE);
             if onlooker.interrupt.asked() {
                 pulse.stopped.store(true, Ordering::Relaxed);
                 return Err(Stopped.into());
             }
-            match answer {
-                Ok(result) => results.push(result),
-                Err(RecvTimeoutError::Timeout) => {
-                    let subject = pulse.at().clone();
-                    let file = subject.as_ref().map(|subject| subject.file.clone());
-                    (onlooker.told)(&Progress { done: results.len(), all: jobs.len(), file });
-                    let now = pulse.beats.load(Ordering::Relaxed);
-                    if now != beats {
-                        (beats, since) = (now, Instant::now());
-                    } else if since.elapsed() > patience {
-                        results.push(no_answer(&jobs[results.len()], subject.as_ref()));
-                        silent.extend(subject);
-                        break;
-                    }
+            if matches!(waited, Err(RecvTimeoutError::Disconnected)) {
+                if let Err(panic) = looking.join() {
+                    std::panic::resume_unwind(panic);
                 }
-                Err(RecvTimeoutError::Disconnected) => {
-                    if let Err(panic) = looking.join() {
-                        std::panic::resume_unwind(panic);
-                    }
-                    break;
-                }
+                results.append(&mut locked(&done));
+                break;
+            }
+            let subject = pulse.at().clone();
+            let file = subject.as_ref().map(|subject| subject.file.clone());
+            let mut done = locked(&done);
+            (onlooker.told)(&Progress { done: results.len() + done.len(), all: jobs.len(), file });
+            let now = (pulse.beats.load(Ordering::Relaxed), done.len());
+            if now != sign {
+                (sign, since) = (now, Instant::now());
+            } else if since.elapsed() > patience {
+                // What it still finds is not waited for.
+                results.append(&mut done);
+                results.push(no_answer(&jobs[results.len()], subject.as_ref()));
+                silent.extend(subject);
+                break;
             }
         }
     }

@@ -15,6 +15,7 @@ use system::medium::Medium;
 
 use crate::kernel::survival::{Scheduled, Trial};
 use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::hold::Heeding;
 use crate::operations::host::{Adapters, Host};
 use crate::operations::resume::Resumed;
 use crate::operations::rollback::Back;
@@ -68,6 +69,8 @@ pub(crate) struct Bench {
     kernel: Mutex<&'static str>,
     /// Whether somebody looks, every minute, whether the host lives on.
     watched: Arc<AtomicBool>,
+    /// Whether operators go past a hold.
+    despite_hold: AtomicBool,
     /// How many manifests were signed.
     signed: AtomicUsize,
     /// Since when the policy says that the key is revoked.
@@ -94,6 +97,7 @@ impl Bench {
             containers,
             kernel: Mutex::new(KERNEL),
             watched: Arc::default(),
+            despite_hold: AtomicBool::new(false),
             signed: AtomicUsize::new(0),
             revoked: Mutex::default(),
             private_looks: Arc::default(),
@@ -145,6 +149,15 @@ impl Bench {
         Config { store: self.store.path().to_owned(), policy, ..own }
     }
 
+    /// From now on operators go past holds.
+    pub(crate) fn go_past_holds(&self) {
+        self.despite_hold.store(true, Ordering::SeqCst);
+    }
+
+    fn heeding(&self) -> Heeding {
+        if self.despite_hold.load(Ordering::SeqCst) { Heeding::Despite } else { Heeding::Heed }
+    }
+
     /// A new process of the program.
     pub(crate) fn engine(&self) -> Engine {
         self.try_engine().unwrap()
@@ -162,6 +175,7 @@ impl Bench {
                 })
             }),
             root: self.files.path().to_owned(),
+            hold_file: self.files.path().join("hold"),
             arch: "x86_64".to_owned(),
             kernel: HostKernel {
                 release: self.kernel.lock().unwrap().parse().unwrap(),
@@ -236,7 +250,12 @@ impl Bench {
     /// Plans a manifest that was signed before.
     pub(crate) fn plan_signed(&self, manifest: &Path) -> Result<Plan, EngineError> {
         let payloads = PayloadDirectory(self.payloads());
-        self.engine().plan(&Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed })
+        self.engine().plan(&Request {
+            manifest,
+            payloads: &payloads,
+            quarantine: Quarantine::Heed,
+            heeding: Heeding::Heed,
+        })
     }
 
     /// Another command holds the host.
@@ -296,7 +315,8 @@ impl Bench {
     ) -> Result<Applied, EngineError> {
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
         let payloads = PayloadDirectory(self.payloads());
-        self.engine().apply(&Request { manifest, payloads: &payloads, quarantine }, &listeners, &|_, _| {})
+        let request = Request { manifest, payloads: &payloads, quarantine, heeding: self.heeding() };
+        self.engine().apply(&request, &listeners, &|_, _| {})
     }
 
     /// Applies a livepatch of that name which replaces every other.
@@ -330,7 +350,7 @@ impl Bench {
 
     pub(crate) fn rollback_until(&self, seen: &dyn Boundaries) -> Result<Driven, EngineError> {
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
-        self.engine().rollback(None, Back::Files, &listeners, &|_, _| {})
+        self.engine().rollback(None, Back::Files, self.heeding(), &listeners, &|_, _| {})
     }
 
     pub(crate) fn resume(&self) -> Resumed {

@@ -8,6 +8,7 @@ mod boots;
 mod crashes;
 mod effects;
 mod foreign;
+mod holds;
 mod hostile;
 mod media;
 mod one_way_in;

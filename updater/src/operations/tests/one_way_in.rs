@@ -9,6 +9,7 @@ use system::clock::Uninterrupted;
 use super::bench::{Bench, MANIFEST, Undisturbed, livepatch_only};
 use super::*;
 use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::hold::Heeding;
 use crate::state::payloads::{PayloadDirectory, PayloadSource};
 
 fn version(number: u32) -> String {
@@ -24,7 +25,8 @@ fn an_older_version_that_was_delayed_does_not_get_through() {
     // The program of the older version is started first, and gets to the lock last.
     let slow = bench.engine();
     let apply = |engine: &Engine, manifest| {
-        let request = Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed };
+        let request =
+            Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed, heeding: Heeding::Heed };
         engine.apply(&request, &listeners, &|_, _| {})
     };
     assert!(matches!(apply(&bench.engine(), &newer), Ok(Applied::Transaction { .. })));
@@ -48,7 +50,12 @@ fn a_plan_keeps_its_payloads_while_another_command_collects() {
     let bench = Bench::new();
     let manifest = bench.sign(MANIFEST);
     let payloads = Collecting(&bench);
-    let request = Request { manifest: &manifest, payloads: &payloads, quarantine: Quarantine::Heed };
+    let request = Request {
+        manifest: &manifest,
+        payloads: &payloads,
+        quarantine: Quarantine::Heed,
+        heeding: Heeding::Heed,
+    };
     bench.engine().plan(&request).unwrap();
     let payloads = || std::fs::read_dir(bench.store.path().join("payloads")).unwrap().count();
     assert_eq!(payloads(), 2, "both");

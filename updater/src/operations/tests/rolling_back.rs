@@ -15,7 +15,8 @@ fn ended() -> Bench {
 
 fn roll_back(bench: &Bench) -> Driven {
     let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: &Undisturbed };
-    bench.engine().rollback(None, rollback::Back::Files, &listeners, &|_, _| {}).unwrap()
+    let heeding = hold::Heeding::Heed;
+    bench.engine().rollback(None, rollback::Back::Files, heeding, &listeners, &|_, _| {}).unwrap()
 }
 
 /// It has its old files now and for the next boots, and was not started.

@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("0002-trust-memory.sql"),
     include_str!("0003-starts-of-userspace.sql"),
     include_str!("0004-grants.sql"),
+    include_str!("0005-hold.sql"),
 ];
 
 /// The layout that this program writes.

@@ -1,12 +1,16 @@
-//! Benchmarks beside the commands that an administrator would type, in the same guest and the same run.
+//! Benchmarks beside the commands that an administrator would type, in the same guest (or bare system) and the same run.
 //!
 //! | benchmark | by hand |
 //! |---|---|
 //! | [`frozen`] | `runc checkpoint --pre-dump`, then `runc checkpoint --parent-path` |
 //! | [`livepatch`] | `insmod`, then waiting for `transition` to be 0 |
 //!
-//! Each prints all measurements, the medians and their ratio; none judges. Absolute times are those of emulated
+//! | [`scan`] | a plain reader of `/proc/*/maps`, needrestart, checkrestart |
+//!
+//! Each prints its measurements, the medians and their ratio; the last judges, since it is not emulated. Absolute times are those of emulated
 //! processors.
+
+mod scan;
 
 use std::num::NonZeroUsize;
 
@@ -21,6 +25,8 @@ use crate::product::Build;
 use crate::publisher::Draft;
 use crate::scene;
 use crate::stage::Stage;
+
+pub use self::scan::scan;
 
 /// Memory of the container that is checkpointed, and how much of it is written anew every second.
 const HEAP_MIB: &str = "256";

@@ -21,7 +21,9 @@ use crate::client::Account;
 use crate::content::Content;
 use crate::identity::Identity;
 use crate::ledger::{Finding, Origin, audit, checkpoint};
+use crate::prometheus::{Asking, PATIENCE, Prometheus};
 use crate::server::limits::{ADDRESS_RATE, Limits, Rate};
+use crate::server::repository::Repository;
 use crate::server::{self, Controller, Listening, ServeError, Settings};
 use crate::store::Store;
 
@@ -50,9 +52,48 @@ pub(super) struct Args {
     /// Hosts with nothing to do ask again after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
     poll: u32,
+    /// Serve the repository that `update repo publish` writes into this directory: https://NAME:PORT/repository/
+    #[arg(long, value_name = "DIRECTORY")]
+    repository: Option<PathBuf>,
+    #[command(flatten)]
+    metrics: Metrics,
     /// So many requests a second are answered that come from one address; hosts behind one gateway share it
     #[arg(long, value_name = "N", default_value_t = ADDRESS_RATE)]
     address_rate: NonZeroU32,
+}
+
+/// Who answers the health queries of policies
+#[derive(Debug, clap::Args)]
+struct Metrics {
+    /// Ask this Prometheus what policies' health queries want to know: https, or http on this machine
+    #[arg(long, value_name = "URL")]
+    prometheus: Option<String>,
+    /// Show it the token in this file, which is read anew for each question
+    #[arg(long, value_name = "FILE", requires = "prometheus")]
+    prometheus_token: Option<PathBuf>,
+    /// Believe the authorities of this file (PEM) that it is the one, and no others; without, those of the system
+    #[arg(long, value_name = "FILE", requires = "prometheus")]
+    prometheus_authorities: Option<PathBuf>,
+    /// The label of its series that names a host: by its name, with or without a port, or by its id
+    #[arg(long, value_name = "LABEL", default_value = "instance", requires = "prometheus")]
+    prometheus_label: String,
+}
+
+impl Metrics {
+    fn open(&self) -> Result<Option<Prometheus>, Failure> {
+        let Some(address) = &self.prometheus else { return Ok(None) };
+        let asking = Asking {
+            address: address.clone(),
+            token: self.prometheus_token.clone(),
+            authorities: self.prometheus_authorities.clone(),
+            label: self.prometheus_label.clone(),
+            patience: PATIENCE,
+        };
+        let prometheus = Prometheus::new(&asking).map_err(|error| {
+            Failure::new(Exit::Usage, error).next("see docs/controller.md, \"Health queries\"")
+        })?;
+        Ok(Some(prometheus))
+    }
 }
 
 /// The controller's directory.
@@ -167,6 +208,10 @@ fn unusable(path: &Path, error: std::io::Error) -> std::io::Error {
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let refuse = |error: Box<dyn std::error::Error + Send + Sync>| Failure::new(Exit::Refused, error);
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
+    let prometheus = args.metrics.open()?;
+    let repository = args.repository.as_deref().map(Repository::open).transpose().map_err(|error| {
+        Failure::new(Exit::Usage, error).next("see docs/repository.md, \"For whoever makes one\"")
+    })?;
     let directory = Directory::open(&args.store.directory)?;
     let clock = Arc::new(SystemClock);
     let kept = args.store.open()?;
@@ -197,6 +242,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         poll: args.poll,
         limits,
         checkpoint: Some(directory.checkpoint()),
+        repository,
+        prometheus,
     };
     let fingerprint = certificates.fingerprint();
     let leads = authority.leads();

@@ -404,7 +404,7 @@ impl Authority {
                         .map(|waiting| Reason { words: waiting.to_string(), waiting })
                         .collect(),
                     health: health.collect(),
-                    waves: (0..plan.layout.waves()).map(wave).collect(),
+                    waves: (0..progress.waves()).map(wave).collect(),
                     hosts,
                     hurt: progress.failures().len() as u32,
                 }

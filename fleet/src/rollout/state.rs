@@ -364,6 +364,11 @@ impl Progress {
         !self.ends.is_empty() && self.passed == self.ends.len()
     }
 
+    /// How many waves there are now: one that has given all its hosts to the one in front of it is none any more.
+    pub fn waves(&self) -> usize {
+        self.ends.len()
+    }
+
     /// How many waves have been opened.
     pub fn opened(&self) -> usize {
         self.opened.len()

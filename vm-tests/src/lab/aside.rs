@@ -36,7 +36,7 @@ pub struct Aside {
 pub struct Alone {
     /// The package.
     pub package: &'static str,
-    /// Its program, in `/usr/bin`.
+    /// Its program, below its root.
     pub program: &'static str,
     /// An argument with which it does nothing and succeeds.
     pub proof: &'static str,
@@ -47,7 +47,8 @@ pub struct Alone {
 /// # Errors
 /// When it cannot be downloaded or unpacked, or does not run.
 pub fn provide_alone(cache: &Cache, alone: &Alone) -> Result<()> {
-    let Alone { package, program: name, proof } = alone;
+    let Alone { package, program: path, proof } = alone;
+    let name = path.rsplit('/').next().unwrap_or(path);
     let tree = cache.entry(&format!("alone-{package}"), &Recipe::of([FORMAT, package]), |dir| {
         let step = Step::begin(&format!("unpacking {package}"));
         let archives = tempfile::tempdir_in(dir.parent().unwrap_or(dir))?;
@@ -58,7 +59,7 @@ pub fn provide_alone(cache: &Cache, alone: &Alone) -> Result<()> {
         step.end();
         Ok(())
     })?;
-    let unpacked = tree.join("usr/bin").join(name);
+    let unpacked = tree.join(path);
     run(built(&unpacked).arg(proof)).with_context(|| format!("{name} does not run from its own tree"))?;
     let new = cache.tools().join(format!(".{name}.new"));
     let _ = fs::remove_file(&new);

@@ -114,6 +114,9 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("/usr/lib/postgresql/*/bin/initdb", "postgresql"),
     // The server of metrics that they start.
     need("prometheus", "prometheus"),
+    // What hosts of a fleet in namespaces of their own look for containers with.
+    need("runc", "runc"),
+    need("nsenter", "util-linux"),
     // What the pages that people follow have them type, and the terminal at which a test does.
     need("cut", "coreutils"),
     need("sha256sum", "coreutils"),
@@ -145,8 +148,11 @@ const ASIDES: &[Aside] = &[
     Aside { package: "qemu-utils", programs: &["qemu-img"], arguments: "", proof: "--version" },
 ];
 
-/// Packages that are never installed, since that would make a service of them; tests start their programs by themselves.
-const ALONE: &[Alone] = &[Alone { package: "prometheus", program: "prometheus", proof: "--version" }];
+/// Packages that are never installed, since that would make a service of this machine; tests start their programs by themselves.
+const ALONE: &[Alone] = &[
+    Alone { package: "prometheus", program: "usr/bin/prometheus", proof: "--version" },
+    Alone { package: "runc", program: "usr/sbin/runc", proof: "--version" },
+];
 
 /// True for a program that may be started by name.
 pub fn is_declared(name: &str) -> bool {
@@ -261,8 +267,10 @@ mod tests {
     #[test]
     fn what_can_be_set_aside_is_needed() {
         for alone in ALONE {
-            let package =
-                NEEDS_OF_TESTS.iter().find(|need| need.probe == alone.program).map(|need| need.package);
+            let package = NEEDS_OF_TESTS
+                .iter()
+                .find(|need| alone.program.ends_with(&format!("/{}", need.probe)))
+                .map(|need| need.package);
             assert_eq!(package, Some(alone.package));
         }
         for aside in ASIDES {

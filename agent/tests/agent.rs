@@ -454,6 +454,10 @@ fn a_host_comes_in_by_a_token_and_a_fingerprint_and_twice_is_once() {
         assert_eq!(mode(scene.home().join(name)), 0o600, "{name}");
     }
     assert_eq!(mode(scene.directory.path().join("fleet.yaml")), 0o644);
+    // For whoever fetches from a repository that the controller serves, as nobody.
+    let authority = scene.directory.path().join("fleet-ca.pem");
+    assert_eq!(std::fs::read(&authority).unwrap(), std::fs::read(scene.home().join("ca.pem")).unwrap());
+    assert_eq!(mode(authority), 0o644);
     assert!(scene.memory().renew_at.unwrap() > now());
 }
 

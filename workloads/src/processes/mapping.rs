@@ -134,7 +134,7 @@ pub(crate) struct Mapped<'a> {
 
 /// What the text says that the kernel has written.
 pub(crate) fn mapped(maps: &[u8]) -> Mapped<'_> {
-    let mut files: Vec<Mapping<'_>> = Vec::new();
+    let mut files: Vec<Mapping<'_>> = Vec::with_capacity(FEW);
     let mut code_without_file = false;
     // A process may have 65,530 mappings (`vm.max_map_count`), each of another file. Most have a few files, of which looking
     // at each is quicker.
@@ -144,6 +144,13 @@ pub(crate) fn mapped(maps: &[u8]) -> Mapped<'_> {
         let end = memchr(b'\n', rest).unwrap_or(rest.len());
         let line = &rest[..end];
         rest = rest.get(end + 1..).unwrap_or_default();
+        // A file's mappings stand side by side; once it is known as code, more of them say nothing.
+        if let Some(last) = files.last()
+            && last.executable == Executable::Yes
+            && is_of(last.key, line)
+        {
+            continue;
+        }
         let Some(mapping) = parse(line) else {
             code_without_file |= is_code_without_file(line);
             continue;
@@ -172,6 +179,13 @@ pub(crate) fn mapped(maps: &[u8]) -> Mapped<'_> {
         }
     }
     Mapped { files, code_without_file }
+}
+
+/// Whether a line is of the file of this key: it stands behind range, permissions and offset, in none of which is a blank.
+fn is_of(key: &[u8], line: &[u8]) -> bool {
+    line.strip_suffix(key).is_some_and(|before| {
+        before.ends_with(b" ") && before.iter().filter(|byte| **byte == b' ').count() == 3
+    })
 }
 
 /// Whether a line that is of no file is of code that the process has made or loaded itself. `[vdso]` and its like are the
@@ -273,6 +287,14 @@ mod tests {
             mapped(maps).files.iter().map(|one| (one.name, one.range, one.executable)).collect();
         let (a, b) = (&b"/a"[..], &b"/b"[..]);
         assert_eq!(found, [(a, (0x2000, 0x3000), Executable::Yes), (b, (0x4000, 0x5000), Executable::No)]);
+    }
+
+    #[test]
+    fn a_name_that_ends_like_another_line_is_its_own() {
+        let maps = b"1000-2000 r-xp 0 08:01 7 /a\n2000-3000 r-xp 0 08:01 9 /x 0 08:01 7 /a\n3000-4000 r--p 0 08:01 7 /a\n";
+        let found = mapped(maps);
+        let names: Vec<_> = found.files.iter().map(|one| one.name).collect();
+        assert_eq!(names, [&b"/a"[..], b"/x 0 08:01 7 /a"]);
     }
 
     #[test]

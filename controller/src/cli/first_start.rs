@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), made);
         let ben = key_file(directory.path(), "ben", 2);
         for (operator, controller) in [(&ben, public(9)), (&anna, public(8))] {
-            let refused = policy(&path, operator, &controller).unwrap_err().to_string();
+            let refused = format!("{:?}", policy(&path, operator, &controller).unwrap_err());
             assert!(refused.contains("of another fleet or operator"), "{refused}");
         }
         assert_eq!(fs::read(&path).unwrap(), made);

@@ -93,6 +93,7 @@ pub async fn enrol(
         groups: certificate.groups,
         controllers: vec![invitation.controller.to_owned()],
     };
+    publish(&settings.with_file_name(AUTHORITY), &pem(&authority))?;
     // Last: with this file the executor knows its fleet, and the agent may be started.
     write(settings, &membership)?;
     Ok(membership)
@@ -106,9 +107,20 @@ async fn facts(executor: &Executor) -> Result<HostFacts, EnrolError> {
     }
 }
 
+/// Beside what the host is in its fleet: whom it believes to be a controller, for `authorities` of `update.yaml` where a
+/// controller serves the repository, too. The agent goes by its own copy.
+const AUTHORITY: &str = "fleet-ca.pem";
+
 fn write(path: &Path, membership: &Membership) -> Result<(), EnrolError> {
+    let text = serde_yaml::to_string(membership);
+    let failed =
+        |error| EnrolError::Write { path: path.display().to_string(), source: std::io::Error::other(error) };
+    publish(path, &text.map_err(failed)?)
+}
+
+/// Writes what everybody on this host may read.
+fn publish(path: &Path, text: &str) -> Result<(), EnrolError> {
     let failed = |source| EnrolError::Write { path: path.display().to_string(), source };
-    let text = serde_yaml::to_string(membership).map_err(|error| failed(std::io::Error::other(error)))?;
     let mut file = durable::Unnamed::with_mode(path, 0o644).map_err(failed)?;
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
     file.replace().map_err(failed)

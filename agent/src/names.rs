@@ -7,6 +7,8 @@
 use std::net::SocketAddr;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolverConfig;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// See [the module](self).
@@ -16,7 +18,12 @@ pub struct Names;
 impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let resolver = TokioResolver::builder_tokio()?.build()?;
+            // Without name servers there are still the names of this host's own file.
+            let builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
+                let nobody = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
+                TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default())
+            });
+            let resolver = builder.build()?;
             let found = resolver.lookup_ip(name.as_str()).await?;
             // The port is the connection's to set.
             let addresses: Vec<SocketAddr> =

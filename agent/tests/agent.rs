@@ -32,17 +32,7 @@ fn now() -> UtcTime {
 }
 
 fn facts() -> HostFacts {
-    HostFacts {
-        name: "one".parse().unwrap(),
-        kernel: "6.1.0-50-amd64".parse().unwrap(),
-        kernel_build_id: None,
-        cpu: "cpu".parse().unwrap(),
-        services: Vec::new(),
-        livepatches: Vec::new(),
-        workloads: Vec::new(),
-        exposures: Vec::new(),
-        changes: Vec::new(),
-    }
+    HostFacts::new("one".parse().unwrap(), "6.1.0-50-amd64".parse().unwrap(), "cpu".parse().unwrap())
 }
 
 /// What the controller says and hears.
@@ -464,6 +454,10 @@ fn a_host_comes_in_by_a_token_and_a_fingerprint_and_twice_is_once() {
         assert_eq!(mode(scene.home().join(name)), 0o600, "{name}");
     }
     assert_eq!(mode(scene.directory.path().join("fleet.yaml")), 0o644);
+    // For whoever fetches from a repository that the controller serves, as nobody.
+    let authority = scene.directory.path().join("fleet-ca.pem");
+    assert_eq!(std::fs::read(&authority).unwrap(), std::fs::read(scene.home().join("ca.pem")).unwrap());
+    assert_eq!(mode(authority), 0o644);
     assert!(scene.memory().renew_at.unwrap() > now());
 }
 

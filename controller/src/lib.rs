@@ -10,6 +10,7 @@
 //! - [`certificates`]: the fleet's own certificate authority
 //! - [`content`]: documents and payloads that hosts fetch
 //! - [`identity`]: which fleet a store is of
+//! - [`prometheus`]: a server of metrics, asked how hosts do
 //! - [`presence`]: when hosts were last heard of
 //! - [`server`]: HTTPS for hosts and people; it turns requests into calls and decides nothing
 //! - [`client`], [`cli`]: people's commands, which ask a server
@@ -27,5 +28,6 @@ pub mod enrolment;
 pub mod identity;
 pub mod ledger;
 pub mod presence;
+pub mod prometheus;
 pub mod server;
 pub mod store;

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fleet::protocol::{BeginAnswer, Certificate, Challenge, Hint, Poll, Renew, Version, paths};
-use fleet::rollout::{Action, Fault, Said};
+use fleet::rollout::{Action, Fault, Outcome, Said};
 use manifests::{Envelope, Nonce, Sha256};
 use outside::{Fleet, Machine, QUICK, client, serve, serve_with};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
@@ -107,6 +107,25 @@ fn a_host_that_came_back_waits_for_a_signature_and_says_so() {
         3,
         "no host came back from manifest",
     );
+}
+
+#[test]
+fn a_wave_that_took_all_hosts_of_the_next_is_shown_as_the_only_one() {
+    let fleet = Fleet::start(QUICK);
+    let hosts = [fleet.enrol("one"), fleet.enrol("two")];
+    let rollout = fleet.rollout();
+    let digest: Sha256 = rollout.parse().unwrap();
+    fleet.until(&rollout, "running");
+    let first = hosts.iter().find(|host| !host.poll(&fleet).unwrap().offers.is_empty()).unwrap();
+    let other = hosts.iter().find(|host| host.host != first.host).unwrap();
+    assert!(first.say(&fleet, digest, None, Said::Declined { outcome: Outcome::Refused }));
+    // The wave is undecided, and takes the other host.
+    let nonce = other.apply(&fleet, digest);
+    let shown = fleet.ok(&["rollout", "status", &rollout]).remove(0);
+    assert_eq!(shown["waves"].as_array().unwrap().len(), 1, "{shown:#}");
+    assert_eq!(shown["waves"][0]["hosts"], 2);
+    assert!(other.say(&fleet, digest, Some(nonce), Said::Applied));
+    fleet.until(&rollout, "completed");
 }
 
 #[test]

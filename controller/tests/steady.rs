@@ -21,15 +21,8 @@ const ONE_WAVE: &str = "schema: 1\nselector: {groups: [fleet]}\n\
 fn facts(kernel: &str, standing: Option<Standing>) -> HostFacts {
     let exposure = |standing| Exposure { cve: cve(), manifest: "fix".parse().unwrap(), version: 1, standing };
     HostFacts {
-        name: "web-1".parse().unwrap(),
-        kernel: kernel.parse().unwrap(),
-        kernel_build_id: None,
-        cpu: "epyc".parse().unwrap(),
-        services: Vec::new(),
-        livepatches: Vec::new(),
-        workloads: Vec::new(),
         exposures: standing.map(exposure).into_iter().collect(),
-        changes: Vec::new(),
+        ..HostFacts::new("web-1".parse().unwrap(), kernel.parse().unwrap(), "epyc".parse().unwrap())
     }
 }
 

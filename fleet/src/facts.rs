@@ -166,6 +166,15 @@ impl HostFacts {
     /// The most changes.
     pub const MAX_CHANGES: usize = 8;
 
+    /// A host of which nothing is told but what it is.
+    #[must_use]
+    pub fn new(name: LabelValue, kernel: KernelRelease, cpu: LabelValue) -> Self {
+        let (services, livepatches, workloads) = Default::default();
+        let (exposures, changes) = Default::default();
+        let kernel_build_id = None;
+        Self { name, kernel, kernel_build_id, cpu, services, livepatches, workloads, exposures, changes }
+    }
+
     /// By which a controller knows whether it has these.
     pub fn digest(&self) -> Sha256 {
         Sha256::of(&serde_json::to_vec(self).expect("facts have no maps with keys that JSON cannot hold"))
@@ -175,9 +184,7 @@ impl HostFacts {
     #[must_use]
     pub fn at_first(&self) -> Self {
         let Self { name, kernel, kernel_build_id, cpu, .. } = self.clone();
-        let (services, livepatches, workloads) = Default::default();
-        let (exposures, changes) = Default::default();
-        Self { name, kernel, kernel_build_id, cpu, services, livepatches, workloads, exposures, changes }
+        Self { kernel_build_id, ..Self::new(name, kernel, cpu) }
     }
 
     /// Its lists: which, how many entries there may be, how many there are.
@@ -309,17 +316,7 @@ mod tests {
             standing,
         };
         let host = crate::sample::inventory(1).pop().unwrap();
-        let mut facts = HostFacts {
-            name: host.role,
-            kernel: host.kernel,
-            kernel_build_id: None,
-            cpu: host.cpu,
-            services: Vec::new(),
-            livepatches: Vec::new(),
-            workloads: Vec::new(),
-            exposures: Vec::new(),
-            changes: Vec::new(),
-        };
+        let mut facts = HostFacts::new(host.role, host.kernel, host.cpu);
         let cve = "CVE-2026-0001".parse().unwrap();
         assert_eq!(facts.standing(&cve), None);
         let digest = facts.digest();

@@ -445,15 +445,10 @@ mod tests {
             Said::NotRolledBack,
         ];
         let facts = sample::inventory(1).pop().map(|host| HostFacts {
-            name: host.role,
-            kernel: host.kernel,
             kernel_build_id: Some("aabbccddeeff00112233445566778899aabbccdd".parse().unwrap()),
-            cpu: host.cpu,
             services: host.services,
-            livepatches: Vec::new(),
             workloads: vec!["runc:web".parse().unwrap()],
-            exposures: Vec::new(),
-            changes: Vec::new(),
+            ..HostFacts::new(host.role, host.kernel, host.cpu)
         });
         round(&Report { version: Version, number: 1, attempts: said.map(attempt).to_vec(), facts });
         let offer = Offer {

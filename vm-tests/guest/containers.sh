@@ -10,7 +10,9 @@ set -eu
 
 network() {
 	id=$1 n=$2
-	[ -e "/run/netns/$id" ] && return
+	# After a soft reboot the name is there and the namespace is not.
+	[ "$(stat -f -c %T "/run/netns/$id" 2>/dev/null)" = nsfs ] && return
+	rm -f "/run/netns/$id"
 	ip netns add "$id"
 	ip link add "veth-$id" type veth peer name eth0 netns "$id"
 	ip addr add "10.77.$n.1/24" dev "veth-$id"
@@ -32,7 +34,12 @@ rootfs() {
 }
 
 container() {
-	runc state "$1" >/dev/null 2>&1 && return
+	state=$(runc state "$1" 2>/dev/null) || state=
+	case $state in
+	# What a soft reboot ended is known to runc all the same.
+	*'"status": "stopped"'*) runc delete "$1" ;;
+	?*) return ;;
+	esac
 	runc run --detach --bundle "/srv/$1" "$1" </dev/null >/dev/null 2>&1
 }
 

@@ -86,14 +86,15 @@ for unit in \
 	systemd-remount-fs systemd-journal-catalog-update systemd-tmpfiles-setup-dev-early systemd-udev-load-credentials \
 	ldconfig kmod-static-nodes modprobe@configfs modprobe@drm modprobe@fuse \
 	modprobe@efi_pstore systemd-pstore systemd-quotacheck systemd-repart \
-	e2scrub_reap getty@tty1 serial-getty@ttyS0 console-getty keyboard-setup nftables; do
+	e2scrub_reap getty@tty1 serial-getty@ttyS0 console-getty keyboard-setup nftables \
+	containerd docker; do
 	case $unit in *.*) ;; *) unit=$unit.service ;; esac
 	ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 for unit in getty.target proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount \
 	dev-hugepages.mount sys-kernel-config.mount systemd-ask-password-console.path \
 	systemd-ask-password-wall.path remote-fs.target e2scrub_all.timer fstrim.timer \
-	systemd-tmpfiles-clean.timer dpkg-db-backup.timer xfs_scrub_all.timer podman-auto-update.timer; do
+	systemd-tmpfiles-clean.timer dpkg-db-backup.timer xfs_scrub_all.timer podman-auto-update.timer docker.socket; do
 	ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 install -d "$root/etc/systemd/system-generators"

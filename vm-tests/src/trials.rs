@@ -86,20 +86,20 @@ fn clients(scene: &Scene) -> Result<Vec<Client>> {
 }
 
 /// The boundary at which that step is done and recorded.
-fn recorded(step: usize) -> impl Fn(&str) -> bool {
+pub(crate) fn recorded(step: usize) -> impl Fn(&str) -> bool {
     let event = format!("{{\"event\":\"done\",\"step\":{step},");
     move |line| line.contains(" after ") && line.contains(&event)
 }
 
 /// Index of the step that does this to the container `web`, or to the host.
-fn index_of(machine: &Machine, manifest: &str, action: &str) -> Result<usize> {
+pub(crate) fn index_of(machine: &Machine, manifest: &str, action: &str, container: &str) -> Result<usize> {
     let shown: Value = serde_json::from_str(&machine.sh(&format!("update plan --json {manifest}"))?)?;
     let steps = shown["plan"]["steps"].as_array().with_context(|| format!("no steps in {shown}"))?;
     steps
         .iter()
         .map(|step| &step["action"])
         .position(|found| {
-            found["action"] == action && found["container"].as_str().is_none_or(|id| id == "web")
+            found["action"] == action && found["container"].as_str().is_none_or(|id| id == container)
         })
         .with_context(|| format!("no step `{action}` in {shown}"))
 }
@@ -115,8 +115,8 @@ pub fn old_connections_wait_during_the_trial_and_learn_of_the_commit_at_once(
     let stage = stage(lab, distribution)?;
     let mut scene = stage.open(lab)?;
     let manifest = stage.publish(&scene.machine, &everywhere(Draft::fix()))?;
-    let started = index_of(&scene.machine, &manifest, "start")?;
-    let commit = index_of(&scene.machine, &manifest, "commit")?;
+    let started = index_of(&scene.machine, &manifest, "start", "web")?;
+    let commit = index_of(&scene.machine, &manifest, "commit", "web")?;
     let clients = clients(&scene)?;
 
     let run = Stepped::start(&mut scene.machine, &format!("update apply {manifest}"))?;
@@ -258,7 +258,7 @@ fn names(machine: &Machine) -> Result<String> {
     machine.sh("for pid in $(runc ps --format json web | tr -d '[]' | tr , ' '); do od -An -tx1 </proc/$pid/comm; done | sort")
 }
 
-/// Names of processes are bytes.
+/// Names of processes are bytes; and what sleeps comes back, though some programs take that for the end of their sleep.
 ///
 /// # Errors
 /// If it is not so.
@@ -288,6 +288,13 @@ pub fn processes_with_unusual_names_come_back_with_their_container(
     let after = names(machine)?;
     ensure!(before == after, "before:\n{before}\nafter:\n{after}");
     ensure!(leftovers(machine)?.is_empty(), "left: {}", leftovers(machine)?);
+
+    // It has a time namespace now, and what is executed in it has not.
+    machine
+        .sh(&format!("update plan {manifest} >/dev/null && runc exec --detach web /usr/bin/sleep 1000"))?;
+    let plan = machine.command(["update", "plan", &manifest]).timeout(PATIENCE).output()?;
+    let said = plan.text() + &plan.complaint();
+    ensure!(plan.status == 3 && said.contains("time namespace"), "exit code {}:\n{said}", plan.status);
     Ok(())
 }
 

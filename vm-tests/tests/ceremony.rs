@@ -1,8 +1,8 @@
 //! The pages that people follow word for word: every command that stands there is run, with the programs as built, at a
 //! terminal, and prints what stands there.
 //!
-//! In a page, a block of `sh` is run; the words behind `sh` say with what it ends (`exit-3`), if not with 0. A block of
-//! `text` behind it is what it prints: `…` stands for anything within a line, and alone for any number of lines.
+//! In a page, a block of `sh` is run; the words behind `sh` say with what it ends (`exit-3`), if not with 0, or that it stays in a
+//! terminal of its own (`serves`). A block of `text` behind it is what it prints: `…` stands for anything within a line, and alone for any number of lines.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,6 +28,8 @@ struct Block {
     place: String,
     commands: String,
     exit: i32,
+    /// It does not end: the others are run beside it, once it has said the last line that the page has.
+    serves: bool,
     prints: Option<String>,
 }
 
@@ -44,9 +46,10 @@ fn blocks(page: &str) -> Result<Vec<Block>> {
         let mut words = words.split(' ');
         match words.next() {
             Some("sh") => {
-                let exit = words.next().and_then(|word| word.strip_prefix("exit-")).unwrap_or("0");
-                let exit = exit.parse().with_context(|| place.clone())?;
-                blocks.push(Block { place, commands: content, exit, prints: None });
+                let word = words.next().unwrap_or_default();
+                let exit =
+                    word.strip_prefix("exit-").unwrap_or("0").parse().with_context(|| place.clone())?;
+                blocks.push(Block { place, commands: content, exit, serves: word == "serves", prints: None });
             }
             Some("text") => {
                 let before = blocks.last_mut().filter(|block| block.prints.is_none());
@@ -61,8 +64,18 @@ fn blocks(page: &str) -> Result<Vec<Block>> {
 /// One script of all blocks, since what is set in one is used in others.
 fn script(blocks: &[Block]) -> String {
     let mut script = "stty -echo\nset -eu\n".to_owned();
-    for (index, Block { commands, exit, .. }) in blocks.iter().enumerate() {
+    for (index, Block { commands, exit, serves, prints, .. }) in blocks.iter().enumerate() {
+        let last = prints.as_deref().unwrap_or_default().lines().last().unwrap_or_default();
+        let last = last.split('…').next().unwrap_or_default();
         let _ = match exit {
+            _ if *serves => write!(
+                script,
+                "printf '{MARK}{index}\\n'\n\
+                 script --quiet --return --flush --command {command} /dev/null >terminal-{index} </dev/null &\n\
+                 until grep -q -F -e {last} terminal-{index}; do sleep 0.1; kill -0 $!; done\ncat terminal-{index}\n",
+                command = quoted(commands.trim_end()),
+                last = quoted(last),
+            ),
             0 => write!(script, "printf '{MARK}{index}\\n'\n{commands}"),
             exit => write!(
                 script,
@@ -74,15 +87,24 @@ fn script(blocks: &[Block]) -> String {
     script
 }
 
+/// A word for the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 /// Runs a script at a terminal, and types a passphrase where one is asked for.
-fn at_a_terminal(directory: &Path, script: &str, product: &Product) -> Result<(bool, String)> {
+fn at_a_terminal(directory: &Path, script: &str, product: &Product, apart: &str) -> Result<(bool, String)> {
     let file = directory.join("commands");
     fs::write(&file, script)?;
     let programs = [&product.update, &product.patch_tools].map(|path| path.parent().map(Path::to_owned));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = programs.into_iter().flatten().chain(std::env::split_paths(&path)).collect::<Vec<PathBuf>>();
     // Hosts are changed by root: of this machine, or of a namespace of its own.
-    let as_root = if nix::unistd::geteuid().is_root() { "" } else { "unshare --map-root-user " };
+    let as_root = match (nix::unistd::geteuid().is_root(), apart) {
+        (true, "") => String::new(),
+        (true, apart) => format!("unshare {apart} "),
+        (false, apart) => format!("unshare --map-root-user {apart} "),
+    };
     let home = directory.join("home");
     fs::create_dir(&home)?;
     let mut terminal = program("script")
@@ -146,14 +168,12 @@ fn is_as(expected: &str, found: &str) -> bool {
     lines(&expected, &found, &within)
 }
 
-#[test]
-fn the_key_ceremony_and_the_incidents_go_as_they_stand_on_their_pages() -> Result<()> {
+/// Runs the blocks of pages behind a script of the test's own, in namespaces of their own, and holds what they print against the pages.
+fn follow(all: &[Block], before: &str, apart: &str) -> Result<()> {
     let product = Product::build(Build::Tests)?;
-    let mut all = blocks("key-ceremony.md")?;
-    all.extend(blocks("incidents.md")?);
-    ensure!(all.len() > 40, "only {} blocks were found", all.len());
     let directory = tempfile::tempdir()?;
-    let (done, said) = at_a_terminal(directory.path(), &script(&all), &product)?;
+    let script = format!("{before}{}", script(all));
+    let (done, said) = at_a_terminal(directory.path(), &script, &product, apart)?;
     let outputs: Vec<&str> = said.split(MARK).skip(1).collect();
     for (index, (block, output)) in all.iter().zip(&outputs).enumerate() {
         let output = output.split_once('\n').map_or("", |(_, output)| output);
@@ -167,6 +187,82 @@ fn the_key_ceremony_and_the_incidents_go_as_they_stand_on_their_pages() -> Resul
     }
     ensure!(outputs.len() == all.len(), "{} of {} blocks were run\n{said}", outputs.len(), all.len());
     Ok(())
+}
+
+#[test]
+fn the_key_ceremony_and_the_incidents_go_as_they_stand_on_their_pages() -> Result<()> {
+    let mut all = blocks("key-ceremony.md")?;
+    all.extend(blocks("incidents.md")?);
+    ensure!(all.len() > 40, "only {} blocks were found", all.len());
+    follow(&all, "", "")
+}
+
+/// Two hosts beside this machine: each sees directories of its own in place of those of `update`, and has its own name. What `ssh`,
+/// `scp` and `systemctl` do there is what the page has them do: run a command, copy a file, start what the units start.
+const HOSTS: &str = r#"set -eu
+busybox ip link set lo up
+printf '127.0.0.1 localhost fleet.example.org\n' >"$HOSTS/names"
+mount --bind "$HOSTS/names" /etc/hosts
+cat >"$HOSTS/systemctl" <<'END'
+#!/bin/sh
+case "$*" in
+    "enable --now update-executor.socket update-agent.service") ;;
+    *) echo "this host has no unit for: $*" >&2; exit 1 ;;
+esac
+exec /bin/sh -c "exec $(sed -n 's|^ExecStart=/usr/bin/||p' "$UNITS/update-agent.service")" </dev/null >"$HOSTS/agent" 2>&1 &
+END
+cat >"$HOSTS/host" <<'END'
+set -eu
+echo "$1" >/proc/sys/kernel/hostname
+mount -t tmpfs none /usr/local/sbin
+cp "$RUNC" /usr/local/sbin/runc
+cp "$HOSTS/systemctl" /usr/local/sbin/systemctl
+chmod 755 /usr/local/sbin/*
+mount -t tmpfs none /run
+mkdir -p /run/update
+for directory in /var/lib /etc; do
+    mkdir -p "$HOSTS/$1$directory"
+done
+cp /etc/hosts /etc/passwd /etc/group /etc/ld.so.cache "$HOSTS/$1/etc/"
+cp -r /etc/ssl "$HOSTS/$1/etc/"
+mkdir -p "$HOSTS/$1/etc/update" "$HOSTS/$1/var/lib/update" "$HOSTS/$1/var/lib/update-agent"
+mount --bind "$HOSTS/$1/etc" /etc
+mount --bind "$HOSTS/$1/var/lib" /var/lib
+echo $$ >"$HOSTS/$1/pid"
+# As the socket's unit has it started.
+exec update executor >"$HOSTS/$1/executor" 2>&1
+END
+for host in web-1 web-2; do
+    mkdir "$HOSTS/$host"
+    unshare --mount --uts --propagation private sh "$HOSTS/host" $host &
+done
+ssh() {
+    there=$HOSTS/${1#root@}
+    nsenter --target "$(cat "$there/pid")" --mount --uts env PATH="/usr/local/sbin:$PATH" sh -c "$2"
+}
+scp() {
+    ssh "${3%%:*}" "cat >${3#*:}" <"$2"
+}
+for host in web-1 web-2; do
+    until [ -e "$HOSTS/$host/pid" ] && ssh root@$host 'test -S /run/update/executor.sock'; do
+        kill -0 $! || { cat "$HOSTS"/*/executor; exit 1; }
+        sleep 0.1
+    done
+done
+"#;
+
+#[test]
+fn a_controller_two_hosts_and_a_rollout_go_as_they_stand_on_their_page() -> Result<()> {
+    let all = blocks("fleet.md")?;
+    ensure!(all.len() > 5, "only {} blocks were found", all.len());
+    let hosts = tempfile::tempdir()?;
+    let runc = vm_tests::lab::host::find_program("runc").context("runc is needed")?.canonicalize()?;
+    let units = workspace()?.join("dist/update-agent/usr/lib/systemd/system");
+    let places = [("HOSTS", hosts.path()), ("RUNC", &runc), ("UNITS", &units)];
+    let places =
+        places.map(|(name, path)| format!("export {name}={}\n", quoted(&path.display().to_string())));
+    let apart = "--mount --net --uts --pid --fork --kill-child --mount-proc --propagation private";
+    follow(&all, &format!("{}{HOSTS}", places.concat()), apart)
 }
 
 #[test]

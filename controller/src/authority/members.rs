@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fleet::facts::{Exposed, FleetExposure, HostFacts};
 use fleet::host::Host;
 use fleet::protocol::{Hint, Offer};
-use fleet::rollout::{Action, Claim, Count, HostState, Place, Stage, Waiting, waiting};
+use fleet::rollout::{Action, Claim, Comparison, Count, HostState, Place, Stage, Waiting, waiting};
 use fleet::test::{Tally, Verdict};
 use manifests::{
     CveId, DomainName, GroupName, HostId, KeyName, LabelValue, ManifestName, Profile, Sha256, UtcTime,
@@ -78,12 +78,28 @@ pub struct Standing {
     pub words: String,
     /// Why it does not go on at this moment.
     pub waiting: Vec<Reason>,
+    /// What came out of its health queries.
+    pub health: Vec<HealthStanding>,
     /// Its waves.
     pub waves: Vec<WaveStanding>,
     /// Hosts, by where they stand.
     pub hosts: BTreeMap<String, u32>,
     /// Hosts that were hurt so far.
     pub hurt: u32,
+}
+
+/// What came out of a health query, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct HealthStanding {
+    /// Which.
+    pub query: GroupName,
+    /// What came out; nothing before the first host was changed and somebody asked.
+    #[serde(flatten)]
+    pub comparison: Option<Comparison>,
+    /// Since when it is so.
+    pub since: Option<UtcTime>,
+    /// The same in words.
+    pub words: String,
 }
 
 /// A reason, and the same in words.
@@ -362,6 +378,13 @@ impl Authority {
                     tally: progress.tally(plan, wave, None),
                     verdict: progress.verdict(plan, wave).0,
                 };
+                let health = plan.policy.health.iter().map(|query| {
+                    let known = progress.compared().get(&query.name);
+                    let (since, comparison) = known.copied().unzip();
+                    let words = comparison
+                        .map_or_else(|| "nothing was compared yet".to_owned(), |known| known.to_string());
+                    HealthStanding { query: query.name.clone(), comparison, since, words }
+                });
                 let mut hosts = BTreeMap::new();
                 for state in progress.hosts() {
                     *hosts.entry(word(state)).or_default() += 1;
@@ -380,7 +403,8 @@ impl Authority {
                         .into_iter()
                         .map(|waiting| Reason { words: waiting.to_string(), waiting })
                         .collect(),
-                    waves: (0..plan.layout.waves()).map(wave).collect(),
+                    health: health.collect(),
+                    waves: (0..progress.waves()).map(wave).collect(),
                     hosts,
                     hurt: progress.failures().len() as u32,
                 }

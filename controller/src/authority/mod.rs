@@ -22,17 +22,21 @@ use std::time::Duration;
 
 use fleet::assurance::{Assurance, assure};
 use fleet::host::Host;
+use fleet::policy::HealthQuery;
 use fleet::protocol::{AttemptReport, BeginRequest};
 use fleet::rollout::{
-    Action, Author, Begin, Entry, Event, Explanation, Facts, Fault, HostState, NotNow, Pause, Place, Proof,
-    Reading, Report, Request, Stage, Stale, Waiting, begin, decide, explain, hear, succeed, waiting,
+    Action, Author, Begin, Comparison, Entry, Event, Explanation, Facts, Fault, HostState, NotNow, Pause,
+    Place, Proof, Report, Request, Sides, Stage, Stale, Successor, Waiting, begin, decide, explain, hear,
+    succeed, waiting,
 };
 use manifests::{
     Envelope, GroupName, HostId, LedgerHead, Ordered, Rollout, SecretKey, Sha256, UtcTime, Verified,
 };
 use system::clock::Clock;
 
-pub use self::members::{Known as KnownHost, Move, Outlook, Portrait, Reason, Standing, WaveStanding};
+pub use self::members::{
+    HealthStanding, Known as KnownHost, Move, Outlook, Portrait, Reason, Standing, WaveStanding,
+};
 pub use error::Denied;
 
 use self::facts::{Fact, PlanRecord, of_retries, of_rollout, of_store};
@@ -57,8 +61,26 @@ pub struct Surroundings<'s> {
     pub last_seen: &'s dyn Fn(HostId) -> Option<UtcTime>,
     /// Since when somebody has been listening without a break.
     pub listening_since: UtcTime,
-    /// What the health queries say.
-    pub readings: &'s BTreeMap<GroupName, Reading>,
+    /// What came out of the health queries that were asked, by rollout.
+    pub readings: &'s BTreeMap<Sha256, BTreeMap<GroupName, Comparison>>,
+}
+
+/// A health query that somebody has to ask.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthQuestion {
+    /// Of which rollout.
+    pub rollout: Sha256,
+    /// What to ask.
+    pub query: HealthQuery,
+    /// How often.
+    pub every: Duration,
+}
+
+impl HealthQuestion {
+    /// What tells it from all others.
+    pub fn key(&self) -> (Sha256, GroupName) {
+        (self.rollout, self.query.name.clone())
+    }
 }
 
 /// A rollout that was accepted.
@@ -688,14 +710,10 @@ impl Authority {
                 loop {
                     let running = known_rollout(&decision.turn.known, rollout)?;
                     let came_back = decision.turn.known.came_back(running.document.manifest);
-                    let facts = Facts {
-                        last_seen: &|place| (around.last_seen)(running.host(place)?.id),
-                        listening_since: around.listening_since,
-                        readings: around.readings,
-                        came_back: &came_back,
-                        successor: decision.turn.known.successor(rollout),
-                    };
-                    let due = decide(&running.plan, &running.progress, &facts, decision.now);
+                    let successor = decision.turn.known.successor(rollout);
+                    let decides =
+                        |facts: &Facts<'_>| decide(&running.plan, &running.progress, facts, decision.now);
+                    let due = with_facts(running, around, &came_back, successor, decides);
                     if due.is_empty() {
                         break;
                     }
@@ -707,6 +725,38 @@ impl Authority {
             }
             Ok(written)
         })
+    }
+
+    /// The health queries that are to be asked now: of rollouts in which hosts with the change can be compared with others.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn questions(&self, around: &Surroundings<'_>) -> Result<Vec<HealthQuestion>, Denied> {
+        let (turn, now) = (self.turn()?, self.now());
+        let asks = |(rollout, running): (&Sha256, &Running)| {
+            let every = Duration::from_secs(running.plan.policy.asks_every().secs().into());
+            let question =
+                |query: &HealthQuery| HealthQuestion { rollout: *rollout, query: query.clone(), every };
+            sides(running, around, now)
+                .map(|_| running.plan.policy.health.iter().map(question).collect::<Vec<_>>())
+        };
+        Ok(turn.known.rollouts.iter().filter_map(asks).flatten().collect())
+    }
+
+    /// What the numbers of hosts come to; nothing if there is nothing to compare any more.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn compare(
+        &self,
+        around: &Surroundings<'_>,
+        question: &HealthQuestion,
+        numbers: &BTreeMap<HostId, f64>,
+    ) -> Result<Option<Comparison>, Denied> {
+        let (turn, now) = (self.turn()?, self.now());
+        let running = known_rollout(&turn.known, question.rollout)?;
+        let number = |place| numbers.get(&running.host(place)?.id).copied();
+        Ok(sides(running, around, now).map(|sides| sides.compare(&question.query, number)))
     }
 
     /// Hosts of which a word is waited for: told to begin or to go back, or watched.
@@ -846,6 +896,30 @@ fn append(turn: &mut Turn, batch: &mut Batch, fact: &Fact, stream: Key) {
 
 fn known_rollout(known: &Known, rollout: Sha256) -> Result<&Running, Denied> {
     known.rollouts.get(&rollout).ok_or(Denied::NoSuchRollout { rollout })
+}
+
+/// What is known of a rollout besides the ledger, for as long as `then` takes.
+fn with_facts<T>(
+    running: &Running,
+    around: &Surroundings<'_>,
+    came_back: &BTreeSet<HostId>,
+    successor: Option<Successor>,
+    then: impl FnOnce(&Facts<'_>) -> T,
+) -> T {
+    let none = BTreeMap::new();
+    then(&Facts {
+        last_seen: &|place| (around.last_seen)(running.host(place)?.id),
+        listening_since: around.listening_since,
+        readings: around.readings.get(&running.claim.rollout).unwrap_or(&none),
+        came_back,
+        successor,
+    })
+}
+
+/// Which hosts can be compared with which.
+fn sides(running: &Running, around: &Surroundings<'_>, now: UtcTime) -> Option<Sides> {
+    let of = |facts: &Facts<'_>| Sides::of(&running.plan, &running.progress, facts, now);
+    with_facts(running, around, &BTreeSet::new(), None, of)
 }
 
 /// Hosts refuse a grant before their time; one that was given too early would only be lost.

@@ -33,6 +33,9 @@ pub(super) struct TokenArgs {
     /// How many hosts it lets in
     #[arg(long, value_name = "N", default_value_t = 1)]
     hosts: u32,
+    /// Print the command for hosts alone, for `ssh` and the like
+    #[arg(long)]
+    line: bool,
     /// For how long
     #[arg(long = "for", value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     time: std::time::Duration,
@@ -60,13 +63,18 @@ pub(super) fn token(args: &TokenArgs, global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     let text = |key: &str| made[key].as_str().unwrap_or_default().to_owned();
-    line(&format!("until {} for {} host(s), on each as root:", text("expires"), args.hosts));
     let address = client.address().as_str().trim_end_matches('/');
-    line(&format!(
-        "  update enrol {address} --token {} --ca-fingerprint {}",
+    let command = format!(
+        "update enrol {address} --token {} --ca-fingerprint {}",
         text("token"),
         text("ca_fingerprint")
-    ));
+    );
+    if args.line {
+        line(&command);
+        return Ok(());
+    }
+    line(&format!("until {} for {} host(s), on each as root:", text("expires"), args.hosts));
+    line(&format!("  {command}"));
     Ok(())
 }
 

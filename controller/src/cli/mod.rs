@@ -4,6 +4,7 @@
 //! account is given. `update rollout …`, `update controller …` and `update apply --fleet` come in here, too.
 
 mod draft;
+mod first_start;
 mod hosts;
 mod rollout;
 mod serve;

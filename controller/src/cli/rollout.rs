@@ -322,6 +322,13 @@ fn tell(rollout: &Value) -> Vec<String> {
         }
         lines.push(words);
     }
+    for health in rollout["health"].as_array().into_iter().flatten() {
+        let query = text(&health["query"]);
+        let now = &rollout["latest_health"][&query];
+        // At this moment, if it is asked; else what it came to.
+        let words = if now.is_object() { text(&now["words"]) } else { text(&health["words"]) };
+        lines.push(format!("  health by {query}: {words}"));
+    }
     for reason in rollout["waiting"].as_array().into_iter().flatten() {
         lines.push(format!("  waits: {}", text(&reason["words"])));
     }

@@ -1,5 +1,6 @@
 //! `update-controller serve`.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use system::exit::{Exit, Failure};
 use system::output::{line, object};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Global;
 use super::store::{StoreArgs, failed};
+use super::{Global, first_start};
 use crate::access::{self, Person, Role};
 use crate::authority::{Authority, Denied};
 use crate::certificates::CertificateAuthority;
@@ -21,17 +22,19 @@ use crate::client::Account;
 use crate::content::Content;
 use crate::identity::Identity;
 use crate::ledger::{Finding, Origin, audit, checkpoint};
+use crate::prometheus::{Asking, PATIENCE, Prometheus};
 use crate::server::limits::{ADDRESS_RATE, Limits, Rate};
+use crate::server::repository::Repository;
 use crate::server::{self, Controller, Listening, ServeError, Settings};
 use crate::store::Store;
 
 /// Serve hosts and people
 ///
 /// The first start makes everything in the directory: the store, the fleet's certificate authority, the key that signs
-/// grants, and the account of an administrator. Of several controllers on one database one leads; the others wait, and say who does.
+/// grants, the account of an administrator, and with --operator a policy; at a terminal it says how the first hosts come in. Of several controllers on one database one leads; the others wait, and say who does.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  update-controller serve --directory /var/lib/update-controller --name fleet.example.org --policy policy.yaml\n  \
+    after_help = "Examples:\n  update-controller serve --name fleet.example.org --operator operator.pub\n  update-controller serve --directory /var/lib/update-controller --name fleet.example.org --policy policy.yaml\n  \
                   update-controller serve --database postgres://update@db.example.org/fleet --database-password /etc/update/database \
                   --name two.example.org --policy policy.yaml"
 )]
@@ -47,12 +50,54 @@ pub(super) struct Args {
     /// The policy that hosts have: by it, too, rollouts and orders are verified
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Without a policy: make one (policy.yaml in the directory) in which this public key signs all that changes hosts
+    #[arg(long, value_name = "FILE", conflicts_with = "policy")]
+    operator: Option<PathBuf>,
     /// Hosts with nothing to do ask again after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
     poll: u32,
+    /// Serve the repository that `update repo publish` writes into this directory: https://NAME:PORT/repository/
+    #[arg(long, value_name = "DIRECTORY")]
+    repository: Option<PathBuf>,
+    #[command(flatten)]
+    metrics: Metrics,
     /// So many requests a second are answered that come from one address; hosts behind one gateway share it
     #[arg(long, value_name = "N", default_value_t = ADDRESS_RATE)]
     address_rate: NonZeroU32,
+}
+
+/// Who answers the health queries of policies
+#[derive(Debug, clap::Args)]
+struct Metrics {
+    /// Ask this Prometheus what policies' health queries want to know: https, or http on this machine
+    #[arg(long, value_name = "URL")]
+    prometheus: Option<String>,
+    /// Show it the token in this file, which is read anew for each question
+    #[arg(long, value_name = "FILE", requires = "prometheus")]
+    prometheus_token: Option<PathBuf>,
+    /// Believe the authorities of this file (PEM) that it is the one, and no others; without, those of the system
+    #[arg(long, value_name = "FILE", requires = "prometheus")]
+    prometheus_authorities: Option<PathBuf>,
+    /// The label of its series that names a host: by its name, with or without a port, or by its id
+    #[arg(long, value_name = "LABEL", default_value = "instance", requires = "prometheus")]
+    prometheus_label: String,
+}
+
+impl Metrics {
+    fn open(&self) -> Result<Option<Prometheus>, Failure> {
+        let Some(address) = &self.prometheus else { return Ok(None) };
+        let asking = Asking {
+            address: address.clone(),
+            token: self.prometheus_token.clone(),
+            authorities: self.prometheus_authorities.clone(),
+            label: self.prometheus_label.clone(),
+            patience: PATIENCE,
+        };
+        let prometheus = Prometheus::new(&asking).map_err(|error| {
+            Failure::new(Exit::Usage, error).next("see docs/controller.md, \"Health queries\"")
+        })?;
+        Ok(Some(prometheus))
+    }
 }
 
 /// The controller's directory.
@@ -160,13 +205,18 @@ impl Directory {
 /// What all controllers of a fleet have in their directories.
 const COMMON: [&str; 4] = ["ca.key", "ca.pem", "grant.key", "ledger.name"];
 
-fn unusable(path: &Path, error: std::io::Error) -> std::io::Error {
+pub(super) fn unusable(path: &Path, error: std::io::Error) -> std::io::Error {
     std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let refuse = |error: Box<dyn std::error::Error + Send + Sync>| Failure::new(Exit::Refused, error);
-    let policy = args.policy.as_deref().map(read_policy).transpose()?;
+    // Before anything is made.
+    args.policy.as_deref().map(read_policy).transpose()?;
+    let prometheus = args.metrics.open()?;
+    let repository = args.repository.as_deref().map(Repository::open).transpose().map_err(|error| {
+        Failure::new(Exit::Usage, error).next("see docs/repository.md, \"For whoever makes one\"")
+    })?;
     let directory = Directory::open(&args.store.directory)?;
     let clock = Arc::new(SystemClock);
     let kept = args.store.open()?;
@@ -178,6 +228,13 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let key = directory.key()?;
     let public = key.public();
     directory.refuse_edited(&*store)?;
+    let own_policy = first_start::policy_in(&directory.0);
+    let made = match &args.operator {
+        Some(operator) => first_start::policy(&own_policy, operator, &public)?,
+        None => false,
+    };
+    let policy_file = args.policy.clone().or_else(|| own_policy.exists().then_some(own_policy));
+    let policy = policy_file.as_deref().map(read_policy).transpose()?;
     let certificates = CertificateAuthority::open(&directory.0, UtcTime::floor(clock.now()))
         .map_err(|error| refuse(error.into()))?;
     let origin = directory.origin()?;
@@ -197,11 +254,13 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         poll: args.poll,
         limits,
         checkpoint: Some(directory.checkpoint()),
+        repository,
+        prometheus,
     };
     let fingerprint = certificates.fingerprint();
+    let repository_at = args.repository.as_ref().map(|_| format!("{}/repository/", args.address(port)));
     let leads = authority.leads();
     let first = leads && access::nobody_yet(&authority).map_err(failed)?;
-    let knows_policy = policy.is_some();
     let controller = Arc::new(Controller::new(authority, certificates, content, policy, settings, clock));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -212,17 +271,33 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         let listening = Listening::by(controller.clone(), listener).map_err(not_served)?;
         let address = listening.address;
         let admin = if first { Some(admit_first(&controller, &directory, args, port)?) } else { None };
+        // Whoever reads a log is not shown a way in.
+        let shown = first && !global.json && std::io::stdout().is_terminal();
+        let way_in = if shown { Some(first_start::way_in(&controller.authority, &admin_name()?)?) } else { None };
         if global.json {
             object(&serde_json::json!({
-                "listening": address, "ca_fingerprint": fingerprint, "grant_key": public, "admin": admin, "leads": leads,
+                "repository": repository_at, "policy": policy_file, "listening": address, "ca_fingerprint": fingerprint, "grant_key": public, "admin": admin, "leads": leads,
             }));
         } else {
             greet(address, fingerprint, &public, admin.as_deref());
             if !leads {
                 line("another controller leads: this one waits");
             }
-            if !knows_policy {
-                line("without --policy nobody can hand in a rollout");
+            match &policy_file {
+                Some(path) if made => line(&format!("a policy was made, for every host as /etc/update/policy.yaml: {}", path.display())),
+                Some(_) => {}
+                None => line("without --policy or --operator nobody can hand in a rollout"),
+            }
+            if let Some(place) = &repository_at {
+                line(&format!("a repository is served, for update.yaml of hosts: {place}"));
+            }
+            if let Some((token, until)) = way_in {
+                line(&format!(
+                    "until {until} for {} host(s) of the group `{}`, on each as root:",
+                    first_start::HOSTS,
+                    first_start::GROUP
+                ));
+                line(&format!("  update enrol {} --token {token} --ca-fingerprint {fingerprint}", args.address(port)));
             }
         }
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
@@ -291,14 +366,17 @@ fn denied(denied: Denied) -> Failure {
     }
 }
 
+fn admin_name() -> Result<KeyName, Failure> {
+    "admin".parse().map_err(|error| Failure::new(Exit::Bug, error))
+}
+
 fn admit_first(
     controller: &Controller,
     directory: &Directory,
     args: &Args,
     port: u16,
 ) -> Result<PathBuf, Failure> {
-    let admin: KeyName = "admin".parse().map_err(|error| Failure::new(Exit::Bug, error))?;
-    let person = Person { name: admin, role: Role::Admin };
+    let person = Person { name: admin_name()?, role: Role::Admin };
     let token = access::admit(&controller.authority, &person, None).map_err(denied)?;
     let account =
         Account { controller: args.address(port), token, authority: controller.certificates.pem.clone() };
@@ -309,7 +387,7 @@ fn admit_first(
     Ok(path)
 }
 
-fn read_policy(path: &Path) -> Result<Policy, Failure> {
+pub(super) fn read_policy(path: &Path) -> Result<Policy, Failure> {
     let limit = DocumentKind::Policy.max_bytes();
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
         Failure::new(Exit::Refused, error).next(format!("update policy check {}", path.display()))

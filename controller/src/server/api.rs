@@ -226,7 +226,9 @@ impl Api {
         [name, summary]: [&str; 2],
         handler: H,
     ) -> Self {
-        let names = path.split(['{', '}']).skip(1).step_by(2).map(str::to_owned).collect();
+        // A place that takes the rest of the path is one for `axum` alone.
+        let described = path.replace("{*", "{");
+        let names = described.split(['{', '}']).skip(1).step_by(2).map(str::to_owned).collect();
         let begun = OperationBuilder::new().operation_id(Some(name)).summary(Some(summary)).build();
         let mut page = Page { schemas: &mut self.schemas, operation: begun, names };
         H::tell(&mut page);
@@ -236,7 +238,7 @@ impl Api {
                 .response("default", Ref::from_response_name("Denied"))
         });
         let operation = page.operation;
-        self.paths.add_path_operation(path, vec![method], operation);
+        self.paths.add_path_operation(described, vec![method], operation);
         self.router = self.router.route(path, on(filter, handler));
         self
     }

@@ -256,17 +256,27 @@ pub(super) async fn content(
             format_args!("expected a range within {size} bytes"),
         ));
     }
+    send(file, size, asked.map(|from| from..size)).await
+}
+
+/// A file of so many bytes, or a part of it.
+pub(super) async fn send(
+    file: std::fs::File,
+    size: u64,
+    part: Option<std::ops::Range<u64>>,
+) -> Result<Stream, Refusal> {
+    let std::ops::Range { start, end } = part.clone().unwrap_or(0..size);
     let mut file = tokio::fs::File::from_std(file);
-    file.seek(std::io::SeekFrom::Start(from))
+    file.seek(std::io::SeekFrom::Start(start))
         .await
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
-    let mut response = Response::builder().header(header::CONTENT_LENGTH, size - from);
-    if asked.is_some() {
+    let mut response = Response::builder().header(header::CONTENT_LENGTH, end - start);
+    if part.is_some() {
         response = response
             .status(StatusCode::PARTIAL_CONTENT)
-            .header(header::CONTENT_RANGE, format!("bytes {from}-{}/{size}", size.saturating_sub(1)));
+            .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{size}", end.saturating_sub(1)));
     }
-    let stream = tokio_util::io::ReaderStream::with_capacity(file.take(size - from), 64 << 10);
+    let stream = tokio_util::io::ReaderStream::with_capacity(file.take(end - start), 64 << 10);
     response
         .body(Body::from_stream(stream))
         .map(Stream)

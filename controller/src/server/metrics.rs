@@ -6,6 +6,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use fleet::rollout::Comparison;
+use manifests::GroupName;
+
 use super::limits::TurnedAway;
 use crate::authority::Standing;
 
@@ -27,6 +30,10 @@ pub(super) struct Counters {
     hosts: Gauge,
     ledger: Gauge,
     standing: Family<Vec<(String, String)>, Gauge>,
+    /// What came out of health queries that were asked.
+    health_asked: Family<Vec<(String, String)>, Counter>,
+    /// What came out of them, as it is written down.
+    health: Family<Vec<(String, String)>, Gauge>,
     registry: Registry,
 }
 
@@ -43,6 +50,8 @@ impl Counters {
             hosts: Gauge::default(),
             ledger: Gauge::default(),
             standing: Family::default(),
+            health_asked: Family::default(),
+            health: Family::default(),
             registry: Registry::default(),
         };
         registry.register("polls", "Polls answered", this.polls.clone());
@@ -53,8 +62,23 @@ impl Counters {
         registry.register("hosts", "Hosts in the fleet", this.hosts.clone());
         registry.register("ledger_entries", "Entries of the ledger", this.ledger.clone());
         registry.register("rollout_hosts", "Hosts of a rollout, by where they stand", this.standing.clone());
+        registry.register(
+            "health_asked",
+            "Health queries asked, by what came out",
+            this.health_asked.clone(),
+        );
+        registry.register(
+            "rollout_health",
+            "What a rollout's health queries come to: 1",
+            this.health.clone(),
+        );
         registry.register("turned_away", "Who was turned away or given up, by what", turned_away);
         Self { registry, ..this }
+    }
+
+    /// A health query was asked.
+    pub(super) fn asked(&self, query: &GroupName, comparison: &Comparison) {
+        self.health_asked.get_or_create(&of_health(query, comparison)).inc();
     }
 
     /// The page, with what is so at this moment.
@@ -62,7 +86,14 @@ impl Counters {
         self.hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
         self.ledger.set(i64::try_from(ledger).unwrap_or(i64::MAX));
         self.standing.clear();
+        self.health.clear();
         for rollout in rollouts {
+            for health in &rollout.health {
+                let Some(comparison) = &health.comparison else { continue };
+                let mut labels = of_health(&health.query, comparison);
+                labels.push(("rollout".to_owned(), rollout.rollout.to_string()));
+                self.health.get_or_create(&labels).set(1);
+            }
             for (state, hosts) in &rollout.hosts {
                 let place: Place = [("rollout", rollout.rollout.to_string()), ("state", state.clone())];
                 let labels = place.map(|(name, value)| (name.to_owned(), value)).to_vec();
@@ -74,4 +105,11 @@ impl Counters {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// A query, and what came out of it: `well`, `worse`, or why there is no answer.
+fn of_health(query: &GroupName, comparison: &Comparison) -> Vec<(String, String)> {
+    let value = serde_json::to_value(comparison).unwrap_or_default();
+    let outcome = value["because"]["why"].as_str().or_else(|| value["outcome"].as_str()).unwrap_or_default();
+    vec![("query".to_owned(), query.to_string()), ("outcome".to_owned(), outcome.to_owned())]
 }

@@ -10,21 +10,24 @@
 //! - `people`: what people ask, with a token
 //! - `asked`, `answer`: how questions are read and answers written
 //! - `api`: the table of routes, and its description
+//! - `health`: how hosts with the change do beside the others, asked aside
+//! - [`repository`]: what hosts fetch by name, if a repository was published here
 //! - `watch`: whether the ledger is still what was written
 //! - `metrics`: what Prometheus is told
 
 mod answer;
 mod api;
 mod asked;
+mod health;
 mod hosts;
 pub mod limits;
 mod metrics;
 pub mod people;
+pub mod repository;
 mod standby;
 pub mod tls;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,14 +48,17 @@ use tokio::net::TcpListener;
 use self::answer::{Refusal, blocking};
 use self::api::{Api, Gives, Page};
 use self::asked::{By, Viewer};
+use self::health::Health;
 use self::limits::{Gate, Limits};
 use self::metrics::Counters;
+use self::repository::Repository;
 pub(crate) use self::standby::holder;
 use self::watch::Watch;
 use crate::authority::{Authority, Denied, Surroundings};
 use crate::certificates::{CertificateAuthority, CertificateError};
 use crate::content::Content;
 use crate::presence::Presence;
+use crate::prometheus::Prometheus;
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -74,6 +80,10 @@ pub struct Settings {
     pub limits: Limits,
     /// Where the ledger's newest signed head is kept, beside the store: an edited one is held against it.
     pub checkpoint: Option<PathBuf>,
+    /// What is served beside the fleet's own: a repository.
+    pub repository: Option<Repository>,
+    /// Who answers health queries.
+    pub prometheus: Option<Prometheus>,
 }
 
 /// What all requests share.
@@ -95,6 +105,7 @@ pub struct Controller {
     challenges: hosts::Challenges,
     reports: hosts::Reports,
     counters: Counters,
+    health: Health,
     leader: standby::Leader,
     gate: Arc<Gate>,
     watch: Watch,
@@ -147,6 +158,7 @@ impl Controller {
             challenges: hosts::Challenges::default(),
             reports: hosts::Reports::default(),
             counters: Counters::new(gate.turned_away.clone()),
+            health: Health::default(),
             gate,
             leader: standby::Leader::default(),
             watch: Watch::default(),
@@ -172,12 +184,7 @@ impl Controller {
             self.presence.resume(&**self.authority.store(), self.now())?;
             self.listens.store(true, Ordering::Relaxed);
         }
-        let around = Surroundings {
-            last_seen: &|host| self.presence.silent_since(host),
-            listening_since: self.presence.since(),
-            readings: &BTreeMap::new(),
-        };
-        self.authority.tick(&around)?;
+        self.with_surroundings(|around| self.authority.tick(around))?;
         let puts = self.presence.due(self.now(), self.clock.elapsed(), || self.authority.in_flight())?;
         if !puts.is_empty() {
             self.authority.keep(puts)?;
@@ -249,9 +256,13 @@ impl Listening {
             thread::spawn(move || work(&controller, &over))
         };
         let threads = [aside(Controller::keep_going), aside(Controller::keep_looking)];
+        let asking = tokio::spawn(controller.clone().keep_asking());
         let gate = controller.gate.clone();
         tls::serve(listener, tls, &gate, router(controller.clone()), end).await;
         over.store(true, Ordering::Relaxed);
+        // Nothing hangs on an answer that is on its way.
+        asking.abort();
+        let _ = asking.await;
         // They look every second.
         let _ = tokio::task::spawn_blocking(move || {
             threads.into_iter().for_each(|thread| drop(thread.join()));
@@ -312,6 +323,18 @@ fn api() -> Api {
         .post("/v1/tokens", "token", "Make a token by which hosts come in", people::token)
         .post("/v1/people", "admit", "Let somebody ask", people::admit)
         .get("/v1/checkpoint", "checkpoint", "Show the ledger's head, signed", people::checkpoint)
+        .get(
+            "/repository/metadata/{*name}",
+            "repository-metadata",
+            "Give metadata of the repository that is served here",
+            repository::metadata,
+        )
+        .get(
+            "/repository/targets/{*name}",
+            "repository-target",
+            "Give a manifest or a payload of that repository",
+            repository::target,
+        )
         .get("/v1/openapi.json", "openapi", "Show this description", openapi)
         .get("/metrics", "metrics", "Tell Prometheus", metrics)
         .get("/healthz", "health", "Show whether this controller could tell a host to begin", health)

@@ -3,6 +3,7 @@
 //! Whatever makes hosts begin or go on is a signed document: a rollout, or an order. Its signatures are held against the
 //! controller's copy of the hosts' policy; hosts hold them against their own once more.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,11 +12,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use fleet::assurance::Assurance;
 use fleet::facts::FleetExposure;
+use fleet::policy::RolloutPolicy;
 use fleet::rollout::{Author, Explanation, HostState, Proof};
 use futures_util::StreamExt as _;
 use manifests::{
-    CveId, Document, Envelope, HostId, KeyName, Manifest, Nonce, Ordered, Rollout, RolloutOrder, Sha256,
-    TrustFloor, UtcTime, Verified, VerifyAt,
+    CveId, Document, Envelope, GroupName, HostId, KeyName, Manifest, Nonce, Ordered, Rollout, RolloutOrder,
+    Sha256, TrustFloor, UtcTime, Verified, VerifyAt,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,7 @@ use tokio::time::Instant;
 use super::answer::{Answer, Refusal, blocking};
 use super::api::{Gives, Page};
 use super::asked::{Admin, Asked, At, Both, By, Operator, Question, Viewer};
+use super::health::{Latest, nobody_to_ask};
 use super::limits::Limits;
 use super::{Controller, Shared};
 use crate::access::{self, Person, Role};
@@ -98,6 +101,25 @@ pub(super) struct RolloutTaken {
 pub(super) struct OrderTaken {
     /// The rollout.
     rollout: Sha256,
+}
+
+/// A rollout, and what its health queries say at this moment.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RolloutShown {
+    /// As it is written down.
+    #[serde(flatten)]
+    standing: Standing,
+    /// What came out of its health queries the last time that they were asked; nothing of one that is not asked now.
+    latest_health: BTreeMap<GroupName, Latest>,
+}
+
+impl RolloutShown {
+    fn of(controller: &Controller, standing: Standing) -> Self {
+        let latest =
+            |query: &GroupName| Some((query.clone(), controller.health.latest(standing.rollout, query)?));
+        let latest_health = standing.health.iter().filter_map(|health| latest(&health.query)).collect();
+        Self { standing, latest_health }
+    }
 }
 
 /// Why a host got something, or did not.
@@ -209,10 +231,11 @@ fn verify<T: Document>(controller: &Controller, text: &str) -> Result<(Envelope,
 pub(super) async fn rollouts(
     State(controller): State<Shared>,
     _: By<Viewer>,
-) -> Result<Answer<Vec<Standing>>, Refusal> {
+) -> Result<Answer<Vec<RolloutShown>>, Refusal> {
     let standings = blocking(move || {
         controller.unedited()?;
-        Ok(controller.authority.standings()?)
+        let all = controller.authority.standings()?;
+        Ok(all.into_iter().map(|standing| RolloutShown::of(&controller, standing)).collect())
     });
     standings.await.map(Answer)
 }
@@ -221,12 +244,13 @@ pub(super) async fn rollout(
     State(controller): State<Shared>,
     _: By<Viewer>,
     At(rollout): At<Sha256>,
-) -> Result<Answer<Standing>, Refusal> {
+) -> Result<Answer<RolloutShown>, Refusal> {
     let standing = blocking(move || {
         controller.unedited()?;
         let all = controller.authority.standings()?;
         all.into_iter()
             .find(|standing| standing.rollout == rollout)
+            .map(|standing| RolloutShown::of(&controller, standing))
             .ok_or_else(|| crate::authority::Denied::NoSuchRollout { rollout }.into())
     });
     standing.await.map(Answer)
@@ -259,6 +283,9 @@ pub(super) async fn submit(
                 format_args!("hosts could not fetch payloads that nobody handed in: {}", missing.join(", ")),
             ));
         }
+        if let Some(query) = needs(&controller, &policy) {
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, nobody_to_ask(&query)));
+        }
         controller.content.keep_document(&manifest_envelope)?;
         controller.content.keep_document(&envelope)?;
         let Accepted { assurance, supersedes } =
@@ -267,6 +294,13 @@ pub(super) async fn submit(
         Ok(RolloutTaken { rollout: document.digest(), assurance, supersedes })
     });
     accepted.await.map(Answer)
+}
+
+/// A health query of a policy that this controller has nobody to ask. Whether it is a policy, is said elsewhere.
+fn needs(controller: &Controller, policy: &str) -> Option<GroupName> {
+    let policy =
+        RolloutPolicy::parse(policy.as_bytes()).ok().filter(|_| controller.settings.prometheus.is_none())?;
+    policy.health.into_iter().next().map(|query| query.name)
 }
 
 pub(super) async fn order(

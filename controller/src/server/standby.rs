@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use url::Url;
 
 use super::answer::Refusal;
+use super::repository::PLACE;
 use super::{Controller, Shared};
 use crate::authority::Denied;
 use crate::store::{LeaseAnswer, LeaseRequest};
@@ -98,7 +99,7 @@ impl Controller {
     }
 }
 
-/// What a controller says of itself, whoever leads.
+/// What a controller says of itself, whoever leads; and what is everybody's.
 const ITS_OWN: [&str; 3] = ["/healthz", "/livez", "/v1/openapi.json"];
 
 pub(super) async fn only_who_leads(
@@ -106,7 +107,8 @@ pub(super) async fn only_who_leads(
     request: Request,
     next: Next,
 ) -> Response {
-    if controller.leads() || ITS_OWN.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if controller.leads() || ITS_OWN.contains(&path) || path.starts_with(PLACE) {
         return next.run(request).await;
     }
     controller.refer().into_response()

@@ -251,17 +251,7 @@ impl Machine {
     }
 
     pub(crate) fn facts(&self) -> HostFacts {
-        HostFacts {
-            name: self.name.parse().unwrap(),
-            kernel: "6.1.0-50-amd64".parse().unwrap(),
-            kernel_build_id: None,
-            cpu: "epyc".parse().unwrap(),
-            services: Vec::new(),
-            livepatches: Vec::new(),
-            workloads: Vec::new(),
-            exposures: Vec::new(),
-            changes: Vec::new(),
-        }
+        HostFacts::new(self.name.parse().unwrap(), "6.1.0-50-amd64".parse().unwrap(), "epyc".parse().unwrap())
     }
 
     pub(crate) fn enrol(mut self, fleet: &Fleet, token: Nonce) -> Result<Self, (StatusCode, String)> {

@@ -11,6 +11,7 @@ use controller::certificates::CertificateAuthority;
 use controller::content::Content;
 use controller::enrolment::{self, Terms};
 use controller::server::limits::Limits;
+use controller::server::repository::Repository;
 use controller::server::{self, Controller, Listening, Settings};
 use controller::store::{Memory, Store};
 use fleet::protocol::{Certificate, Enrol, HostFacts, Message, Version, paths};
@@ -58,8 +59,23 @@ impl Served {
         Self::over(Arc::new(Memory::new(clock.clone())), clock, limits)
     }
 
+    /// With a repository.
+    pub(crate) fn with(repository: Repository) -> Self {
+        let clock = Arc::new(SystemClock);
+        Self::made(Arc::new(Memory::new(clock.clone())), clock, Limits::default(), Some(repository))
+    }
+
     /// Over a store, with a clock.
     pub(crate) fn over(store: Arc<dyn Store>, clock: Arc<dyn Clock + Send + Sync>, limits: Limits) -> Self {
+        Self::made(store, clock, limits, None)
+    }
+
+    fn made(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock + Send + Sync>,
+        limits: Limits,
+        repository: Option<Repository>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let now = UtcTime::floor(clock.now());
         let authority =
@@ -69,7 +85,14 @@ impl Served {
         let admin = access::admit(&authority, &person, None).unwrap();
         let certificates = CertificateAuthority::open(directory.path(), now).unwrap();
         let content = Content::open(directory.path().join("content"), None).unwrap();
-        let settings = Settings { names: vec!["127.0.0.1".to_owned()], poll: 60, limits, checkpoint: None };
+        let settings = Settings {
+            names: vec!["127.0.0.1".to_owned()],
+            poll: 60,
+            limits,
+            checkpoint: None,
+            repository,
+            prometheus: None,
+        };
         let controller =
             Arc::new(Controller::new(authority, certificates, content, Some(trust()), settings, clock));
         let runtime =
@@ -229,17 +252,7 @@ impl Machine {
     }
 
     pub(crate) fn facts(&self) -> HostFacts {
-        HostFacts {
-            name: "one".parse().unwrap(),
-            kernel: "6.1.0-50-amd64".parse().unwrap(),
-            kernel_build_id: None,
-            cpu: "epyc".parse().unwrap(),
-            services: Vec::new(),
-            livepatches: Vec::new(),
-            workloads: Vec::new(),
-            exposures: Vec::new(),
-            changes: Vec::new(),
-        }
+        HostFacts::new("one".parse().unwrap(), "6.1.0-50-amd64".parse().unwrap(), "epyc".parse().unwrap())
     }
 
     /// Asks to come in, from an address.

@@ -287,15 +287,13 @@ pub enum Worse {
 }
 
 impl HealthQuery {
-    /// Whether the changed hosts do so much worse that the rollout has to wait for people. Nothing is known of
-    /// a metric that the held back do not have.
+    /// Whether the changed hosts do so much worse that the rollout has to wait for people. Where those held back have
+    /// none of it (no error, say), any is too much, and less there cannot be.
     pub fn vetoes(&self, changed: f64, held_back: f64) -> bool {
-        let comparable = changed.is_finite() && held_back.is_finite() && held_back > 0.0;
-        comparable
-            && match self.worse {
-                Worse::Higher => changed >= self.ratio * held_back,
-                Worse::Lower => changed <= self.ratio * held_back,
-            }
+        match self.worse {
+            Worse::Higher => changed > 0.0 && changed >= self.ratio * held_back,
+            Worse::Lower => held_back > 0.0 && changed <= self.ratio * held_back,
+        }
     }
 }
 

@@ -118,6 +118,12 @@ impl Progress {
                 self.stage = Stage::Superseded(*by);
                 Ok(())
             }
+            Event::Compared { query, comparison } => {
+                let asks = plan.policy.health.iter().any(|known| known.name == *query);
+                self.need(event, asks && self.stage.is_live(), "a rollout that may go on, and asks that")?;
+                self.compared.insert(query.clone(), (*at, *comparison));
+                Ok(())
+            }
             Event::RollbackBegun { by } => self.rollback_begun(plan, *at, event, by.as_ref()),
             Event::RollbackEnded => {
                 self.need(event, self.stage == Stage::RollingBack, "to be rolling back")?;
@@ -317,6 +323,9 @@ impl Progress {
             Pause::Inconclusive { wave } => self.accepted = Some(wave),
             Pause::Veto { query } => {
                 self.seen_vetoes.insert(query);
+            }
+            Pause::Unanswered { query } => {
+                self.seen_unanswered.insert(query);
             }
             Pause::Declined { outcome } => self.seen_declined[outcome as usize] = self.declined(outcome),
             Pause::OneHost { limit } => self.seen_limits[limit as usize] = self.at_limit(limit),

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use manifests::{DomainName, HostId, Label, Nonce, UtcTime};
+use manifests::{DomainName, GroupName, HostId, Label, Nonce, UtcTime};
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Place};
@@ -158,6 +158,12 @@ pub enum NotNow {
     /// The test lets nobody begin before more is known.
     #[error("the test waits for hosts in flight")]
     Test,
+    /// Nobody can say how the changed do beside those held back.
+    #[error("nobody can say how hosts with the change do by {query}")]
+    Health {
+        /// By which metric.
+        query: GroupName,
+    },
     /// The wave's hosts begin one after another.
     #[error("the next host of this wave begins at {next}")]
     Pace {
@@ -273,6 +279,9 @@ pub(super) fn gate(plan: &Plan, progress: &Progress, wave: usize, now: UtcTime) 
         if plan.rule == Rule::EveryHost || held() {
             return Err(NotNow::Test);
         }
+    }
+    if let Some((query, ..)) = progress.unanswered().next() {
+        return Err(NotNow::Health { query: query.clone() });
     }
     match pace(plan, &progress.opened[wave], now) {
         Some(next) => Err(NotNow::Pace { next }),

@@ -11,6 +11,7 @@ use manifests::{DomainName, GroupName, HostId, Period, UtcTime};
 
 use super::apply::allowed;
 use super::event::{Event, Halt, Limit, Outcome, Pause, Place, Successor, Wave};
+use super::health::{Comparison, Sides};
 use super::state::{HostState, Plan, Progress, Stage};
 use crate::assurance::{Rule, later};
 use crate::policy::RollbackAuthority;
@@ -24,25 +25,16 @@ pub struct Facts<'f> {
     pub last_seen: &'f dyn Fn(Place) -> Option<UtcTime>,
     /// Since when some controller has been listening without a break. Nobody is silent while nobody listens.
     pub listening_since: UtcTime,
-    /// What the health queries say.
-    pub readings: &'f BTreeMap<GroupName, Reading>,
+    /// What came out of the health queries just now; nothing of one that was not asked.
+    pub readings: &'f BTreeMap<GroupName, Comparison>,
     /// Hosts that once came back from this manifest.
     pub came_back: &'f BTreeSet<HostId>,
     /// A rollout that takes this one's place, and has begun.
     pub successor: Option<Successor>,
 }
 
-/// A metric of the changed hosts and of those held back, at the same time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
-    /// Of the changed.
-    pub changed: f64,
-    /// Of those held back.
-    pub held_back: f64,
-}
-
 /// So long before `now`; what happened then or before is that old.
-fn earlier(now: UtcTime, age: Period) -> UtcTime {
+pub(super) fn earlier(now: UtcTime, age: Period) -> UtcTime {
     later(now, -i64::from(age.secs()))
 }
 
@@ -88,8 +80,11 @@ impl Deciding<'_> {
         if now >= plan.expires && progress.stage() != &Stage::Completed {
             return Some(Event::Expired);
         }
+        if let Some(event) = self.compared(facts, now) {
+            return Some(event);
+        }
         let can = matches!(progress.stage(), Stage::Waiting | Stage::Running | Stage::Completed);
-        let cause = if can { self.pause(facts) } else { None };
+        let cause = if can { self.pause(facts, now) } else { None };
         cause.map(|cause| Event::Paused { cause })
     }
 
@@ -112,7 +107,35 @@ impl Deciding<'_> {
         })
     }
 
-    fn pause(&self, facts: &Facts<'_>) -> Option<Pause> {
+    /// A health query that came out otherwise than what is written down.
+    fn compared(&self, facts: &Facts<'_>, now: UtcTime) -> Option<Event> {
+        let Self { plan, progress, .. } = self;
+        let news = |query: &&GroupName| {
+            let known = progress.compared.get(*query);
+            facts
+                .readings
+                .get(*query)
+                .is_some_and(|read| known.is_none_or(|(_, before)| !before.is_like(read)))
+        };
+        let query = plan.policy.health.iter().map(|query| &query.name).find(news)?;
+        Sides::of(plan, progress, facts, now)?;
+        Some(Event::Compared { query: query.clone(), comparison: facts.readings[query] })
+    }
+
+    /// Whether all health queries let a wave pass: there is nothing to compare, or the changed do well now, or people
+    /// have seen that they do not, or that nobody can say.
+    fn is_well(&self, facts: &Facts<'_>, now: UtcTime) -> bool {
+        let Self { plan, progress, .. } = self;
+        let is_well = |query: &GroupName| match facts.readings.get(query) {
+            Some(Comparison::Well { .. }) => true,
+            Some(Comparison::Worse { .. }) => progress.seen_vetoes.contains(query),
+            Some(Comparison::Unanswered { .. }) | None => progress.seen_unanswered.contains(query),
+        };
+        plan.policy.health.iter().all(|query| is_well(&query.name))
+            || Sides::of(plan, progress, facts, now).is_none()
+    }
+
+    fn pause(&self, facts: &Facts<'_>, now: UtcTime) -> Option<Pause> {
         let Self { plan, progress, .. } = self;
         let one = |limit: &Limit| progress.at_limit(*limit) == 1 && allowed(plan, progress, *limit) == 0;
         if let Some(limit) = Limit::ALL.into_iter().find(one) {
@@ -134,13 +157,18 @@ impl Deciding<'_> {
         if let Some(outcome) = Outcome::ALL.into_iter().find(over) {
             return Some(Pause::Declined { outcome });
         }
-        let vetoes = |query: &&crate::policy::HealthQuery| {
-            let reading = facts.readings.get(&query.name);
-            reading.is_some_and(|reading| query.vetoes(reading.changed, reading.held_back))
-                && !progress.seen_vetoes.contains(&query.name)
+        let vetoes = |query: &&GroupName| {
+            matches!(facts.readings.get(*query), Some(Comparison::Worse { .. }))
+                && !progress.seen_vetoes.contains(*query)
         };
-        let query = plan.policy.health.iter().find(vetoes)?;
-        Some(Pause::Veto { query: query.name.clone() })
+        let veto = plan.policy.health.iter().map(|query| &query.name).find(vetoes);
+        let owed = || progress.unanswered().find(|(_, since, _)| *since <= self.long_ago);
+        let cause = match (veto, owed()) {
+            (Some(query), _) => Pause::Veto { query: query.clone() },
+            (None, Some((query, ..))) => Pause::Unanswered { query: query.clone() },
+            (None, None) => return None,
+        };
+        Sides::of(plan, progress, facts, now).map(|_| cause)
     }
 
     /// What is due of single hosts.
@@ -330,7 +358,7 @@ impl Deciding<'_> {
             return None;
         }
         if self.passes(wave) || progress.accepted == Some(wave) {
-            return Some(Event::WavePassed { wave });
+            return self.is_well(facts, now).then_some(Event::WavePassed { wave });
         }
         match self.top_up(wave) {
             0 => (progress.stage() == &Stage::Running)

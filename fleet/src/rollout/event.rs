@@ -3,6 +3,7 @@
 use manifests::{GroupName, KeyName, Nonce, Sha256, UtcTime};
 use serde::{Deserialize, Serialize};
 
+use super::health::Comparison;
 use crate::host::Host;
 
 /// A host by its place in the rollout's order, from 0. Places never change; late joiners come at the end.
@@ -128,6 +129,13 @@ pub enum Event {
         /// The host.
         host: Box<Host>,
     },
+    /// The changed were compared with those held back, and it came out otherwise than before.
+    Compared {
+        /// By which metric.
+        query: GroupName,
+        /// How.
+        comparison: Comparison,
+    },
     /// No host may begin until people say so.
     Paused {
         /// Why.
@@ -213,6 +221,7 @@ impl Event {
             | Self::ToppedUp { .. }
             | Self::WavePassed { .. }
             | Self::Joined { .. }
+            | Self::Compared { .. }
             | Self::Paused { .. }
             | Self::Resumed { .. }
             | Self::Halted { .. }
@@ -337,6 +346,11 @@ pub enum Pause {
     },
     /// Changed hosts do worse than those held back.
     Veto {
+        /// By which metric.
+        query: GroupName,
+    },
+    /// For too long nobody could say how the changed do beside those held back.
+    Unanswered {
         /// By which metric.
         query: GroupName,
     },

@@ -103,6 +103,7 @@ fn line(
         Event::RollbackGranted { host, .. } if *host == place => "told to go back".to_owned(),
         Event::RolledBack { host } if *host == place => "back".to_owned(),
         Event::RollbackFailed { host } if *host == place => "not back: people have to look".to_owned(),
+        Event::Compared { query, comparison } => format!("by {query} {comparison}"),
         Event::Approved { by } => format!("the rollout was approved by {}", by.name),
         Event::CalendarClosed => "the rollout waits: the calendar closed".to_owned(),
         Event::CalendarOpened => "the rollout goes on: the calendar opened".to_owned(),

@@ -15,16 +15,18 @@
 //! - a token of the controller can only slow a rollout down; what makes it go on needs a signature
 //! - one host alone can at most pause it, unless the fleet is too small for a test
 //! - a rollout that does not go on says why ([`waiting`])
+//! - a wave whose policy asks for a comparison passes by an answer alone, never for want of one ([`health`])
 //!
 //! Rooms: [`event`] what can happen, [`state`] what is, `apply` the transition function, [`begin`](mod@begin) the one
-//! authority, [`report`] what hosts say, `decide` what is due, [`succession`] which
-//! rollout takes whose place, [`waiting`](mod@waiting), [`explain`](mod@explain) and `words` for people.
+//! authority, [`report`] what hosts say, [`health`] how the changed do beside the others, `decide` what is due,
+//! [`succession`] which rollout takes whose place, [`waiting`](mod@waiting), [`explain`](mod@explain) and `words` for people.
 
 mod apply;
 pub mod begin;
 mod decide;
 pub mod event;
 pub mod explain;
+pub mod health;
 pub mod report;
 pub mod state;
 pub mod succession;
@@ -35,11 +37,12 @@ mod words;
 
 pub use apply::Impossible;
 pub use begin::{Action, Begin, Book, NotNow, Occupied, Request, begin};
-pub use decide::{Facts, Reading, decide};
+pub use decide::{Facts, decide};
 pub use event::{
     Author, Entry, Event, Fault, Halt, Limit, Outcome, Pause, Place, Proof, Successor, Wave, verdict_of_exit,
 };
 pub use explain::{Explanation, Line, explain};
+pub use health::{Comparison, Figure, Side, Sides, Unanswered};
 pub use report::{Report, Said, Stale, hear};
 pub use state::{Count, Failure, HostState, Plan, Progress, Stage};
 pub use succession::{Claim, Outdated, succeed};

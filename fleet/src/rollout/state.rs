@@ -6,6 +6,7 @@ use manifests::{GroupName, Nonce, Rollout, Sha256, UtcTime};
 use serde::Serialize;
 
 use super::event::{Author, Fault, Halt, Limit, Outcome, Pause, Place, Successor, Wave};
+use super::health::{Comparison, Unanswered};
 use crate::assurance::{Rule, rule};
 use crate::host::Host;
 use crate::policy::RolloutPolicy;
@@ -170,6 +171,11 @@ impl HostState {
         matches!(self, Self::Granted { .. } | Self::RollbackGranted { .. })
     }
 
+    /// Whether it waits to be told to begin.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Listed | Self::Offered | Self::Ready | Self::Busy { .. })
+    }
+
     /// The attempt that it stands there by, if it is one's doing.
     pub fn attempt(&self) -> Option<Nonce> {
         match self {
@@ -277,6 +283,9 @@ pub struct Progress {
     pub(super) seen_declined: [u32; 5],
     pub(super) seen_limits: [u32; 3],
     pub(super) seen_vetoes: BTreeSet<GroupName>,
+    pub(super) seen_unanswered: BTreeSet<GroupName>,
+    /// What came out of the health queries, and since when it is so.
+    pub(super) compared: BTreeMap<GroupName, (UtcTime, Comparison)>,
     pub(super) accepted: Option<Wave>,
 }
 
@@ -304,6 +313,8 @@ impl Progress {
             seen_declined: [0; 5],
             seen_limits: [0; 3],
             seen_vetoes: BTreeSet::new(),
+            seen_unanswered: BTreeSet::new(),
+            compared: BTreeMap::new(),
             accepted: None,
         }
     }
@@ -353,6 +364,11 @@ impl Progress {
         !self.ends.is_empty() && self.passed == self.ends.len()
     }
 
+    /// How many waves there are now: one that has given all its hosts to the one in front of it is none any more.
+    pub fn waves(&self) -> usize {
+        self.ends.len()
+    }
+
     /// How many waves have been opened.
     pub fn opened(&self) -> usize {
         self.opened.len()
@@ -379,6 +395,29 @@ impl Progress {
         let approvals = &plan.policy.approvals;
         let needed = if self.opened.is_empty() { approvals.start } else { approvals.after_first_wave };
         (needed, self.approvals.len() as u32)
+    }
+
+    /// What came out of the health queries, and since when it is so.
+    pub fn compared(&self) -> &BTreeMap<GroupName, (UtcTime, Comparison)> {
+        &self.compared
+    }
+
+    /// Whether hosts wait for the change.
+    pub(super) fn holds_back(&self) -> bool {
+        self.hosts.iter().any(HostState::waits)
+    }
+
+    /// The health queries that it waits for: nobody can say how the changed do, and people have not said that it goes on
+    /// all the same.
+    pub fn unanswered(&self) -> impl Iterator<Item = (&GroupName, UtcTime, Unanswered)> {
+        let owed = self
+            .compared
+            .iter()
+            .filter(|(query, _)| !self.is_through() && !self.seen_unanswered.contains(*query));
+        owed.filter_map(|(query, (since, comparison))| match comparison {
+            Comparison::Unanswered { because } => Some((query, *since, *because)),
+            _ => None,
+        })
     }
 
     /// Every host that was hurt so far.

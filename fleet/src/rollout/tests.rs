@@ -21,7 +21,7 @@ struct Story {
     silent: BTreeSet<Place>,
     came_back: BTreeSet<HostId>,
     successor: Option<Successor>,
-    readings: BTreeMap<manifests::GroupName, Reading>,
+    readings: BTreeMap<manifests::GroupName, Comparison>,
 }
 
 fn time(text: &str) -> UtcTime {
@@ -553,16 +553,178 @@ fn a_window_that_closes_lets_nobody_begin_and_everybody_finish() {
     assert!(story.ask(0, Action::Apply).is_ok());
 }
 
+const FSYNC: &str = "health: [{name: fsync, query: 'p99(fsync)', worse: higher, ratio: 1.5}]\n";
+
+impl Story {
+    /// The query `fsync` finds these numbers, of hosts with the change and of the others.
+    fn read(&mut self, changed: f64, held_back: f64) {
+        let sides = self.sides().expect("there is something to compare");
+        let number = |place| Some(if sides.changed.contains(&place) { changed } else { held_back });
+        let comparison = sides.compare(&self.plan.policy.health[0], number);
+        self.readings.insert("fsync".parse().unwrap(), comparison);
+        self.settle();
+    }
+
+    fn read_nothing(&mut self, because: Unanswered) {
+        self.readings.insert("fsync".parse().unwrap(), Comparison::Unanswered { because });
+        self.settle();
+    }
+
+    fn sides(&self) -> Option<Sides> {
+        let silent = &self.silent;
+        let seen = |host| Some(if silent.contains(&host) { self.plan.not_before } else { self.now });
+        let facts = Facts {
+            last_seen: &seen,
+            listening_since: self.plan.not_before,
+            readings: &self.readings,
+            came_back: &self.came_back,
+            successor: None,
+        };
+        Sides::of(&self.plan, &self.progress, &facts, self.now)
+    }
+
+    fn reasons(&self) -> Vec<Waiting> {
+        waiting(&self.plan, &self.progress, &self.book, self.now)
+    }
+
+    fn compared(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.event, Event::Compared { .. })).count()
+    }
+
+    fn resume(&mut self) {
+        self.tell(Event::Resumed { by: signature() });
+    }
+}
+
+fn fsync() -> manifests::GroupName {
+    "fsync".parse().unwrap()
+}
+
 #[test]
 fn a_metric_that_is_worse_than_that_of_the_held_back_pauses() {
-    let health = "health: [{name: fsync, query: 'p99(fsync)', worse: higher, ratio: 1.5}]\n";
-    let mut story = Story::new(100, &format!("{AT_ONCE}{health}"));
-    story.readings.insert("fsync".parse().unwrap(), Reading { changed: 1.4, held_back: 1.0 });
-    story.settle();
+    let mut story = Story::new(100, &format!("{AT_ONCE}{FSYNC}"));
+    assert_eq!(story.sides(), None, "nobody is changed yet");
+    story.apply(0);
+    story.read(1.4, 1.0);
     assert_eq!(story.stage(), &Stage::Running);
-    story.readings.insert("fsync".parse().unwrap(), Reading { changed: 1.6, held_back: 1.0 });
-    story.settle();
-    assert_eq!(story.stage(), &Stage::Paused(Pause::Veto { query: "fsync".parse().unwrap() }));
+    story.read(1.45, 1.0);
+    assert_eq!(story.compared(), 1, "that it goes on as before is no news");
+    story.read(1.6, 1.0);
+    assert_eq!(story.stage(), &Stage::Paused(Pause::Veto { query: fsync() }));
+    assert_eq!(story.compared(), 2);
+    // People have seen it: it goes on, and does not pause for the same again.
+    story.resume();
+    story.read(1.7, 1.0);
+    assert_eq!(story.stage(), &Stage::Running);
+    story.apply(1);
+    let told = explain(&story.plan, &story.entries, story.plan.layout.members[0].host.id).unwrap();
+    let told: Vec<&str> = told.lines.iter().map(|line| line.text.as_str()).collect();
+    assert!(told.contains(&"by fsync hosts with the change do worse: 1.6, beside 1"), "{told:?}");
+}
+
+#[test]
+fn a_wave_passes_by_an_answer_and_never_for_want_of_one() {
+    let mut story = Story::new(3, &format!("{SMALL}{FSYNC}"));
+    assert_eq!(story.progress.places(0), 0..1);
+    story.apply(0);
+    story.after("30h");
+    assert_eq!(story.progress.passed(), 0, "nobody has asked yet");
+    story.read_nothing(Unanswered::Unreachable);
+    story.after("10m");
+    assert_eq!((story.progress.passed(), story.stage()), (0, &Stage::Running));
+    let since = story.entries.last().unwrap().at;
+    let owed = Waiting::Health { query: fsync(), since, because: Unanswered::Unreachable };
+    assert_eq!(story.reasons(), [owed]);
+    story.read(1.0, 1.0);
+    assert_eq!(story.progress.passed(), 1);
+    // The last hosts: once they all have it, there is nothing to compare, and nothing to wait for.
+    story.apply(1);
+    story.tell(Event::Ready { host: 2 });
+    story.read_nothing(Unanswered::Late);
+    assert_eq!(story.ask(2, Action::Apply), Err(NotNow::Health { query: fsync() }));
+    story.read(1.0, 1.0);
+    story.ask(2, Action::Apply).unwrap();
+    story.tell(Event::Applied { host: 2 });
+    assert_eq!(story.sides(), None);
+    story.readings.clear();
+    story.after("30h");
+    assert_eq!(story.stage(), &Stage::Completed);
+}
+
+#[test]
+fn a_question_that_stays_unanswered_pauses_and_people_may_go_on_without_it() {
+    let mut story = Story::new(3, &format!("{SMALL}{FSYNC}"));
+    story.apply(0);
+    story.read_nothing(Unanswered::Status { code: 500 });
+    story.after("29m");
+    assert_eq!(story.stage(), &Stage::Running);
+    story.after("1m");
+    assert_eq!(story.stage(), &Stage::Paused(Pause::Unanswered { query: fsync() }));
+    let by = Author { name: "tom".parse().unwrap(), proof: Proof::Token };
+    assert!(story.record(Event::Resumed { by }).is_err(), "a token only slows down");
+    story.resume();
+    story.after("30h");
+    assert_eq!((story.progress.passed(), story.stage()), (1, &Stage::Running));
+    story.apply(1);
+    // What is worse is no less worse for that.
+    story.read(3.0, 1.0);
+    assert_eq!(story.stage(), &Stage::Paused(Pause::Veto { query: fsync() }));
+}
+
+#[test]
+fn silent_and_declining_hosts_are_not_compared_with() {
+    let mut story = Story::new(4, &format!("{SMALL}{FSYNC}"));
+    story.apply(0);
+    story.read(1.0, 1.0);
+    story.after("30h");
+    assert_eq!(story.progress.places(1), 1..4);
+    story.tell(Event::Declined { host: 1, outcome: Outcome::Refused });
+    story.silent.insert(2);
+    assert_eq!(story.sides().unwrap().held_back, [3]);
+    story.silent.insert(3);
+    assert_eq!(story.sides(), None, "nobody is there to compare with");
+}
+
+#[test]
+fn what_is_compared_is_the_mean_of_at_least_half_of_each_side() {
+    let query = |worse: &str, ratio: &str| {
+        let health = format!("health: [{{name: q, query: q, worse: {worse}, ratio: {ratio}}}]\n");
+        Story::new(3, &format!("{SMALL}{health}")).plan.policy.health[0].clone()
+    };
+    let sides = Sides { changed: vec![0, 1, 2], held_back: vec![3, 4, 5, 6] };
+    let ask = |query: &crate::policy::HealthQuery, numbers: &[f64]| {
+        sides.compare(query, |place| numbers.get(place).copied())
+    };
+    let (higher, lower) = (query("higher", "2"), query("lower", "0.5"));
+    let well = |changed, held_back| Comparison::Well {
+        changed: Figure::new(changed).unwrap(),
+        held_back: Figure::new(held_back).unwrap(),
+    };
+    let worse = |changed, held_back| Comparison::Worse {
+        changed: Figure::new(changed).unwrap(),
+        held_back: Figure::new(held_back).unwrap(),
+    };
+    let unanswered = |because| Comparison::Unanswered { because };
+    assert_eq!(ask(&higher, &[1.0, 2.0, 3.0, 1.0, 1.0, 1.0, 2.0]), well(2.0, 1.25));
+    assert_eq!(ask(&higher, &[1.0, 2.0, 3.0, 1.0, 1.0, 1.0, 1.0]), worse(2.0, 1.0));
+    assert_eq!(ask(&lower, &[1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]), worse(1.0, 2.0));
+    assert_eq!(ask(&lower, &[1.1, 1.1, 1.1, 2.0, 2.0, 2.0, 2.0]), well(1.1, 2.0));
+    // None of it: what could be divided by nothing is not.
+    assert_eq!(ask(&higher, &[0.0; 7]), well(0.0, 0.0));
+    assert_eq!(ask(&higher, &[0.3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), worse(0.1, 0.0));
+    assert_eq!(ask(&lower, &[0.0; 7]), well(0.0, 0.0));
+    // What is no number is none: of three at least two are wanted, of four as well.
+    let nan = f64::NAN;
+    assert_eq!(ask(&higher, &[nan, 2.0, 2.0, 2.0, 2.0, f64::INFINITY, nan]), well(2.0, 2.0));
+    let few = |side, seen, hosts| unanswered(Unanswered::TooFew { side, seen, hosts });
+    assert_eq!(ask(&higher, &[nan, nan, 2.0, 2.0, 2.0, 2.0, 2.0]), few(Side::Changed, 1, 3));
+    assert_eq!(ask(&higher, &[2.0, 2.0, 2.0, nan, nan, nan, 2.0]), few(Side::HeldBack, 1, 4));
+    let side = Side::HeldBack;
+    assert_eq!(
+        ask(&higher, &[1.0, 1.0, 1.0, -9.0, 1.0, 1.0, 1.0]),
+        unanswered(Unanswered::Negative { side })
+    );
+    assert_eq!(ask(&higher, &[f64::MAX; 7]), well(f64::MAX, f64::MAX));
 }
 
 #[test]

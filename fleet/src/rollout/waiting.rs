@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{Summary, UtcTime};
+use manifests::{GroupName, Summary, UtcTime};
 use serde::Serialize;
 
 use super::begin::{Action, Book, NotNow, Request, begin};
+use super::health::Unanswered;
 use super::state::{HostState, Plan, Progress, Stage};
 use crate::assurance::later;
 use crate::policy::calendar::Opening;
@@ -45,6 +46,15 @@ pub enum Waiting {
     People {
         /// Since it paused for this.
         cause: String,
+    },
+    /// Nobody can say how the changed do beside those held back.
+    Health {
+        /// By which metric.
+        query: GroupName,
+        /// Since when.
+        since: UtcTime,
+        /// Why.
+        because: Unanswered,
     },
     /// People have to say that hosts go back.
     RollbackOrder,
@@ -111,6 +121,13 @@ pub fn waiting(plan: &Plan, progress: &Progress, book: &Book, now: UtcTime) -> V
         }
         Stage::RolledBack | Stage::Stuck | Stage::Completed => {}
         Stage::Aborted | Stage::Expired | Stage::Superseded(_) => {}
+    }
+    if matches!(progress.stage(), Stage::Waiting | Stage::Running) && progress.holds_back() {
+        reasons.extend(progress.unanswered().map(|(query, since, because)| Waiting::Health {
+            query: query.clone(),
+            since,
+            because,
+        }));
     }
     of_hosts(plan, progress, book, now, &mut reasons);
     let over = matches!(

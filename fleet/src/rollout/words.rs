@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::event::{Halt, Limit, Outcome, Pause};
+use super::health::Comparison;
 use super::state::Stage;
 use super::waiting::Waiting;
 
@@ -34,6 +35,9 @@ impl fmt::Display for Pause {
             Self::Operator { by } => write!(f, "{} paused it", by.name),
             Self::Inconclusive { wave } => write!(f, "wave {} ended undecided", wave + 1),
             Self::Veto { query } => write!(f, "changed hosts do worse by {query}"),
+            Self::Unanswered { query } => {
+                write!(f, "for too long nobody could say how hosts with the change do by {query}")
+            }
             Self::Outage { .. } => f.write_str("hosts that were not touched fell silent, too"),
             Self::Declined { outcome } => write!(f, "too many hosts declined: {outcome}"),
             Self::OneHost { limit } => write!(f, "one host alone reached a hard limit: {limit}"),
@@ -50,6 +54,20 @@ impl fmt::Display for Halt {
             }
             Self::EveryHost { .. } => f.write_str("a host was hurt, and the fleet is too small for the test"),
             Self::Limit { limit } => write!(f, "the budget of {limit} is used up"),
+        }
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Well { changed, held_back } => {
+                write!(f, "hosts with the change do well: {changed}, beside {held_back}")
+            }
+            Self::Worse { changed, held_back } => {
+                write!(f, "hosts with the change do worse: {changed}, beside {held_back}")
+            }
+            Self::Unanswered { because } => write!(f, "nobody can say: {because}"),
         }
     }
 }
@@ -86,6 +104,9 @@ impl fmt::Display for Waiting {
             Self::Window { opens: None } => f.write_str("no window ever opens"),
             Self::Freeze { until, reason } => write!(f, "frozen until {until}: {reason}"),
             Self::People { cause } => write!(f, "people have to say that it goes on: {cause}"),
+            Self::Health { query, since, because } => {
+                write!(f, "nobody can say how hosts with the change do by {query}, since {since}: {because}")
+            }
             Self::RollbackOrder => f.write_str("people have to say that hosts go back"),
             Self::Outcome { hosts } => write!(f, "{hosts} begun and not said how it went"),
             Self::Bake { hosts, first } => write!(f, "{hosts} watched, the first until {first}"),

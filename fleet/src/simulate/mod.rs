@@ -12,13 +12,13 @@ pub mod random;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use manifests::{Nonce, Period, UtcTime};
+use manifests::{GroupName, Nonce, Period, UtcTime};
 use serde::Serialize;
 
 use crate::assurance::later;
 use crate::rollout::{
-    Action, Begin, Book, Entry, Event, Facts, Fault, HostState, NotNow, Place, Plan, Progress, Request,
-    Stage, begin, decide,
+    Action, Begin, Book, Comparison, Entry, Event, Facts, Fault, Figure, HostState, NotNow, Place, Plan,
+    Progress, Request, Stage, begin, decide,
 };
 use crate::test::bounds;
 use random::Random;
@@ -90,6 +90,11 @@ enum Happening {
     Hurt,
 }
 
+fn well() -> Option<Comparison> {
+    let alike = Figure::new(1.0)?;
+    Some(Comparison::Well { changed: alike, held_back: alike })
+}
+
 struct Player<'p> {
     plan: &'p Plan,
     assumptions: &'p Assumptions,
@@ -100,6 +105,8 @@ struct Player<'p> {
     coming: BinaryHeap<Coming>,
     ready: BTreeSet<Place>,
     offered: usize,
+    /// What metrics say is not played: by them all is well.
+    readings: BTreeMap<GroupName, Comparison>,
 }
 
 impl<'p> Player<'p> {
@@ -114,6 +121,12 @@ impl<'p> Player<'p> {
             coming: BinaryHeap::new(),
             ready: BTreeSet::new(),
             offered: 0,
+            readings: plan
+                .policy
+                .health
+                .iter()
+                .filter_map(|query| Some((query.name.clone(), well()?)))
+                .collect(),
         }
     }
 
@@ -157,12 +170,12 @@ impl<'p> Player<'p> {
     fn settle(&mut self) {
         loop {
             let now = self.now;
-            let (readings, came_back) = (BTreeMap::new(), BTreeSet::new());
+            let came_back = BTreeSet::new();
             let seen = |_| Some(now);
             let facts = Facts {
                 last_seen: &seen,
                 listening_since: self.plan.not_before,
-                readings: &readings,
+                readings: &self.readings,
                 came_back: &came_back,
                 successor: None,
             };

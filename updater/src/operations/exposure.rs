@@ -5,6 +5,7 @@
 //! fault. What cannot be looked at is unknown, and hides nothing else. Processes outside of containers are not looked at:
 //! no layer reaches them (`update scan` does).
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use fleet::facts::{Exposure, Standing};
@@ -12,23 +13,34 @@ use manifests::{
     Component, ComponentFit, Envelope, Examination, KernelOutcome, LivepatchComponent, Manifest,
     ManifestName, PatchedObject, VerifyAt, VerifyError,
 };
-use system::command::CommandError;
 use system::error::with_causes;
-use workloads::lifecycle::error::RuntimeError;
 use workloads::model::Container;
 use workloads::processes::Onlooker;
 
-use crate::kernel::KernelError;
 use crate::kernel::livepatch::{Enabled, LoadedPatch, PatchState};
 use crate::operations::standing::Standing as Has;
 use crate::operations::{Engine, EngineError, Session};
 use crate::state::baseline::Baseline;
+use crate::state::crash_guard::Quarantined;
 
 /// What is looked at once for all manifests.
 struct Seen {
     session: Session,
     baseline: Baseline,
     loaded: Vec<LoadedPatch>,
+    quarantined: Vec<Quarantined>,
+    /// Whether no container runs; asked when it first matters.
+    nothing_runs: OnceCell<bool>,
+}
+
+impl Seen {
+    fn nothing_runs(&self) -> Result<bool, EngineError> {
+        if let Some(known) = self.nothing_runs.get() {
+            return Ok(*known);
+        }
+        let known = self.session.running()?.is_empty();
+        Ok(*self.nothing_runs.get_or_init(|| known))
+    }
 }
 
 impl Engine {
@@ -37,11 +49,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn running(&self) -> Result<Vec<Container>, EngineError> {
-        let listing = match self.look()?.adapters.lifecycle.list() {
-            Err(RuntimeError::List { source: CommandError::Missing { .. } }) => return Ok(Vec::new()),
-            listing => listing?,
-        };
-        Ok(listing.containers.into_iter().filter(|container| container.status.has_processes()).collect())
+        self.look()?.running()
     }
 
     /// The livepatches that the kernel has, whoever loaded them.
@@ -49,10 +57,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn loaded(&self) -> Result<Vec<LoadedPatch>, EngineError> {
-        match self.look()?.adapters.livepatch.loaded() {
-            Err(KernelError::NoLivepatch { .. }) => Ok(Vec::new()),
-            loaded => Ok(loaded?),
-        }
+        self.look()?.loaded()
     }
 
     /// What this host is to each vulnerability that the manifests in these envelopes fix, sorted.
@@ -64,10 +69,14 @@ impl Engine {
         if manifests.is_empty() {
             return Ok(Vec::new());
         }
+        let session = self.look()?;
+        let baseline = Baseline::read(&self.journal())?;
         let seen = Seen {
-            session: self.look()?,
-            baseline: Baseline::read(&self.journal())?,
-            loaded: self.loaded()?,
+            baseline,
+            loaded: session.loaded()?,
+            quarantined: self.guards().quarantined()?,
+            nothing_runs: OnceCell::new(),
+            session,
         };
         let mut exposures = Vec::new();
         for (name, manifest) in manifests {
@@ -104,25 +113,25 @@ impl Engine {
     }
 
     fn exposure(&self, seen: &Seen, manifest: &Manifest) -> Result<Standing, EngineError> {
-        let kernel = self.kernel_exposure(seen, manifest)?;
+        let kernel = self.kernel_exposure(seen, manifest);
         Ok(kernel.max(self.file_exposure(seen, manifest)?))
     }
 
-    fn kernel_exposure(&self, seen: &Seen, manifest: &Manifest) -> Result<Standing, EngineError> {
+    fn kernel_exposure(&self, seen: &Seen, manifest: &Manifest) -> Standing {
         let selection = manifest.for_kernel(&self.host.kernel);
         let mut fitting = None;
         for (index, fit) in &selection.livepatches {
             if let (ComponentFit::Fits, Component::Livepatch(component)) = (fit, &manifest.components[*index])
             {
-                fitting = fitting.max(Some(self.livepatch_exposure(seen, component)?));
+                fitting = fitting.max(Some(self.livepatch_exposure(seen, component)));
             }
         }
         if let Some(standing) = fitting {
-            return Ok(standing);
+            return standing;
         }
         let any =
             |wanted: fn(&ComponentFit) -> bool| selection.livepatches.iter().any(|(_, fit)| wanted(fit));
-        Ok(if selection.livepatches.is_empty() {
+        if selection.livepatches.is_empty() {
             Standing::Clear
         } else if any(|fit| matches!(fit, ComponentFit::NotFixedYet { .. })) {
             Standing::Exposed
@@ -130,26 +139,22 @@ impl Engine {
             Standing::Fixed
         } else {
             Standing::Unknown
-        })
+        }
     }
 
     /// Of a livepatch that was made for this very kernel.
-    fn livepatch_exposure(
-        &self,
-        seen: &Seen,
-        component: &LivepatchComponent,
-    ) -> Result<Standing, EngineError> {
+    fn livepatch_exposure(&self, seen: &Seen, component: &LivepatchComponent) -> Standing {
         let ours = seen.baseline.livepatches.iter().find(|known| known.payload == component.payload.sha256);
-        let quarantined = self.guards().quarantined()?;
-        let in_force = |known| self.livepatch_standing(&seen.session, known, &quarantined) == Has::InForce;
-        Ok(match ours.is_some_and(in_force) {
+        let in_force =
+            |known| self.livepatch_standing(&seen.session, known, &seen.quarantined) == Has::InForce;
+        match ours.is_some_and(in_force) {
             true => Standing::Fixed,
             // What those functions do now, another livepatch decides.
             false if component.patches.iter().all(|object| is_patched(&seen.loaded, object)) => {
                 Standing::Unknown
             }
             false => Standing::Exposed,
-        })
+        }
     }
 
     fn file_exposure(&self, seen: &Seen, manifest: &Manifest) -> Result<Standing, EngineError> {
@@ -160,7 +165,7 @@ impl Engine {
                 Component::Livepatch(_) => None,
             })
             .collect();
-        if layers.is_empty() || self.running()?.is_empty() {
+        if layers.is_empty() || seen.nothing_runs()? {
             return Ok(Standing::Clear);
         }
         let (found, unreadable) = self.survey_containers(&seen.session, &layers, Onlooker::NOBODY)?;

@@ -6,13 +6,14 @@ use fleet::facts::{Change, ChangeOutcome, Probes};
 use fleet::rollout::Action as Doing;
 use jiff::Timestamp;
 use manifests::{GrantedAction, LabelValue, UtcTime};
+use workloads::model::Container;
 
 use crate::kernel::kmsg;
 use crate::operations::story::{Direction, End, Story};
 use crate::operations::{Engine, EngineError};
 use crate::plan::Action;
 use crate::state::grants::Granted;
-use crate::state::journal::{JournalError, Origin, Stored};
+use crate::state::journal::{Origin, Stored};
 use crate::transaction::state::Outcome;
 
 /// Clock ticks a second in what the kernel tells of processes (`USER_HZ`, the same on every architecture that we are for).
@@ -29,19 +30,24 @@ impl Engine {
             let journal = self.journal();
             (journal.granted(most)?, journal.all()?)
         };
+        // Asked for when it first matters, and once.
+        let mut running = None;
         let mut changes = Vec::new();
         for granted in granted {
-            let stored = self.journal().transaction(granted.transaction.as_str());
-            match stored {
-                Ok(stored) => changes.push(self.change(&granted, &stored, &all)?),
-                Err(JournalError::Unknown { .. }) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(stored) = all.iter().find(|stored| stored.id == granted.transaction) {
+                changes.push(self.change(&granted, stored, &all, &mut running)?);
             }
         }
         Ok(changes)
     }
 
-    fn change(&self, granted: &Granted, stored: &Stored, all: &[Stored]) -> Result<Change, EngineError> {
+    fn change(
+        &self,
+        granted: &Granted,
+        stored: &Stored,
+        all: &[Stored],
+        running: &mut Option<Vec<Container>>,
+    ) -> Result<Change, EngineError> {
         let story = Story::of(stored);
         let undone = |other: &Stored| {
             matches!(&other.origin, Origin::Rollback { of, .. } if *of == stored.id)
@@ -58,7 +64,7 @@ impl Engine {
             true => (
                 self.taint() & !granted.taint,
                 kmsg::splats(&self.host.root.join("dev/kmsg"), self.in_this_boot(granted.at)),
-                self.restarted(&story)?,
+                self.restarted(&story, running)?,
             ),
             false => (0, 0, Vec::new()),
         };
@@ -87,16 +93,22 @@ impl Engine {
     }
 
     /// Containers that a transaction changed and that were started again since it ended.
-    fn restarted(&self, story: &Story) -> Result<Vec<LabelValue>, EngineError> {
+    fn restarted(
+        &self,
+        story: &Story,
+        running: &mut Option<Vec<Container>>,
+    ) -> Result<Vec<LabelValue>, EngineError> {
         if story.containers.is_empty() || story.outcome.is_none() {
             return Ok(Vec::new());
         }
         // A start in the second of its end is its own.
         let ended = self.in_this_boot(story.until).as_secs() + 1;
-        let again = self
-            .running()?
-            .into_iter()
-            .filter(|container| container.started.is_some_and(|ticks| ticks / TICKS > ended));
+        let running = match running {
+            Some(known) => known,
+            None => running.insert(self.running()?),
+        };
+        let again =
+            running.iter().filter(|container| container.started.is_some_and(|ticks| ticks / TICKS > ended));
         let ids = again.map(|container| container.id.to_string());
         let changed = |id: &String| story.containers.iter().any(|times| times.container == *id);
         Ok(ids.filter(changed).map(|id| text(&id)).collect())

@@ -48,11 +48,13 @@ use system::command::HeldLock;
 use system::lock::{HostLock, LockError, Turn};
 use workloads::files::rootfs::RootfsError;
 use workloads::lifecycle::error::RuntimeError;
+use workloads::model::{Container, Listing};
 use workloads::probes::ProbeError;
 use workloads::processes::LookError;
 
 use crate::config::Config;
 use crate::kernel::error::KernelError;
+use crate::kernel::livepatch::LoadedPatch;
 use crate::kernel::survival::Trial;
 use crate::operations::host::{Adapters, Host};
 use crate::operations::story::GivenUp;
@@ -281,6 +283,24 @@ impl Session {
     fn say(&mut self, purpose: &impl std::fmt::Display) -> Result<(), EngineError> {
         let Some(lock) = &mut self.lock else { return Ok(()) };
         lock.say(&purpose.to_string()).map_err(EngineError::Note)
+    }
+
+    /// The running containers; none on a host without the runtime.
+    fn running(&self) -> Result<Vec<Container>, EngineError> {
+        let listing = match self.adapters.lifecycle.list() {
+            Err(error) if error.is_absence() => Listing::default(),
+            listing => listing?,
+        };
+        let running = listing.containers.into_iter().filter(|container| container.status.has_processes());
+        Ok(running.collect())
+    }
+
+    /// The livepatches that the kernel has, whoever loaded them; none where it can have none.
+    fn loaded(&self) -> Result<Vec<LoadedPatch>, EngineError> {
+        match self.adapters.livepatch.loaded() {
+            Err(KernelError::NoLivepatch { .. }) => Ok(Vec::new()),
+            loaded => Ok(loaded?),
+        }
     }
 }
 

@@ -5,9 +5,7 @@
 
 use manifests::UtcTime;
 use serde::Serialize;
-use system::command::CommandError;
 use system::lock::{HostLock, Looked};
-use workloads::lifecycle::error::RuntimeError;
 use workloads::model::Container;
 
 use crate::kernel::KernelError;
@@ -166,7 +164,7 @@ impl Engine {
         }
         let unreadable = match session.adapters.lifecycle.list() {
             Ok(listing) => listing.unreadable.iter().map(ToString::to_string).collect(),
-            Err(RuntimeError::List { source: CommandError::Missing { .. } }) => Vec::new(),
+            Err(error) if error.is_absence() => Vec::new(),
             Err(error) => vec![error.with_causes()],
         };
         Ok(Status {

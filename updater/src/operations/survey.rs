@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{
-    Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, ModuleName, Replace, StuckRule,
-};
+use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, ModuleName, Replace};
 use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
 use system::medium::Medium;
-use workloads::model::{Container, ContainerStatus, Listing, NetworkPlace, Unreadable, WorkloadId};
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
 use workloads::processes::{Mapped, Onlooker, Wanted};
 
 use crate::config::CheckpointMedium;
@@ -40,11 +38,11 @@ impl Engine {
         let baseline = Baseline::read(&self.journal())?;
         let mut livepatches = BTreeMap::new();
         let mut layers = Vec::new();
-        let mut livepatch_rules: Vec<&StuckRule> = Vec::new();
+        let mut stuck_tasks_matter = false;
         for index in manifest.for_kernel(&self.host.kernel).taken {
             match &manifest.components[index] {
                 Component::Livepatch(livepatch) => {
-                    livepatch_rules.extend(&livepatch.transition.stuck);
+                    stuck_tasks_matter |= !livepatch.transition.stuck.is_empty();
                     let facts = self.survey_livepatch(session, livepatch, &baseline, quarantine)?;
                     livepatches.insert(index, facts);
                 }
@@ -56,7 +54,7 @@ impl Engine {
         } else {
             self.survey_containers(session, &layers, onlooker)?
         };
-        let running = self.survey_running(session, &livepatch_rules)?;
+        let running = if stuck_tasks_matter { session.running()? } else { Vec::new() };
         Ok(HostFacts {
             arch: self.host.arch.clone(),
             kernel: self.host.kernel.clone(),
@@ -68,20 +66,6 @@ impl Engine {
             unreadable,
             settings: self.settings(),
         })
-    }
-
-    /// The running containers, if there is something to say about their stuck tasks. A host without the runtime has
-    /// none.
-    fn survey_running(&self, session: &Session, rules: &[&StuckRule]) -> Result<Vec<Container>, EngineError> {
-        if rules.is_empty() {
-            return Ok(Vec::new());
-        }
-        let listing = match session.adapters.lifecycle.list() {
-            Err(error) if error.is_absence() => Listing::default(),
-            listing => listing?,
-        };
-        let running = listing.containers.into_iter().filter(|container| container.status.has_processes());
-        Ok(running.collect())
     }
 
     fn survey_livepatch(

@@ -42,6 +42,10 @@ pub(crate) enum Trouble {
     DiskFull,
     /// CRIU refuses to restore.
     NoRestore,
+    /// What is restored lacks a process, and there is no word of CRIU's that it came back.
+    Lacking,
+    /// A process beside the first one ends as soon as it is restored.
+    ShortLived,
     /// A dump takes longer than anybody waits for at first, and then succeeds.
     SlowDump,
     /// So does a restore.
@@ -589,16 +593,26 @@ impl Checkpointer for FakeContainers {
         let slow = state.trouble.contains(&Trouble::SlowRestore);
         let one = state.get(id)?;
         if let Some(running) = one.process {
-            return Ok(Restored { init: running.pid, processes: 1 });
+            return Ok(Restored { init: running.pid, processes: 1, ended: Vec::new() });
         }
         if slow {
             (one.under_way, one.locked) = (Some(UnderWay::Restore(dir.clone())), true);
             return Err(still_running("restore", id));
         }
+        let has = |trouble| state.trouble.contains(&trouble);
+        let (lacking, short_lived) = (has(Trouble::Lacking), has(Trouble::ShortLived));
         let init = state.restore(id, dir)?;
-        Ok(Restored { init, processes: 1 })
+        let gone = vec![SLEEPER.to_owned()];
+        if lacking {
+            let (id, found) = (id.clone(), "running".to_owned());
+            return Err(RuntimeError::NotAlive { action: "restore", id, found, missing: gone });
+        }
+        Ok(Restored { init, processes: 1, ended: if short_lived { gone } else { Vec::new() } })
     }
 }
+
+/// The process beside the first one.
+pub(crate) const SLEEPER: &str = "11 (sleep)";
 
 const NO_SPACE: &str = "Error (criu/page-xfer.c): Unable to write pages: No space left on device";
 

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 use workloads::files::rootfs::FileRecord;
 use workloads::lifecycle::error::RuntimeError;
-use workloads::model::{CheckpointDir, Container, NetworkPlace, Run, WorkloadId};
+use workloads::model::{CheckpointDir, Container, NetworkPlace, Restored, Run, WorkloadId};
 use workloads::network::is_there;
 
 use crate::plan::PlannedContainer;
@@ -121,11 +121,15 @@ impl Performer<'_> {
                     .map_err(doing("remove CRIU's network lock of", id))?;
                 self.reapply_limits(&dossier, &running)?;
                 self.note_return(&dossier, Way::Restored, running.run());
-                Ok(json!({
+                let mut receipt = json!({
                     "took_us": micros(self.clock.elapsed() - begun),
                     "processes": restored.processes,
                     "connections": connections.len(),
-                }))
+                });
+                if let Some(note) = note_of(&restored) {
+                    receipt["note"] = note.into();
+                }
+                Ok(receipt)
             }
             // It may yet come back.
             Err(error) if error.is_under_way() => Err(doing("restore", id)(error)),
@@ -252,7 +256,8 @@ impl Performer<'_> {
                 ))
             })?;
         self.prove_files(planned, dossier.images(), &after.files)?;
-        self.checkpointer
+        let restored = self
+            .checkpointer
             .restore(&planned.container, dossier.images())
             .map_err(doing("restore the retained checkpoint of", id))?;
         let running = self.running(id)?.ok_or_else(|| doing("find the restored", id)("it is not running"))?;
@@ -260,7 +265,7 @@ impl Performer<'_> {
             .clear_checkpoint_lock(&running.network, &after.connections)
             .map_err(doing("remove CRIU's network lock of", id))?;
         self.reapply_limits(&dossier, &running)?;
-        Ok(Value::Null)
+        Ok(note_of(&restored).map_or(Value::Null, |note| json!({ "note": note })))
     }
 
     fn prove_files(
@@ -293,6 +298,12 @@ impl Performer<'_> {
         }
         Err(doing("prove the old files of", id)(changed.join("; ")))
     }
+}
+
+/// What is not there any more of a container that came back.
+fn note_of(restored: &Restored) -> Option<String> {
+    let ended = restored.ended.join(", ");
+    (!ended.is_empty()).then(|| format!("came back and ended since: {ended}"))
 }
 
 /// Where a memory is that does not run.

@@ -5,7 +5,10 @@ use anyhow::{Result, ensure};
 use super::{NOT_NOW, Share, Subject, some_of};
 use crate::cuts::{self, Direction};
 use crate::demo::{self, Afterwards};
-use crate::engines::{
+use crate::engines::docker::{
+    dockers_container_gets_a_fix_by_a_restart_and_stays_dockers, dockers_container_goes_back_to_its_old_files,
+};
+use crate::engines::podman::{
     podmans_container_comes_back_after_a_power_cut, podmans_container_comes_back_with_memory_and_connection,
     podmans_container_gets_a_fix_and_stays_podmans,
 };
@@ -16,6 +19,9 @@ use crate::newcomer::stories;
 use crate::product::{Build, Product};
 use crate::prove::{self, Beginning};
 use crate::series::takes_a_livepatch;
+use crate::soft_reboots::{
+    a_soft_reboot_before_the_commit_brings_the_memory_back, soft_reboots_keep_what_is_committed,
+};
 use crate::stage::Stage;
 use crate::trials::TRIALS;
 
@@ -60,15 +66,16 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "debian-13",
         units: "the demo on Debian 13; and there, each of what containers and their peers have to feel, as the tests ask \
-            it of Debian 12, but for processes that sleep, which is an open fault",
+            it of Debian 12; and soft reboots, which its systemd can: at the commit and after it, and before it",
         reason: "a second time everything that a machine takes for it",
         examine: debian_13,
     },
     Subject {
         name: "engines",
         units: "a container of podman's on Debian 13, with an open connection: an update and its rollback; a probe that \
-            fails; the power cut while its memory is in a checkpoint alone",
-        reason: "every command of podman's takes an emulated machine five to twenty seconds, and each unit needs dozens",
+            fails; the power cut while its memory is in a checkpoint alone; one of docker's: an update and its rollback; a \
+            probe that fails and a power cut",
+        reason: "every command of an engine takes an emulated machine five to twenty seconds, and each unit needs dozens",
         examine: engines,
     },
     Subject {
@@ -133,21 +140,19 @@ fn kernel_series(lab: &Lab, share: Share) -> Result<String> {
     )
 }
 
-/// Does not hold there, an open fault: a program that sleeps ends early when CRIU 4.1.1 brings it back on 6.12, its shell starts
-/// another, and the restore is taken for one that lacks a process (exit code 6, the memory is kept).
-const NOT_ON_DEBIAN_13: &str = "processes with unusual names come back with their container";
-
 fn debian_13(lab: &Lab, share: Share) -> Result<String> {
     let demo = || demo::run(Distribution::Debian13, Afterwards::Discard);
-    let holds = TRIALS.into_iter().filter(|(name, _)| *name != NOT_ON_DEBIAN_13);
     let trials: Vec<_> =
-        holds.map(|(name, trial)| (name, move || trial(lab, Distribution::Debian13))).collect();
+        TRIALS.into_iter().map(|(name, trial)| (name, move || trial(lab, Distribution::Debian13))).collect();
     let trials = trials.iter().map(|(name, trial)| (*name, trial as &dyn Fn() -> Result<()>));
-    some_of(
-        &[("the demo", &demo as &dyn Fn() -> Result<()>)].into_iter().chain(trials).collect::<Vec<_>>(),
-        7,
-        share,
-    )
+    let after_the_commit = || soft_reboots_keep_what_is_committed(lab);
+    let before_it = || a_soft_reboot_before_the_commit_brings_the_memory_back(lab);
+    let soft_reboots: [(&str, &dyn Fn() -> Result<()>); 2] = [
+        ("soft reboots at the commit and after it", &after_the_commit),
+        ("a soft reboot before the commit", &before_it),
+    ];
+    let demo = [("the demo", &demo as &dyn Fn() -> Result<()>)];
+    some_of(&demo.into_iter().chain(trials).chain(soft_reboots).collect::<Vec<_>>(), 7, share)
 }
 
 fn engines(lab: &Lab, share: Share) -> Result<String> {
@@ -156,6 +161,10 @@ fn engines(lab: &Lab, share: Share) -> Result<String> {
             ("podman: update and rollback", &|| podmans_container_gets_a_fix_and_stays_podmans(lab)),
             ("podman: a failed probe", &|| podmans_container_comes_back_with_memory_and_connection(lab)),
             ("podman: a power cut", &|| podmans_container_comes_back_after_a_power_cut(lab)),
+            ("docker: update and rollback", &|| {
+                dockers_container_gets_a_fix_by_a_restart_and_stays_dockers(lab)
+            }),
+            ("docker: a failed probe and a power cut", &|| dockers_container_goes_back_to_its_old_files(lab)),
         ],
         1,
         share,

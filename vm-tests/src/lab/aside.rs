@@ -31,6 +31,43 @@ pub struct Aside {
     pub proof: &'static str,
 }
 
+/// A package that is only ever unpacked, for one program that the machine's own libraries are enough for.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone {
+    /// The package.
+    pub package: &'static str,
+    /// Its program, below its root.
+    pub program: &'static str,
+    /// An argument with which it does nothing and succeeds.
+    pub proof: &'static str,
+}
+
+/// Makes the program of a package available to [`super::host::find_program`], and nothing else of it.
+///
+/// # Errors
+/// When it cannot be downloaded or unpacked, or does not run.
+pub fn provide_alone(cache: &Cache, alone: &Alone) -> Result<()> {
+    let Alone { package, program: path, proof } = alone;
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let tree = cache.entry(&format!("alone-{package}"), &Recipe::of([FORMAT, package]), |dir| {
+        let step = Step::begin(&format!("unpacking {package}"));
+        let archives = tempfile::tempdir_in(dir.parent().unwrap_or(dir))?;
+        run(&mut install::download(package, archives.path()))?;
+        for deb in fs::read_dir(archives.path())? {
+            run(program("dpkg-deb").arg("-x").arg(deb?.path()).arg(dir))?;
+        }
+        step.end();
+        Ok(())
+    })?;
+    let unpacked = tree.join(path);
+    run(built(&unpacked).arg(proof)).with_context(|| format!("{name} does not run from its own tree"))?;
+    let new = cache.tools().join(format!(".{name}.new"));
+    let _ = fs::remove_file(&new);
+    std::os::unix::fs::symlink(&unpacked, &new)?;
+    fs::rename(&new, cache.tools().join(name))?;
+    Ok(())
+}
+
 /// Makes the programs of a package available to [`super::host::find_program`].
 ///
 /// # Errors

@@ -14,7 +14,7 @@ pub enum Distribution {
     /// Kernel 6.1, CRIU 3.17.1, runc 1.1.5, systemd 252.
     #[default]
     Debian12,
-    /// Kernel 6.12, CRIU 4.1.1, runc 1.1.15, podman 5.4.2, systemd 257.
+    /// Kernel 6.12, CRIU 4.1.1, runc 1.1.15, podman 5.4.2, docker 26.1.5, systemd 257.
     Debian13,
 }
 
@@ -48,6 +48,9 @@ const PACKAGES: &[&str] = &[
 /// CRIU's library when it is to write down a memory.
 const PODMAN: &[&str] = &["aardvark-dns", "conmon", "crun", "dbus", "libcriu2", "netavark", "podman"];
 
+/// docker and its command; its daemons are masked until a test wants them.
+const DOCKER: &[&str] = &["docker.io", "docker-cli"];
+
 impl Distribution {
     /// The name of the release in an archive.
     #[must_use]
@@ -72,7 +75,7 @@ impl Distribution {
     pub fn packages(self) -> Vec<&'static str> {
         match self {
             Self::Debian12 => PACKAGES.to_vec(),
-            Self::Debian13 => [PACKAGES, PODMAN].concat(),
+            Self::Debian13 => [PACKAGES, PODMAN, DOCKER].concat(),
         }
     }
 

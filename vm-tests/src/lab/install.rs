@@ -217,6 +217,14 @@ fn update() -> Result<()> {
     Ok(())
 }
 
+/// A command that downloads one package, and nothing that it depends on, into `archives`.
+pub fn download(package: &str, archives: &Path) -> Command {
+    let mut command = program("apt-get");
+    command.args(["-o", "APT::Sandbox::User=root", "download", package]).current_dir(archives);
+    command.env("LC_ALL", "C");
+    command
+}
+
 /// A command that downloads packages with all that they depend on into `archives`, as if nothing was installed.
 ///
 /// `scratch` is for apt's own files.

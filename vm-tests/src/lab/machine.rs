@@ -227,6 +227,28 @@ impl Machine {
         self.power_on(Begin::Boot)
     }
 
+    /// Ends all of userspace in order and starts it anew on the running kernel, then waits until all units are up.
+    ///
+    /// # Errors
+    /// Also where systemd is older than 254 and does not know how.
+    pub fn soft_reboot(&mut self) -> Result<()> {
+        let asked = ["systemctl", "show", "--property=InvocationID", "--value", "sysinit.target"];
+        let before = self.command(asked).check()?;
+        // The answer may not come: the runner is stopped too.
+        let _ = self.command(["systemctl", "soft-reboot"]).timeout(Duration::from_secs(10)).output();
+        let deadline = Instant::now() + BOOT_PATIENCE;
+        loop {
+            let now = self.command(asked).timeout(Duration::from_secs(5)).check();
+            if now.is_ok_and(|now| !now.is_empty() && now != before) {
+                // Not before: who waits for an answer would go on if the host went away.
+                self.signals = None;
+                return self.wait_for_units(deadline);
+            }
+            ensure!(self.is_running() && Instant::now() < deadline, "userspace was not started anew");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Shuts the guest down in order, then ends QEMU.
     pub fn shut_down(&mut self) -> Result<()> {
         // The answer may not come: the runner is stopped too.

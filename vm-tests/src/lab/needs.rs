@@ -9,7 +9,7 @@ use std::fs::File;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::aside::{self, Aside};
+use super::aside::{self, Alone, Aside};
 use super::cache::Cache;
 use super::host::{find_program, is_root};
 use super::{install, steps::Step};
@@ -112,6 +112,11 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("/usr/lib/softhsm/libsofthsm2.so", "libsofthsm2"),
     // The server that the controller's tests start: its own, in a directory that goes with the test.
     need("/usr/lib/postgresql/*/bin/initdb", "postgresql"),
+    // The server of metrics that they start.
+    need("prometheus", "prometheus"),
+    // What hosts of a fleet in namespaces of their own look for containers with.
+    need("runc", "runc"),
+    need("nsenter", "util-linux"),
     // What the pages that people follow have them type, and the terminal at which a test does.
     need("cut", "coreutils"),
     need("sha256sum", "coreutils"),
@@ -141,6 +146,12 @@ const ASIDES: &[Aside] = &[
         proof: "--version",
     },
     Aside { package: "qemu-utils", programs: &["qemu-img"], arguments: "", proof: "--version" },
+];
+
+/// Packages that are never installed, since that would make a service of this machine; tests start their programs by themselves.
+const ALONE: &[Alone] = &[
+    Alone { package: "prometheus", program: "usr/bin/prometheus", proof: "--version" },
+    Alone { package: "runc", program: "usr/sbin/runc", proof: "--version" },
 ];
 
 /// True for a program that may be started by name.
@@ -197,7 +208,13 @@ pub fn require(cache: &Cache, needs: &[Need]) -> Result<()> {
         return Ok(());
     }
     install::refresh_lists()?;
-    let plan = install::plan(&packages(&absent))?;
+    let mut wanted = packages(&absent);
+    for alone in ALONE.iter().filter(|alone| wanted.contains(&alone.package)) {
+        aside::provide_alone(cache, alone)
+            .with_context(|| format!("{} could not be unpacked beside what is installed", alone.package))?;
+    }
+    wanted.retain(|package| ALONE.iter().all(|alone| alone.package != *package));
+    let plan = install::plan(&wanted)?;
     for conflict in &plan.conflicts {
         let Some(aside) = ASIDES.iter().find(|aside| aside.package == conflict.package) else {
             bail!("{conflict}");
@@ -249,6 +266,13 @@ mod tests {
 
     #[test]
     fn what_can_be_set_aside_is_needed() {
+        for alone in ALONE {
+            let package = NEEDS_OF_TESTS
+                .iter()
+                .find(|need| alone.program.ends_with(&format!("/{}", need.probe)))
+                .map(|need| need.package);
+            assert_eq!(package, Some(alone.package));
+        }
         for aside in ASIDES {
             for program in aside.programs {
                 let package = NEEDS.iter().find(|need| need.probe == *program).map(|need| need.package);

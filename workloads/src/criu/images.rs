@@ -255,6 +255,16 @@ struct MountEntry {
 struct StatsEntry {
     #[prost(message, optional, tag = "1")]
     dump: Option<DumpStatsEntry>,
+    #[prost(message, optional, tag = "2")]
+    restore: Option<RestoreStatsEntry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RestoreStatsEntry {
+    #[prost(uint32, tag = "3")]
+    forking_time: u32,
+    #[prost(uint32, tag = "4")]
+    restore_time: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -432,13 +442,28 @@ impl CheckpointContent {
     }
 }
 
-/// Reads `stats-dump` of CRIU's work directory. Times there are in microseconds.
-pub fn dump_stats(work: &Path) -> Result<CheckpointStats, ImageError> {
-    let path = work.join("stats-dump");
+fn microseconds(count: u32) -> Duration {
+    Duration::from_micros(count.into())
+}
+
+/// Reads one of the statistics in CRIU's work directory. Times there are in microseconds.
+fn stats<T>(work: &Path, name: &str, part: impl FnOnce(StatsEntry) -> Option<T>) -> Result<T, ImageError> {
+    let path = work.join(name);
     let parsed: Vec<StatsEntry> = read_entries(&path, [SERVICE, STATS])?;
-    let dump = parsed.first().and_then(|entry| entry.dump.as_ref());
-    let dump = dump.ok_or(ImageError::Malformed { path, source: FormatError::Empty })?;
-    let microseconds = |count: u32| Duration::from_micros(count.into());
+    let found = parsed.into_iter().next().and_then(part);
+    found.ok_or(ImageError::Malformed { path, source: FormatError::Empty })
+}
+
+/// Reads `stats-restore`: how long the restore took. CRIU writes it when every thread of every task in the images has
+/// been brought to where it goes on by itself, and only then (`criu/cr-restore.c`, `restore_root_task`).
+pub fn restore_stats(work: &Path) -> Result<Duration, ImageError> {
+    let restore = stats(work, "stats-restore", |entry| entry.restore)?;
+    Ok(microseconds(restore.restore_time))
+}
+
+/// Reads `stats-dump`.
+pub fn dump_stats(work: &Path) -> Result<CheckpointStats, ImageError> {
+    let dump = stats(work, "stats-dump", |entry| entry.dump)?;
     Ok(CheckpointStats {
         freezing: microseconds(dump.freezing_time),
         frozen: microseconds(dump.frozen_time),
@@ -502,17 +527,36 @@ pub(crate) mod specimen {
         bytes
     }
 
-    /// The images and statistics of a checkpoint without files, connections and living processes.
+    /// The images and statistics of a checkpoint without files, connections and living processes, and the statistics
+    /// of its restore.
     pub(crate) fn write(images: &Path, work: &Path) {
-        let core = CoreEntry { tc: Some(TaskCoreEntry { task_state: TASK_DEAD, ..Default::default() }) };
-        let stats = StatsEntry { dump: Some(DumpStatsEntry::default()) };
+        write_tasks(images, &[(1, "init", TASK_DEAD)]);
+        let dump = StatsEntry { dump: Some(DumpStatsEntry::default()), ..Default::default() };
+        let restore = RestoreStatsEntry { forking_time: 9_853, restore_time: 1_613_628 };
+        let restore = StatsEntry { restore: Some(restore), ..Default::default() };
         for (path, bytes) in [
             (images.join("files.img"), image::<FileEntry>([IMAGE, FILES], &[])),
-            (images.join("pstree.img"), image([IMAGE, PSTREE], &[PstreeEntry { pid: 1 }])),
-            (images.join("core-1.img"), image([IMAGE, CORE], &[core])),
-            (work.join("stats-dump"), image([SERVICE, STATS], &[stats])),
+            (work.join("stats-dump"), image([SERVICE, STATS], &[dump])),
+            (work.join("stats-restore"), image([SERVICE, STATS], &[restore])),
         ] {
             std::fs::write(path, bytes).unwrap();
+        }
+    }
+
+    /// A process that lives, in images that are there; its number is one that no process of a host has.
+    pub(crate) fn add_living(images: &Path, comm: &str) -> CheckpointedProcess {
+        let pid = u32::MAX;
+        write_tasks(images, &[(1, "init", TASK_DEAD), (pid, comm, 1)]);
+        CheckpointedProcess { pid, comm: comm.into() }
+    }
+
+    fn write_tasks(images: &Path, tasks: &[(u32, &str, u32)]) {
+        let tree: Vec<PstreeEntry> = tasks.iter().map(|(pid, ..)| PstreeEntry { pid: *pid }).collect();
+        std::fs::write(images.join("pstree.img"), image([IMAGE, PSTREE], &tree)).unwrap();
+        for (pid, comm, task_state) in tasks {
+            let tc = TaskCoreEntry { task_state: *task_state, comm: comm.as_bytes().to_vec() };
+            let core = image([IMAGE, CORE], &[CoreEntry { tc: Some(tc) }]);
+            std::fs::write(images.join(format!("core-{pid}.img")), core).unwrap();
         }
     }
 }
@@ -657,9 +701,30 @@ mod tests {
     }
 
     #[test]
+    fn the_statistics_of_a_restore_are_those_that_criu_writes() {
+        // CRIU 4.1.1, after a restore of three processes.
+        const WRITTEN: [u8; 27] = [
+            0x40, 0x59, 0x10, 0x55, 0x06, 0x33, 0x09, 0x57, 0x0f, 0, 0, 0, 0x12, 0x0d, 0x08, 0x09, 0x10,
+            0x02, 0x18, 0xfd, 0x4c, 0x20, 0xbc, 0xbe, 0x62, 0x28, 0x3d,
+        ];
+        let work = tempfile::tempdir().unwrap();
+        let path = work.path().join("stats-restore");
+        std::fs::write(&path, WRITTEN).unwrap();
+        assert_eq!(restore_stats(work.path()).unwrap(), Duration::from_micros(1_613_628));
+        let dump = StatsEntry { dump: Some(DumpStatsEntry::default()), ..Default::default() };
+        for wrong in [&WRITTEN[..20], &WRITTEN[..8], &image([SERVICE, STATS], &[dump]), b""] {
+            std::fs::write(&path, wrong).unwrap();
+            assert!(restore_stats(work.path()).is_err(), "{wrong:x?}");
+        }
+        std::fs::remove_file(path).unwrap();
+        assert!(restore_stats(work.path()).is_err());
+    }
+
+    #[test]
     fn dump_statistics_are_microseconds() {
         let entry = StatsEntry {
             dump: Some(DumpStatsEntry { frozen_time: 1_550_000, pages_written: 7, ..Default::default() }),
+            ..Default::default()
         };
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("stats-dump"), image([SERVICE, STATS], &[entry])).unwrap();

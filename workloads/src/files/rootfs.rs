@@ -176,7 +176,12 @@ impl OverlayMounts {
     /// The engine lets go of what it has mounted for a container when that has ended, in a moment.
     fn wait_until_unmounted(rootfs: &Path) -> Result<(), RootfsError> {
         for _ in 0..BUSY_ATTEMPTS {
-            if Self::top(rootfs)?.is_none_or(|mount| mount.kind != "overlay") {
+            let top = match Self::top(rootfs) {
+                // docker removes the mount point, too.
+                Err(error) if error.is_absence_of(rootfs) => None,
+                top => top?,
+            };
+            if top.is_none_or(|mount| mount.kind != "overlay") {
                 return Ok(());
             }
             std::thread::sleep(BUSY_PAUSE);

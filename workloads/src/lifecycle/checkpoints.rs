@@ -6,11 +6,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use system::durable;
 
-use crate::criu::images::{CheckpointContent, dump_stats};
+use crate::criu::images::{CheckpointContent, dump_stats, restore_stats};
 use crate::files::inventory::Inventory;
 use crate::lifecycle::error::RuntimeError;
 use crate::model::{CheckpointDir, CheckpointStats, WorkloadId};
@@ -30,13 +31,34 @@ pub(super) fn full_work(dir: &CheckpointDir) -> PathBuf {
     dir.work().join("full")
 }
 
-pub(super) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// CRIU's log and statistics of the last restore.
+pub(super) fn restore_work(dir: &CheckpointDir) -> PathBuf {
+    dir.work().join("restore")
+}
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Notes in a work directory of CRIU's in which boot it was begun.
+pub(super) fn note_boot(work: &Path) -> Result<(), RuntimeError> {
+    let path = work.join("boot-id");
+    fs::copy(BOOT_ID, &path).map(drop).map_err(|source| RuntimeError::Prepare { path, source })
+}
+
+fn begun_since_boot(work: &Path) -> bool {
+    let same = |written: String| fs::read_to_string(BOOT_ID).is_ok_and(|now| now == written);
+    fs::read_to_string(work.join("boot-id")).is_ok_and(same)
+}
 
 /// Whether CRIU finished a dump here in this boot. It writes its statistics last; what was written
 /// before a power cut and never synced proves nothing.
 pub(super) fn written_since_boot(dir: &CheckpointDir) -> bool {
-    let same = |written: String| fs::read_to_string(BOOT_ID).is_ok_and(|now| now == written);
-    fs::read_to_string(full_work(dir).join("boot-id")).is_ok_and(same) && dump_stats(&full_work(dir)).is_ok()
+    begun_since_boot(&full_work(dir)) && dump_stats(&full_work(dir)).is_ok()
+}
+
+/// How long CRIU took for the last restore that was begun here, if it was in this boot and is finished.
+pub(super) fn restored_since_boot(dir: &CheckpointDir) -> Option<Duration> {
+    let work = restore_work(dir);
+    begun_since_boot(&work).then(|| restore_stats(&work).ok()).flatten()
 }
 
 fn complete_path(dir: &CheckpointDir) -> PathBuf {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use system::command::CommandError;
 
 use crate::criu::images::{ImageError, last_errors};
-use crate::model::{Container, ContainerStatus, WorkloadId};
+use crate::model::{Container, ContainerStatus, Obstacle, WorkloadId};
 
 /// How many of CRIU's error lines an error carries: the cause and its consequences up the stack.
 const CRIU_LINES: usize = 6;
@@ -97,6 +97,14 @@ pub enum RuntimeError {
         /// The state in which this can be done.
         expected: &'static str,
     },
+    /// It was not checkpointed, since it could not be restored.
+    #[error("container {id} was not checkpointed and runs on, since it would not come back: {obstacle}")]
+    NoWayBack {
+        /// The container.
+        id: WorkloadId,
+        /// What bars the way back.
+        obstacle: Box<Obstacle>,
+    },
     /// A container did not go away.
     #[error("container {id} still exists {after:?} after it was killed")]
     WillNotStop {
@@ -147,6 +155,12 @@ pub enum RuntimeError {
     /// The workload's runtime is not on this host.
     #[error("container {id} is of a runtime that is not installed")]
     NoRuntime {
+        /// The container.
+        id: WorkloadId,
+    },
+    /// The engine is not asked for checkpoints.
+    #[error("{id} is of an engine without checkpoints, expected nobody to ask for one")]
+    NoCheckpoints {
         /// The container.
         id: WorkloadId,
     },

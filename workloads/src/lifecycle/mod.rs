@@ -4,8 +4,11 @@
 //! its memory back. An adapter serves the workloads of its own runtime; ids say which that is.
 
 mod checkpoints;
+mod containerd;
+pub mod docker;
 pub mod error;
 mod helpers;
+mod inspected;
 pub mod podman;
 pub mod runc;
 pub mod runtimes;
@@ -13,12 +16,15 @@ pub mod runtimes;
 use std::time::Duration;
 
 use system::clock::Interrupt;
+use system::command::{CommandError, Finished};
 
+pub use self::docker::Docker;
 pub use self::error::RuntimeError;
 pub use self::podman::Podman;
 pub use self::runc::Runc;
 pub use self::runtimes::Runtimes;
 use crate::criu::images::{CheckpointContent, CheckpointedProcess};
+use crate::criu::obstacles::bars_the_way_back;
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Obstacle,
     Pid, Restored, WorkloadId,
@@ -113,30 +119,75 @@ pub trait Checkpointer {
     /// What a finished checkpoint holds: connections, files, processes.
     fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError>;
 
-    /// Brings a container back from `dir.full()` and proves that its processes live.
+    /// Brings a container back from `dir.full()` and proves that all of its processes came back.
     ///
     /// The root file system must already be the one of the checkpoint. What a failed restore leaves
     /// in the runtime is removed, so that it can be tried again.
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError>;
 }
 
-/// Proof that a container runs and has these processes.
-fn alive(
-    action: &'static str,
-    found: &Container,
-    expected: &[CheckpointedProcess],
-) -> Result<Restored, RuntimeError> {
-    let living = found.cgroup.as_deref().map(procfs::in_cgroup).unwrap_or_default();
-    let missing = missing(expected, &living);
-    match (found.status, found.init) {
-        (ContainerStatus::Running, Some(init)) if missing.is_empty() => {
-            Ok(Restored { init, processes: living.len() })
+/// What became of a command that a runtime's program ran inside a container. Killing that program leaves what it started
+/// inside: `end` ends that.
+fn exec_outcome(
+    id: &WorkloadId,
+    run: Result<Finished, CommandError>,
+    end: impl FnOnce() -> Result<(), RuntimeError>,
+) -> Result<ExecOutcome, RuntimeError> {
+    let cut_short = match run {
+        Ok(done) => {
+            let status = done.status.code().unwrap_or(-1);
+            return Ok(ExecOutcome::Exited { status, stderr_tail: done.stderr_tail });
         }
-        (status, _) => {
-            let status = format!("{status:?}").to_lowercase();
-            Err(RuntimeError::NotAlive { action, id: found.id.clone(), found: status, missing })
+        Err(CommandError::Killed { .. }) => ExecOutcome::TimedOut,
+        Err(CommandError::Interrupted { .. }) => ExecOutcome::Interrupted,
+        Err(source) => return Err(RuntimeError::Refused { action: "exec in", id: id.clone(), source }),
+    };
+    end()?;
+    Ok(cut_short)
+}
+
+/// Refuses a dump that would succeed and leave nothing that can be restored.
+fn can_come_back(container: &Container) -> Result<(), RuntimeError> {
+    match bars_the_way_back(container) {
+        None => Ok(()),
+        Some(obstacle) => {
+            Err(RuntimeError::NoWayBack { id: container.id.clone(), obstacle: Box::new(obstacle) })
         }
     }
+}
+
+/// Proof that a container runs.
+fn alive(action: &'static str, found: &Container) -> Result<Pid, RuntimeError> {
+    match (found.status, found.init) {
+        (ContainerStatus::Running, Some(init)) => Ok(init),
+        _ => Err(not_alive(action, found, Vec::new())),
+    }
+}
+
+/// Proof that a container came back with these processes.
+///
+/// They go on as soon as they are back, and some end before anybody can look: every sleep that CRIU interrupted returns
+/// EINTR, which is the end for some programs (`sleep` of BusyBox 1.37). So a process that does not live is missing only
+/// if there is no word of CRIU's (`finished`: how long it took) that it brought all of them to where they go on. The
+/// first one has to live in any case.
+fn came_back(
+    found: &Container,
+    expected: &[CheckpointedProcess],
+    finished: Option<Duration>,
+) -> Result<Restored, RuntimeError> {
+    let living = found.cgroup.as_deref().map(procfs::in_cgroup).unwrap_or_default();
+    let ended = missing(expected, &living);
+    match alive("restore", found) {
+        Ok(init) if ended.is_empty() || finished.is_some() => {
+            Ok(Restored { init, processes: living.len(), ended })
+        }
+        _ => Err(not_alive("restore", found, ended)),
+    }
+}
+
+fn not_alive(action: &'static str, found: &Container, missing: Vec<String>) -> RuntimeError {
+    let status = format!("{:?}", found.status).to_lowercase();
+    RuntimeError::NotAlive { action, id: found.id.clone(), found: status, missing }
 }
 
 /// Who of these does not live. A process is its number in the container's namespace; what it calls itself may be cut

@@ -26,18 +26,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use system::clock::Interrupt;
-use system::command::{self, CommandError, HeldLock, Invocation, WhenLate};
+use system::command::{self, HeldLock, Invocation, WhenLate};
 use system::durable;
 
-use self::describe::Inspected;
 use crate::criu::images::CheckpointContent;
 use crate::lifecycle::checkpoints::{
-    BOOT_ID, complete, forget_complete, fresh_directory, full_work, read_complete, sync_file_system,
+    complete, forget_complete, fresh_directory, full_work, note_boot, read_complete, sync_file_system,
     written_since_boot,
 };
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
 use crate::lifecycle::helpers::Helpers;
-use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, alive};
+use crate::lifecycle::inspected::{self, Inspected};
+use crate::lifecycle::{
+    Checkpointer, Lifecycle, Patience, Terms, alive, came_back, can_come_back, exec_outcome,
+};
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Pid,
     Restored, RuntimeName, WorkloadId,
@@ -119,7 +121,7 @@ impl Podman {
             }
         };
         // podman takes the beginning of an id for a name, too.
-        Ok(describe::all(&json)?.into_iter().find(|found| found.name() == id.id.as_str()))
+        Ok(inspected::all(&NAME, &json)?.into_iter().find(|found| found.name() == id.id.as_str()))
     }
 
     fn known(&self, id: &WorkloadId) -> Result<Inspected, RuntimeError> {
@@ -292,10 +294,10 @@ impl Lifecycle for Podman {
             return Ok(listing);
         }
         let json = self.command().args(["container", "inspect", "--"]).args(ids).output().map_err(failed)?;
-        for found in describe::all(&json)? {
-            match found.container() {
+        for found in inspected::all(&NAME, &json)? {
+            match describe::container(&found) {
                 Ok(container) => listing.containers.push(container),
-                Err(error) => listing.unreadable.push(found.unreadable(&error)),
+                Err(error) => listing.unreadable.push(found.unreadable(&NAME, &error)),
             }
         }
         listing.containers.sort_by(|a, b| a.id.cmp(&b.id));
@@ -303,7 +305,7 @@ impl Lifecycle for Podman {
     }
 
     fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
-        self.inspected(id)?.map(|found| found.container()).transpose()
+        self.inspected(id)?.as_ref().map(describe::container).transpose()
     }
 
     fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
@@ -314,7 +316,7 @@ impl Lifecycle for Podman {
             let run = command.arg(id.id.as_str()).output();
             run.map_err(|source| RuntimeError::Refused { action: "start", id: id.clone(), source })?;
         }
-        alive("start", &self.known(id)?.container()?, &[]).map(|alive| alive.init)
+        alive("start", &describe::container(&self.known(id)?)?)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
@@ -341,7 +343,7 @@ impl Lifecycle for Podman {
         timeout: Duration,
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError> {
-        let container = self.known(id)?.container()?;
+        let container = describe::container(&self.known(id)?)?;
         let before = sessions(&container.bundle);
         let run = self
             .command()
@@ -350,24 +352,13 @@ impl Lifecycle for Podman {
             .arg(id.id.as_str())
             .args(command)
             .run_unless(interrupt);
-        match run {
-            Ok(done) => Ok(ExecOutcome::Exited {
-                status: done.status.code().unwrap_or(-1),
-                stderr_tail: done.stderr_tail,
-            }),
-            Err(ended @ (CommandError::Killed { .. } | CommandError::Interrupted { .. })) => {
-                // Killing podman leaves what it started inside the container.
-                for session in sessions(&container.bundle).difference(&before) {
-                    let pid_file = container.bundle.join(session).join("exec_pid");
-                    procfs::kill_session(&pid_file, container.cgroup.as_deref());
-                }
-                Ok(match ended {
-                    CommandError::Interrupted { .. } => ExecOutcome::Interrupted,
-                    _ => ExecOutcome::TimedOut,
-                })
+        exec_outcome(id, run, || {
+            for session in sessions(&container.bundle).difference(&before) {
+                let pid_file = container.bundle.join(session).join("exec_pid");
+                procfs::kill_session(&pid_file, container.cgroup.as_deref());
             }
-            Err(source) => Err(RuntimeError::Refused { action: "exec in", id: id.clone(), source }),
-        }
+            Ok(())
+        })
     }
 
     fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {
@@ -381,7 +372,7 @@ impl Checkpointer for Podman {
     }
 
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
-        let bundle = self.settled_and_known(id)?.bundle().to_owned();
+        let bundle = self.settled_and_known(id)?.static_dir;
         fresh_directory(dir.root())?;
         self.dump(id, "pre-dump", &bundle, &["--pre-checkpoint"])?;
         carry(&bundle.join(PRE_IMAGES), &dir.pre())
@@ -397,8 +388,8 @@ impl Checkpointer for Podman {
         base: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
         let found = self.settled_and_known(id)?;
-        let container = found.container()?;
-        let bundle = found.bundle();
+        let container = describe::container(&found)?;
+        let bundle = &*found.static_dir;
         if !container.status.has_processes() {
             // Repeated after a crash of this process: the dump had already succeeded.
             return match read_complete(id, dir)? {
@@ -406,13 +397,13 @@ impl Checkpointer for Podman {
                 None => self.take_over(id, bundle, dir).and_then(|()| complete(id, dir)),
             };
         }
+        can_come_back(&container)?;
         forget_complete(dir)?;
         for directory in [dir.full(), full_work(dir)] {
             fresh_directory(&directory)?;
         }
-        let begun = full_work(dir).join("boot-id");
         clear(bundle);
-        fs::copy(BOOT_ID, &begun).map_err(|source| RuntimeError::Prepare { path: begun.clone(), source })?;
+        note_boot(&full_work(dir))?;
         let previous: &[&str] = match base {
             DumpBase::PreDump if dir.pre().is_dir() => {
                 copy_images(&dir.pre(), &bundle.join(PRE_IMAGES))
@@ -438,7 +429,7 @@ impl Checkpointer for Podman {
         // This process may have ended between CRIU's end and the record of it.
         let found = self.inspected(id)?.filter(|found| !found.has_processes());
         let incomplete = || RuntimeError::Incomplete { id: id.clone(), path: dir.root().to_owned() };
-        self.take_over(id, found.ok_or_else(incomplete)?.bundle(), dir)?;
+        self.take_over(id, &found.ok_or_else(incomplete)?.static_dir, dir)?;
         if !written_since_boot(dir) {
             return Err(incomplete());
         }
@@ -449,37 +440,43 @@ impl Checkpointer for Podman {
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
         let id = &container.id;
         let expected = self.content(id, dir)?.processes;
-        if self.known(id)?.has_processes() {
-            return alive("restore", &self.known(id)?.container()?, &expected);
-        }
-        self.restore_images(container, dir)?;
-        alive("restore", &self.known(id)?.container()?, &expected)
+        let finished = match self.known(id)?.has_processes() {
+            true => None,
+            false => self.restore_images(container, dir)?,
+        };
+        came_back(&describe::container(&self.known(id)?)?, &expected, finished)
     }
 }
 
 impl Podman {
-    fn restore_images(&self, container: &Container, dir: &CheckpointDir) -> Result<(), RuntimeError> {
+    /// Returns CRIU's word that all came back: how long it took.
+    fn restore_images(
+        &self,
+        container: &Container,
+        dir: &CheckpointDir,
+    ) -> Result<Option<Duration>, RuntimeError> {
         let id = &container.id;
         let found = self.known(id)?;
         if found.restart_is_suspended() {
             self.forget_stop(id)?;
         }
-        self.lay_out(found.bundle(), dir)?;
+        self.lay_out(&found.static_dir, dir)?;
         let command = self
             .command()
-            .args(["container", "restore", "--tcp-established", "--file-locks", "--"])
+            .args(["container", "restore", "--print-stats", "--tcp-established", "--file-locks", "--"])
             .arg(id.id.as_str());
         // Without the host's lock: conmon, which it starts, would keep it for as long as the container runs.
         let run = self.helpers.moving_memory(command, id, self.patience.long, None)?.output();
-        let bundle = found.bundle();
-        run.map_err(|source| {
-            RuntimeError::of_criu("restore", id, &bundle.join("restore.log"), source, || self.inspect(id))
-        })
-        .inspect_err(|error| {
-            if !error.is_under_way() {
-                clear(bundle);
-            }
-        })?;
+        let bundle = &*found.static_dir;
+        let said = run
+            .map_err(|source| {
+                RuntimeError::of_criu("restore", id, &bundle.join("restore.log"), source, || self.inspect(id))
+            })
+            .inspect_err(|error| {
+                if !error.is_under_way() {
+                    clear(bundle);
+                }
+            })?;
         clear(bundle);
         // The container is back, whatever becomes of this.
         if let Some(Err(error)) = found.health_interval().map(|interval| self.watch_health(id, interval)) {
@@ -488,6 +485,6 @@ impl Podman {
                 "a health check is not run by podman any more"
             );
         }
-        Ok(())
+        Ok(describe::restore_time(&said))
     }
 }

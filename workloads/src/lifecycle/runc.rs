@@ -30,12 +30,12 @@ use system::command::{CommandError, HeldLock, Invocation, WhenLate};
 
 use crate::criu::images::{CheckpointContent, CheckpointedProcess};
 use crate::lifecycle::checkpoints::{
-    BOOT_ID, complete, forget_complete, fresh_directory, full_work, read_complete, sync_file_system,
-    written_since_boot,
+    complete, forget_complete, fresh_directory, full_work, note_boot, read_complete, restore_work,
+    restored_since_boot, sync_file_system, written_since_boot,
 };
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::helpers::Helpers;
-use crate::lifecycle::{Checkpointer, Lifecycle, Patience, alive};
+use crate::lifecycle::{Checkpointer, Lifecycle, Patience, alive, came_back, can_come_back, exec_outcome};
 use crate::model::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
     Pid, Restored, WorkloadId,
@@ -156,8 +156,8 @@ impl Runc {
         }
         let settings = work.join("criu.conf");
         fs::write(&settings, format!("ghost-limit {GHOST_LIMIT}\n"))
-            .and_then(|()| fs::copy(BOOT_ID, work.join("boot-id")))
             .map_err(|source| RuntimeError::Prepare { path: settings.clone(), source })?;
+        note_boot(work)?;
         let run = self
             .moving_memory(id)?
             .env("CRIU_CONFIG_FILE", &settings)
@@ -184,16 +184,6 @@ impl Runc {
         RuntimeError::of_criu(action, id, log, source, || self.inspect(id))
     }
 
-    /// Proof that a container runs and has these processes.
-    fn proven_alive(
-        &self,
-        action: &'static str,
-        id: &WorkloadId,
-        expected: &[CheckpointedProcess],
-    ) -> Result<Restored, RuntimeError> {
-        alive(action, &self.known(id)?, expected)
-    }
-
     fn restore_images(
         &self,
         container: &Container,
@@ -201,8 +191,9 @@ impl Runc {
         expected: &[CheckpointedProcess],
     ) -> Result<Restored, RuntimeError> {
         let id = &container.id;
-        let work = dir.work().join("restore");
+        let work = restore_work(dir);
         fresh_directory(&work)?;
+        note_boot(&work)?;
         let run = made_by(self.moving_memory(id)?, container.cgroup_driver)
             .arg("restore")
             .args(["--detach", "--tcp-established", "--file-locks"])
@@ -224,7 +215,7 @@ impl Runc {
             }
             return Err(error);
         }
-        self.proven_alive("restore", id, expected)
+        came_back(&self.known(id)?, expected, restored_since_boot(dir))
     }
 }
 
@@ -274,7 +265,7 @@ impl Lifecycle for Runc {
         self.settled(id)?;
         match self.inspect(id)?.map(|found| found.status) {
             Some(ContainerStatus::Running) => {
-                return self.proven_alive("start", id, &[]).map(|alive| alive.init);
+                return alive("start", &self.known(id)?);
             }
             Some(_) => self.delete(id)?,
             None => {}
@@ -295,7 +286,7 @@ impl Lifecycle for Runc {
             }
             return Err(RuntimeError::Refused { action: "start", id: id.clone(), source });
         }
-        self.proven_alive("start", id, &[]).map(|alive| alive.init)
+        alive("start", &self.known(id)?)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
@@ -324,7 +315,6 @@ impl Lifecycle for Runc {
         timeout: Duration,
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError> {
-        let refused = |source| RuntimeError::Refused { action: "exec in", id: id.clone(), source };
         let scratch = tempfile::tempdir()
             .map_err(|source| RuntimeError::Prepare { path: std::env::temp_dir(), source })?;
         let pid_file = scratch.path().join("pid");
@@ -337,22 +327,11 @@ impl Lifecycle for Runc {
             .arg(id.id.as_str())
             .args(command)
             .run_unless(interrupt);
-        match run {
-            Ok(done) => Ok(ExecOutcome::Exited {
-                status: done.status.code().unwrap_or(-1),
-                stderr_tail: done.stderr_tail,
-            }),
-            Err(ended @ (CommandError::Killed { .. } | CommandError::Interrupted { .. })) => {
-                // Killing runc leaves what it started inside the container.
-                let cgroup = self.inspect(id)?.and_then(|found| found.cgroup);
-                procfs::kill_session(&pid_file, cgroup.as_deref());
-                Ok(match ended {
-                    CommandError::Interrupted { .. } => ExecOutcome::Interrupted,
-                    _ => ExecOutcome::TimedOut,
-                })
-            }
-            Err(source) => Err(refused(source)),
-        }
+        exec_outcome(id, run, || {
+            let cgroup = self.inspect(id)?.and_then(|found| found.cgroup);
+            procfs::kill_session(&pid_file, cgroup.as_deref());
+            Ok(())
+        })
     }
 }
 
@@ -383,6 +362,7 @@ impl Checkpointer for Runc {
                 None => Err(RuntimeError::Unknown { id: id.clone() }),
             };
         };
+        can_come_back(&container)?;
         forget_complete(dir)?;
         // Relative to the image path, by runc's rule.
         let parent: &[&str] = match base {
@@ -415,7 +395,9 @@ impl Checkpointer for Runc {
         let id = &container.id;
         let expected = self.content(id, dir)?.processes;
         match self.inspect(id)?.map(|found| found.status) {
-            Some(ContainerStatus::Running) => return self.proven_alive("restore", id, &expected),
+            Some(ContainerStatus::Running) => {
+                return came_back(&self.known(id)?, &expected, restored_since_boot(dir));
+            }
             Some(_) => self.delete(id)?,
             None => {}
         }

@@ -7,8 +7,9 @@ use system::clock::Interrupt;
 use system::command::HeldLock;
 
 use crate::criu::images::CheckpointContent;
+use crate::lifecycle::containerd;
 use crate::lifecycle::error::RuntimeError;
-use crate::lifecycle::{Checkpointer, Lifecycle, Podman, Runc, Terms, podman};
+use crate::lifecycle::{Checkpointer, Docker, Lifecycle, Podman, Runc, Terms, docker, podman};
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored, RuntimeName,
     Unreadable, WorkloadId,
@@ -17,17 +18,25 @@ use crate::model::{
 /// The annotation by which an engine marks the containers that it has a runtime run.
 const MANAGER: &str = "io.container.manager";
 
+/// What starts and stops containers and writes their memory down.
+trait Runtime: Lifecycle + Checkpointer {}
+
+impl Runtime for Runc {}
+impl Runtime for Podman {}
+impl Runtime for Docker {}
+
 /// runc, and the engines that are installed.
 #[derive(Debug)]
 pub struct Runtimes {
     runc: Runc,
     podman: Option<Podman>,
+    docker: Option<Docker>,
 }
 
 impl Runtimes {
     /// What this host has; runc's containers are those under `root` (`runc --root`).
     pub fn found(root: &Path) -> Self {
-        Self { runc: Runc::new(root), podman: Podman::found() }
+        Self { runc: Runc::new(root), podman: Podman::found(), docker: Docker::found() }
     }
 
     /// Makes commands that change a container hold this lock while they run.
@@ -36,59 +45,59 @@ impl Runtimes {
     /// If the lock cannot be shared.
     pub fn holding(self, lock: HeldLock) -> std::io::Result<Self> {
         let podman = self.podman.map(|podman| Ok::<_, std::io::Error>(podman.holding(lock.again()?)));
-        Ok(Self { podman: podman.transpose()?, runc: self.runc.holding(lock) })
+        Ok(Self { podman: podman.transpose()?, runc: self.runc.holding(lock), docker: self.docker })
     }
 
-    fn lifecycle(&self, id: &WorkloadId) -> Result<&dyn Lifecycle, RuntimeError> {
-        match &self.podman {
-            _ if id.runtime == RuntimeName::DEFAULT => Ok(&self.runc),
-            Some(podman) if id.runtime == podman::NAME => Ok(podman),
-            _ => Err(RuntimeError::NoRuntime { id: id.clone() }),
-        }
+    fn engines(&self) -> impl Iterator<Item = (RuntimeName, &dyn Runtime)> {
+        let podman = self.podman.iter().map(|podman| (podman::NAME, podman as &dyn Runtime));
+        podman.chain(self.docker.iter().map(|docker| (docker::NAME, docker as &dyn Runtime)))
     }
 
-    fn checkpointer(&self, id: &WorkloadId) -> Result<&dyn Checkpointer, RuntimeError> {
-        match &self.podman {
-            _ if id.runtime == RuntimeName::DEFAULT => Ok(&self.runc),
-            Some(podman) if id.runtime == podman::NAME => Ok(podman),
-            _ => Err(RuntimeError::NoRuntime { id: id.clone() }),
+    /// The one that a workload belongs to.
+    fn of(&self, id: &WorkloadId) -> Result<&dyn Runtime, RuntimeError> {
+        if id.runtime == RuntimeName::DEFAULT {
+            return Ok(&self.runc);
         }
+        let found = self.engines().find(|(name, _)| *name == id.runtime);
+        found.map(|(_, engine)| engine).ok_or_else(|| RuntimeError::NoRuntime { id: id.clone() })
     }
 }
 
 impl Lifecycle for Runtimes {
     /// A host without runc has none of its containers; an engine that does not answer is told beside the others.
     fn list(&self) -> Result<Listing, RuntimeError> {
-        let mut all = match (self.runc.list(), &self.podman) {
-            (Err(error), Some(_)) if error.is_absence() => Listing::default(),
-            (listing, _) => listing?,
+        let mut all = match self.runc.list() {
+            Err(error) if error.is_absence() && self.engines().next().is_some() => Listing::default(),
+            listing => listing?,
         };
         // An engine's are listed by the engine.
         all.containers.retain(|container| !container.annotations.contains_key(MANAGER));
-        match self.podman.as_ref().map(Lifecycle::list) {
-            Some(Ok(mut more)) => {
-                all.containers.append(&mut more.containers);
-                all.unreadable.append(&mut more.unreadable);
+        for (name, engine) in self.engines() {
+            match engine.list() {
+                Ok(mut more) => {
+                    all.containers.append(&mut more.containers);
+                    all.unreadable.append(&mut more.unreadable);
+                }
+                Err(error) => all
+                    .unreadable
+                    .push(Unreadable { container: format!("of {name}"), why: error.with_causes() }),
             }
-            Some(Err(error)) => all
-                .unreadable
-                .push(Unreadable { container: format!("of {}", podman::NAME), why: error.with_causes() }),
-            None => {}
         }
+        all.unreadable.extend(containerd::told(Path::new(containerd::TASKS)));
         all.containers.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(all)
     }
 
     fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
-        self.lifecycle(id)?.inspect(id)
+        self.of(id)?.inspect(id)
     }
 
     fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
-        self.lifecycle(&container.id)?.start(container)
+        self.of(&container.id)?.start(container)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
-        self.lifecycle(id)?.stop(id, patience)
+        self.of(id)?.stop(id, patience)
     }
 
     fn exec(
@@ -98,21 +107,21 @@ impl Lifecycle for Runtimes {
         timeout: Duration,
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError> {
-        self.lifecycle(id)?.exec(id, command, timeout, interrupt)
+        self.of(id)?.exec(id, command, timeout, interrupt)
     }
 
     fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {
-        self.lifecycle(&container.id)?.terms(container)
+        self.of(&container.id)?.terms(container)
     }
 }
 
 impl Checkpointer for Runtimes {
     fn settled(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
-        self.checkpointer(id)?.settled(id)
+        self.of(id)?.settled(id)
     }
 
     fn pre_dump(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<(), RuntimeError> {
-        self.checkpointer(id)?.pre_dump(id, dir)
+        self.of(id)?.pre_dump(id, dir)
     }
 
     fn checkpoint(
@@ -121,14 +130,14 @@ impl Checkpointer for Runtimes {
         dir: &CheckpointDir,
         base: DumpBase,
     ) -> Result<CheckpointStats, RuntimeError> {
-        self.checkpointer(id)?.checkpoint(id, dir, base)
+        self.of(id)?.checkpoint(id, dir, base)
     }
 
     fn content(&self, id: &WorkloadId, dir: &CheckpointDir) -> Result<CheckpointContent, RuntimeError> {
-        self.checkpointer(id)?.content(id, dir)
+        self.of(id)?.content(id, dir)
     }
 
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
-        self.checkpointer(&container.id)?.restore(container, dir)
+        self.of(&container.id)?.restore(container, dir)
     }
 }

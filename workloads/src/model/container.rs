@@ -214,12 +214,14 @@ pub struct CheckpointStats {
 }
 
 /// A container that came back from its checkpoint, as found afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// Its first process.
     pub init: Pid,
-    /// Processes found in its cgroup; never fewer than the checkpoint holds.
+    /// Processes found in its cgroup.
     pub processes: usize,
+    /// Those of the checkpoint that came back and have ended since, by themselves: number in the container, and name.
+    pub ended: Vec<String>,
 }
 
 /// How a command inside a container ended.

@@ -29,6 +29,8 @@ pub enum ObstacleKind {
     NestedPidNamespace,
     /// A network namespace besides the container's.
     SecondNetworkNamespace,
+    /// A time namespace besides that of the container's first process.
+    SecondTimeNamespace,
     /// A POSIX message queue descriptor.
     MessageQueue,
     /// A socket of a family that CRIU does not know (SCTP, vsock, AF_ALG, MPTCP, …).
@@ -69,6 +71,8 @@ pub enum ObstacleKind {
     RemovedWhenEnded,
     /// The engine has it share namespaces with other containers, and does not checkpoint such a one.
     SharedNamespaces,
+    /// The engine has no checkpoints that could be gone back to.
+    NoCheckpoints,
     /// The container is not running.
     NotRunning,
     /// Restored pids may be taken: the container shares a pid namespace with others.
@@ -87,7 +91,7 @@ pub enum ObstacleKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// CRIU refuses the dump; nothing happens to the container.
+    /// CRIU refuses the dump, or makes one that it cannot restore, which is not begun; nothing happens to the container.
     NoDump,
     /// The dump succeeds but the way back is not certain.
     UncertainRestore,
@@ -138,6 +142,7 @@ impl ObstacleKind {
             Self::NestedUserNamespace => "CRIU cannot dump nested user namespaces",
             Self::NestedPidNamespace => "CRIU cannot dump nested pid namespaces",
             Self::SecondNetworkNamespace => "CRIU cannot dump a second network namespace",
+            Self::SecondTimeNamespace => "CRIU cannot restore a second time namespace",
             Self::MessageQueue => "CRIU cannot dump POSIX message queue descriptors",
             Self::SocketFamily => "CRIU cannot dump sockets of this family",
             Self::HalfOpenConnection => "CRIU cannot dump a connection that is still being made",
@@ -158,6 +163,7 @@ impl ObstacleKind {
             Self::SupervisionLost => "nobody would look after it when it comes back",
             Self::RemovedWhenEnded => "there would be nothing to start again",
             Self::SharedNamespaces => "they would be missing when it comes back",
+            Self::NoCheckpoints => "there would be no way back to its memory",
             Self::NotRunning => "only a running container can be checkpointed",
             Self::SharedPidNamespace => "its pids may be taken when it comes back",
             Self::OpenFileOnVolume => "a volume is not put back, so the file may differ when it comes back",

@@ -120,18 +120,29 @@ pub fn units_of(pid: Pid) -> Units {
 }
 
 /// Kills the session that a pid file names, if it still belongs to `cgroup`.
+pub(crate) fn kill_session(pid_file: &Path, cgroup: Option<&Path>) {
+    if let Some(pid) = fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse().ok()) {
+        kill_session_of(Pid(pid), cgroup);
+    }
+}
+
+/// Kills the session that a process leads, if that still belongs to `cgroup`.
 ///
 /// runc makes what it executes a session leader, so its children go with it.
-pub(crate) fn kill_session(pid_file: &Path, cgroup: Option<&Path>) {
-    let Some(pid) = fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<i32>().ok()) else {
-        return;
-    };
-    let belongs = cgroup_of(Pid(pid as u32)).is_some_and(|of| cgroup.is_some_and(|all| of.starts_with(all)));
+pub(crate) fn kill_session_of(leader: Pid, cgroup: Option<&Path>) {
+    let belongs = cgroup_of(leader).is_some_and(|of| cgroup.is_some_and(|all| of.starts_with(all)));
+    let pid = leader.0 as i32;
     if belongs && pid > 1 {
         // Gone already is as good.
         let _ = kill(nix::unistd::Pid::from_raw(-pid), Signal::SIGKILL);
         let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
     }
+}
+
+/// The parent of a process.
+pub(crate) fn parent(pid: Pid) -> Option<Pid> {
+    let status = words(format!("/proc/{pid}/status")).ok()?;
+    status_field(&status, "PPid")?.parse().ok().map(Pid)
 }
 
 #[cfg(test)]

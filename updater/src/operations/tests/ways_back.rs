@@ -7,8 +7,8 @@ use system::exit::Exit;
 use super::*;
 use crate::operations::tests::bench::{Bench, Cut, MANIFEST};
 use crate::plan::Undo;
-use crate::simulated::containers::Meddling;
-use crate::transaction::state::StepStatus;
+use crate::simulated::containers::{Meddling, SLEEPER};
+use crate::transaction::state::{Event, StepStatus};
 
 /// A fix that fails its probe, on a host where something stands in the way back as well.
 fn stuck(obstacle: Trouble) -> (Bench, Driven) {
@@ -55,6 +55,35 @@ fn a_checkpoint_that_does_not_come_back_asks_the_operator_and_the_container_is_n
     assert_eq!(resumed(&bench), Reached::Ended(Outcome::RolledBack), "the operator has been told");
     assert!(images(&bench, &driven).exists(), "and still has the memory");
     nothing_left(&bench, "started anew");
+}
+
+#[test]
+fn a_container_that_came_back_without_one_of_its_processes_asks_the_operator_and_keeps_the_memory() {
+    let (bench, driven) = stuck(Trouble::Lacking);
+    let stored = bench.engine().journal().transaction(driven.id.as_str()).unwrap();
+    let failure = crate::cli::failures::driven(&driven, &stored).unwrap_err();
+    assert_eq!(failure.exit(), Exit::NeedsOperator);
+    assert!(failure.for_person().contains(&format!("lacks {SLEEPER}")), "{failure:?}");
+    assert!(images(&bench, &driven).exists());
+    assert_eq!(resumed(&bench), Reached::Ended(Outcome::RolledBack), "the operator has been told");
+    assert!(images(&bench, &driven).exists(), "and still has the memory");
+}
+
+#[test]
+fn a_process_that_came_back_and_ended_by_itself_is_told_and_is_no_failure() {
+    let bench = Bench::new();
+    bench.containers.make(Trouble::BadFix);
+    bench.containers.make(Trouble::ShortLived);
+    let driven = bench.apply(MANIFEST).unwrap();
+    rolled_back(&driven);
+    whole(&bench, Outcome::RolledBack, "short-lived");
+    let stored = bench.engine().journal().transaction(driven.id.as_str()).unwrap();
+    let told = |event: &Event| match event {
+        Event::Undone { receipt, .. } => receipt["note"] == format!("came back and ended since: {SLEEPER}"),
+        _ => false,
+    };
+    assert!(stored.events.iter().any(|recorded| told(&recorded.event)), "{:?}", stored.events);
+    assert!(!images(&bench, &driven).exists(), "its memory runs");
 }
 
 #[test]

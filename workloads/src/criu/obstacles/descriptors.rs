@@ -3,6 +3,7 @@
 //! The kernel's names for anonymous files come from `anon_inode_getfd` and friends; the list of those
 //! that CRIU knows is that of CRIU 3.17 (`criu/files.c`, `dump_one_file`), and what later versions added.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -74,20 +75,18 @@ enum Streams {
     Monitored,
 }
 
-/// What depends on who has CRIU dump, and on which CRIU.
+/// What depends on who has CRIU dump.
 #[derive(Debug, Clone, Copy)]
 struct By {
-    criu: Option<Version>,
     streams: Streams,
     ghost_limit: u64,
 }
 
 impl By {
     fn of(runtime: &RuntimeName) -> Self {
-        let criu = Version::installed();
         match *runtime == podman::NAME {
-            true => Self { criu, streams: Streams::Monitored, ghost_limit: podman::GHOST_LIMIT },
-            false => Self { criu, streams: Streams::Its, ghost_limit: runc::GHOST_LIMIT },
+            true => Self { streams: Streams::Monitored, ghost_limit: podman::GHOST_LIMIT },
+            false => Self { streams: Streams::Its, ghost_limit: runc::GHOST_LIMIT },
         }
     }
 }
@@ -112,6 +111,8 @@ pub(crate) fn look(
     found: &mut Vec<Obstacle>,
 ) -> View {
     let by = By::of(runtime);
+    // Few containers have a descriptor for which it matters.
+    let criu: LazyCell<Option<Version>> = LazyCell::new(Version::installed);
     let mut view = View::default();
     let mut pipes: BTreeMap<u64, Pipe> = BTreeMap::new();
     let mut terminals: Vec<(u64, Obstacle)> = Vec::new();
@@ -136,7 +137,7 @@ pub(crate) fn look(
             } else if let Some(index) = open.field("tty-index") {
                 masters.extend(index.parse::<u64>());
             } else if open.link.starts_with("anon_inode:") {
-                found.extend(anonymous(&open, by.criu, processes));
+                found.extend(anonymous(&open, &criu, processes));
             } else if open.link.starts_with('/') {
                 match file(&open, mounts, bundle, by.ghost_limit) {
                     Seen::Fine => {}
@@ -181,10 +182,10 @@ fn anonymous_kind(name: &str) -> Option<ObstacleKind> {
     })
 }
 
-fn anonymous(open: &Open<'_>, criu: Option<Version>, processes: &[Process]) -> Option<Obstacle> {
+fn anonymous(open: &Open<'_>, criu: &LazyCell<Option<Version>>, processes: &[Process]) -> Option<Obstacle> {
     let kind = anonymous_kind(open.link.strip_prefix("anon_inode:")?)?;
     let dumped =
-        kind == ObstacleKind::Pidfd && criu >= Some(Version::DUMPS_PIDFDS) && leads_inside(open, processes);
+        kind == ObstacleKind::Pidfd && leads_inside(open, processes) && **criu >= Some(Version::DUMPS_PIDFDS);
     (!dumped).then(|| open.obstacle(kind, &open.link))
 }
 

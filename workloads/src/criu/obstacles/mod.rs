@@ -12,7 +12,7 @@
 //! What may pass by itself (a task in disk wait, a connection being made) counts only if it is still
 //! there after [`PERSISTS`]. Processes that end while they are looked at are left out. This is a
 //! judgement, not a lock: what appears between it and the dump, CRIU still refuses, and the
-//! container runs on.
+//! container runs on. What it does not refuse and cannot bring back is looked for again ([`bars_the_way_back`]).
 
 #![expect(clippy::disallowed_methods, reason = "passing states pass in real time")]
 
@@ -24,6 +24,7 @@ mod tasks;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::lifecycle::docker;
 use crate::model::{Container, ContainerStatus, Pid};
 use crate::model::{Obstacle, ObstacleKind, ObstacleProcess};
 use crate::processes::procfs;
@@ -37,6 +38,10 @@ const PERSISTS: Duration = Duration::from_millis(60);
 /// Everything that stands in the way of a checkpoint of this container; empty if nothing does.
 pub fn judge(container: &Container) -> Vec<Obstacle> {
     let runtime = &container.id.runtime;
+    if *runtime == docker::NAME {
+        // Nobody asks it for a checkpoint, and its own terms say so.
+        return Vec::new();
+    }
     let mut found = surroundings::host(runtime);
     let (ContainerStatus::Running, Some(init), Some(cgroup)) =
         (container.status, container.init, container.cgroup.as_deref())
@@ -61,6 +66,13 @@ pub fn judge(container: &Container) -> Vec<Obstacle> {
     found.sort_by(|a, b| (a.kind, &a.place).cmp(&(b.kind, &b.place)));
     found.dedup();
     found
+}
+
+/// What would be dumped and could not be brought back, looked for once more right before the dump: it comes with every
+/// command that somebody runs in the container.
+pub(crate) fn bars_the_way_back(container: &Container) -> Option<Obstacle> {
+    let (init, cgroup) = (container.init?, container.cgroup.as_deref()?);
+    procfs::in_cgroup(cgroup).iter().find_map(|process| tasks::in_another_time(process, init))
 }
 
 /// Passing states that do not pass.

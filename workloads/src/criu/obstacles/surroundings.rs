@@ -11,7 +11,7 @@ use crate::files::mountinfo::Mount;
 use crate::lifecycle::podman;
 use crate::model::{Container, NetworkPlace, Pid, RuntimeName};
 use crate::model::{Obstacle, ObstacleKind, ObstacleProcess};
-use crate::processes::procfs::{self, status_field};
+use crate::processes::procfs;
 
 /// CRIU cannot lock a network without iptables.
 const PROGRAMS: &[&str] = &["criu", "nft", "iptables-restore", "ip6tables-restore"];
@@ -196,15 +196,11 @@ fn interfaces(pid: Pid) -> Vec<String> {
 /// The parent of a detached container's first process is the host's init, or a user's systemd; any
 /// other waits for its end: a foreground `runc run`, a shim, conmon.
 fn supervisor(init: Pid) -> Option<Obstacle> {
-    let status = procfs::words(format!("/proc/{init}/status")).ok()?;
-    let parent: u32 = status_field(&status, "PPid")?.parse().ok()?;
-    if parent <= 1 {
-        return None;
-    }
-    let comm = procfs::comm(Pid(parent))?.to_string();
+    let parent = procfs::parent(init).filter(|parent| parent.0 > 1)?;
+    let comm = procfs::comm(parent)?.to_string();
     (comm != "systemd").then(|| Obstacle {
         kind: ObstacleKind::Supervised,
-        process: Some(ObstacleProcess { pid: Pid(parent), comm: comm.clone() }),
+        process: Some(ObstacleProcess { pid: parent, comm: comm.clone() }),
         place: "its first process".into(),
         found: format!("{comm} waits for it"),
     })

@@ -16,15 +16,9 @@ pub(crate) fn look(process: &Process, init: Pid, found: &mut Vec<Obstacle>) {
         ("pid_for_children", ObstacleKind::NestedPidNamespace),
         ("net", ObstacleKind::SecondNetworkNamespace),
     ] {
-        let own = namespace(process.pid, name);
-        // Children of the first process go to the first process's own pid namespace.
-        let reference = namespace(init, name.trim_end_matches("_for_children"));
-        if let (Some(own), Some(reference)) = (own, reference)
-            && own != reference
-        {
-            found.push(of(process, kind, format!("namespace {name}"), own));
-        }
+        found.extend(elsewhere(process, init, name, kind));
     }
+    found.extend(in_another_time(process, init));
     for (tid, status) in threads(process.pid) {
         let tracer = status_field(&status, "TracerPid").unwrap_or("0");
         if tracer != "0" {
@@ -33,6 +27,22 @@ pub(crate) fn look(process: &Process, init: Pid, found: &mut Vec<Obstacle>) {
             found.push(of(process, ObstacleKind::Traced, format!("thread {tid}"), tracer));
         }
     }
+}
+
+/// What CRIU dumps and then does not restore, CRIU 4.1.1 by `Can't restore sub-task in NS (cflags 80)`. It gives all
+/// that it brings back a time namespace of their own, which what `runc exec` starts later does not enter: so it meets
+/// containers that came back once.
+pub(crate) fn in_another_time(process: &Process, init: Pid) -> Option<Obstacle> {
+    let kind = ObstacleKind::SecondTimeNamespace;
+    ["time", "time_for_children"].iter().find_map(|name| elsewhere(process, init, name, kind))
+}
+
+/// A namespace of a process that is not the one of the container's first process.
+fn elsewhere(process: &Process, init: Pid, name: &str, kind: ObstacleKind) -> Option<Obstacle> {
+    let own = namespace(process.pid, name)?;
+    // Children of the first process go to the first process's own namespaces.
+    let reference = namespace(init, name.trim_end_matches("_for_children"))?;
+    (own != reference).then(|| of(process, kind, format!("namespace {name}"), own))
 }
 
 /// Threads in uninterruptible sleep at this instant.

@@ -2,6 +2,8 @@
 
 use std::process::{Child, Command, Stdio};
 
+use nix::sched::{CloneFlags, unshare};
+
 use super::*;
 
 struct Running(Child);
@@ -75,6 +77,27 @@ fn a_socket_whose_peer_is_outside_is_seen() {
     assert_eq!(found, []);
     sockets::look(Pid(std::process::id()), &view, &mut found);
     assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [ObstacleKind::ForeignUnixPeer]);
+}
+
+#[test]
+fn what_lives_in_another_time_than_the_first_process_is_seen() {
+    let own = Pid(std::process::id());
+    // A thread, which is in no group's list of processes: other tests look through the group of this one.
+    let (thread, another) = std::thread::scope(|scope| {
+        let inside = || {
+            let thread = procfs::describe(Pid(nix::unistd::gettid().as_raw().cast_unsigned())).unwrap();
+            let before = tasks::in_another_time(&thread, own);
+            assert_eq!(before, None, "all in one time");
+            let time = CloneFlags::from_bits_retain(nix::libc::CLONE_NEWTIME);
+            unshare(time).expect("a time namespace for children, as root");
+            let mut found = Vec::new();
+            tasks::look(&thread, own, &mut found);
+            (thread, found)
+        };
+        scope.spawn(inside).join().unwrap()
+    });
+    assert_eq!(another.iter().map(|one| one.kind).collect::<Vec<_>>(), [ObstacleKind::SecondTimeNamespace]);
+    assert_eq!(another[0].process.as_ref().unwrap().pid, thread.pid);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use system::command::{self, Invocation};
 
 use crate::lifecycle::Terms;
-use crate::lifecycle::podman::describe::Inspected;
+use crate::lifecycle::inspected::Inspected;
+use crate::lifecycle::podman::describe;
 use crate::model::{Obstacle, ObstacleKind};
 
 /// Where crun finds CRIU, which it loads when it is to write down a memory.
@@ -28,7 +29,7 @@ fn obstacles(found: &Inspected, podman: &Path) -> Vec<Obstacle> {
     let obstacle =
         |kind, place: &str, found: String| Obstacle { kind, process: None, place: place.to_owned(), found };
     let mut all = Vec::new();
-    if let Some(unit) = found.unit() {
+    if let Some(unit) = describe::unit(found) {
         all.push(obstacle(ObstacleKind::Supervised, "systemd", format!("{unit} starts and ends it")));
     }
     if found.host_config.auto_remove {
@@ -86,19 +87,13 @@ fn networks(podman: &Path, names: &[&str]) -> Vec<Network> {
 }
 
 fn changes(found: &Inspected) -> Vec<String> {
-    let address = |(name, now): (&str, Vec<&str>)| {
+    let address = |(name, now): (&str, String)| {
         format!(
-            "its address in the network {name}, now {}: podman gives another at every start, unless `--ip` fixes it; \
-             a checkpoint comes back with its own",
-            now.join(" and ")
+            "its address in the network {name}, now {now}: podman gives another at every start, unless `--ip` fixes it; \
+             a checkpoint comes back with its own"
         )
     };
-    let moving = found.networks().filter(|(_, joined)| !joined.is_fixed());
-    let mut changes: Vec<String> = moving
-        .map(|(name, joined)| (name, joined.addresses()))
-        .filter(|(_, now)| !now.is_empty())
-        .map(address)
-        .collect();
+    let mut changes: Vec<String> = found.moving_addresses().map(address).collect();
     changes.push(format!(
         "what `podman diff` and `podman commit` see of {}: what it wrote before is below the fix, and they look above it",
         found.short_id()

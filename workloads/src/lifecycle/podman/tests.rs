@@ -52,7 +52,8 @@ case $command in
         [ -e "$bundle/network.status" ] && [ -e "$bundle/checkpoint/pstree.img" ] || exit 125
         [ ! -L "$bundle/checkpoint/parent" ] || [ -e "$bundle/checkpoint/parent/pages-1.img" ] || exit 125
         rm -rf "$bundle"/*checkpoint* "$bundle/network.status"
-        runs "$(state | cut -d' ' -f3)" ;;
+        runs "$(state | cut -d' ' -f3)"
+        [ ! -e "$here/report" ] || cat "$here/report" ;;
     start) log; runs false ;;
     stop) log; ends true ;;
     init) log; echo "initialized 0 false" >"$here/state" ;;
@@ -160,6 +161,49 @@ fn a_checkpoint_is_ours_and_podman_gets_it_back_for_the_restore() {
     assert_eq!(place.asked(), ["checkpoint", "checkpoint", "restore"]);
 }
 
+/// What podman 5.4.2 prints after a restore.
+const REPORT: &str = r#"{
+    "podman_restore_duration": 9152332,
+    "container_statistics": [
+        {
+            "Id": "855df1ec7e5e98e993cba15378859d677a64a6a96b4ba4c210992619299c1f07",
+            "runtime_restore_duration": 4752294,
+            "criu_statistics": {
+                "forking_time": 76,
+                "restore_time": 2871397,
+                "pages_restored": 31
+            }
+        }
+    ]
+}
+"#;
+
+#[test]
+fn a_process_that_ends_as_soon_as_it_is_back_is_not_missing_if_criu_says_that_all_came_back() {
+    let place = Place::new();
+    let sleeper = specimen::add_living(&place.path("images"), "sleep");
+    place.checkpoint();
+    let restore = || place.podman(LONG).restore(&place.container(), &place.images());
+    for report in [
+        "4a566762fd18\n".to_owned(),
+        REPORT.replace("\"restore_time\": 2871397,", ""),
+        REPORT.replace("criu_statistics", "statistics"),
+    ] {
+        fs::write(place.path("report"), report).unwrap();
+        let error = restore().unwrap_err();
+        assert!(
+            matches!(&error, RuntimeError::NotAlive { missing, .. } if *missing == [sleeper.to_string()]),
+            "{}",
+            error.with_causes()
+        );
+        place.podman(LONG).stop(&id(), Duration::ZERO).unwrap();
+    }
+    fs::write(place.path("report"), REPORT).unwrap();
+    let restored = restore().unwrap();
+    assert_eq!(restored.ended, [sleeper.to_string()]);
+    assert_eq!(place.container().init, Some(restored.init));
+}
+
 #[test]
 fn a_restart_policy_that_a_stop_suspends_is_in_force_again_after_the_way_back() {
     let place = Place::new();
@@ -194,7 +238,7 @@ fn a_dump_that_ended_before_its_images_were_taken_over_is_found_by_whoever_comes
     let place = Place::new();
     let container = place.container();
     fresh_directory(&full_work(&place.images())).unwrap();
-    fs::copy(BOOT_ID, full_work(&place.images()).join("boot-id")).unwrap();
+    note_boot(&full_work(&place.images())).unwrap();
     place.podman(LONG).dump(&id(), "checkpoint", &place.path("bundle"), &[]).unwrap();
     let content = place.podman(LONG).content(&id(), &place.images()).unwrap();
     assert!(content.connections.is_empty() && place.images().full().join("pstree.img").exists());

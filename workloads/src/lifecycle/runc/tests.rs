@@ -17,7 +17,7 @@ use crate::model::NetworkPlace;
 
 /// A runc for one container, whose first process is a `sleep`. Where there is a pipe `hold-COMMAND`, that command
 /// waits until somebody has opened and closed it; where there is a file `die-COMMAND` as well, runc itself is killed
-/// at once and the rest goes on without it, as CRIU does.
+/// at once and the rest goes on without it, as CRIU does. Where there is a file `ends`, what is started ends at once.
 const RUNC: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 while :; do case $1 in
@@ -40,6 +40,7 @@ started() {
     mkdir -p "$state"
     echo $! >"$state/pid"
     echo '{}' >"$state/state.json"
+    if [ -e "$here/ends" ]; then kill -9 $!; wait; fi
 }
 act() {
     echo "$command begins" >>"$here/log"
@@ -47,10 +48,13 @@ act() {
     case $command in
         checkpoint)
             cp "$here"/images/* "$images"
-            cp "$here"/work/* "$work"
+            cp "$here"/work/stats-dump "$work"
             kill -9 "$(cat "$state/pid")"
             rm -r "$state" ;;
-        restore | run) started ;;
+        restore)
+            started
+            if [ -e "$here/work/stats-restore" ]; then cp "$here"/work/stats-restore "$work"; fi ;;
+        run) started ;;
         delete) kill -9 "$(cat "$state/pid")" 2>/dev/null; rm -rf "$state" ;;
         kill) kill -"$signal" "$(cat "$state/pid")" ;;
     esac
@@ -292,6 +296,58 @@ fn a_process_that_came_back_is_known_by_its_number_whatever_it_calls_itself() {
         assert!(missing(&[named(living[0].inner, name)], &living).is_empty());
     }
     assert_eq!(missing(&[named(u32::MAX, b"keeper of five ")], &living), ["4294967295 (keeper of five )"]);
+}
+
+#[test]
+fn a_process_that_ends_as_soon_as_it_is_back_is_not_missing_from_its_container() {
+    let place = Place::new();
+    let sleeper = specimen::add_living(&place.path("images"), "sleep");
+    place.checkpoint(LONG).unwrap();
+    let restored = place.runc(LONG).restore(&place.container(), &place.images()).unwrap();
+    assert_eq!(restored.ended, [sleeper.to_string()]);
+    assert_eq!(place.init(), Some(restored.init));
+    let again = place.runc(LONG).restore(&place.container(), &place.images()).unwrap();
+    assert_eq!((again.init, again.ended), (restored.init, restored.ended), "twice is once");
+}
+
+#[test]
+fn a_process_is_missing_if_criu_did_not_write_that_all_came_back_in_this_restore() {
+    let place = Place::new();
+    let sleeper = specimen::add_living(&place.path("images"), "sleep");
+    place.checkpoint(LONG).unwrap();
+    place.runc(LONG).restore(&place.container(), &place.images()).unwrap();
+    place.runc(LONG).stop(&id(), Duration::ZERO).unwrap();
+    let lacks = |why: &str| {
+        let error = place.runc(LONG).restore(&place.container(), &place.images()).unwrap_err();
+        let RuntimeError::NotAlive { found, missing, .. } = &error else { panic!("{why}: {error}") };
+        assert_eq!((found.as_str(), &missing[..]), ("running", &[sleeper.to_string()][..]), "{why}");
+    };
+
+    let written = place.images().work().join("restore");
+    let boot = fs::read(written.join("boot-id")).unwrap();
+    let stats = fs::read(place.path("work/stats-restore")).unwrap();
+    fs::remove_file(place.path("work/stats-restore")).unwrap();
+    lacks("what an earlier restore wrote is gone");
+    fs::write(written.join("stats-restore"), &stats[..stats.len() - 1]).unwrap();
+    lacks("half of it is nothing");
+    fs::write(written.join("stats-restore"), &stats).unwrap();
+    fs::write(written.join("boot-id"), "another boot\n").unwrap();
+    lacks("what was written before a reboot is of other processes");
+    fs::write(written.join("boot-id"), boot).unwrap();
+    place.runc(LONG).restore(&place.container(), &place.images()).unwrap();
+}
+
+#[test]
+fn a_container_whose_first_process_ends_as_soon_as_it_is_back_has_not_come_back() {
+    let place = Place::new();
+    place.checkpoint(LONG).unwrap();
+    fs::write(place.path("ends"), "").unwrap();
+    let error = place.runc(LONG).restore(&place.container(), &place.images()).unwrap_err();
+    assert!(
+        matches!(&error, RuntimeError::NotAlive { found, missing, .. } if found == "stopped" && missing.is_empty()),
+        "{}",
+        error.with_causes()
+    );
 }
 
 #[test]

@@ -1,12 +1,10 @@
-//! Containers of an engine: what the engine says of them, what their peers feel, and what is left of them after a
-//! power cut.
+//! A container of podman's: what podman says of it, what its peers feel, and what is left of it after a power cut.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
+use super::{PATIENCE, expect_nothing_left, expect_same, shell, update, view};
 use crate::fixtures::client::Client;
 use crate::lab::Lab;
 use crate::lab::cache::Recipe;
@@ -18,9 +16,7 @@ use crate::scene;
 use crate::stage::Stage;
 use crate::stepped::Stepped;
 
-const PODMAN: &str = include_str!("../guest/podman.sh");
-/// Every command of podman's takes seconds in an emulated guest.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PODMAN: &str = include_str!("../../guest/podman.sh");
 const EVERY: Duration = Duration::from_millis(500);
 
 /// What podman must say otherwise of a container that was away for a moment.
@@ -62,10 +58,6 @@ fn for_web(draft: Draft) -> Draft {
     Draft { containers: "\n    containers: {ids: [\"podman:web\"]}".to_owned(), livepatch: None, ..draft }
 }
 
-fn shell(machine: &Machine, script: &str) -> Result<String> {
-    Ok(machine.guest().script(script).timeout(PATIENCE).check()?.trim().to_owned())
-}
-
 fn address(machine: &Machine) -> Result<String> {
     shell(machine, "podman inspect -f '{{.NetworkSettings.IPAddress}}' web")
 }
@@ -79,50 +71,6 @@ fn client(machine: &Machine) -> Result<Client> {
     let client = Client::connect_and_hit(machine.guest(), "held", &address(machine)?, EVERY)?;
     client.wait_for_replies(2, PATIENCE)?;
     Ok(client)
-}
-
-/// Runs `update` to its end.
-fn update(machine: &Machine, words: &[&str], code: i32) -> Result<String> {
-    let run = machine.command([&["update"], words].concat()).timeout(PATIENCE).output()?;
-    let said = run.text() + &run.complaint();
-    println!("update {}\n{said}", words.join(" "));
-    ensure!(run.status == code, "expected exit code {code}, found {}", run.status);
-    Ok(said)
-}
-
-/// Everything that podman says of `web`, by the path to it.
-fn view(machine: &Machine) -> Result<BTreeMap<String, Value>> {
-    fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, Value>) {
-        match value {
-            Value::Object(fields) if !fields.is_empty() => {
-                for (name, field) in fields {
-                    flatten(&format!("{path}.{name}"), field, into);
-                }
-            }
-            leaf => drop(into.insert(path.trim_start_matches('.').to_owned(), leaf.clone())),
-        }
-    }
-    let json: Value = serde_json::from_str(&shell(machine, "podman container inspect web")?)?;
-    let mut view = BTreeMap::new();
-    flatten("", &json[0], &mut view);
-    Ok(view)
-}
-
-/// Podman's view differs in nothing but these.
-fn expect_same(
-    before: &BTreeMap<String, Value>,
-    after: &BTreeMap<String, Value>,
-    allowed: &[&[&str]],
-) -> Result<()> {
-    let allowed = |path: &str| allowed.concat().iter().any(|prefix| path.starts_with(prefix));
-    let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let differing: Vec<String> = paths
-        .into_iter()
-        .filter(|path| before.get(*path) != after.get(*path) && !allowed(path))
-        .map(|path| format!("{path}: {:?} became {:?}", before.get(path), after.get(path)))
-        .collect();
-    ensure!(differing.is_empty(), "podman says otherwise now:\n{}", differing.join("\n"));
-    Ok(())
 }
 
 /// What looks after the container: its monitor, its restart policy, its health check, its log.
@@ -147,16 +95,6 @@ fn expect_supervised(machine: &Machine) -> Result<()> {
     .map(drop)
 }
 
-/// Filters that were forgotten.
-fn expect_nothing_left(machine: &Machine) -> Result<()> {
-    let left =
-        shell(machine, "nft list tables | grep update || true; ip address show lo | grep 10.88 || true")?;
-    ensure!(left.is_empty(), "left: {left}");
-    let splats = machine.splats()?;
-    ensure!(splats.is_empty(), "the kernel complained: {}", splats.join("\n"));
-    Ok(())
-}
-
 /// A good update, told honestly beforehand; its peers learn of it, podman goes on looking after it; and its rollback.
 ///
 /// # Errors
@@ -167,7 +105,7 @@ pub fn podmans_container_gets_a_fix_and_stays_podmans(lab: &Lab) -> Result<()> {
     let machine = &scene.machine;
     let manifest = stage.publish(machine, &for_web(Draft::fix()))?;
     let client = client(machine)?;
-    let before = view(machine)?;
+    let before = view(machine, "podman")?;
 
     let plan = update(machine, &["plan", &manifest], 0)?;
     ensure!(plan.contains("container podman:web: is restarted"), "the plan does not say what web feels");
@@ -176,7 +114,7 @@ pub fn podmans_container_gets_a_fix_and_stays_podmans(lab: &Lab) -> Result<()> {
     ensure!(peek(machine)?.contains("version=2"), "{}", peek(machine)?);
     let end = client.wait_for_end(Duration::from_secs(10))?;
     ensure!(end.what == "reset", "expected a reset, found {}", end.what);
-    expect_same(&before, &view(machine)?, &[AWAY, ANEW])?;
+    expect_same(&before, &view(machine, "podman")?, &[AWAY, ANEW])?;
     expect_supervised(machine)?;
     update(machine, &["status"], 0)?;
     // A restart by podman itself keeps the fix.
@@ -186,7 +124,7 @@ pub fn podmans_container_gets_a_fix_and_stays_podmans(lab: &Lab) -> Result<()> {
     update(machine, &["rollback"], 0)?;
     ensure!(peek(machine)?.contains("version=1"), "{}", peek(machine)?);
     ensure!(shell(machine, "podman exec web cat /var/lib/greetd/kept")? == "kept");
-    expect_same(&before, &view(machine)?, &[AWAY, ANEW])?;
+    expect_same(&before, &view(machine, "podman")?, &[AWAY, ANEW])?;
     expect_nothing_left(machine)
 }
 
@@ -200,7 +138,7 @@ pub fn podmans_container_comes_back_with_memory_and_connection(lab: &Lab) -> Res
     let machine = &scene.machine;
     let manifest = stage.publish(machine, &for_web(Draft::broken()))?;
     let client = client(machine)?;
-    let (before, instance) = (view(machine)?, peek(machine)?);
+    let (before, instance) = (view(machine, "podman")?, peek(machine)?);
 
     update(machine, &["apply", &manifest], 1)?;
     client.wait_for_replies(2, PATIENCE)?;
@@ -208,7 +146,7 @@ pub fn podmans_container_comes_back_with_memory_and_connection(lab: &Lab) -> Res
     ensure!(counts.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a reply was lost: {counts:?}");
     let word = |text: &str| text.split(' ').find(|word| word.starts_with("instance=")).map(str::to_owned);
     ensure!(word(&instance) == word(&peek(machine)?), "it is another process: {instance}");
-    expect_same(&before, &view(machine)?, &[AWAY])?;
+    expect_same(&before, &view(machine, "podman")?, &[AWAY])?;
     expect_nothing_left(machine)?;
     client.stop()?;
     expect_supervised(machine)
@@ -225,7 +163,7 @@ pub fn podmans_container_comes_back_after_a_power_cut(lab: &Lab) -> Result<()> {
     let manifest = stage.publish(machine, &for_web(Draft::fix()))?;
     let held = client(machine)?;
     held.stop()?;
-    let before = view(machine)?;
+    let before = view(machine, "podman")?;
 
     let run = Stepped::start(machine, &format!("update apply {manifest}"))?;
     // The switch of its files is the first step after the checkpoint.
@@ -239,7 +177,7 @@ pub fn podmans_container_comes_back_after_a_power_cut(lab: &Lab) -> Result<()> {
     ensure!(at_boot == "success", "update-resume.service ended as {at_boot}");
     let reply = peek(machine)?;
     ensure!(reply.contains("version=1") && !reply.contains("count=0 "), "its memory is lost: {reply}");
-    expect_same(&before, &view(machine)?, &[AWAY, ASKED_TO_START])?;
+    expect_same(&before, &view(machine, "podman")?, &[AWAY, ASKED_TO_START])?;
     update(machine, &["status"], 0)?;
     expect_nothing_left(machine)
 }

@@ -1,0 +1,53 @@
+//! What docker does not do for a container, and what a start by docker changes.
+
+use crate::lifecycle::Terms;
+use crate::lifecycle::inspected::Inspected;
+use crate::model::{Obstacle, ObstacleKind};
+
+/// By these labels others than dockerd know the containers that they would replace.
+const MASTERS: [(&str, &str); 2] =
+    [("com.docker.swarm.task.id", "swarm"), ("io.kubernetes.pod.uid", "the kubelet")];
+
+pub(super) fn of(found: &Inspected, all: &[Inspected]) -> Terms {
+    Terms { obstacles: obstacles(found), changes: changes(found, all) }
+}
+
+fn obstacles(found: &Inspected) -> Vec<Obstacle> {
+    let obstacle =
+        |kind, place: &str, found: String| Obstacle { kind, process: None, place: place.to_owned(), found };
+    let what = "`docker checkpoint` is an experiment, and cannot keep connections".to_owned();
+    let mut all = vec![obstacle(ObstacleKind::NoCheckpoints, "docker", what)];
+    if found.host_config.auto_remove {
+        all.push(obstacle(ObstacleKind::RemovedWhenEnded, "docker", "`--rm`".to_owned()));
+    }
+    let masters = MASTERS.iter().filter(|(label, _)| found.label(label).is_some());
+    all.extend(masters.map(|(label, master)| {
+        let what = format!("{master} starts another when it ends (label {label})");
+        obstacle(ObstacleKind::Supervised, "docker", what)
+    }));
+    all
+}
+
+fn changes(found: &Inspected, all: &[Inspected]) -> Vec<String> {
+    let address = |(name, now): (&str, String)| {
+        format!(
+            "its address in the network {name}, now {now}: docker may give another at a start, unless `--ip` fixes it"
+        )
+    };
+    let mut changes: Vec<String> = found.moving_addresses().map(address).collect();
+    let guests = all.iter().filter(|other| other.shares() == Some(&found.id) && other.has_processes());
+    changes.extend(guests.map(|guest| {
+        format!("the network of {}, which shares it: it has none until it is restarted too", guest.name())
+    }));
+    if found.restart_policy() == "unless-stopped" {
+        changes.push(
+            "after a power cut while it is stopped docker does not start it (`unless-stopped`): `docker start` does"
+                .to_owned(),
+        );
+    }
+    changes.push(format!(
+        "what `docker diff` and `docker commit` see of {}: what it wrote before is below the fix, and they look above it",
+        found.short_id()
+    ));
+    changes
+}

@@ -483,7 +483,7 @@ fn program_name(pid: Pid) -> Option<Vec<u8>> {
         return Some(name);
     }
     let lines: Vec<&[u8]> = name.split(|byte| *byte == b'\n').collect();
-    Some(lines.join(&mapping::LINE_FEED[..]))
+    Some(lines.join(mapping::LINE_FEED))
 }
 
 fn leads_from_here(name: &[u8], handle: &Handle) -> bool {

@@ -173,8 +173,7 @@ impl Fleet {
     fn decide(&self, world: &mut World) {
         let order = if self.mutant == Mutant::OlderFirst { [OLDER, NEWER] } else { [NEWER, OLDER] };
         for rollout in order {
-            loop {
-                let Some(progress) = &world.rollouts[rollout] else { break };
+            while let Some(progress) = &world.rollouts[rollout] {
                 let hosts = world.hosts.clone();
                 // A host that is in the middle of it, or crashed, is not heard of.
                 let seen = |place: Place| {

@@ -33,12 +33,15 @@ impl Answer {
     }
 }
 
+/// A request: its head, line by line, and its body.
+pub(crate) type Asked = (Vec<String>, String);
+
 /// The server. It answers until the test is over.
 pub(crate) struct Metrics {
     pub(crate) address: SocketAddr,
     answer: Arc<Mutex<Answer>>,
-    /// The heads and bodies of all requests.
-    pub(crate) asked: Arc<Mutex<Vec<(Vec<String>, String)>>>,
+    /// All requests so far.
+    pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Metrics {
@@ -79,7 +82,7 @@ impl Metrics {
 fn serve(
     mut stream: impl Read + Write,
     answer: &Mutex<Answer>,
-    asked: &Mutex<Vec<(Vec<String>, String)>>,
+    asked: &Mutex<Vec<Asked>>,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(&mut stream);
     let mut head = Vec::new();

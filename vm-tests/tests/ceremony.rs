@@ -72,7 +72,7 @@ fn script(blocks: &[Block]) -> String {
                 script,
                 "printf '{MARK}{index}\\n'\n\
                  script --quiet --return --flush --command {command} /dev/null >terminal-{index} </dev/null &\n\
-                 until grep -q -F -e {last} terminal-{index}; do sleep 0.1; kill -0 $!; done\ncat terminal-{index}\n",
+                 until grep -q -F -s -e {last} terminal-{index}; do sleep 0.1; kill -0 $!; done\ncat terminal-{index}\n",
                 command = quoted(commands.trim_end()),
                 last = quoted(last),
             ),

@@ -5,6 +5,8 @@
 //! that do not know that their lease is over, executors that crash and forget what they asked. Each mutant takes one
 //! safeguard away, and the checker has to find what the safeguard is for.
 
+mod checked;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::host::Host;
@@ -15,7 +17,7 @@ use fleet::rollout::{
 };
 use fleet::simulate::inventory::Synthetic;
 use manifests::{Nonce, Sha256, UtcTime};
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
 
 const HOSTS: usize = 3;
 const DAYS: u8 = 2;
@@ -399,29 +401,13 @@ impl Model for Fleet {
     }
 }
 
-/// Looks for a world in which `property` does not hold, and for nothing else after that.
 fn found(mutant: Mutant, property: &'static str) {
-    let checker = Fleet::new(mutant)
-        .checker()
-        .threads(1)
-        .finish_when(HasDiscoveries::AnyOf([property].into()))
-        .spawn_bfs()
-        .join();
-    let path = checker.discovery(property);
-    assert!(path.is_some(), "{mutant:?} was not caught in {} states", checker.unique_state_count());
-    println!(
-        "{mutant:?}: {} states, caught in {} steps",
-        checker.unique_state_count(),
-        path.unwrap().into_actions().len()
-    );
+    checked::found(Fleet::new(mutant), mutant, property);
 }
 
 #[test]
 fn in_every_order_of_messages_the_invariants_hold() {
-    let checker = Fleet::new(Mutant::None).checker().threads(2).spawn_bfs().join();
-    println!("{} states, of which {} are different", checker.state_count(), checker.unique_state_count());
-    checker.assert_properties();
-    assert!(checker.is_done());
+    checked::holds(Fleet::new(Mutant::None));
 }
 
 #[test]

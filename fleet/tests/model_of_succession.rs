@@ -5,6 +5,8 @@
 //! they asked. The newer rollout is handed in at any moment, or never. Both are decided in one transaction, the newer one
 //! first, as the controller does. That two controllers write in one order is the business of the other model.
 
+mod checked;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::host::Host;
@@ -15,7 +17,7 @@ use fleet::rollout::{
 };
 use fleet::simulate::inventory::Synthetic;
 use manifests::{Nonce, Sha256, UtcTime};
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
 
 const HOSTS: usize = 2;
 const DAYS: u8 = 2;
@@ -439,26 +441,13 @@ impl Model for Fleet {
     }
 }
 
-/// Looks for a world in which `property` does not hold, and for nothing else after that.
 fn found(mutant: Mutant, property: &'static str) {
-    let checker = Fleet::new(mutant)
-        .checker()
-        .threads(1)
-        .finish_when(HasDiscoveries::AnyOf([property].into()))
-        .spawn_bfs()
-        .join();
-    let path = checker.discovery(property);
-    assert!(path.is_some(), "{mutant:?} was not caught in {} states", checker.unique_state_count());
-    let steps = path.unwrap().into_actions().len();
-    println!("{mutant:?}: {} states, caught in {steps} steps", checker.unique_state_count());
+    checked::found(Fleet::new(mutant), mutant, property);
 }
 
 #[test]
 fn in_every_order_the_newer_rollout_takes_the_older_ones_place_and_leaves_none_hanging() {
-    let checker = Fleet::new(Mutant::None).checker().threads(2).spawn_bfs().join();
-    println!("{} states, of which {} are different", checker.state_count(), checker.unique_state_count());
-    checker.assert_properties();
-    assert!(checker.is_done());
+    checked::holds(Fleet::new(Mutant::None));
 }
 
 #[test]

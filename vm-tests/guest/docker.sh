@@ -1,6 +1,4 @@
-#!/bin/sh
-# Makes the container `web` of docker's, from the files that the lab has brought: no registry is asked.
-set -eu
+# Makes the container `web` of docker's; `image.sh` comes before.
 
 # The machines of other tests do without its daemons.
 for unit in containerd.service docker.socket docker.service; do
@@ -9,16 +7,7 @@ done
 systemctl daemon-reload
 systemctl enable --now containerd.service docker.socket docker.service
 
-work=$(mktemp -d)
-for part in rootfs layer-1; do
-	zstd -dcq "/srv/.fixture/$part.tar.zst" | tar -x -C "$work"
-done
-cp /bin/busybox "$work/usr/bin/busybox"
-for name in sh true false cat ls sleep; do
-	ln -sf busybox "$work/usr/bin/$name"
-done
-tar -c -C "$work" . | docker import --change 'CMD ["/usr/bin/greetd"]' - greet:1
-rm -rf "$work"
+image | docker import --change 'CMD ["/usr/bin/greetd"]' - greet:1
 docker volume create data
 docker network create --label com.docker.compose.project=shop shop_default
 docker run --detach --name web --label tier=web --label com.docker.compose.project=shop \

@@ -1,15 +1,11 @@
 //! A container of docker's, as `docker compose` makes them: no memory of it is kept, and docker goes on looking after it.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::{PATIENCE, expect_nothing_left, expect_same, shell, update, view};
+use super::{expect_nothing_left, expect_same, expect_supervised, shell, update, view};
 use crate::lab::Lab;
-use crate::lab::cache::Recipe;
-use crate::lab::distribution::Distribution;
 use crate::lab::machine::Machine;
-use crate::product::Build;
 use crate::publisher::Draft;
-use crate::scene;
 use crate::stage::Stage;
 use crate::stepped::Stepped;
 use crate::trials::{index_of, recorded};
@@ -36,11 +32,7 @@ const ANEW: &[&str] = &[
 /// A host with the container `web` of a compose project, vulnerable, which restarts always, has a volume and a health
 /// check.
 fn stage(lab: &Lab) -> Result<Stage> {
-    let stage = Stage::of(lab, Build::Tests, &scene::spec_on(Distribution::Debian13), Vec::new())?;
-    stage.after(lab, "docker", Recipe::of([DOCKER]), |machine| {
-        machine.guest().write_file("/root/docker.sh", DOCKER.as_bytes(), 0o755)?;
-        machine.command(["sh", "-e", "/root/docker.sh"]).timeout(PATIENCE).check().map(drop)
-    })
+    super::stage(lab, "docker", DOCKER)
 }
 
 /// For `web` alone, by its name, with this word on what cannot be checkpointed.
@@ -52,26 +44,6 @@ fn for_web(draft: Draft, without_checkpoint: &str) -> Draft {
 fn peek(machine: &Machine) -> Result<String> {
     let address = "docker inspect -f '{{.NetworkSettings.Networks.shop_default.IPAddress}}' web";
     shell(machine, &format!("echo peek | timeout 60 greetc $({address}) 7000 | tail -n 1"))
-}
-
-/// What looks after the container: its log, its health check, its restart policy.
-fn expect_supervised(machine: &Machine) -> Result<()> {
-    shell(
-        machine,
-        "docker exec web sh -c 'echo heard >/proc/1/fd/1'; sleep 1; docker logs web | grep -q heard",
-    )
-    .context("its log")?;
-    let init = shell(machine, "docker inspect -f '{{.State.Pid}}' web")?;
-    shell(
-        machine,
-        &format!(
-            "kill -9 {init}; for i in $(seq 60); do
-                now=$(docker inspect -f '{{{{.State.Pid}}}}' web); [ $now != 0 ] && [ $now != {init} ] && exit 0; sleep 1
-            done; docker ps --all; exit 1"
-        ),
-    )
-    .context("its restart policy")
-    .map(drop)
 }
 
 /// A manifest that insists on a way back to the memory is refused; one that does without gets its fix in by a restart, told
@@ -101,7 +73,7 @@ pub fn dockers_container_gets_a_fix_by_a_restart_and_stays_dockers(lab: &Lab) ->
     update(machine, &["apply", &manifest], 0)?;
     ensure!(peek(machine)?.contains("version=2"), "{}", peek(machine)?);
     expect_same(&before, &view(machine, "docker")?, &[ANEW])?;
-    expect_supervised(machine)?;
+    expect_supervised(machine, "docker")?;
     update(machine, &["status"], 0)?;
     shell(machine, "docker restart --time 0 web && docker exec web sh -c 'echo kept >/var/lib/greetd/kept'")?;
     ensure!(peek(machine)?.contains("version=2"), "{}", peek(machine)?);

@@ -6,13 +6,55 @@ pub mod podman;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::lab::Lab;
+use crate::lab::cache::Recipe;
+use crate::lab::distribution::Distribution;
 use crate::lab::machine::Machine;
+use crate::product::Build;
+use crate::scene;
+use crate::stage::Stage;
+
+/// What the containers are made of.
+const IMAGE: &str = include_str!("../../guest/image.sh");
 
 /// Every command of an engine takes seconds in an emulated guest.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A host with a container `web` of an engine's, which `script` makes.
+fn stage(lab: &Lab, engine: &'static str, script: &str) -> Result<Stage> {
+    let stage = Stage::of(lab, Build::Tests, &scene::spec_on(Distribution::Debian13), Vec::new())?;
+    stage.after(lab, engine, Recipe::of([IMAGE, script]), |machine| {
+        let path = format!("/root/{engine}.sh");
+        machine.guest().write_file(&path, [IMAGE, script].concat().as_bytes(), 0o755)?;
+        machine.command(["sh", "-e", &path]).timeout(PATIENCE).check().map(drop)
+    })
+}
+
+/// The engine looks after the container: its log, and its restart policy.
+fn expect_supervised(machine: &Machine, engine: &str) -> Result<()> {
+    shell(
+        machine,
+        &format!(
+            "{engine} exec web sh -c 'echo heard >/proc/1/fd/1'; sleep 1; {engine} logs web | grep -q heard"
+        ),
+    )
+    .context("its log")?;
+    let init = shell(machine, &format!("{engine} inspect -f '{{{{.State.Pid}}}}' web"))?;
+    shell(
+        machine,
+        &format!(
+            "kill -9 {init}; for i in $(seq 60); do
+                now=$({engine} inspect -f '{{{{.State.Pid}}}}' web); [ $now != 0 ] && [ $now != {init} ] && exit 0
+                sleep 1
+            done; {engine} ps --all; exit 1"
+        ),
+    )
+    .context("its restart policy")
+    .map(drop)
+}
 
 fn shell(machine: &Machine, script: &str) -> Result<String> {
     Ok(machine.guest().script(script).timeout(PATIENCE).check()?.trim().to_owned())

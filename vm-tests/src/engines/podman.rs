@@ -7,12 +7,8 @@ use anyhow::{Context, Result, ensure};
 use super::{PATIENCE, expect_nothing_left, expect_same, shell, update, view};
 use crate::fixtures::client::Client;
 use crate::lab::Lab;
-use crate::lab::cache::Recipe;
-use crate::lab::distribution::Distribution;
 use crate::lab::machine::Machine;
-use crate::product::Build;
 use crate::publisher::Draft;
-use crate::scene;
 use crate::stage::Stage;
 use crate::stepped::Stepped;
 
@@ -46,11 +42,7 @@ const ASKED_TO_START: &[&str] = &["State.Error"];
 
 /// A host with a container `web` of podman's, vulnerable, which restarts always, has a volume and a health check.
 fn stage(lab: &Lab) -> Result<Stage> {
-    let stage = Stage::of(lab, Build::Tests, &scene::spec_on(Distribution::Debian13), Vec::new())?;
-    stage.after(lab, "podman", Recipe::of([PODMAN]), |machine| {
-        machine.guest().write_file("/root/podman.sh", PODMAN.as_bytes(), 0o755)?;
-        machine.command(["sh", "-e", "/root/podman.sh"]).timeout(PATIENCE).check().map(drop)
-    })
+    super::stage(lab, "podman", PODMAN)
 }
 
 /// For `web` alone, by its name.
@@ -73,26 +65,11 @@ fn client(machine: &Machine) -> Result<Client> {
     Ok(client)
 }
 
-/// What looks after the container: its monitor, its restart policy, its health check, its log.
+/// Podman looks after the container, and its timer after its health.
 fn expect_supervised(machine: &Machine) -> Result<()> {
-    shell(
-        machine,
-        "podman exec web sh -c 'echo heard >/proc/1/fd/1'; sleep 1; podman logs web | grep -q heard",
-    )
-    .context("its log")?;
     shell(machine, "systemctl list-timers --all | grep -q \"$(podman inspect -f '{{.Id}}' web)\"")
         .context("the timer of its health check")?;
-    let init = shell(machine, "podman inspect -f '{{.State.Pid}}' web")?;
-    shell(
-        machine,
-        &format!(
-            "kill -9 {init}; for i in $(seq 60); do
-                now=$(podman inspect -f '{{{{.State.Pid}}}}' web); [ $now != 0 ] && [ $now != {init} ] && exit 0; sleep 1
-            done; podman ps --all; exit 1"
-        ),
-    )
-    .context("its restart policy")
-    .map(drop)
+    super::expect_supervised(machine, "podman")
 }
 
 /// A good update, told honestly beforehand; its peers learn of it, podman goes on looking after it; and its rollback.

@@ -28,10 +28,10 @@ use crate::criu::images::CheckpointContent;
 use crate::lifecycle::containerd;
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::inspected::{self, Inspected, Particulars};
-use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, alive, exec_outcome};
+use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, engine, exec_outcome};
 use crate::model::{
-    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
-    Pid, Restored, RuntimeName, Unreadable, WorkloadId,
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored,
+    RuntimeName, Unreadable, WorkloadId,
 };
 use crate::processes::procfs;
 
@@ -163,14 +163,8 @@ impl Lifecycle for Docker {
         }
     }
 
-    fn start(&self, wanted: &Container) -> Result<Pid, RuntimeError> {
-        let id = &wanted.id;
-        if self.inspect(id)?.is_none_or(|found| found.status != ContainerStatus::Running) {
-            let command = self.command().limit(self.patience.long, WhenLate::Kill);
-            let run = command.args(["start", "--"]).arg(id.id.as_str()).output();
-            run.map_err(|source| RuntimeError::Refused { action: "start", id: id.clone(), source })?;
-        }
-        alive("start", &container(&self.known(id)?)?)
+    fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
+        engine::start(self, self.command().limit(self.patience.long, WhenLate::Kill), &container.id)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
@@ -178,14 +172,7 @@ impl Lifecycle for Docker {
             return Ok(());
         }
         let limit = self.patience.kill + patience + self.patience.short;
-        let seconds = patience.as_secs().to_string();
-        let command = self.command().limit(limit, WhenLate::Kill);
-        let run = command.args(["stop", "--time", &seconds, "--"]).arg(id.id.as_str()).output();
-        run.map_err(|source| RuntimeError::Refused { action: "stop", id: id.clone(), source })?;
-        match self.inspect(id)?.is_some_and(|found| found.status.has_processes()) {
-            true => Err(RuntimeError::WillNotStop { id: id.clone(), after: limit }),
-            false => Ok(()),
-        }
+        engine::stop(self, self.command(), id, patience, limit)
     }
 
     fn exec(

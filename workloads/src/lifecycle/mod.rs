@@ -6,6 +6,7 @@
 mod checkpoints;
 mod containerd;
 pub mod docker;
+mod engine;
 pub mod error;
 mod helpers;
 mod inspected;

@@ -38,11 +38,11 @@ use crate::lifecycle::error::{AfterFailure, RuntimeError};
 use crate::lifecycle::helpers::Helpers;
 use crate::lifecycle::inspected::{self, Inspected};
 use crate::lifecycle::{
-    Checkpointer, Lifecycle, Patience, Terms, alive, came_back, can_come_back, exec_outcome,
+    Checkpointer, Lifecycle, Patience, Terms, came_back, can_come_back, engine, exec_outcome,
 };
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Pid,
-    Restored, RuntimeName, WorkloadId,
+    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored, RuntimeName,
+    WorkloadId,
 };
 use crate::processes::procfs;
 
@@ -309,14 +309,8 @@ impl Lifecycle for Podman {
     }
 
     fn start(&self, container: &Container) -> Result<Pid, RuntimeError> {
-        let id = &container.id;
-        self.settled(id)?;
-        if self.inspect(id)?.is_none_or(|found| found.status != ContainerStatus::Running) {
-            let command = self.command().limit(self.patience.long, WhenLate::Kill).arg("start").arg("--");
-            let run = command.arg(id.id.as_str()).output();
-            run.map_err(|source| RuntimeError::Refused { action: "start", id: id.clone(), source })?;
-        }
-        alive("start", &describe::container(&self.known(id)?)?)
+        self.settled(&container.id)?;
+        engine::start(self, self.command().limit(self.patience.long, WhenLate::Kill), &container.id)
     }
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
@@ -325,15 +319,9 @@ impl Lifecycle for Podman {
             return Ok(());
         }
         let limit = self.patience.kill + patience + self.patience.short;
-        let seconds = patience.as_secs().to_string();
-        let command = self.command().limit(limit, WhenLate::Kill);
-        let run = command.args(["stop", "--time", &seconds, "--"]).arg(id.id.as_str()).output();
-        run.map_err(|source| RuntimeError::Refused { action: "stop", id: id.clone(), source })?;
-        match self.inspect(id)?.is_some_and(|found| found.status.has_processes()) {
-            true => Err(RuntimeError::WillNotStop { id: id.clone(), after: limit }),
-            // Else its files may still be mounted for a moment.
-            false => self.brief("clean up after", &["container", "cleanup"], id),
-        }
+        engine::stop(self, self.command(), id, patience, limit)?;
+        // Else its files may still be mounted for a moment.
+        self.brief("clean up after", &["container", "cleanup"], id)
     }
 
     fn exec(

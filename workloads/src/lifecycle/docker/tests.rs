@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use system::clock::Uninterrupted;
 
 use super::*;
-use crate::model::{NetworkPlace, ObstacleKind};
+use crate::model::{ContainerStatus, NetworkPlace, ObstacleKind};
 
 /// `docker container inspect web`, of a container of a compose project that restarts always.
 const INSPECTED: &str = include_str!("inspected.json");

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 
 use super::*;
 use crate::criu::images::specimen;
-use crate::model::{NetworkPlace, ObstacleKind};
+use crate::model::{ContainerStatus, NetworkPlace, ObstacleKind};
 
 /// `podman container inspect web`, of a container with a restart policy on podman's own bridge.
 const INSPECTED: &str = include_str!("inspected.json");

@@ -106,10 +106,11 @@ pub fn tests(cache: &Cache) -> Result<()> {
     Ok(())
 }
 
+/// Installed, or unpacked for the lab alone.
 fn is_there(machine: &Newcomer, need: &Need) -> Result<()> {
     let Need { probe, package } = need;
     machine
-        .sh(&format!("[ -e {probe} ] || command -v {probe}"))
+        .sh(&format!("[ -e {probe} ] || command -v {probe} || [ -x /root/.cache/update-lab/tools/{probe} ]"))
         .with_context(|| format!("`{probe}` of {package} is not there"))?;
     Ok(())
 }

@@ -251,8 +251,12 @@ impl Engine {
     ) -> Result<ContainerFacts, EngineError> {
         let topology = self.host.mounts.current(&container.rootfs)?;
         let terms = session.adapters.lifecycle.terms(&container)?;
-        let verdict: Vec<_> =
-            self.host.observer.obstacles(&container).into_iter().chain(terms.obstacles).collect();
+        // Where there are no checkpoints, what CRIU would say does not matter.
+        let judged = match terms.rule_out_checkpoints() {
+            true => Vec::new(),
+            false => self.host.observer.obstacles(&container),
+        };
+        let verdict: Vec<_> = judged.into_iter().chain(terms.obstacles).collect();
         let bundle = match &container.network {
             NetworkPlace::Unknown(why) => Some(why.clone()),
             _ => None,

@@ -28,6 +28,9 @@ pub struct Newcomer {
     target: Target,
 }
 
+/// Where the lab's cache is there, unless somebody says otherwise: below root's home.
+const CACHE: &str = "/root/.cache/update-lab";
+
 /// Where Cargo puts what it builds there.
 #[derive(Debug)]
 pub enum Target {
@@ -81,7 +84,7 @@ impl Newcomer {
     /// # Errors
     /// If they cannot be linked.
     pub fn bring(&self, cache: &Cache, kind: &str) -> Result<()> {
-        let theirs = self.system.path().join("root/.cache/update-lab");
+        let theirs = self.system.path().join(CACHE.trim_start_matches('/'));
         fs::create_dir_all(&theirs)?;
         for entry in cache.entries(kind)? {
             run(program("cp").args(["-al"]).arg(entry).arg(&theirs))?;

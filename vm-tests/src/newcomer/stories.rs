@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Newcomer, Target};
+use super::{CACHE, Newcomer, Target};
 use crate::lab::cache::Cache;
 use crate::lab::host::Step;
 use crate::lab::needs::{self, Need};
@@ -110,7 +110,7 @@ pub fn tests(cache: &Cache) -> Result<()> {
 fn is_there(machine: &Newcomer, need: &Need) -> Result<()> {
     let Need { probe, package } = need;
     machine
-        .sh(&format!("[ -e {probe} ] || command -v {probe} || [ -x /root/.cache/update-lab/tools/{probe} ]"))
+        .sh(&format!("[ -e {probe} ] || command -v {probe} || [ -x {CACHE}/tools/{probe} ]"))
         .with_context(|| format!("`{probe}` of {package} is not there"))?;
     Ok(())
 }

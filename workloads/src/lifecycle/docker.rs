@@ -17,18 +17,19 @@ mod terms;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use system::clock::Interrupt;
-use system::command::{self, Invocation, WhenLate};
+use system::command::{self, CommandError, Invocation, WhenLate};
 
 use crate::criu::images::CheckpointContent;
 use crate::lifecycle::containerd;
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::inspected::{self, Inspected, Particulars};
-use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, engine, exec_outcome};
+use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, engine};
 use crate::model::{
     CgroupDriver, CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored,
     RuntimeName, Unreadable, WorkloadId,
@@ -71,27 +72,45 @@ impl Docker {
         command.args(["--host", SOCKET])
     }
 
-    /// What docker says of all its containers, or of those that a filter takes.
-    fn asked(&self, filter: Option<&str>) -> Result<Vec<Inspected>, RuntimeError> {
-        let failed = |source| RuntimeError::List { source };
+    /// The ids of all containers, or of those that a filter takes.
+    fn ids(&self, filter: Option<&str>) -> Result<Vec<String>, CommandError> {
         let mut command = self.command().args(["ps", "--all", "--quiet", "--no-trunc"]);
         if let Some(filter) = filter {
             command = command.args(["--filter", filter]);
         }
-        let ids = command.output().map_err(failed)?;
-        let ids = String::from_utf8_lossy(&ids);
-        let ids: Vec<&str> = ids.split_whitespace().collect();
+        let ids = command.output()?;
+        Ok(String::from_utf8_lossy(&ids).split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// What docker says of these containers.
+    fn asked(&self, names: &[impl AsRef<OsStr>]) -> Result<Vec<u8>, CommandError> {
+        self.command().args(["container", "inspect", "--"]).args(names).output()
+    }
+
+    /// What docker says of all its containers.
+    fn all(&self) -> Result<Vec<Inspected>, RuntimeError> {
+        let failed = |source| RuntimeError::List { source };
+        let ids = self.ids(None).map_err(failed)?;
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let json = self.command().args(["container", "inspect", "--"]).args(ids).output().map_err(failed)?;
-        inspected::all(&NAME, &json)
+        inspected::all(&NAME, &self.asked(&ids).map_err(failed)?)
     }
 
     fn inspected(&self, id: &WorkloadId) -> Result<Option<Inspected>, RuntimeError> {
-        // The filter is an expression, in which a dot is any character.
-        let found = self.asked(Some(&format!("name=^/{}$", id.id)))?;
-        Ok(found.into_iter().find(|found| found.name() == id.id.as_str()))
+        let name = id.id.as_str();
+        let json = match self.asked(&[name]) {
+            Ok(json) => json,
+            // The filter is an expression, in which a dot is any character: what it does not take is not there.
+            Err(source) => {
+                return match self.ids(Some(&format!("name=^/{name}$"))) {
+                    Ok(ids) if ids.is_empty() => Ok(None),
+                    _ => Err(RuntimeError::Refused { action: "inspect", id: id.clone(), source }),
+                };
+            }
+        };
+        // docker takes the beginning of an id for a name, too.
+        Ok(inspected::all(&NAME, &json)?.into_iter().find(|found| found.name() == name))
     }
 
     fn known(&self, id: &WorkloadId) -> Result<Inspected, RuntimeError> {
@@ -140,20 +159,12 @@ fn executed(container: &Container) -> BTreeSet<Pid> {
 
 impl Lifecycle for Docker {
     fn list(&self) -> Result<Listing, RuntimeError> {
-        let mut listing = Listing::default();
         if !self.runs() {
             let why = format!("{DAEMON} does not run, and is not started to be asked");
-            listing.unreadable.push(Unreadable { container: format!("of {NAME}"), why });
-            return Ok(listing);
+            let unreadable = vec![Unreadable { container: format!("of {NAME}"), why }];
+            return Ok(Listing { unreadable, ..Listing::default() });
         }
-        for found in self.asked(None)? {
-            match container(&found) {
-                Ok(container) => listing.containers.push(container),
-                Err(error) => listing.unreadable.push(found.unreadable(&NAME, &error)),
-            }
-        }
-        listing.containers.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(listing)
+        Ok(engine::listing(&NAME, &self.all()?, container))
     }
 
     fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {
@@ -184,24 +195,16 @@ impl Lifecycle for Docker {
     ) -> Result<ExecOutcome, RuntimeError> {
         let container = container(&self.known(id)?)?;
         let before = executed(&container);
-        let run = self
-            .command()
-            .limit(timeout, WhenLate::Kill)
-            .args(["exec", "--"])
-            .arg(id.id.as_str())
-            .args(command)
-            .run_unless(interrupt);
-        exec_outcome(id, run, || {
+        engine::exec(self.command().limit(timeout, WhenLate::Kill), id, command, interrupt, || {
             let begun = executed(&container);
             begun
                 .difference(&before)
                 .for_each(|pid| procfs::kill_session_of(*pid, container.cgroup.as_deref()));
-            Ok(())
         })
     }
 
     fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {
-        let all = self.asked(None)?;
+        let all = self.all()?;
         let found = all.iter().find(|found| found.name() == container.id.id.as_str());
         let found = found.ok_or_else(|| RuntimeError::Unknown { id: container.id.clone() })?;
         Ok(terms::of(found, &all))

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use system::clock::Interrupt;
 use system::command::{CommandError, Invocation, WhenLate};
 
 use crate::lifecycle::error::RuntimeError;
-use crate::lifecycle::{Lifecycle, alive};
-use crate::model::{ContainerStatus, Pid, WorkloadId};
+use crate::lifecycle::inspected::Inspected;
+use crate::lifecycle::{Lifecycle, alive, exec_outcome};
+use crate::model::{
+    Container, ContainerStatus, ExecOutcome, Listing, Obstacle, ObstacleKind, Pid, RuntimeName, WorkloadId,
+};
 
 fn refused(action: &'static str, id: &WorkloadId) -> impl FnOnce(CommandError) -> RuntimeError {
     let id = id.clone();
@@ -41,4 +45,50 @@ pub(super) fn stop(
         true => Err(RuntimeError::WillNotStop { id: id.clone(), after: limit }),
         false => Ok(()),
     }
+}
+
+/// `exec`. Killing the program leaves what it started inside of the container: `end` ends that.
+pub(super) fn exec(
+    command: Invocation<'_>,
+    id: &WorkloadId,
+    words: &[String],
+    interrupt: &dyn Interrupt,
+    end: impl FnOnce(),
+) -> Result<ExecOutcome, RuntimeError> {
+    let run = command.args(["exec", "--"]).arg(id.id.as_str()).args(words).run_unless(interrupt);
+    exec_outcome(id, run, || {
+        end();
+        Ok(())
+    })
+}
+
+/// All containers of an answer, by id; one that cannot be handled is told beside the others.
+pub(super) fn listing(
+    engine: &RuntimeName,
+    all: &[Inspected],
+    container: fn(&Inspected) -> Result<Container, RuntimeError>,
+) -> Listing {
+    let mut listing = Listing::default();
+    for found in all {
+        match container(found) {
+            Ok(container) => listing.containers.push(container),
+            Err(error) => listing.unreadable.push(found.unreadable(engine, &error)),
+        }
+    }
+    listing.containers.sort_by(|a, b| a.id.cmp(&b.id));
+    listing
+}
+
+/// A container that the engine removes when it ends.
+pub(super) fn removed_when_ended(engine: &RuntimeName, found: &Inspected) -> Option<Obstacle> {
+    let obstacle = || Obstacle::of_all(ObstacleKind::RemovedWhenEnded, engine.as_str(), "`--rm`");
+    found.host_config.auto_remove.then(obstacle)
+}
+
+/// What the engine's commands about changes show once there is a fix below a container.
+pub(super) fn hidden_changes(engine: &RuntimeName, found: &Inspected) -> String {
+    format!(
+        "what `{engine} diff` and `{engine} commit` see of {}: what it wrote before is below the fix, and they look above it",
+        found.short_id()
+    )
 }

@@ -28,7 +28,7 @@ use crate::criu::images::{CheckpointContent, CheckpointedProcess};
 use crate::criu::obstacles::bars_the_way_back;
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Obstacle,
-    Pid, Restored, WorkloadId,
+    ObstacleKind, Pid, Restored, WorkloadId,
 };
 use crate::processes::procfs;
 use crate::processes::procfs::Process;
@@ -59,6 +59,13 @@ pub struct Terms {
     pub obstacles: Vec<Obstacle>,
     /// What differs after it was started anew, one sentence each.
     pub changes: Vec<String>,
+}
+
+impl Terms {
+    /// Whether the runtime keeps no checkpoints of anything.
+    pub fn rule_out_checkpoints(&self) -> bool {
+        self.obstacles.iter().any(|obstacle| obstacle.kind == ObstacleKind::NoCheckpoints)
+    }
 }
 
 /// Starts and stops workloads, and looks at them.

@@ -37,9 +37,7 @@ use crate::lifecycle::checkpoints::{
 use crate::lifecycle::error::{AfterFailure, RuntimeError};
 use crate::lifecycle::helpers::Helpers;
 use crate::lifecycle::inspected::{self, Inspected};
-use crate::lifecycle::{
-    Checkpointer, Lifecycle, Patience, Terms, came_back, can_come_back, engine, exec_outcome,
-};
+use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, came_back, can_come_back, engine};
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored, RuntimeName,
     WorkloadId,
@@ -289,18 +287,13 @@ impl Lifecycle for Podman {
         let ids = self.command().args(["ps", "--all", "--quiet", "--no-trunc"]).output().map_err(failed)?;
         let ids = String::from_utf8_lossy(&ids);
         let ids: Vec<&str> = ids.split_whitespace().collect();
-        let mut listing = Listing { unreadable: describe::rootless(), ..Listing::default() };
-        if ids.is_empty() {
-            return Ok(listing);
+        let mut listing = Listing::default();
+        if !ids.is_empty() {
+            let json =
+                self.command().args(["container", "inspect", "--"]).args(ids).output().map_err(failed)?;
+            listing = engine::listing(&NAME, &inspected::all(&NAME, &json)?, describe::container);
         }
-        let json = self.command().args(["container", "inspect", "--"]).args(ids).output().map_err(failed)?;
-        for found in inspected::all(&NAME, &json)? {
-            match describe::container(&found) {
-                Ok(container) => listing.containers.push(container),
-                Err(error) => listing.unreadable.push(found.unreadable(&NAME, &error)),
-            }
-        }
-        listing.containers.sort_by(|a, b| a.id.cmp(&b.id));
+        listing.unreadable.splice(0..0, describe::rootless());
         Ok(listing)
     }
 
@@ -333,19 +326,11 @@ impl Lifecycle for Podman {
     ) -> Result<ExecOutcome, RuntimeError> {
         let container = describe::container(&self.known(id)?)?;
         let before = sessions(&container.bundle);
-        let run = self
-            .command()
-            .limit(timeout, WhenLate::Kill)
-            .args(["exec", "--"])
-            .arg(id.id.as_str())
-            .args(command)
-            .run_unless(interrupt);
-        exec_outcome(id, run, || {
+        engine::exec(self.command().limit(timeout, WhenLate::Kill), id, command, interrupt, || {
             for session in sessions(&container.bundle).difference(&before) {
                 let pid_file = container.bundle.join(session).join("exec_pid");
                 procfs::kill_session(&pid_file, container.cgroup.as_deref());
             }
-            Ok(())
         })
     }
 

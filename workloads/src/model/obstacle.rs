@@ -175,6 +175,11 @@ impl ObstacleKind {
 }
 
 impl Obstacle {
+    /// One of the container as a whole, or of the host.
+    pub fn of_all(kind: ObstacleKind, place: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { kind, process: None, place: place.into(), found: found.into() }
+    }
+
     /// Whether it stands in the way of a restart too, checkpoint or not.
     pub fn forbids_restart(&self) -> bool {
         match self.kind {

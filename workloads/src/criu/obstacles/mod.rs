@@ -24,7 +24,6 @@ mod tasks;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::lifecycle::docker;
 use crate::model::{Container, ContainerStatus, Pid};
 use crate::model::{Obstacle, ObstacleKind, ObstacleProcess};
 use crate::processes::procfs;
@@ -38,20 +37,12 @@ const PERSISTS: Duration = Duration::from_millis(60);
 /// Everything that stands in the way of a checkpoint of this container; empty if nothing does.
 pub fn judge(container: &Container) -> Vec<Obstacle> {
     let runtime = &container.id.runtime;
-    if *runtime == docker::NAME {
-        // Nobody asks it for a checkpoint, and its own terms say so.
-        return Vec::new();
-    }
     let mut found = surroundings::host(runtime);
     let (ContainerStatus::Running, Some(init), Some(cgroup)) =
         (container.status, container.init, container.cgroup.as_deref())
     else {
-        found.push(Obstacle {
-            kind: ObstacleKind::NotRunning,
-            process: None,
-            place: format!("container {}", container.id),
-            found: format!("{:?}", container.status).to_lowercase(),
-        });
+        let status = format!("{:?}", container.status).to_lowercase();
+        found.push(Obstacle::of_all(ObstacleKind::NotRunning, format!("container {}", container.id), status));
         return found;
     };
     let processes = procfs::in_cgroup(cgroup);

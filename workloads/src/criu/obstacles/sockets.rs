@@ -25,12 +25,7 @@ pub(crate) fn look(init: Pid, view: &View, found: &mut Vec<Obstacle>) {
     let peers = match netns::entered(&namespace, unix_peers).and_then(|asked| asked) {
         Ok(peers) => peers,
         Err(error) => {
-            found.push(Obstacle {
-                kind: ObstacleKind::Unreadable,
-                process: None,
-                place: "unix sockets".into(),
-                found: error.to_string(),
-            });
+            found.push(Obstacle::of_all(ObstacleKind::Unreadable, "unix sockets", error.to_string()));
             return;
         }
     };

@@ -64,12 +64,7 @@ impl Bundle {
         match config {
             Ok(config) => Self::from_config(config),
             Err(error) => {
-                found.push(Obstacle {
-                    kind: ObstacleKind::Unreadable,
-                    process: None,
-                    place: path.display().to_string(),
-                    found: error,
-                });
+                found.push(Obstacle::of_all(ObstacleKind::Unreadable, path.display().to_string(), error));
                 Self::default()
             }
         }
@@ -96,23 +91,16 @@ impl Bundle {
 
 /// What the host lacks for checkpoints by this runtime.
 pub(crate) fn host(runtime: &RuntimeName) -> Vec<Obstacle> {
-    let missing = |kind, place: &str, what: &str| Obstacle {
-        kind,
-        process: None,
-        place: place.to_owned(),
-        found: what.to_owned(),
-    };
     let own = [runtime.as_str()];
     let programs = own
         .iter()
         .chain(PROGRAMS)
         .filter(|program| command::find(program).is_none())
-        .map(|program| missing(ObstacleKind::MissingProgram, program, "not installed"));
+        .map(|program| Obstacle::of_all(ObstacleKind::MissingProgram, *program, "not installed"));
     let modules = Modules::read();
-    let absent = MODULES
-        .iter()
-        .filter(|module| !modules.has(module))
-        .map(|module| missing(ObstacleKind::MissingModule, module, "not available for the running kernel"));
+    let absent = MODULES.iter().filter(|module| !modules.has(module)).map(|module| {
+        Obstacle::of_all(ObstacleKind::MissingModule, *module, "not available for the running kernel")
+    });
     programs.chain(absent).collect()
 }
 
@@ -147,7 +135,7 @@ fn module_of_path(line: &str) -> Option<String> {
 /// What holds the container as a whole.
 pub(crate) fn container(container: &Container, init: Pid, bundle: &Bundle, found: &mut Vec<Obstacle>) {
     let mut report = |kind, place: &str, what: String| {
-        found.push(Obstacle { kind, process: None, place: place.to_owned(), found: what });
+        found.push(Obstacle::of_all(kind, place, what));
     };
     // An engine's monitor holds the other side of a terminal, and waits for the end of what it started.
     let monitored = container.id.runtime == podman::NAME;

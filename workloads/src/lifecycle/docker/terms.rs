@@ -1,7 +1,8 @@
 //! What docker does not do for a container, and what a start by docker changes.
 
-use crate::lifecycle::Terms;
+use crate::lifecycle::docker::NAME;
 use crate::lifecycle::inspected::Inspected;
+use crate::lifecycle::{Terms, engine};
 use crate::model::{Obstacle, ObstacleKind};
 
 /// By these labels others than dockerd know the containers that they would replace.
@@ -13,17 +14,13 @@ pub(super) fn of(found: &Inspected, all: &[Inspected]) -> Terms {
 }
 
 fn obstacles(found: &Inspected) -> Vec<Obstacle> {
-    let obstacle =
-        |kind, place: &str, found: String| Obstacle { kind, process: None, place: place.to_owned(), found };
-    let what = "`docker checkpoint` is an experiment, and cannot keep connections".to_owned();
-    let mut all = vec![obstacle(ObstacleKind::NoCheckpoints, "docker", what)];
-    if found.host_config.auto_remove {
-        all.push(obstacle(ObstacleKind::RemovedWhenEnded, "docker", "`--rm`".to_owned()));
-    }
+    let what = "`docker checkpoint` is an experiment, and cannot keep connections";
+    let mut all = vec![Obstacle::of_all(ObstacleKind::NoCheckpoints, NAME.as_str(), what)];
+    all.extend(engine::removed_when_ended(&NAME, found));
     let masters = MASTERS.iter().filter(|(label, _)| found.label(label).is_some());
     all.extend(masters.map(|(label, master)| {
         let what = format!("{master} starts another when it ends (label {label})");
-        obstacle(ObstacleKind::Supervised, "docker", what)
+        Obstacle::of_all(ObstacleKind::Supervised, NAME.as_str(), what)
     }));
     all
 }
@@ -45,9 +42,6 @@ fn changes(found: &Inspected, all: &[Inspected]) -> Vec<String> {
                 .to_owned(),
         );
     }
-    changes.push(format!(
-        "what `docker diff` and `docker commit` see of {}: what it wrote before is below the fix, and they look above it",
-        found.short_id()
-    ));
+    changes.push(engine::hidden_changes(&NAME, found));
     changes
 }

@@ -26,7 +26,7 @@ for name; do :; done
 echo "$command" >>"$here/log"
 case $command in
     ps) case $* in *'name=^/other$'*) ;; *) echo b76e8104af1cb71acb5dba93b72818b50ed3065e33cd3d30be103c7cfc0c60a2 ;; esac ;;
-    inspect) set -- $(cat "$here/state"); sed "s|@LAYER@|$here/layer|;s|@STATUS@|$1|;s|@PID@|$2|" "$here/inspected" ;;
+    inspect) [ "$name" != other ] || exit 1; set -- $(cat "$here/state"); sed "s|@LAYER@|$here/layer|;s|@STATUS@|$1|;s|@PID@|$2|" "$here/inspected" ;;
     start) setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo "running $!" >"$here/state" ;;
     stop) kill -9 "$(cut -d' ' -f2 "$here/state")"; echo "exited 0" >"$here/state" ;;
     exec) exit 7 ;;

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 use system::command::{self, Invocation};
 
-use crate::lifecycle::Terms;
 use crate::lifecycle::inspected::Inspected;
-use crate::lifecycle::podman::describe;
+use crate::lifecycle::podman::{NAME, describe};
+use crate::lifecycle::{Terms, engine};
 use crate::model::{Obstacle, ObstacleKind};
 
 /// Where crun finds CRIU, which it loads when it is to write down a memory.
@@ -26,32 +26,32 @@ pub(super) fn of(found: &Inspected, podman: &Path) -> Terms {
 }
 
 fn obstacles(found: &Inspected, podman: &Path) -> Vec<Obstacle> {
-    let obstacle =
-        |kind, place: &str, found: String| Obstacle { kind, process: None, place: place.to_owned(), found };
     let mut all = Vec::new();
     if let Some(unit) = describe::unit(found) {
-        all.push(obstacle(ObstacleKind::Supervised, "systemd", format!("{unit} starts and ends it")));
+        all.push(Obstacle::of_all(ObstacleKind::Supervised, "systemd", format!("{unit} starts and ends it")));
     }
-    if found.host_config.auto_remove {
-        all.push(obstacle(ObstacleKind::RemovedWhenEnded, "podman", "`--rm`".to_owned()));
-    }
+    all.extend(engine::removed_when_ended(&NAME, found));
     let shared = match found.shares() {
         _ if !found.pod.is_empty() => Some(format!("it is in the pod {:.12}", found.pod)),
         other => other.map(|other| format!("it is in the network of {other:.12}")),
     };
-    all.extend(shared.map(|what| obstacle(ObstacleKind::SharedNamespaces, "podman", what)));
+    all.extend(shared.map(|what| Obstacle::of_all(ObstacleKind::SharedNamespaces, "podman", what)));
     if found.health_interval().is_some() && !can_set_health_checks(podman) {
         let what =
             "podman's restore leaves it out, and `podman update` cannot set it again before podman 5.4";
-        all.push(obstacle(ObstacleKind::SupervisionLost, "its health check", what.to_owned()));
+        all.push(Obstacle::of_all(ObstacleKind::SupervisionLost, "its health check", what));
     }
     if let Err(what) = writes_memory(&found.oci_runtime) {
-        all.push(obstacle(ObstacleKind::MissingProgram, &found.oci_runtime, what));
+        all.push(Obstacle::of_all(ObstacleKind::MissingProgram, &*found.oci_runtime, what));
     }
     let names: Vec<&str> = found.networks().map(|(name, _)| name).collect();
     let foreign = networks(podman, &names).into_iter().filter(|network| network.driver != "bridge");
     all.extend(foreign.map(|Network { name, driver }| {
-        obstacle(ObstacleKind::OwnInterfaces, &format!("network {name}"), format!("its driver is {driver}"))
+        Obstacle::of_all(
+            ObstacleKind::OwnInterfaces,
+            format!("network {name}"),
+            format!("its driver is {driver}"),
+        )
     }));
     all
 }
@@ -94,9 +94,6 @@ fn changes(found: &Inspected) -> Vec<String> {
         )
     };
     let mut changes: Vec<String> = found.moving_addresses().map(address).collect();
-    changes.push(format!(
-        "what `podman diff` and `podman commit` see of {}: what it wrote before is below the fix, and they look above it",
-        found.short_id()
-    ));
+    changes.push(engine::hidden_changes(&NAME, found));
     changes
 }

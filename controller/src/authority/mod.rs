@@ -26,8 +26,8 @@ use fleet::policy::HealthQuery;
 use fleet::protocol::{AttemptReport, BeginRequest};
 use fleet::rollout::{
     Action, Author, Begin, Comparison, Entry, Event, Explanation, Facts, Fault, HostState, NotNow, Pause,
-    Place, Proof, Report, Request, Sides, Stage, Stale, Successor, Waiting, begin, decide, explain, hear,
-    succeed, waiting,
+    Place, Proof, Report, Request, Sides, Stage, Stale, Waiting, begin, decide, explain, hear, succeed,
+    waiting,
 };
 use manifests::{
     Envelope, GroupName, HostId, LedgerHead, Ordered, Rollout, SecretKey, Sha256, UtcTime, Verified,
@@ -710,10 +710,15 @@ impl Authority {
                 loop {
                     let running = known_rollout(&decision.turn.known, rollout)?;
                     let came_back = decision.turn.known.came_back(running.document.manifest);
-                    let successor = decision.turn.known.successor(rollout);
-                    let decides =
-                        |facts: &Facts<'_>| decide(&running.plan, &running.progress, facts, decision.now);
-                    let due = with_facts(running, around, &came_back, successor, decides);
+                    let none = BTreeMap::new();
+                    let facts = Facts {
+                        last_seen: &|place| (around.last_seen)(running.host(place)?.id),
+                        listening_since: around.listening_since,
+                        readings: around.readings.get(&rollout).unwrap_or(&none),
+                        came_back: &came_back,
+                        successor: decision.turn.known.successor(rollout),
+                    };
+                    let due = decide(&running.plan, &running.progress, &facts, decision.now);
                     if due.is_empty() {
                         break;
                     }
@@ -898,28 +903,11 @@ fn known_rollout(known: &Known, rollout: Sha256) -> Result<&Running, Denied> {
     known.rollouts.get(&rollout).ok_or(Denied::NoSuchRollout { rollout })
 }
 
-/// What is known of a rollout besides the ledger, for as long as `then` takes.
-fn with_facts<T>(
-    running: &Running,
-    around: &Surroundings<'_>,
-    came_back: &BTreeSet<HostId>,
-    successor: Option<Successor>,
-    then: impl FnOnce(&Facts<'_>) -> T,
-) -> T {
-    let none = BTreeMap::new();
-    then(&Facts {
-        last_seen: &|place| (around.last_seen)(running.host(place)?.id),
-        listening_since: around.listening_since,
-        readings: around.readings.get(&running.claim.rollout).unwrap_or(&none),
-        came_back,
-        successor,
-    })
-}
-
 /// Which hosts can be compared with which.
 fn sides(running: &Running, around: &Surroundings<'_>, now: UtcTime) -> Option<Sides> {
-    let of = |facts: &Facts<'_>| Sides::of(&running.plan, &running.progress, facts, now);
-    with_facts(running, around, &BTreeSet::new(), None, of)
+    let seen = |place| (around.last_seen)(running.host(place)?.id);
+    let heard = |place| seen(place).max(Some(around.listening_since));
+    Sides::of(&running.plan, &running.progress, heard, now)
 }
 
 /// Hosts refuse a grant before their time; one that was given too early would only be lost.

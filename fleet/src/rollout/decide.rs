@@ -33,6 +33,13 @@ pub struct Facts<'f> {
     pub successor: Option<Successor>,
 }
 
+impl Facts<'_> {
+    /// When a host was heard of last, or could have been: nobody is silent while nobody listens.
+    pub(super) fn heard(&self, host: Place) -> Option<UtcTime> {
+        (self.last_seen)(host).max(Some(self.listening_since))
+    }
+}
+
 /// So long before `now`; what happened then or before is that old.
 pub(super) fn earlier(now: UtcTime, age: Period) -> UtcTime {
     later(now, -i64::from(age.secs()))
@@ -118,7 +125,7 @@ impl Deciding<'_> {
                 .is_some_and(|read| known.is_none_or(|(_, before)| !before.is_like(read)))
         };
         let query = plan.policy.health.iter().map(|query| &query.name).find(news)?;
-        Sides::of(plan, progress, facts, now)?;
+        Sides::of(plan, progress, |host| facts.heard(host), now)?;
         Some(Event::Compared { query: query.clone(), comparison: facts.readings[query] })
     }
 
@@ -132,7 +139,7 @@ impl Deciding<'_> {
             Some(Comparison::Unanswered { .. }) | None => progress.seen_unanswered.contains(query),
         };
         plan.policy.health.iter().all(|query| is_well(&query.name))
-            || Sides::of(plan, progress, facts, now).is_none()
+            || Sides::of(plan, progress, |host| facts.heard(host), now).is_none()
     }
 
     fn pause(&self, facts: &Facts<'_>, now: UtcTime) -> Option<Pause> {
@@ -168,7 +175,7 @@ impl Deciding<'_> {
             (None, Some((query, ..))) => Pause::Unanswered { query: query.clone() },
             (None, None) => return None,
         };
-        Sides::of(plan, progress, facts, now).map(|_| cause)
+        Sides::of(plan, progress, |host| facts.heard(host), now).map(|_| cause)
     }
 
     /// What is due of single hosts.
@@ -264,7 +271,7 @@ impl Deciding<'_> {
             HostState::Granted { since, .. } | HostState::Applied { since, .. } => Some(since),
             _ => None,
         };
-        let heard = (facts.last_seen)(host).max(since).max(Some(facts.listening_since));
+        let heard = facts.heard(host).max(since);
         heard.is_some_and(|heard| heard <= self.long_ago)
     }
 

@@ -18,7 +18,7 @@ use std::fmt;
 use manifests::{Period, UtcTime};
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Facts, earlier};
+use super::decide::earlier;
 use super::event::Place;
 use super::state::{Plan, Progress, Stage};
 use crate::policy::{HealthQuery, RolloutPolicy};
@@ -203,14 +203,20 @@ pub struct Sides {
 }
 
 impl Sides {
-    /// The sides of a rollout at `now`; nothing if there is nothing to compare, or nothing hangs on it any more.
-    pub fn of(plan: &Plan, progress: &Progress, facts: &Facts<'_>, now: UtcTime) -> Option<Self> {
+    /// The sides of a rollout at `now`, by when a host was heard of last; nothing if there is nothing to compare, or nothing
+    /// hangs on it any more.
+    pub fn of(
+        plan: &Plan,
+        progress: &Progress,
+        heard: impl Fn(Place) -> Option<UtcTime>,
+        now: UtcTime,
+    ) -> Option<Self> {
         let goes_on = matches!(progress.stage(), Stage::Waiting | Stage::Running | Stage::Paused(_));
         if plan.policy.health.is_empty() || !goes_on || progress.is_through() {
             return None;
         }
         let long_ago = earlier(now, plan.policy.deadline.silence);
-        let is_there = |host| (facts.last_seen)(host).max(Some(facts.listening_since)) > Some(long_ago);
+        let is_there = |host| heard(host) > Some(long_ago);
         let all = || 0..progress.hosts().len();
         let changed: Vec<Place> = all().filter(|host| progress.changed_since(*host).is_some()).collect();
         if changed.is_empty() {

@@ -580,7 +580,7 @@ impl Story {
             came_back: &self.came_back,
             successor: None,
         };
-        Sides::of(&self.plan, &self.progress, &facts, self.now)
+        Sides::of(&self.plan, &self.progress, |host| facts.heard(host), self.now)
     }
 
     fn reasons(&self) -> Vec<Waiting> {

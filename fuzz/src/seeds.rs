@@ -4,13 +4,17 @@
 #[path = "../../patch-tools/tests/support/kernel.rs"]
 mod kernel;
 
-use manifests::{DocumentKind, Envelope, SecretKey};
+use manifests::{DocumentKind, Envelope, SecretKey, Sha256};
+use manifests::log::tree::Frontier;
+use manifests::log::{Checkpoint, LogEntry, LogProof, Note, NoteKeyKind, NoteName, NoteSigner};
 use object::write::{Object, Relocation, StandardSegment, Symbol, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind,
     SymbolScope,
 };
 
+use repository::fuzzing::archive_of;
+use repository::log::tiles::write_bundle;
 use repository::transport::wire::{self, Frame};
 
 use self::kernel::{Kallsyms, Packing, bzimage, vmlinux};
@@ -44,6 +48,106 @@ pub(crate) fn frames() -> Vec<Vec<u8>> {
         say(&[(Frame::Elsewhere, b"http://127.0.0.2/")]),
         b"d\xff\xff\xff\xff".to_vec(),
     ]
+}
+
+/// A log's key, and a witness's.
+fn noted() -> (SecretKey, SecretKey) {
+    (SecretKey::from_seed([41; 32]), SecretKey::from_seed([51; 32]))
+}
+
+/// The checkpoint of a log of so many entries, cosigned.
+fn checkpoint(size: u64) -> Note {
+    let (log, witness) = noted();
+    let mut frontier = Frontier::default();
+    (0..size).for_each(|number| drop(frontier.append(&entry(number))));
+    let origin: NoteName = "updates.example.org/log".parse().expect("a name");
+    let mut note = Note::unsigned(Checkpoint { origin: origin.clone(), head: frontier.head() }.to_text());
+    note.add(NoteSigner::new(origin, &log).sign(note.text()));
+    note.add(NoteSigner::new("w1.example".parse().expect("a name"), &witness).cosign(note.text(), 1_794_000_000));
+    note
+}
+
+fn entry(number: u64) -> Vec<u8> {
+    let entry = LogEntry {
+        document: DocumentKind::Manifest,
+        name: "greet".parse().expect("a name"),
+        version: number + 1,
+        sha256: Sha256::of(&number.to_be_bytes()),
+        signers: vec![SecretKey::from_seed([1; 32]).public().id()],
+    };
+    entry.to_bytes()
+}
+
+/// Checkpoints of small logs, an unsigned-looking one, a verifier key.
+pub(crate) fn signed_notes() -> Vec<Vec<u8>> {
+    let (log, witness) = noted();
+    let key = |secret, kind| NoteSigner::new("w1.example".parse().expect("a name"), secret).verifier(kind).to_string();
+    let mut made: Vec<Vec<u8>> = [0, 1, 5].map(|size| checkpoint(size).to_string().into_bytes()).to_vec();
+    made.push(key(&log, NoteKeyKind::Log).into_bytes());
+    made.push(key(&witness, NoteKeyKind::Witness).into_bytes());
+    made.push("text\n\nmore\n\n\u{2014} name AAAAAAAA\n".into());
+    made
+}
+
+/// Proofs of the first and the last entry, and one with extra data.
+pub(crate) fn log_proofs() -> Vec<Vec<u8>> {
+    let proof = |index, hashes| {
+        let note = checkpoint(5);
+        let checkpoint = Checkpoint::parse(note.text()).expect("a checkpoint");
+        LogProof { index, path: vec![Sha256::of(b"hash"); hashes], checkpoint, note }.to_string()
+    };
+    let made = [proof(0, 3), proof(4, 1), proof(4, 0), proof(0, 1).replace("\nindex", "\nextra AAAA\nindex")];
+    made.map(String::into_bytes).to_vec()
+}
+
+/// Policies of a log alone, of one witness, and of groups in groups.
+pub(crate) fn log_policies() -> Vec<Vec<u8>> {
+    let (log, witness) = noted();
+    let key = |name: &str, secret, kind| NoteSigner::new(name.parse().expect("a name"), secret).verifier(kind);
+    let head = format!("log {}\n", key("updates.example.org/log", &log, NoteKeyKind::Log));
+    let one = format!("witness w1 {} https://w1.example/\n", key("w1.example", &witness, NoteKeyKind::Witness));
+    let made = [
+        format!("{head}quorum none\n"),
+        format!("# company\n{head}{one}quorum w1\n"),
+        format!("{head}{one}group a all w1\ngroup b any a\nquorum b\n"),
+    ];
+    made.map(String::into_bytes).to_vec()
+}
+
+/// Entries, and the same with a space.
+pub(crate) fn log_entries() -> Vec<Vec<u8>> {
+    let spaced = String::from_utf8_lossy(&entry(0)).replace(':', ": ");
+    vec![entry(0), entry(1 << 40), spaced.into_bytes()]
+}
+
+/// Tiles of one, two and all hashes.
+pub(crate) fn tiles() -> Vec<Vec<u8>> {
+    [1, 2, 256, 257].map(|width| vec![0x5a; 32 * width]).to_vec()
+}
+
+/// Entry bundles of one, two and all entries.
+pub(crate) fn entry_bundles() -> Vec<Vec<u8>> {
+    let entries = |count| write_bundle(&(0..count).map(entry).collect::<Vec<_>>());
+    vec![entries(1), entries(2), write_bundle(&vec![b"x".to_vec(); 256]), b"\xff\xff".to_vec()]
+}
+
+/// Bundles: the smallest, one with members of each kind, and one that is cut short.
+pub(crate) fn bundles() -> Vec<Vec<u8>> {
+    let digest = Sha256::of(b"payload");
+    let targets = format!("targets/{digest}");
+    let proof = format!("log/proof/{digest}.tlog-proof");
+    let members: [(&str, &[u8]); 7] = [
+        ("bundle.json", b"{}"),
+        (&targets, b"payload"),
+        ("metadata/1.root.json", b"{}"),
+        (&proof, b"proof"),
+        ("log/tile/0/000.p/1", &[0; 32]),
+        ("policy.json", b"{}"),
+        ("revocations/0001.json", b"{}"),
+    ];
+    let mut cut = archive_of(&members);
+    cut.truncate(1500);
+    vec![archive_of(&members[..1]), archive_of(&members), cut]
 }
 
 /// Archives of one entry each, and one of all of them.

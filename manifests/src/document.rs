@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
+use crate::names::ManifestName;
 use crate::policy::scope::{Excess, Scope};
 use crate::time::UtcTime;
 use crate::verify::{TrustFloor, VerifyError};
@@ -117,6 +118,11 @@ pub trait Document: Clone {
 
     /// From when on it is refused; nothing if it counts for good.
     fn expires(&self) -> Option<UtcTime>;
+
+    /// Its name and version, if documents of its kind are published in logs.
+    fn logged_as(&self) -> Option<(ManifestName, u64)> {
+        None
+    }
 
     /// How it goes beyond what a role may vouch for, if it does.
     fn excess(&self, scope: &Scope) -> Option<Excess>;

@@ -7,8 +7,9 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 
+use crate::log::{Checkpoint, LogEntry, LogPolicy, LogProof, Note, NoteKey, NoteKeyKind};
 use crate::{
-    Document, Envelope, Grant, Manifest, Policy, PolicyDocument, PublicKeyFile, Revocation, Rollout,
+    Document, Envelope, Grant, Manifest, Policy, PolicyDocument, PublicKeyFile, Revocation, Rollout, SecretKey,
 };
 
 /// An envelope, which must be the same after it was written.
@@ -73,6 +74,68 @@ fn read_twice<T: Document + Serialize + PartialEq + Debug>(bytes: &[u8]) {
                 Err(error) => panic!("{}: {error}", String::from_utf8_lossy(&json)),
             }
         }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// A signed note, which is the same after it was written.
+pub fn signed_note(bytes: &[u8]) {
+    match Note::parse(bytes) {
+        Ok(note) => {
+            let again = Note::parse(note.to_string().as_bytes());
+            assert_eq!(again.as_ref(), Ok(&note));
+            assert_eq!(note.to_string().as_bytes(), bytes, "a note has one spelling");
+            let stranger = NoteKey::new(
+                "stranger".parse().expect("a name"),
+                NoteKeyKind::Log,
+                SecretKey::from_seed([9; 32]).public(),
+            );
+            assert!(note.signed_by(&stranger).is_err() || note.signed_by(&stranger) == Ok(None));
+        }
+        Err(error) => drop(error.to_string()),
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(key) = text.trim_end().parse::<NoteKey>() {
+        assert_eq!(key.to_string(), text.trim_end());
+    }
+}
+
+/// A log's checkpoint.
+pub fn checkpoint(bytes: &[u8]) {
+    match Checkpoint::of(bytes) {
+        Ok((checkpoint, note)) => {
+            assert!(note.text().starts_with(&checkpoint.to_text()), "the first three lines have one spelling");
+            assert_eq!(Checkpoint::parse(&checkpoint.to_text()), Ok(checkpoint));
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// A proof that something is in a log, and what a host makes of it.
+pub fn log_proof(bytes: &[u8]) {
+    match LogProof::parse(bytes) {
+        Ok(proof) => {
+            let again = LogProof::parse(proof.to_string().as_bytes());
+            assert_eq!(again.as_ref(), Ok(&proof));
+            let _ = proof.holds(b"entry");
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// Whom somebody believes about logs.
+pub fn log_policy(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match text.parse::<LogPolicy>() {
+        Ok(policy) => assert!(!policy.logs().is_empty() && !policy.needed().is_empty()),
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// An entry of a log.
+pub fn log_entry(bytes: &[u8]) {
+    match LogEntry::parse(bytes) {
+        Ok(entry) => assert_eq!(entry.to_bytes(), bytes, "an entry has one spelling"),
         Err(error) => drop(error.to_string()),
     }
 }

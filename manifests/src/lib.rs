@@ -13,6 +13,7 @@
 //! - [`envelope`], [`key`]: DSSE envelopes and Ed25519 keys
 //! - [`policy`], `matching`: roles, their scopes and thresholds, rules, and one policy after another
 //! - [`rollout`], [`order`], [`grant`]: what people allow a controller, their word to it, and its word to one host
+//! - [`log`]: the log of what was published, its checkpoints, witnesses and proofs
 //! - [`revocation`]: what must not count any more
 //! - [`verify`]: the one way to a [`Verified`] document
 //! - [`bounded`]: reading that stops at a size
@@ -30,6 +31,7 @@ pub mod fuzzing;
 pub mod grant;
 pub mod host;
 pub mod key;
+pub mod log;
 mod matching;
 pub mod names;
 pub mod order;
@@ -53,6 +55,7 @@ pub use error::ManifestError;
 pub use grant::{Attempt, Grant, GrantError, GrantRefusal, GrantedAction, LedgerHead};
 pub use host::{HostId, Nonce, Share};
 pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
+pub use log::{LogEntry, LogPolicy, LogRefusal, Logged, Publication};
 pub use names::{
     ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,
     LabelName, ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName, WorkloadName, ZoneName,

@@ -9,7 +9,9 @@ use sigstore_tuf::metadata::{Metadata, Targets};
 use url::Url;
 
 use crate::authoring::metadata::{self, Document, Signed};
+use crate::bundle;
 use crate::client::{catalogue, keys};
+use crate::log::tiles;
 use crate::transport::mirrors::Mirror;
 use crate::transport::wire::{self, Frame};
 
@@ -82,4 +84,44 @@ pub fn place(bytes: &[u8]) {
         assert_eq!((url.query(), url.fragment()), (None, None), "{url}");
         assert!(url.path_segments().is_none_or(|mut parts| parts.all(|part| part != "..")), "{url}");
     }
+}
+
+/// A tile of hashes.
+pub fn tile(bytes: &[u8]) {
+    for width in [1, 2, 255, tiles::WIDTH] {
+        match tiles::parse_tile(bytes, width) {
+            Ok(hashes) => {
+                assert!(hashes.len() as u64 == width && bytes.len() >= 32 * hashes.len());
+            }
+            Err(expected) => drop(expected),
+        }
+    }
+}
+
+/// An entry bundle, which is the same after it was written.
+pub fn entry_bundle(bytes: &[u8]) {
+    for width in [1, 2, tiles::WIDTH] {
+        if let Ok(entries) = tiles::parse_bundle(bytes, width) {
+            assert_eq!(entries.len() as u64, width);
+            assert!(bytes.starts_with(&tiles::write_bundle(&entries)), "a bundle has one spelling");
+            entries.iter().for_each(|entry| manifests::fuzzing::log_entry(entry));
+        }
+    }
+}
+
+/// A bundle that somebody has carried here: its members are apart from each other, and none has a name that climbs.
+pub fn bundle(bytes: &[u8]) {
+    let Ok(members) = bundle::look(bytes) else { return };
+    let mut places: Vec<_> = members.values().map(|member| (member.at, member.at + member.size)).collect();
+    places.sort_unstable();
+    assert!(places.windows(2).all(|two| two[0].1 <= two[1].0), "members overlap");
+    assert!(places.last().is_none_or(|last| last.1 + 1024 <= bytes.len() as u64));
+    for name in members.keys() {
+        assert!(!name.starts_with('/') && name.split('/').all(|part| !part.is_empty() && part != ".." && part != "."));
+    }
+}
+
+/// The archive of these members, as a bundle is one: for first inputs.
+pub fn archive_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+    bundle::written(members)
 }

@@ -4,14 +4,14 @@
 //! [`checkpoint`] wherever somebody keeps one. Who owns the database can rewrite rows, and even every hash; what they
 //! cannot do is give a consistency proof from a head that a host or a witness has seen to a history that is another one.
 //!
-//! - [`tree`]: roots and proofs
+//! - [`tree`]: roots and proofs; the log of published manifests is such a tree, too
 //! - [`checkpoint`]: a head, signed
 //! - [`audit`](mod@audit): a store held against a checkpoint
 
 pub mod audit;
 pub mod checkpoint;
-pub mod tree;
 
 pub use audit::{Finding, audit};
 pub use checkpoint::{CheckpointError, Origin};
-pub use tree::{Frontier, Position, Proof};
+pub use manifests::log::tree;
+pub use manifests::log::tree::{Frontier, Position, Proof};

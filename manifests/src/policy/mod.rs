@@ -24,6 +24,7 @@ use scope::Scope;
 
 use crate::document::DocumentKind;
 use crate::key::{KeyId, KeyType, PublicKey};
+use crate::log::LogPolicy;
 use crate::matching::{self, Seats};
 use crate::names::{KeyName, RoleName};
 use crate::time::UtcTime;
@@ -40,6 +41,8 @@ pub struct Policy {
     keys: Vec<PolicyKey>,
     roles: Vec<Role>,
     rules: Vec<Rule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transparency: Option<LogPolicy>,
 }
 
 /// Which edition of a host's policy this is; schema 2 only.
@@ -76,6 +79,10 @@ pub(crate) struct RawPolicy {
     /// Which roles must sign which kind of document. Schema 2.
     #[schemars(length(min = 1, max = 7))]
     rules: Option<Vec<Rule>>,
+    /// The logs of which one must have each manifest, and the witnesses that must have seen it: a C2SP `tlog-policy`.
+    /// Left out: manifests need not be logged. Schema 2.
+    #[schemars(with = "Option<String>", length(max = 65536))]
+    transparency: Option<LogPolicy>,
 }
 
 /// The version of the policy format.
@@ -247,6 +254,7 @@ impl Policy {
             ("shared_keys", raw.shared_keys.is_some()),
             ("revoked_at_boot", raw.revoked_at_boot.is_some()),
             ("rules", raw.rules.is_some()),
+            ("transparency", raw.transparency.is_some()),
             ("scope", raw.roles.iter().any(|role| role.scope.is_some())),
         ];
         if let Some((field, _)) = given.into_iter().find(|(_, given)| *given) {
@@ -262,6 +270,7 @@ impl Policy {
             keys: raw.keys,
             roles,
             rules: vec![Rule { document: DocumentKind::Manifest, any_of: vec![all] }],
+            transparency: None,
         })
     }
 
@@ -277,6 +286,7 @@ impl Policy {
             keys: raw.keys,
             roles: raw.roles.into_iter().map(|role| role.with(Scope::default)).collect(),
             rules: raw.rules.ok_or(missing("rules"))?,
+            transparency: raw.transparency,
         })
     }
 
@@ -313,6 +323,11 @@ impl Policy {
     /// The rule of each kind of document that somebody may sign.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The logs of which one must have each manifest, and the witnesses that must have seen it; nothing if none need.
+    pub fn transparency(&self) -> Option<&LogPolicy> {
+        self.transparency.as_ref()
     }
 
     /// The key with this id.

@@ -3,6 +3,7 @@
 use crate::digest::Sha256;
 use crate::document::DocumentKind;
 use crate::key::KeyId;
+use crate::log::LogRefusal;
 use crate::names::{FileName, KeyName, RoleName};
 use crate::policy::scope::Excess;
 use crate::time::UtcTime;
@@ -114,6 +115,9 @@ pub enum VerifyError {
         /// Since when.
         since: UtcTime,
     },
+    /// It is not in a log as the policy wants it.
+    #[error(transparent)]
+    NotLogged(#[from] LogRefusal),
     /// The signed bytes are not such a document.
     #[error("the signed payload is not a valid {kind}")]
     Malformed {
@@ -196,6 +200,7 @@ impl VerifyError {
             Self::ScopeExceeded { .. } => "scope-exceeded",
             Self::ManifestRevoked { .. } => "manifest-revoked",
             Self::PayloadRevoked { .. } => "payload-revoked",
+            Self::NotLogged(refusal) => refusal.kind(),
             Self::ClockBehind { .. } => "clock-behind",
             Self::FromTheFuture { .. } => "from-the-future",
             Self::Expired { .. } => "expired",
@@ -223,6 +228,7 @@ impl VerifyError {
             }
             Self::ManifestRevoked { .. } => "a manifest that is not revoked".to_owned(),
             Self::PayloadRevoked { .. } => "payloads that are not revoked".to_owned(),
+            Self::NotLogged(refusal) => refusal.expected(),
             Self::Malformed { kind: DocumentKind::Manifest, .. } => "a valid manifest of schema 1".to_owned(),
             Self::Malformed { kind, .. } => format!("a valid {kind}"),
             Self::ClockBehind { floor, .. } => format!("a clock at {floor} or later"),
@@ -254,6 +260,7 @@ impl VerifyError {
             Self::PayloadRevoked { file, sha256, since } => {
                 format!("{file} ({sha256}), revoked since {since}")
             }
+            Self::NotLogged(refusal) => refusal.found(),
             Self::Malformed { source, .. } => innermost(&**source),
             Self::ClockBehind { now, .. } => format!("it is {now}"),
             Self::FromTheFuture { issued, now, .. } => format!("issued {issued}, and it is {now}"),

@@ -16,6 +16,7 @@ use super::{Verified, VerifyError};
 use crate::digest::Sha256;
 use crate::document::{Document, DocumentKind};
 use crate::error::ManifestError;
+use crate::log::{NoteName, SeenCheckpoint};
 use crate::names::ManifestName;
 use crate::policy::Policy;
 use crate::policy::scope::{Excess, Scope};
@@ -39,6 +40,9 @@ pub struct TrustFloor {
     /// What this host has seen revoked.
     #[serde(default)]
     pub revoked: Revoked,
+    /// The newest checkpoint that this host has acted upon, of each log.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub logs: BTreeMap<NoteName, SeenCheckpoint>,
 }
 
 /// A version that a host has accepted.
@@ -80,6 +84,13 @@ impl TrustFloor {
     /// now on. When this host's clock says that it was verified is no evidence.
     pub fn raise<T: Document>(&mut self, accepted: &Verified<T>) {
         self.clock = self.clock.max(Some(accepted.issued()));
+        if let Some(logged) = accepted.logged() {
+            let seen = self.logs.get(&logged.origin);
+            // An earlier one was shown to be the beginning of what was seen.
+            if seen.is_none_or(|seen| seen.head.size < logged.head.size) {
+                self.logs.insert(logged.origin.clone(), logged.seen());
+            }
+        }
         Document::raise(&**accepted, accepted.digest(), self);
     }
 
@@ -124,6 +135,10 @@ impl Document for Manifest {
 
     fn expires(&self) -> Option<UtcTime> {
         Some(self.expires)
+    }
+
+    fn logged_as(&self) -> Option<(ManifestName, u64)> {
+        Some((self.name.clone(), self.version))
     }
 
     fn excess(&self, scope: &Scope) -> Option<Excess> {

@@ -9,7 +9,9 @@
 //! 4. the payload, until here only bytes, is parsed as such a document, and lies within the scope of
 //!    every role of such an alternative;
 //! 5. the host's clock is not behind the evidence, and lies between issue and expiry;
-//! 6. nothing that the host remembers is against it: a later version, a revocation.
+//! 6. nothing that the host remembers is against it: a later version, a revocation;
+//! 7. where the policy wants it, it is published in a log that the policy knows, as its witnesses have seen it, and the
+//!    log continues what the host remembers of it ([`crate::log::judge`]).
 //!
 //! Invariant: [`Verified`] is made here and nowhere else. Each rule stands once.
 //!
@@ -32,6 +34,8 @@ pub use signers::{RoleStanding, SignatureStanding, Signers, Standing};
 use crate::digest::Sha256;
 use crate::document::Document;
 use crate::envelope::Envelope;
+use crate::log::judge::judge;
+use crate::log::{LogEntry, LogRefusal, Logged, Publication};
 use crate::names::KeyName;
 use crate::policy::{Policy, Role};
 use crate::schema::Manifest;
@@ -56,6 +60,7 @@ pub struct Verified<T> {
     digest: Sha256,
     signers: Signers,
     at: UtcTime,
+    logged: Option<Logged>,
 }
 
 impl<T> Verified<T> {
@@ -67,6 +72,11 @@ impl<T> Verified<T> {
     /// Who signed, and for which role.
     pub fn signers(&self) -> &Signers {
         &self.signers
+    }
+
+    /// Where it is published, if the policy wants to know.
+    pub fn logged(&self) -> Option<&Logged> {
+        self.logged.as_ref()
     }
 
     /// The time at which it was verified.
@@ -111,8 +121,28 @@ impl Policy {
         self.examine(envelope, at).outcome
     }
 
+    /// As [`Policy::verify`], with what came along to prove that the document is published in a log.
+    pub fn verify_published<T: Document>(
+        &self,
+        envelope: &Envelope,
+        publication: Publication<'_>,
+        at: VerifyAt<'_>,
+    ) -> Result<Verified<T>, VerifyError> {
+        self.examine_published(envelope, publication, at).outcome
+    }
+
     /// As [`Policy::verify`], and also tells who signed and what is missing.
     pub fn examine<T: Document>(&self, envelope: &Envelope, at: VerifyAt<'_>) -> Examination<T> {
+        self.examine_published(envelope, Publication::default(), at)
+    }
+
+    /// As [`Policy::verify_published`], and also tells who signed and what is missing.
+    pub fn examine_published<T: Document>(
+        &self,
+        envelope: &Envelope,
+        publication: Publication<'_>,
+        at: VerifyAt<'_>,
+    ) -> Examination<T> {
         let now = UtcTime::floor(at.now);
         let digest = envelope.payload_digest();
         let reached = at.floor.reached(now);
@@ -142,8 +172,27 @@ impl Policy {
         };
         let outcome = refuse_time(&document, now, at.floor)
             .and_then(|()| document.refuse(digest, at.floor))
-            .map(|()| Verified { value: document.clone(), digest, signers: signers.clone(), at: now });
+            .and_then(|()| Ok(self.published(&document, envelope, publication, at.floor)?))
+            .map(|logged| {
+                let signers = signers.clone();
+                Verified { value: document.clone(), digest, signers, at: now, logged }
+            });
         Examination { signers, signed: Some(document), digest, outcome }
+    }
+}
+
+impl Policy {
+    /// Step 7.
+    fn published<T: Document>(
+        &self,
+        document: &T,
+        envelope: &Envelope,
+        publication: Publication<'_>,
+        floor: &TrustFloor,
+    ) -> Result<Option<Logged>, LogRefusal> {
+        let Some(policy) = self.transparency() else { return Ok(None) };
+        let Some(entry) = LogEntry::of_document(document, envelope) else { return Ok(None) };
+        judge(policy, &entry, publication, &floor.logs).map(Some)
     }
 }
 

@@ -11,7 +11,7 @@ use system::durable::{self, Unnamed};
 use crate::authoring::{AuthoringError, io_error};
 
 /// Makes a directory and what is missing above it.
-pub(super) fn make_directory(path: &Path) -> Result<(), AuthoringError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), AuthoringError> {
     let make = || {
         DirBuilder::new().recursive(true).mode(0o755).create(path)?;
         durable::sync_directory(path.parent().unwrap_or(path))
@@ -20,7 +20,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), AuthoringError> {
 }
 
 /// Writes a file, in place of what has its name.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), AuthoringError> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), AuthoringError> {
     let write = || {
         let mut file = Unnamed::with_mode(path, 0o644)?;
         file.write_all(bytes)?;
@@ -30,7 +30,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), AuthoringError> {
 }
 
 /// The bytes of a file; nothing if it is not there.
-pub(super) fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, AuthoringError> {
+pub(crate) fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, AuthoringError> {
     let file = match fs::File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(io_error("open", path))?,
@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, Authorin
 }
 
 /// The names in a directory.
-pub(super) fn names(path: &Path) -> Result<Vec<String>, AuthoringError> {
+pub(crate) fn names(path: &Path) -> Result<Vec<String>, AuthoringError> {
     let read = || -> io::Result<Vec<String>> {
         let names = fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().into_string().unwrap_or_default()));
         names.collect()

@@ -17,12 +17,14 @@
 //!
 //! - `metadata`: the documents
 //! - `split`: which role lists what
+//! - `logged`: the log of what was published, in `DIR/public/log`
 //! - [`draft`]: adding, removing, delegating, rotating, signing
 //! - [`publish`]: publication and the daily refresh
 //! - [`status`]: what ends when, and whose signatures are missing
 
-mod disk;
+pub(crate) mod disk;
 pub mod draft;
+mod logged;
 pub(crate) mod metadata;
 pub mod publish;
 mod split;
@@ -186,6 +188,15 @@ pub enum AuthoringError {
     /// What is published does not pass its own client.
     #[error("what was to be published is not what clients accept")]
     NotAccepted(#[source] Box<ClientError>),
+    /// The log of the repository is not continued.
+    #[error("the log of the repository is not continued")]
+    Log(#[source] Box<crate::log::LogError>),
+    /// The repository has a log, and its key was not given.
+    #[error("the repository has a log, and the key that signs it was not given")]
+    NoLogKey {
+        /// The log.
+        directory: PathBuf,
+    },
     /// A time beyond the calendar.
     #[error("the clock says {now}, and no document can be valid from there")]
     Clock {

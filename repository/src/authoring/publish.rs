@@ -19,6 +19,7 @@ use crate::authoring::metadata::{
 use crate::authoring::{AuthoringError, ONLINE, Repository, disk, ends, io_error};
 use crate::client::Client;
 use crate::crypto;
+use crate::log::store::Appended;
 use crate::store::Store;
 use crate::transport::Patience;
 use crate::transport::file::Files;
@@ -53,6 +54,9 @@ pub struct Publication {
     pub roles: Vec<(String, u64)>,
     /// The version of the timestamp.
     pub timestamp: u64,
+    /// What came into the repository's log; nothing where it has none, or nothing of it is logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logged: Option<Appended>,
 }
 
 impl Published {
@@ -198,7 +202,7 @@ fn verify<T: Document>(
 }
 
 /// A document that goes out: its file name and its bytes.
-type Outgoing = Vec<(String, Vec<u8>)>;
+pub(super) type Outgoing = Vec<(String, Vec<u8>)>;
 
 impl Repository {
     /// Publishes everything that is staged, all of it or nothing, and signs that it is up to date.
@@ -207,6 +211,20 @@ impl Repository {
     /// [`AuthoringError::Unsigned`], [`AuthoringError::NotOnline`], [`AuthoringError::NotAccepted`] and nothing is
     /// published; [`AuthoringError::Io`], and what was served before is still whole.
     pub fn publish(&self, online: &[SecretKey], now: Timestamp) -> Result<Publication, AuthoringError> {
+        self.publish_logged(online, None, now)
+    }
+
+    /// The same with the key of the repository's log, which it needs where there is one: what comes to be listed is in
+    /// the log first.
+    ///
+    /// # Errors
+    /// As [`Repository::publish`], [`AuthoringError::NoLogKey`], [`AuthoringError::Log`].
+    pub fn publish_logged(
+        &self,
+        online: &[SecretKey],
+        log_key: Option<&SecretKey>,
+        now: Timestamp,
+    ) -> Result<Publication, AuthoringError> {
         let _lock = self.lock()?;
         let published = Published::read(self)?;
         let authorities = published.authorities(self)?;
@@ -235,10 +253,11 @@ impl Repository {
             return Err(AuthoringError::Unsigned { lacking });
         }
         let (mut last, timestamp) = self.freshly_signed(&published, &authorities, pins, online, now)?;
-        let mut outgoing = roles;
+        let mut outgoing = roles.clone();
         outgoing.append(&mut roots);
         outgoing.append(&mut last);
         self.expect_accepted(&authorities, &outgoing, now)?;
+        let logged = self.append_listed(&roles, log_key)?;
         self.publish_targets()?;
         self.write(&outgoing)?;
         for (role, _) in &done {
@@ -246,7 +265,7 @@ impl Repository {
             durable::forget(&path).map_err(io_error("remove", &path))?;
         }
         self.prune();
-        Ok(Publication { roles: done, timestamp })
+        Ok(Publication { roles: done, timestamp, logged })
     }
 
     /// Signs once more that what is published is up to date. Leaves alone what is staged.
@@ -266,7 +285,7 @@ impl Repository {
             self.freshly_signed(&published, &authorities, published.pins.clone(), online, now)?;
         self.write(&outgoing)?;
         self.prune();
-        Ok(Publication { roles: Vec::new(), timestamp })
+        Ok(Publication { roles: Vec::new(), timestamp, logged: None })
     }
 
     fn freshly_signed(

@@ -289,6 +289,11 @@ impl Listed {
         Ok(Self { path: path.to_owned(), place, length: target.length, digest })
     }
 
+    /// Its path below `targets/` of a place.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Its SHA-256, where it is listed by that.
     pub fn sha256(&self) -> Option<Sha256> {
         match self.digest {

@@ -11,11 +11,12 @@ use url::Url;
 
 use crate::transport::{Body, FetchError, Metered, Patience, Transport, too_long};
 
-/// A place: `metadata/` and `targets/` lie below it.
+/// A place: `metadata/`, `targets/` and, where manifests are logged, `log/` lie below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     metadata: Url,
     targets: Url,
+    log: Url,
 }
 
 /// An address that no repository can have.
@@ -39,12 +40,14 @@ impl Mirror {
             return Err(refuse());
         }
         let below = |name| base.join(name).map_err(|_| refuse());
-        Ok(Self { metadata: below("metadata/")?, targets: below("targets/")? })
+        Ok(Self { metadata: below("metadata/")?, targets: below("targets/")?, log: below("log/")? })
     }
 
-    /// A place whose two parts lie apart.
+    /// A place whose two parts lie apart; it has no log of its own.
     pub fn apart(metadata: Url, targets: Url) -> Self {
-        Self { metadata: closed(metadata), targets: closed(targets) }
+        let metadata = closed(metadata);
+        let log = below(&metadata, "log/");
+        Self { metadata, targets: closed(targets), log }
     }
 
     /// Where a metadata file is. In its name all is escaped already that is no letter, digit, `-`, `_`, `.` or `~`.
@@ -55,6 +58,11 @@ impl Mirror {
             name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.~%".contains(*c)).collect();
         url.set_path(&format!("{}{name}", self.metadata.path()));
         url
+    }
+
+    /// Where a file of the log is.
+    pub fn log(&self, path: &str) -> Url {
+        below(&self.log, path)
     }
 
     /// Where a target file is.
@@ -119,6 +127,11 @@ impl Mirrors {
         clock: Arc<dyn Clock + Send + Sync>,
     ) -> Self {
         Self { places, transport, patience, clock }
+    }
+
+    /// Other places by another transport, with the same patience.
+    pub(crate) fn by(&self, places: Vec<Mirror>, transport: Arc<dyn Transport>) -> Self {
+        Self { places, transport, patience: self.patience, clock: self.clock.clone() }
     }
 
     /// The places, in order.

@@ -1,7 +1,9 @@
 //! `update apply`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use repository::bundle::Bundle;
 use system::clock::{Clock as _, SystemClock};
 use system::exit::Failure;
 
@@ -13,7 +15,9 @@ use crate::cli::{Global, failures};
 use crate::operations::apply::{Applied, Quarantine, Request};
 use crate::operations::hold::Heeding;
 use crate::operations::reports::Changed;
-use crate::operations::repository::{self, Wanted};
+use crate::operations::carried::Carried;
+use crate::operations::repository::{self as by_name, Wanted};
+use crate::operations::trust;
 use crate::operations::{Engine, EngineError, Listeners};
 use crate::state::payloads::{PayloadDirectory, PayloadSource};
 
@@ -25,7 +29,7 @@ use crate::state::payloads::{PayloadDirectory, PayloadSource};
 /// are taken from the manifest's directory, or from the repository that it came from.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  update apply greet-2026-001.manifest.json\n  update apply greet-2026-001@2\n  update apply greet-2026-001.manifest.json --payloads /srv/updates --json\n\nExit codes: 0 in force, 1 failed or interrupted and everything is as before, 3 refused and nothing\ntouched, 4 not authentic, 5 another transaction holds the host, 6 an operator has to decide."
+    after_help = "Examples:\n  update apply greet-2026-001.manifest.json\n  update apply greet-2026-001@2\n  update apply greet-2026-001.upd\n  update apply greet-2026-001.manifest.json --payloads /srv/updates --json\n\nExit codes: 0 in force, 1 failed or interrupted and everything is as before, 3 refused and nothing\ntouched, 4 not authentic, 5 another transaction holds the host, 6 an operator has to decide."
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -47,7 +51,7 @@ pub(super) struct Args {
 /// A signed manifest and what goes with it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Signed {
-    /// The signed manifest: a file, or its name in the repository (NAME or NAME@VERSION)
+    /// The signed manifest: a file, a bundle (update bundle), or its name in the repository (NAME or NAME@VERSION)
     manifest: PathBuf,
     /// Take the payload files from this directory
     #[arg(long, value_name = "DIR")]
@@ -58,16 +62,24 @@ pub(super) struct Signed {
 pub(super) struct Found {
     manifest: PathBuf,
     payloads: Box<dyn PayloadSource>,
+    carried: Option<Arc<Carried>>,
 }
 
 impl Signed {
     /// Finds the file, or fetches it from the repository. A file that is there is meant, whatever it is called.
     pub(super) fn find(&self, engine: &Engine) -> Result<Found, Failure> {
+        if self.manifest.exists() && Bundle::is_meant(&self.manifest) {
+            return self.unpack(engine);
+        }
         let wanted = self.manifest.to_str().and_then(|text| text.parse::<Wanted>().ok());
         if let (Some(wanted), Some(settings), false) =
             (wanted, &engine.config().repository, self.manifest.exists())
         {
-            let fetched = repository::fetch(settings, &engine.config().store, &wanted, SystemClock.now())
+            let fetched = by_name::fetch(settings, &engine.config().store, &wanted, SystemClock.now())
+                .map_err(failures::repository)?;
+            let floor = engine.floor().map_err(failures::engine)?;
+            let policy = trust::policy_in_force(&engine.config().policy, &floor).map_err(failures::trust)?;
+            by_name::fetch_proof(settings, &policy, &floor, &fetched.manifest)
                 .map_err(failures::repository)?;
             if let Some(newer) = fetched.newer {
                 line(&format!("note: the repository has {}@{newer}", wanted.name));
@@ -76,19 +88,40 @@ impl Signed {
                 Some(directory) => Box::new(PayloadDirectory(directory.clone())),
                 None => Box::new(fetched.payloads),
             };
-            return Ok(Found { manifest: fetched.manifest, payloads });
+            return Ok(Found { manifest: fetched.manifest, payloads, carried: None });
         }
         let beside = self.manifest.parent().unwrap_or(Path::new(""));
         let beside = if beside.as_os_str().is_empty() { Path::new(".") } else { beside };
         let payloads = PayloadDirectory(self.payloads.as_deref().unwrap_or(beside).to_owned());
-        Ok(Found { manifest: self.manifest.clone(), payloads: Box::new(payloads) })
+        Ok(Found { manifest: self.manifest.clone(), payloads: Box::new(payloads), carried: None })
+    }
+
+    fn unpack(&self, engine: &Engine) -> Result<Found, Failure> {
+        let config = engine.config();
+        let carried = Carried::open(&self.manifest, config, &config.store, SystemClock.now())
+            .map_err(failures::carried)?;
+        let carried = Arc::new(carried);
+        let payloads: Box<dyn PayloadSource> = match &self.payloads {
+            Some(directory) => Box::new(PayloadDirectory(directory.clone())),
+            None => Box::new(carried.clone()),
+        };
+        Ok(Found { manifest: carried.manifest().to_owned(), payloads, carried: Some(carried) })
     }
 }
 
 impl Found {
     /// What is asked of the engine.
     pub(super) fn request(&self, quarantine: Quarantine, heeding: Heeding) -> Request<'_> {
-        Request { manifest: &self.manifest, payloads: &*self.payloads, quarantine, heeding }
+        let along = self.carried.as_ref().map(|carried| carried.along());
+        Request { manifest: &self.manifest, payloads: &*self.payloads, quarantine, heeding, along }
+    }
+
+    /// What was applied came in a bundle: what that shows of its repository is remembered.
+    fn remember(&self, engine: &Engine) {
+        let Some(carried) = &self.carried else { return };
+        if let Err(error) = carried.remember(&engine.config().store, SystemClock.now()) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the bundle's repository is not remembered");
+        }
     }
 }
 
@@ -112,6 +145,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let request = found.request(quarantine, heeding(args.despite_hold));
     let applied =
         engine.apply(&request, &listeners, &|id, plan| progress.begun(id, plan)).map_err(failures::engine)?;
+    found.remember(&engine);
     if let Applied::Transaction { driven, .. } = &applied {
         let stored = engine
             .journal()

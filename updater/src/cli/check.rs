@@ -42,7 +42,7 @@ pub(super) fn run(_: &Args, global: &Global) -> Result<(), Failure> {
     let floor = engine.floor().map_err(failures::engine)?;
     let judge =
         Judge { store: &config.store, policy: &config.policy, floor: &floor, kernel: engine.kernel(), now };
-    let manifests = repository::check(&mut client, &judge).map_err(failures::repository)?;
+    let manifests = repository::check(&mut client, settings, &judge).map_err(failures::repository)?;
     let report = Report::new(manifests);
     if global.json {
         object(&report);

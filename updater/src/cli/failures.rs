@@ -1,6 +1,7 @@
 //! How errors of this host's operations become exit codes and hints: the one mapping.
 
-use manifests::{GrantRefusal, SuccessionError, VerifyError};
+use manifests::log::CheckpointRefusal;
+use manifests::{GrantRefusal, LogRefusal, SuccessionError, VerifyError};
 use repository::client::{ClientError, Refusal};
 use system::command::CommandError;
 use system::exit::{Exit, Failure, State};
@@ -10,6 +11,7 @@ use workloads::processes::LookError;
 
 use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
+use crate::operations::carried::CarriedError;
 use crate::operations::errand::ErrandError;
 use crate::operations::hold::{HoldError, HoldInForce, LONGEST};
 use crate::operations::repository::RepositoryError;
@@ -133,6 +135,10 @@ pub(crate) fn repository(error: RepositoryError) -> Failure {
         RepositoryError::Client(ClientError::NoSuchTarget { .. })
         | RepositoryError::NoSuchManifest { .. } => Failure::new(Exit::Refused, error)
             .next("update check lists what the repository has for this host"),
+        RepositoryError::Log(_) => match error {
+            RepositoryError::Log(source) => super::log::failure(source),
+            other => Failure::new(Exit::Bug, other),
+        },
         RepositoryError::Trust(_) => match error {
             RepositoryError::Trust(source) => trust(source),
             other => Failure::new(Exit::Bug, other),
@@ -142,8 +148,51 @@ pub(crate) fn repository(error: RepositoryError) -> Failure {
     }
 }
 
+/// A bundle that is of no use here.
+pub(crate) fn carried(error: CarriedError) -> Failure {
+    match error {
+        CarriedError::Bundle(error) => super::bundle::bundle_failure(error),
+        CarriedError::Repository(ref source) => {
+            let refused = |error: &RepositoryError| {
+                matches!(error, RepositoryError::Root { .. } | RepositoryError::Keep { .. })
+            };
+            let expired = matches!(
+                &**source,
+                RepositoryError::Client(ClientError::Refresh { places })
+                    if places.iter().all(|(_, why)| why.is_expiry())
+            );
+            let exit = if refused(source) { Exit::Refused } else { Exit::NotAuthentic };
+            let next = match expired {
+                true => "have it made anew: update repo refresh, then update bundle create",
+                false => "do not use it; have it made from the repository whose root this host pins: update bundle create",
+            };
+            Failure::new(exit, error).next(next)
+        }
+        CarriedError::Copy { .. } => Failure::new(Exit::Refused, error).next("make room, and try again"),
+        CarriedError::Envelope { .. } | CarriedError::Another { .. } => {
+            Failure::new(Exit::NotAuthentic, error).next("do not use it; have it made anew: update bundle create")
+        }
+    }
+}
+
 fn next_for(refusal: &VerifyError) -> &'static str {
     match refusal {
+        VerifyError::NotLogged(refusal) => match refusal {
+            LogRefusal::NoProof { .. } => {
+                "lay the proof beside the manifest (update log proof), or take it from the repository or in a bundle"
+            }
+            LogRefusal::Checkpoint(CheckpointRefusal::Quorum { .. }) => {
+                "have the missing witnesses sign (update log witness), and take the proof again"
+            }
+            LogRefusal::Forked { .. } => {
+                "believe nothing of this log; the two checkpoints are evidence, kept in forks/ of the store: show them to its publisher and witnesses"
+            }
+            LogRefusal::Older { .. } => "take the proof again from the newest log, or have the bundle made anew",
+            LogRefusal::Unproven { .. } => {
+                "take the log along: apply by name from the repository, or a bundle"
+            }
+            _ => "do not use it; take manifest and proof again from whoever published them",
+        },
         VerifyError::Unsigned { .. }
         | VerifyError::Threshold { .. }
         | VerifyError::OneKeyForTwoRoles { .. } => {

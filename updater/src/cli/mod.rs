@@ -4,6 +4,7 @@
 //! or with `--json` as one JSON object a line; errors are values of [`Failure`], printed once by `main`.
 
 mod apply;
+mod bundle;
 mod check;
 mod companions;
 mod executor;
@@ -11,6 +12,7 @@ pub(crate) mod failures;
 mod history;
 mod hold;
 mod key;
+mod log;
 mod plan;
 mod policy;
 #[cfg(feature = "power-cuts")]
@@ -81,6 +83,8 @@ enum Command {
     Key(key::Args),
     Policy(policy::Args),
     Repo(repo::Args),
+    Log(log::Args),
+    Bundle(bundle::Args),
     Executor(executor::Args),
     /// Talk with this fleet's controllers (update-agent run)
     #[command(disable_help_flag = true)]
@@ -126,6 +130,8 @@ impl Cli {
             Command::Key(args) => key::run(args, global),
             Command::Policy(args) => policy::run(args, global),
             Command::Repo(args) => repo::run(args, global),
+            Command::Log(args) => log::run(args, global),
+            Command::Bundle(args) => bundle::run(args, global),
             Command::Executor(args) => executor::run(args, global),
             Command::Agent(args) => companions::run("update-agent", &["run"], args, global),
             Command::Enrol(args) => companions::run("update-agent", &["enrol"], args, global),

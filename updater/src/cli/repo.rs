@@ -144,6 +144,9 @@ struct Publish {
     /// The private key that signs daily
     #[arg(long, value_name = "KEY", required = true)]
     key: Vec<PathBuf>,
+    /// The private key that signs DIR/public/log, where there is one: what is published is logged first
+    #[arg(long, value_name = "KEY")]
+    log_key: Option<PathBuf>,
 }
 
 /// Sign once more that the repository is up to date; for a timer
@@ -217,13 +220,19 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         Command::Rotate(args) => rotate(args, global)?,
         Command::Sign(args) => sign(args, global)?,
         Command::Publish(args) => {
-            let published = open(&args.directory)?.publish(&secrets(&args.key)?, now).map_err(failure)?;
+            let log_key = args.log_key.as_deref().map(secret).transpose()?;
+            let published = open(&args.directory)?
+                .publish_logged(&secrets(&args.key)?, log_key.as_ref(), now)
+                .map_err(failure)?;
             say(global, &json!(published), || {
                 let roles = published
                     .roles
                     .iter()
                     .map(|(role, version)| format!("{role} version {version} is published"));
-                roles.chain([format!("timestamp version {}", published.timestamp)]).collect()
+                let logged = published.logged.iter().map(|logged| {
+                    format!("{} new entries in the log, which has {} now", logged.entries.len(), logged.size)
+                });
+                roles.chain([format!("timestamp version {}", published.timestamp)]).chain(logged).collect()
             });
         }
         Command::Refresh(args) => {
@@ -323,7 +332,7 @@ fn expect_lasting(status: &Status) -> Result<(), Failure> {
         .next("update repo rotate --renew 60 stages it again, then all sign; snapshot and timestamp: update repo refresh"))
 }
 
-fn say(global: &Global, report: &serde_json::Value, words: impl FnOnce() -> Vec<String>) {
+pub(super) fn say(global: &Global, report: &serde_json::Value, words: impl FnOnce() -> Vec<String>) {
     match global.json {
         true => object(report),
         false => words().iter().for_each(|text| line(text)),
@@ -334,13 +343,13 @@ fn holders(files: &[PathBuf], threshold: u32) -> Result<Holders, Failure> {
     Ok(Holders { keys: files.iter().map(|path| public(path)).collect::<Result<_, _>>()?, threshold })
 }
 
-fn public(path: &Path) -> Result<PublicKey, Failure> {
+pub(super) fn public(path: &Path) -> Result<PublicKey, Failure> {
     let next = "give a .pub file that update key generate has made";
     signing::read_public_key(path).map_err(|error| Failure::new(Exit::Refused, error).next(next))
 }
 
 /// One under a passphrase is asked for it.
-fn secret(path: &Path) -> Result<SecretKey, Failure> {
+pub(super) fn secret(path: &Path) -> Result<SecretKey, Failure> {
     let next = "give a .key file that update key generate has made, and that you alone can read";
     signing::read_key(path, &Passphrase::Asked).map_err(|error| Failure::new(Exit::Refused, error).next(next))
 }
@@ -362,6 +371,8 @@ fn failure(error: AuthoringError) -> Failure {
         AuthoringError::Payload { .. }
         | AuthoringError::Envelope { .. }
         | AuthoringError::Manifest { .. } => (Exit::NotAuthentic, "do not publish it; ask who signed it"),
+        AuthoringError::NoLogKey { .. } => (Exit::Refused, "give it with --log-key; nothing was published"),
+        AuthoringError::Log(_) => (Exit::Refused, "see the cause: update log verify; nothing was published"),
         AuthoringError::AnotherDraft { .. } => (Exit::Refused, "have the draft signed that is staged now"),
         AuthoringError::NotAccepted(_) => {
             (Exit::Refused, "see the cause; what was served before is served still")

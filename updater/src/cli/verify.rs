@@ -7,14 +7,19 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use manifests::log::Logged;
 use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
 use manifests::{Component, FileName, Manifest, Sha256, TrustFloor, VerifyAt};
+use repository::bundle::Bundle;
 use serde::Serialize;
 use system::clock::{Clock as _, SystemClock};
 use system::exit::{Exit, Failure};
 
 use crate::cli::output::{object, page};
 use crate::cli::{Global, failures, verify_text};
+use crate::operations::along::{self, Taken};
+use crate::operations::carried::Carried;
+use crate::operations::publication::Beside;
 use crate::operations::trust;
 use crate::operations::trust::{PayloadState, TrustError};
 use crate::state::floors::{FloorSeen, look_at_floor};
@@ -23,13 +28,15 @@ use crate::state::floors::{FloorSeen, look_at_floor};
 ///
 /// Needs no root and changes nothing. Checks the signatures and roles against the policy, the
 /// times, what this host has accepted before (where the store can be read), and the payload files
-/// that are there. Exit code 4 when the manifest or a payload is not authentic.
+/// that are there. Exit code 4 when the manifest or a payload is not authentic. Where the policy asks
+/// for it, the manifest also has to be in a log, by the proof that lies beside it. Of a bundle all
+/// of it is checked, and its payloads have to be in it.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  update verify greet-2026-001.manifest.json\n  update verify greet-2026-001.manifest.json --policy team.yaml --payloads . --json"
+    after_help = "Examples:\n  update verify greet-2026-001.manifest.json\n  update verify greet-2026-001.manifest.json --policy team.yaml --payloads . --json\n  update verify greet-2026-001.upd"
 )]
 pub(super) struct Args {
-    /// The signed manifest
+    /// The signed manifest, or a bundle (update bundle)
     manifest: PathBuf,
     /// Judge by this trust policy
     ///
@@ -47,13 +54,39 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let settings = global.settings()?;
     let policy = args.policy.as_deref().unwrap_or(&settings.policy);
     let floor = look_at_floor(&settings.store).map_err(|error| failures::trust(error.into()))?;
-    let (report, outcome) = examine(args, policy, floor, SystemClock.now())?;
+    let now = SystemClock.now();
+    let carried = match args.manifest.exists() && Bundle::is_meant(&args.manifest) {
+        true => Some(Carried::open(&args.manifest, &settings, &std::env::temp_dir(), now).map_err(failures::carried)?),
+        false => None,
+    };
+    let subject = Subject { args, store: Some(&settings.store), carried: carried.as_ref() };
+    let (report, outcome) = examine(&subject, policy, floor, now)?;
     if global.json {
         object(&report);
     } else {
         page(&verify_text::render(&report));
     }
     outcome
+}
+
+/// What is looked at.
+pub(super) struct Subject<'a> {
+    pub(super) args: &'a Args,
+    /// Where this host keeps what it has of a repository.
+    pub(super) store: Option<&'a Path>,
+    /// The bundle that it is in.
+    pub(super) carried: Option<&'a Carried>,
+}
+
+/// What a bundle brings beside the manifest.
+#[derive(Debug, Serialize)]
+pub(super) struct InBundle {
+    /// Whether its metadata holds by the root that this host pins; not asked where it pins none.
+    pub(super) of_pinned_repository: bool,
+    /// The edition of the policy that would be put in force with it.
+    pub(super) policy: Option<u64>,
+    /// How many revocations would be taken up with it.
+    pub(super) revocations: usize,
 }
 
 /// Everything that there is to say about a manifest.
@@ -81,6 +114,12 @@ pub(super) struct Report {
     pub(super) contents: Option<Manifest>,
     /// The payload of each component, in order.
     pub(super) payloads: Vec<PayloadReport>,
+    /// Where it is published; absent unless the policy asks for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) logged: Option<Logged>,
+    /// What else is in the bundle; absent unless it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bundle: Option<InBundle>,
 }
 
 /// Whether the host's memory was asked.
@@ -120,11 +159,12 @@ pub(super) struct PayloadReport {
 
 /// Looks at everything. The first error means that there is nothing to report.
 pub(super) fn examine(
-    args: &Args,
+    subject: &Subject<'_>,
     policy_path: &Path,
     floor: FloorSeen,
     now: Timestamp,
 ) -> Result<(Report, Result<(), Failure>), Failure> {
+    let Subject { args, store, carried } = *subject;
     let (history, floor) = match floor {
         FloorSeen::Floor(floor) => (History::Checked, floor),
         FloorSeen::Unreadable => (History::NotReadable, TrustFloor::default()),
@@ -135,18 +175,38 @@ pub(super) fn examine(
         None => trust::policy_in_force(policy_path, &floor),
     }
     .map_err(failures::trust)?;
-    let envelope = trust::read_envelope(&args.manifest).map_err(failures::trust)?;
-    let Examination { signers: Signers { signatures, roles }, signed, digest, outcome } =
-        policy.examine(&envelope, VerifyAt { now, floor: &floor });
+    let (policy, floor, taken) = match carried {
+        Some(carried) => along::with(policy, floor, carried.along(), now).map_err(failures::trust)?,
+        None => (policy, floor, Taken::default()),
+    };
+    let file = carried.map_or(args.manifest.as_path(), Carried::manifest);
+    let envelope = trust::read_envelope(file).map_err(failures::trust)?;
+    let beside = match policy.transparency() {
+        Some(_) => Beside::of(file, &envelope, store).map_err(failures::trust)?,
+        None => Beside::default(),
+    };
+    let Examination { signers: Signers { signatures, roles }, signed, digest, outcome } = beside
+        .with(&floor, |publication| {
+            policy.examine_published::<Manifest>(&envelope, publication, VerifyAt { now, floor: &floor })
+        });
+    let logged = outcome.as_ref().ok().and_then(|verified| verified.logged().cloned());
+    let bundle = carried.map(|carried| InBundle {
+        of_pinned_repository: carried.is_of_repository(),
+        policy: taken.policy.as_ref().map(|(policy, _)| policy.edition().version),
+        revocations: taken.revocations.len(),
+    });
 
-    let payloads = signed.as_ref().map_or_else(Vec::new, |manifest| compare(args, manifest));
+    let payloads = match &signed {
+        Some(manifest) => compare(args, carried, manifest)?,
+        None => Vec::new(),
+    };
     let (refusal, outcome) = match outcome {
         Err(source) => {
             let refusal = Refusal { kind: source.kind(), expected: source.expected(), found: source.found() };
             let path = args.manifest.clone();
             (Some(refusal), Err(failures::trust(TrustError::NotAuthentic { path, source })))
         }
-        Ok(_) => match payloads.iter().find_map(|payload| wrong(args, payload)) {
+        Ok(_) => match payloads.iter().find_map(|payload| wrong(args.payloads.is_some() || carried.is_some(), payload)) {
             Some((refusal, failure)) => (Some(refusal), Err(failure)),
             None => (None, Ok(())),
         },
@@ -163,26 +223,34 @@ pub(super) fn examine(
         refusal,
         contents: signed,
         payloads,
+        logged,
+        bundle,
     };
     Ok((report, outcome))
 }
 
-fn compare(args: &Args, manifest: &Manifest) -> Vec<PayloadReport> {
+fn compare(args: &Args, carried: Option<&Carried>, manifest: &Manifest) -> Result<Vec<PayloadReport>, Failure> {
     let beside = args.manifest.parent().unwrap_or(Path::new(""));
-    let directory = args.payloads.as_deref().unwrap_or(beside);
+    let unpacked = match (&args.payloads, carried) {
+        (None, Some(carried)) => {
+            Some(carried.unpack_payloads(manifest.payloads()).map_err(failures::carried)?)
+        }
+        _ => None,
+    };
+    let directory = args.payloads.as_deref().or(unpacked.as_deref()).unwrap_or(beside);
     let compare = |component: &Component| {
         let payload = component.payload();
         let state = trust::compare_payload(payload, directory);
         PayloadReport { file: payload.file.clone(), size: payload.size, sha256: payload.sha256, state }
     };
-    manifest.components.iter().map(compare).collect()
+    Ok(manifest.components.iter().map(compare).collect())
 }
 
 /// A payload that is there must be the signed one; one that was asked for must be there.
-fn wrong(args: &Args, payload: &PayloadReport) -> Option<(Refusal, Failure)> {
+fn wrong(wanted: bool, payload: &PayloadReport) -> Option<(Refusal, Failure)> {
     let (exit, kind, what, found) = match &payload.state {
         PayloadState::Matches => return None,
-        PayloadState::Missing if args.payloads.is_none() => return None,
+        PayloadState::Missing if !wanted => return None,
         PayloadState::Missing => (Exit::Refused, "payload-missing", "is missing", "no such file".to_owned()),
         PayloadState::Unreadable { problem } => {
             (Exit::Refused, "payload-unreadable", "cannot be read", problem.clone())

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use manifests::log::Logged;
 use manifests::verify::{RoleStanding, SignatureStanding, Standing};
 use manifests::{
     Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, OnFailure, Probe, Replace,
@@ -11,7 +12,7 @@ use manifests::{
 };
 
 use crate::cli::output::Page;
-use crate::cli::verify::{History, PayloadReport, Report};
+use crate::cli::verify::{History, InBundle, PayloadReport, Report};
 use crate::operations::trust::PayloadState;
 
 /// The refusal of signed bytes that are no manifest, by its [`manifests::VerifyError::kind`].
@@ -46,6 +47,11 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
     for signature in &report.signatures {
         self::signature(text, signature)?;
     }
+    if let Some(Logged { origin, index, head, cosigners, .. }) = &report.logged {
+        let by: Vec<&str> = cosigners.iter().map(|one| one.name.as_str()).collect();
+        let by = if by.is_empty() { "no witness".to_owned() } else { by.join(", ") };
+        writeln!(text, "  logged            entry {index} of {}, in {origin}, seen by {by}", head.size)?;
+    }
     if report.history == History::NotReadable {
         writeln!(
             text,
@@ -53,6 +59,19 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
         )?;
     }
 
+    if let Some(InBundle { of_pinned_repository, policy, revocations }) = &report.bundle {
+        writeln!(text, "in a bundle")?;
+        match of_pinned_repository {
+            true => writeln!(text, "  its repository is the one whose root this host pins")?,
+            false => writeln!(text, "  its repository was not asked about: this host pins no root")?,
+        }
+        if let Some(edition) = policy {
+            writeln!(text, "  edition {edition} of the policy would be put in force with it, and judges it here")?;
+        }
+        if *revocations > 0 {
+            writeln!(text, "  {revocations} revocations would be taken up with it")?;
+        }
+    }
     if let Some(manifest) = &report.contents {
         writeln!(text, "changes")?;
         for ((index, component), payload) in (1..).zip(&manifest.components).zip(&report.payloads) {

@@ -6,14 +6,16 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use manifests::{Manifest, Payload, Policy, TrustFloor, UtcTime, Verified};
+use manifests::{Manifest, Payload, Policy, TrustFloor, UtcTime, Verified, VerifyError};
 use system::lock::Turn;
 use workloads::processes::Onlooker;
 
+use crate::operations::along::{self, Along, Taken};
 use crate::operations::collect::size;
 use crate::operations::errand::Errand;
 use crate::operations::hold::Heeding;
-use crate::operations::trust::{authenticate_by, policy_in_force};
+use crate::operations::publication::keep_fork;
+use crate::operations::trust::{TrustError, authenticate_with, policy_in_force};
 use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::Plan;
 use crate::plan::planner;
@@ -43,6 +45,8 @@ pub struct Request<'a> {
     pub quarantine: Quarantine,
     /// What a hold of this host means.
     pub heeding: Heeding,
+    /// A policy and revocations that come with it.
+    pub along: Option<&'a Along>,
 }
 
 /// What the journal is told before the first step.
@@ -81,7 +85,7 @@ impl Engine {
     pub fn plan(&self, request: &Request<'_>) -> Result<Plan, EngineError> {
         // Another command may collect meanwhile, and the host is not held.
         let _in_use = self.payloads.in_use()?;
-        let manifest = self.authenticate(request.manifest)?;
+        let (manifest, _) = self.believe(request)?;
         let plan = self.plan_as(&self.look()?, &self.new_id(), &manifest, request, Onlooker::NOBODY)?;
         self.with_hold(plan)
     }
@@ -110,7 +114,7 @@ impl Engine {
         let mut session = self.lock(&format!("apply {}", request.manifest.display()), Turn::Now)?;
         self.expect_finished()?;
         let despite = self.expect_not_held(request.heeding)?;
-        let manifest = self.authenticate(request.manifest)?;
+        let (manifest, taken) = self.believe(request)?;
         let origin = Origin::of(&manifest);
         session.say(&origin)?;
         let grant = errand.map(|errand| self.heed_apply(errand, &manifest)).transpose()?;
@@ -118,6 +122,7 @@ impl Engine {
         let id = self.new_id();
         let onlooker = Onlooker { interrupt: listeners.boundaries, ..Onlooker::NOBODY };
         let plan = self.plan_as(&session, &id, &manifest, request, onlooker)?;
+        self.take_along(&taken)?;
         // Where there is nothing to do, too: an older version would be a step back from here.
         raise_floor(&mut self.journal(), &manifest)?;
         if plan.is_empty() {
@@ -139,9 +144,30 @@ impl Engine {
     }
 
     pub(super) fn authenticate(&self, manifest: &Path) -> Result<Verified<Manifest>, EngineError> {
+        self.believe_with(manifest, None).map(|(manifest, _)| manifest)
+    }
+
+    fn believe(&self, request: &Request<'_>) -> Result<(Verified<Manifest>, Taken), EngineError> {
+        self.believe_with(request.manifest, request.along)
+    }
+
+    /// The manifest by what this host believes, with what comes along; and of that what is to be taken up.
+    fn believe_with(
+        &self,
+        manifest: &Path,
+        along: Option<&Along>,
+    ) -> Result<(Verified<Manifest>, Taken), EngineError> {
         let now = self.host.clock.now();
         let (policy, floor) = self.trusting(now)?;
-        Ok(authenticate_by(manifest, &policy, &floor, now)?)
+        let (policy, floor, taken) = match along {
+            Some(along) => along::with(policy, floor, along, now)?,
+            None => (policy, floor, Taken::default()),
+        };
+        let manifest = authenticate_with(manifest, &policy, &floor, now, Some(&self.config.store));
+        if let Err(TrustError::NotAuthentic { source: VerifyError::NotLogged(refusal), .. }) = &manifest {
+            keep_fork(&self.config.store, refusal);
+        }
+        Ok((manifest?, taken))
     }
 
     /// The policy in force, and what this host remembers, with what the policy revokes by now.

@@ -438,6 +438,7 @@ fn request<'a>(papers: &Papers<'a>) -> Request<'a> {
         payloads: papers.payloads,
         quarantine: Quarantine::Heed,
         heeding: Heeding::Heed,
+        along: None,
     }
 }
 

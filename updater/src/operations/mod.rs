@@ -3,6 +3,9 @@
 //! - [`host`]: the adapters that it works with
 //! - [`survey`]: fills the planner's facts from the running host
 //! - [`trust`]: whom this host believes: envelope, policy, floors, payload digests
+//! - [`publication`]: what proves that a manifest is in a log
+//! - [`along`]: a policy and revocations that come with a manifest
+//! - [`carried`]: bundles
 //! - [`policy`]: the trust policy put in force and replaced; revocations taken up
 //! - [`apply`], [`rollback`]: begin a transaction and drive it
 //! - [`errand`]: the same because a controller of the fleet says when
@@ -17,7 +20,9 @@
 //!
 //! An [`Engine`] owns a [`Host`] and the journal. Operations that change the host hold the host lock.
 
+pub mod along;
 pub mod apply;
+pub mod carried;
 pub mod collect;
 pub mod errand;
 pub mod exposure;
@@ -25,6 +30,7 @@ pub mod health;
 pub mod hold;
 pub mod host;
 pub mod policy;
+pub mod publication;
 pub mod removal;
 pub mod reports;
 pub mod repository;

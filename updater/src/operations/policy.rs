@@ -83,15 +83,23 @@ impl Engine {
             (None, None) => return Err(self.unexpected(file, &envelope, at)?.into()),
         }
         .map_err(refused)?;
-        let bytes = envelope.unverified_payload();
-        let kept = self.kept_policy(accepted.digest());
-        keep(&kept, bytes).map_err(|source| EngineError::PolicyFile { path: kept.clone(), source })?;
-        raise_floor(&mut self.journal(), &accepted)?;
-        let path = &self.config.policy;
-        put_in_place(path, bytes).map_err(|source| EngineError::PolicyFile { path: path.clone(), source })?;
+        self.put_in_force(&accepted, envelope.unverified_payload())?;
         let Edition { version, issued } = accepted.edition();
         let replaced = before.and_then(|policy| policy.edition()).map(|edition| edition.version);
         Ok(Installed { fingerprint: accepted.digest(), version, issued, replaced })
+    }
+
+    /// Puts a policy in force that was accepted; the caller holds the host.
+    pub(super) fn put_in_force(
+        &self,
+        accepted: &Verified<PolicyDocument>,
+        bytes: &[u8],
+    ) -> Result<(), EngineError> {
+        let kept = self.kept_policy(accepted.digest());
+        keep(&kept, bytes).map_err(|source| EngineError::PolicyFile { path: kept.clone(), source })?;
+        raise_floor(&mut self.journal(), accepted)?;
+        let path = &self.config.policy;
+        put_in_place(path, bytes).map_err(|source| EngineError::PolicyFile { path: path.clone(), source })
     }
 
     /// Remember for good what a signed revocation names.

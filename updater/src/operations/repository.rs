@@ -13,10 +13,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use manifests::bounded::{self, BoundedError};
 use manifests::{
-    CveId, Envelope, HostKernel, KernelOutcome, ManifestName, Payload, Severity, TrustFloor, UtcTime,
+    CveId, Envelope, HostKernel, KernelOutcome, ManifestName, Payload, Policy, Severity, TrustFloor, UtcTime,
 };
 use repository::client::catalogue::{self, Entry, MANIFEST, path};
 use repository::client::{Client, ClientError, Listed};
+use repository::log::{LogError, Remote};
 use repository::store::Store;
 use repository::transport::Patience;
 use repository::transport::helper::{Helper, Network};
@@ -26,7 +27,8 @@ use system::clock::SystemClock;
 use system::durable;
 
 use crate::config::RepositoryConfig;
-use crate::operations::trust::{TrustError, authenticate};
+use crate::operations::publication;
+use crate::operations::trust::{TrustError, authenticate, read_policy};
 use crate::state::payloads::{PayloadSource, StoreError};
 
 /// The largest root that is pinned, in bytes.
@@ -66,6 +68,9 @@ pub enum RepositoryError {
     /// The policy cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// What proves that a manifest is in the repository's log cannot be had.
+    #[error("the log of the repository cannot be asked")]
+    Log(#[from] LogError),
 }
 
 /// A manifest by name: `NAME`, its latest version, or `NAME@VERSION`.
@@ -113,9 +118,48 @@ pub struct Fetched {
 /// # Errors
 /// [`RepositoryError`].
 pub fn refresh(settings: &RepositoryConfig, store: &Path, now: Timestamp) -> Result<Client, RepositoryError> {
+    Ok(client_of(&pinned(settings)?, &places(settings)?, store, now)?)
+}
+
+/// The root that this host pins.
+///
+/// # Errors
+/// [`RepositoryError::Root`].
+pub fn pinned(settings: &RepositoryConfig) -> Result<Vec<u8>, RepositoryError> {
     let read = || bounded::read(std::fs::File::open(&settings.root)?, ROOT);
-    let root = read().map_err(|source| RepositoryError::Root { path: settings.root.clone(), source })?;
+    read().map_err(|source| RepositoryError::Root { path: settings.root.clone(), source })
+}
+
+/// A repository at some places, as far as a root vouches for it.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn client_of(root: &[u8], places: &Mirrors, store: &Path, now: Timestamp) -> Result<Client, ClientError> {
+    Client::refresh(root, places, &metadata(store), now)
+}
+
+/// The places of the repository, and how to reach them.
+///
+/// # Errors
+/// [`RepositoryError::Place`], [`RepositoryError::Program`].
+pub fn places(settings: &RepositoryConfig) -> Result<Mirrors, RepositoryError> {
     let places = settings.places.iter().map(|place| Mirror::parse(place)).collect::<Result<_, _>>()?;
+    let network = network(settings)?;
+    let patience = network.patience;
+    Ok(Mirrors::new(places, Arc::new(Helper(network)), patience, Arc::new(SystemClock)))
+}
+
+/// How a host without a repository of its own speaks with one.
+pub fn no_settings() -> RepositoryConfig {
+    let root = PathBuf::new();
+    RepositoryConfig { places: Vec::new(), root, proxy: None, authorities: None, transport: None }
+}
+
+/// How places are reached.
+///
+/// # Errors
+/// [`RepositoryError::Place`], [`RepositoryError::Program`].
+pub fn network(settings: &RepositoryConfig) -> Result<Network, RepositoryError> {
     let program = match &settings.transport {
         Some(program) => program.clone(),
         None => transport(&std::env::current_exe().map_err(RepositoryError::Program)?),
@@ -123,10 +167,7 @@ pub fn refresh(settings: &RepositoryConfig, store: &Path, now: Timestamp) -> Res
     let proxy =
         settings.proxy.as_ref().map(|proxy| proxy.parse().map_err(|_| NotAPlace { address: proxy.clone() }));
     let patience = Patience::default();
-    let network =
-        Network { program, proxy: proxy.transpose()?, authorities: settings.authorities.clone(), patience };
-    let mirrors = Mirrors::new(places, Arc::new(Helper(network)), patience, Arc::new(SystemClock));
-    Ok(Client::refresh(&root, &mirrors, &metadata(store), now)?)
+    Ok(Network { program, proxy: proxy.transpose()?, authorities: settings.authorities.clone(), patience })
 }
 
 /// The program that speaks HTTP for this one: beside it, or where a package has what nobody calls by name (`/usr/libexec`).
@@ -145,7 +186,21 @@ pub fn fetch(
     wanted: &Wanted,
     now: Timestamp,
 ) -> Result<Fetched, RepositoryError> {
-    let mut client = refresh(settings, store, now)?;
+    fetch_from(&pinned(settings)?, &places(settings)?, store, wanted, now)
+}
+
+/// The same from any places.
+///
+/// # Errors
+/// [`RepositoryError`].
+pub fn fetch_from(
+    root: &[u8],
+    places: &Mirrors,
+    store: &Path,
+    wanted: &Wanted,
+    now: Timestamp,
+) -> Result<Fetched, RepositoryError> {
+    let mut client = client_of(root, places, store, now)?;
     let versions = client.versions(&wanted.name)?;
     let latest = versions.last().map(|entry| entry.version);
     let version = wanted.version.or(latest).ok_or_else(|| RepositoryError::NoSuchManifest(wanted.clone()))?;
@@ -153,6 +208,23 @@ pub fn fetch(
     let newer = latest.filter(|latest| *latest > version);
     let payloads = RepositoryPayloads { client: RefCell::new(client), name: wanted.name.clone(), version };
     Ok(Fetched { manifest, payloads, newer })
+}
+
+/// Fetches what proves that a fetched manifest is in the repository's log, if this host's policy asks for that. What a
+/// repository has none of is not here then, and the policy judges.
+///
+/// # Errors
+/// [`RepositoryError::Log`].
+pub fn fetch_proof(
+    settings: &RepositoryConfig,
+    policy: &Policy,
+    floor: &TrustFloor,
+    manifest: &Path,
+) -> Result<(), RepositoryError> {
+    if policy.transparency().is_some() {
+        publication::fetch(&Remote::new(places(settings)?), manifest, floor)?;
+    }
+    Ok(())
 }
 
 /// The verified metadata of a host.
@@ -166,7 +238,7 @@ pub fn kept_in(store: &Path) -> PathBuf {
 }
 
 /// Where a fetched manifest lies.
-fn kept(store: &Path, name: &ManifestName, version: u64) -> PathBuf {
+pub fn kept(store: &Path, name: &ManifestName, version: u64) -> PathBuf {
     kept_in(store).join(format!("{name}@{version}.json"))
 }
 
@@ -286,11 +358,22 @@ pub struct Judge<'a> {
 ///
 /// # Errors
 /// [`RepositoryError`].
-pub fn check(client: &mut Client, judge: &Judge<'_>) -> Result<Vec<Checked>, RepositoryError> {
+pub fn check(
+    client: &mut Client,
+    settings: &RepositoryConfig,
+    judge: &Judge<'_>,
+) -> Result<Vec<Checked>, RepositoryError> {
     let latest = latest(client.catalogue()?);
+    let policy = read_policy(judge.policy)?;
     latest
         .into_iter()
-        .map(|entry| judge.check(entry, |name, version| keep(client, judge.store, name, version).map(Some)))
+        .map(|entry| {
+            judge.check(entry, |name, version| {
+                let file = keep(client, judge.store, name, version)?;
+                fetch_proof(settings, &policy, judge.floor, &file)?;
+                Ok(Some(file))
+            })
+        })
         .collect()
 }
 

@@ -91,7 +91,7 @@ impl Desk {
         let mut client = refresh(&self.settings(), &self.path("store"), now()).unwrap();
         let (store, policy) = (self.path("store"), self.path("policy.yaml"));
         let judge = Judge { store: &store, policy: &policy, floor, kernel: &kernel, now: now() };
-        let checked = check(&mut client, &judge).unwrap();
+        let checked = check(&mut client, &self.settings(), &judge).unwrap();
         checked.into_iter().map(|one| (format!("{}@{}", one.name, one.version), one.news)).collect()
     }
 }

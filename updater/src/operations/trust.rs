@@ -21,6 +21,7 @@ use manifests::{
 };
 use serde::Serialize;
 
+use crate::operations::publication::Beside;
 use crate::state::floors::FloorError;
 use crate::state::payloads::hash_while;
 
@@ -203,9 +204,28 @@ pub fn authenticate_by(
     floor: &TrustFloor,
     now: Timestamp,
 ) -> Result<Verified<Manifest>, TrustError> {
+    authenticate_with(manifest, policy, floor, now, None)
+}
+
+/// As [`authenticate_by`]; what proves that the manifest is in a log may be in `store`, if it does not lie beside it.
+///
+/// # Errors
+/// [`TrustError`]; nothing was changed.
+pub fn authenticate_with(
+    manifest: &Path,
+    policy: &Policy,
+    floor: &TrustFloor,
+    now: Timestamp,
+    store: Option<&Path>,
+) -> Result<Verified<Manifest>, TrustError> {
     let envelope = read_envelope(manifest)?;
-    policy
-        .verify(&envelope, VerifyAt { now, floor })
+    // Proofs are read where somebody asks for them.
+    let beside = match policy.transparency() {
+        Some(_) => Beside::of(manifest, &envelope, store)?,
+        None => Beside::default(),
+    };
+    beside
+        .with(floor, |publication| policy.verify_published(&envelope, publication, VerifyAt { now, floor }))
         .map_err(|source| TrustError::NotAuthentic { path: manifest.to_owned(), source })
 }
 

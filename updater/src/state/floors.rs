@@ -1,13 +1,15 @@
-//! Trust floors: the versions that this host has acted upon, the time of which there is evidence, and what it has seen
-//! revoked.
+//! Trust floors: the versions that this host has acted upon, the time of which there is evidence, what it has seen
+//! revoked, and the newest checkpoint of each log.
 //!
 //! They only rise, but for the time, which an operator can have forgotten. Whoever begins a transaction raises them, under the host's lock and before the first step.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use manifests::log::{NoteName, SeenCheckpoint};
 use manifests::revocation::Revoked;
 use manifests::verify::AcceptedVersion;
 use manifests::{Document, Policy, TrustFloor, UtcTime, Verified};
@@ -143,6 +145,9 @@ pub fn audit(journal: &Journal) -> Result<Vec<(String, String, String)>, Journal
 struct Memory {
     policy: Option<AcceptedVersion>,
     revoked: Revoked,
+    /// Absent in what an earlier program wrote.
+    #[serde(default)]
+    logs: BTreeMap<NoteName, SeenCheckpoint>,
 }
 
 fn keep(write: &Connection, floor: &TrustFloor) -> rusqlite::Result<()> {
@@ -156,7 +161,7 @@ fn keep(write: &Connection, floor: &TrustFloor) -> rusqlite::Result<()> {
     if let Some(clock) = floor.clock {
         write.execute("INSERT INTO clock_floor (only, at) VALUES (1, ?1)", params![clock.to_string()])?;
     }
-    let memory = Memory { policy: floor.policy, revoked: floor.revoked.clone() };
+    let memory = Memory { policy: floor.policy, revoked: floor.revoked.clone(), logs: floor.logs.clone() };
     let value = encode(&memory);
     write.execute("INSERT OR REPLACE INTO trust_memory (only, value) VALUES (1, ?1)", params![value])?;
     Ok(())
@@ -176,8 +181,8 @@ fn query_floor(db: &Connection) -> rusqlite::Result<TrustFloor> {
             Ok((parsed(row.get(0)?, 0)?, seen))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let Memory { policy, revoked } = memory(db)?;
-    Ok(TrustFloor { clock, versions, policy, revoked })
+    let Memory { policy, revoked, logs } = memory(db)?;
+    Ok(TrustFloor { clock, versions, policy, revoked, logs })
 }
 
 fn memory(db: &Connection) -> rusqlite::Result<Memory> {

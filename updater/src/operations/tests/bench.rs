@@ -255,6 +255,7 @@ impl Bench {
             payloads: &payloads,
             quarantine: Quarantine::Heed,
             heeding: Heeding::Heed,
+            along: None,
         })
     }
 
@@ -315,7 +316,7 @@ impl Bench {
     ) -> Result<Applied, EngineError> {
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
         let payloads = PayloadDirectory(self.payloads());
-        let request = Request { manifest, payloads: &payloads, quarantine, heeding: self.heeding() };
+        let request = Request { manifest, payloads: &payloads, quarantine, heeding: self.heeding(), along: None };
         self.engine().apply(&request, &listeners, &|_, _| {})
     }
 

@@ -5,6 +5,7 @@
 mod alone;
 pub(crate) mod bench;
 mod boots;
+mod carried;
 mod crashes;
 mod effects;
 mod foreign;

@@ -26,7 +26,7 @@ fn an_older_version_that_was_delayed_does_not_get_through() {
     let slow = bench.engine();
     let apply = |engine: &Engine, manifest| {
         let request =
-            Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed, heeding: Heeding::Heed };
+            Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed, heeding: Heeding::Heed, along: None };
         engine.apply(&request, &listeners, &|_, _| {})
     };
     assert!(matches!(apply(&bench.engine(), &newer), Ok(Applied::Transaction { .. })));
@@ -55,6 +55,7 @@ fn a_plan_keeps_its_payloads_while_another_command_collects() {
         payloads: &payloads,
         quarantine: Quarantine::Heed,
         heeding: Heeding::Heed,
+        along: None,
     };
     bench.engine().plan(&request).unwrap();
     let payloads = || std::fs::read_dir(bench.store.path().join("payloads")).unwrap().count();

@@ -4,11 +4,17 @@
 //! never writes it twice. Everything else (the root of a size, a proof) is made of at most 64 such hashes. Appending
 //! needs only the [`Frontier`]: the full subtrees on the right edge.
 //!
+//! The log of published manifests and a controller's ledger are both such trees.
 //! Proofs are made here and verified by the crate `ct-merkle`, so that no mistake is made twice in the same way.
 
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash};
-use manifests::{LedgerHead, Sha256};
 use sha2::Digest as _;
+
+use crate::digest::Sha256;
+use crate::grant::LedgerHead;
+
+/// The most leaves of a tree that is looked at: more than anybody publishes, and far below where `u64` ends.
+pub const MAX_SIZE: u64 = 1 << 48;
 
 /// A full subtree: the `index`-th of those with 2^`level` leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +32,8 @@ pub fn leaf(entry: &[u8]) -> Sha256 {
     Sha256::from_bytes(hash.finalize().into())
 }
 
-fn parent(left: Sha256, right: Sha256) -> Sha256 {
+/// The hash of two subtrees of which the left one is full: SHA-256 over a byte of 1 and both.
+pub fn parent(left: Sha256, right: Sha256) -> Sha256 {
     let mut hash = sha2::Sha256::new_with_prefix([1]);
     hash.update(left.as_bytes());
     hash.update(right.as_bytes());
@@ -178,6 +185,9 @@ fn root(head: &LedgerHead) -> RootHash<sha2::Sha256> {
 
 /// Whether `proof` shows that `entry` is the `number`-th of the ledger with this head.
 pub fn includes(head: &LedgerHead, number: u64, entry: &[u8], proof: &[Sha256]) -> bool {
+    if number >= head.size || head.size > MAX_SIZE {
+        return false;
+    }
     let digests: Vec<_> = proof.iter().map(|hash| (*hash.as_bytes()).into()).collect();
     let proof = InclusionProof::from_digests(digests.iter());
     root(head).verify_inclusion(&entry, number, &proof).is_ok()
@@ -185,6 +195,9 @@ pub fn includes(head: &LedgerHead, number: u64, entry: &[u8], proof: &[Sha256]) 
 
 /// Whether `proof` shows that the ledger with head `old` is the beginning of the one with head `new`.
 pub fn extends(new: &LedgerHead, old: &LedgerHead, proof: &[Sha256]) -> bool {
+    if new.size > MAX_SIZE {
+        return false;
+    }
     // Nothing is the beginning of everything, and a tree is its own.
     if old.size == 0 {
         return *old == Frontier::default().head();

@@ -9,7 +9,7 @@ use manifests::log::{
     Accepted, Checkpoint, Cosigner, LogEntry, LogPolicy, LogProof, Note, NoteKey, NoteKeyKind, NoteName, NoteSigner,
     Relation,
 };
-use manifests::{KeyId, ManifestName, Sha256};
+use manifests::{KeyId, Sha256};
 use patch_tools::signing::{self, Passphrase};
 use repository::log::audit::{Audited, audit};
 use repository::log::memory::{accept, compare, keep_evidence};

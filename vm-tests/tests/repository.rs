@@ -80,11 +80,19 @@ fn a_name_becomes_a_livepatch_in_force_through_a_static_web_server() -> Result<(
     ensure!(checked(&machine, name)? == (0, "known".to_owned()));
     ensure!(not_applied(&machine)?.is_empty());
 
+    ensure!(update(&machine, &["bundle", "create", name, "--out", "/root/pause.upd"])?.status == 0);
+
     // No way back, and no look at the host, asks anybody.
     machine.sh("systemctl stop web && rm -r /srv/repo")?;
     ensure!(update(&machine, &["check"])?.status == 3, "the server is gone");
     ensure!(update(&machine, &["status"])?.status == 0);
     ensure!(update(&machine, &["rollback"])?.status == 0);
     ensure!(machine.sh("ls /sys/kernel/livepatch | xargs")?.is_empty());
+
+    // What was carried here in a file needs nobody either, and has to be whole.
+    machine.sh("head -c -512 /root/pause.upd >/root/cut.upd")?;
+    ensure!(update(&machine, &["apply", "/root/cut.upd"])?.status == 4, "a bundle that is cut short was taken");
+    ensure!(update(&machine, &["apply", "/root/pause.upd"])?.status == 0, "the bundle was not applied");
+    ensure!(machine.sh("cat /sys/kernel/livepatch/livepatch_pause/enabled")? == "1");
     Ok(())
 }

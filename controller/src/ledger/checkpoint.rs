@@ -1,18 +1,14 @@
 //! A signed checkpoint: the ledger's head as a C2SP `signed-note` with the body of `tlog-checkpoint`.
 //!
 //! Three lines (origin, size, root in base64), an empty one, and a signature by the controller's Ed25519 key. Whoever
-//! keeps one can later ask for a proof that the ledger still begins like that. The key's hash in the signature line
-//! is made of name, type and key as the note format says, so witnesses and tools of transparency logs read it.
+//! keeps one can later ask for a proof that the ledger still begins like that. The format is [`manifests::log`]'s, so
+//! witnesses and tools of transparency logs read it.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use manifests::{LedgerHead, PublicKey, SecretKey, Sha256};
+use manifests::log::{self, Note, NoteKey, NoteKeyKind, NoteName, NoteSigner};
+use manifests::{LedgerHead, PublicKey, SecretKey};
 
 /// The most bytes that a checkpoint has that this program reads.
 pub const MAX_BYTES: usize = 4096;
-
-/// The signature type of Ed25519 in `signed-note`.
-const ED25519: u8 = 1;
 
 /// What a ledger calls itself: no spaces, no plus sign, as the note format asks of the name of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,15 +38,19 @@ impl Origin {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    fn name(&self) -> NoteName {
+        self.0.parse().expect("what a ledger may be called, a log may be called, too")
+    }
 }
 
 /// Why bytes are not a checkpoint of a ledger by a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
     /// Not three lines, an empty one and signatures.
-    #[error("not a checkpoint: {problem}")]
+    #[error("not a checkpoint: expected {problem}")]
     Form {
-        /// What is wrong.
+        /// What was not there.
         problem: &'static str,
     },
     /// It is of another ledger.
@@ -68,10 +68,10 @@ pub enum CheckpointError {
 
 /// Signs a head.
 pub fn sign(origin: &Origin, head: &LedgerHead, key: &SecretKey) -> String {
-    let body = format!("{}\n{}\n{}\n", origin.0, head.size, STANDARD.encode(head.root.as_bytes()));
-    let mut line = key_hash(origin, &key.public()).to_vec();
-    line.extend_from_slice(&key.sign(body.as_bytes()));
-    format!("{body}\n\u{2014} {} {}\n", origin.0, STANDARD.encode(line))
+    let checkpoint = log::Checkpoint { origin: origin.name(), head: *head };
+    let mut note = Note::unsigned(checkpoint.to_text());
+    note.add(NoteSigner::new(origin.name(), key).sign(note.text()));
+    note.to_string()
 }
 
 /// The head of a checkpoint, if `key` signed it for the ledger `origin`. Other signatures beside it are others' business.
@@ -81,48 +81,28 @@ pub fn sign(origin: &Origin, head: &LedgerHead, key: &SecretKey) -> String {
 pub fn open(text: &str, origin: &Origin, key: &PublicKey) -> Result<LedgerHead, CheckpointError> {
     let form = |problem| CheckpointError::Form { problem };
     if text.len() > MAX_BYTES {
-        return Err(form("expected at most 4096 bytes"));
+        return Err(form("at most 4096 bytes"));
     }
-    let (body, signatures) = text.split_once("\n\n").ok_or(form("expected an empty line"))?;
-    let signed = format!("{body}\n");
-    let lines: Vec<&str> = body.split('\n').collect();
-    let [name, size, root] = lines[..] else {
-        return Err(form("expected origin, size and root"));
-    };
-    if name != origin.0 {
-        return Err(CheckpointError::Origin { expected: origin.0.clone(), found: name.to_owned() });
+    let (checkpoint, note) = log::Checkpoint::of(text.as_bytes()).map_err(|error| match error {
+        log::CheckpointError::Note(log::NoteError { expected }) | log::CheckpointError::Form { expected } => {
+            form(expected)
+        }
+    })?;
+    if checkpoint.origin.as_str() != origin.0 {
+        let (expected, found) = (origin.0.clone(), checkpoint.origin.to_string());
+        return Err(CheckpointError::Origin { expected, found });
     }
-    let own = |line: &str| -> Option<[u8; 64]> {
-        let line = line.strip_prefix("\u{2014} ")?.strip_prefix(origin.as_str())?.strip_prefix(' ')?;
-        let bytes = STANDARD.decode(line).ok()?;
-        let (hash, signature) = bytes.split_at_checked(4)?;
-        if hash == key_hash(origin, key) { signature.try_into().ok() } else { None }
-    };
-    let signature = signatures.lines().find_map(own).ok_or(CheckpointError::Signature)?;
-    if !key.verifies(signed.as_bytes(), &signature) {
-        return Err(CheckpointError::Signature);
+    let key = NoteKey::new(origin.name(), NoteKeyKind::Log, key.clone());
+    match note.signed_by(&key) {
+        Ok(Some(_)) => Ok(checkpoint.head),
+        Ok(None) | Err(_) => Err(CheckpointError::Signature),
     }
-    let number: u64 = size.parse().map_err(|_| form("expected a size"))?;
-    // One size has one spelling.
-    if number.to_string() != size {
-        return Err(form("expected a size without signs and zeros in front"));
-    }
-    let root = STANDARD.decode(root).ok().and_then(|root| root.try_into().ok()).map(Sha256::from_bytes);
-    Ok(LedgerHead { size: number, root: root.ok_or(form("expected 32 bytes of base64"))? })
-}
-
-fn key_hash(origin: &Origin, key: &PublicKey) -> [u8; 4] {
-    let mut bytes = origin.0.clone().into_bytes();
-    bytes.extend_from_slice(&[b'\n', ED25519]);
-    bytes.extend_from_slice(key.as_bytes());
-    let digest = Sha256::of(&bytes);
-    let mut hash = [0; 4];
-    hash.copy_from_slice(&digest.as_bytes()[..4]);
-    hash
 }
 
 #[cfg(test)]
 mod tests {
+    use manifests::Sha256;
+
     use super::*;
 
     fn sample() -> (Origin, LedgerHead, SecretKey) {

@@ -287,7 +287,7 @@ impl FromStr for LogPolicy {
             return Err(whole(LogPolicyProblem::TooLarge { max: Self::MAX_BYTES, found: text.len() }));
         }
         let mut reader = Reader::default();
-        for (number, line) in (1..).zip(text.lines()) {
+        for (number, line) in (1..).zip(text.split('\n')) {
             reader.line(line).map_err(|problem| LogPolicyError { line: Some(number), problem })?;
         }
         let Reader { logs, witnesses, groups, quorums, .. } = reader;

@@ -174,6 +174,10 @@ impl Bundle {
     pub fn is_meant(path: &Path) -> bool {
         let begins = || -> io::Result<bool> {
             let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+            // What is read of a pipe is gone for whoever wants the manifest in it.
+            if !file.metadata()?.is_file() {
+                return Ok(false);
+            }
             let mut block = Vec::new();
             file.take(archive::BLOCK as u64).read_to_end(&mut block)?;
             Ok(archive::begins(&block))

@@ -676,3 +676,7 @@ pub(super) fn failure(error: LogError) -> Failure {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -57,7 +57,16 @@ impl Beside {
         let entry = || LogEntry::of(envelope).ok();
         let fetched = || store.zip(entry()).map(|(store, entry)| kept(store, &entry.name, entry.version));
         for file in [Some(own), fetched()].into_iter().flatten() {
-            if let Some(proof) = read(&proof_of(&file))? {
+            let proof = match read(&proof_of(&file)) {
+                // Whoever may not look into the store sees none in it.
+                Err(TrustError::Read { source, .. })
+                    if source.kind() == io::ErrorKind::PermissionDenied && file != manifest =>
+                {
+                    None
+                }
+                proof => proof?,
+            };
+            if let Some(proof) = proof {
                 let log = Some(log_of(&file)).filter(|log| log.is_dir()).map(Directory);
                 return Ok(Self { proof: Some(proof), log });
             }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use manifests::log::{LogProof, NoteKeyKind, NoteSigner};
 use manifests::{DocumentKind, Envelope, LogRefusal, SecretKey, VerifyError};
-use repository::authoring::Repository;
-use repository::authoring::draft::{Founders, Holders};
-use repository::bundle::create::{Along as Extras, create};
-use repository::log::Log;
-use repository::transport::Patience;
-use repository::transport::file::Files;
-use repository::transport::mirrors::{Mirror, Mirrors};
+use ::repository::authoring::Repository;
+use ::repository::authoring::draft::{Founders, Holders};
+use ::repository::bundle::create::{Along as Extras, create};
+use ::repository::log::Log;
+use ::repository::transport::Patience;
+use ::repository::transport::file::Files;
+use ::repository::transport::mirrors::{Mirror, Mirrors};
 use system::clock::SystemClock;
 
 use super::bench::{Bench, MANIFEST, Undisturbed, livepatch_only};
@@ -395,7 +395,7 @@ fn a_manifest_that_is_a_file_is_judged_by_the_proof_beside_it() {
     // The next one: the log went on, and witnesses say so; then without their word, only its hashes do.
     world.publish("repo", 4);
     let leaf = manifests::LogEntry::of(&Envelope::parse(&fs::read(&manifest).unwrap()).unwrap()).unwrap().leaf();
-    let proof = log.join(repository::log::store::proof_path(&leaf));
+    let proof = log.join(::repository::log::store::proof_path(&leaf));
     fs::copy(&proof, proof_of(&manifest)).unwrap();
     assert!(world.bench.plan_signed(&manifest).is_err(), "nobody has seen it");
     world.cosign("repo", &[52, 53]);

@@ -4,9 +4,9 @@
 #[path = "../../patch-tools/tests/support/kernel.rs"]
 mod kernel;
 
-use manifests::{DocumentKind, Envelope, SecretKey, Sha256};
 use manifests::log::tree::Frontier;
 use manifests::log::{Checkpoint, LogEntry, LogProof, Note, NoteKeyKind, NoteName, NoteSigner};
+use manifests::{DocumentKind, Envelope, SecretKey, Sha256};
 use object::write::{Object, Relocation, StandardSegment, Symbol, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind,
@@ -63,7 +63,9 @@ fn checkpoint(size: u64) -> Note {
     let origin: NoteName = "updates.example.org/log".parse().expect("a name");
     let mut note = Note::unsigned(Checkpoint { origin: origin.clone(), head: frontier.head() }.to_text());
     note.add(NoteSigner::new(origin, &log).sign(note.text()));
-    note.add(NoteSigner::new("w1.example".parse().expect("a name"), &witness).cosign(note.text(), 1_794_000_000));
+    note.add(
+        NoteSigner::new("w1.example".parse().expect("a name"), &witness).cosign(note.text(), 1_794_000_000),
+    );
     note
 }
 
@@ -81,7 +83,9 @@ fn entry(number: u64) -> Vec<u8> {
 /// Checkpoints of small logs, an unsigned-looking one, a verifier key.
 pub(crate) fn signed_notes() -> Vec<Vec<u8>> {
     let (log, witness) = noted();
-    let key = |secret, kind| NoteSigner::new("w1.example".parse().expect("a name"), secret).verifier(kind).to_string();
+    let key = |secret, kind| {
+        NoteSigner::new("w1.example".parse().expect("a name"), secret).verifier(kind).to_string()
+    };
     let mut made: Vec<Vec<u8>> = [0, 1, 5].map(|size| checkpoint(size).to_string().into_bytes()).to_vec();
     made.push(key(&log, NoteKeyKind::Log).into_bytes());
     made.push(key(&witness, NoteKeyKind::Witness).into_bytes());
@@ -103,9 +107,11 @@ pub(crate) fn log_proofs() -> Vec<Vec<u8>> {
 /// Policies of a log alone, of one witness, and of groups in groups.
 pub(crate) fn log_policies() -> Vec<Vec<u8>> {
     let (log, witness) = noted();
-    let key = |name: &str, secret, kind| NoteSigner::new(name.parse().expect("a name"), secret).verifier(kind);
+    let key =
+        |name: &str, secret, kind| NoteSigner::new(name.parse().expect("a name"), secret).verifier(kind);
     let head = format!("log {}\n", key("updates.example.org/log", &log, NoteKeyKind::Log));
-    let one = format!("witness w1 {} https://w1.example/\n", key("w1.example", &witness, NoteKeyKind::Witness));
+    let one =
+        format!("witness w1 {} https://w1.example/\n", key("w1.example", &witness, NoteKeyKind::Witness));
     let made = [
         format!("{head}quorum none\n"),
         format!("# company\n{head}{one}quorum w1\n"),

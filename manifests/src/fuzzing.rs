@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::log::{Checkpoint, LogEntry, LogPolicy, LogProof, Note, NoteKey, NoteKeyKind};
 use crate::{
-    Document, Envelope, Grant, Manifest, Policy, PolicyDocument, PublicKeyFile, Revocation, Rollout, SecretKey,
+    Document, Envelope, Grant, Manifest, Policy, PolicyDocument, PublicKeyFile, Revocation, Rollout,
+    SecretKey,
 };
 
 /// An envelope, which must be the same after it was written.
@@ -104,7 +105,10 @@ pub fn signed_note(bytes: &[u8]) {
 pub fn checkpoint(bytes: &[u8]) {
     match Checkpoint::of(bytes) {
         Ok((checkpoint, note)) => {
-            assert!(note.text().starts_with(&checkpoint.to_text()), "the first three lines have one spelling");
+            assert!(
+                note.text().starts_with(&checkpoint.to_text()),
+                "the first three lines have one spelling"
+            );
             assert_eq!(Checkpoint::parse(&checkpoint.to_text()), Ok(checkpoint));
         }
         Err(error) => drop(error.to_string()),

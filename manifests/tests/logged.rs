@@ -4,9 +4,13 @@ use std::cell::RefCell;
 
 use manifests::log::tree::{self, Frontier, Position};
 use manifests::log::{
-    Checkpoint, History, LogEntry, LogPolicy, LogProof, LogRefusal, Note, NoteKeyKind, NoteSigner, Publication,
+    Checkpoint, History, LogEntry, LogPolicy, LogProof, LogRefusal, Note, NoteKeyKind, NoteSigner,
+    Publication,
 };
-use manifests::{Envelope, Manifest, Policy, PolicyError, SecretKey, Sha256, TrustFloor, UtcTime, Verified, VerifyAt, VerifyError};
+use manifests::{
+    Envelope, Manifest, Policy, PolicyError, SecretKey, Sha256, TrustFloor, UtcTime, Verified, VerifyAt,
+    VerifyError,
+};
 
 const TRUTH: &str = include_str!("truth.yaml");
 const ORIGIN: &str = "updates.example.org/log";
@@ -52,7 +56,8 @@ fn policy(log: &str) -> Result<Policy, PolicyError> {
 }
 
 fn envelope(version: u64) -> Envelope {
-    let mut envelope = Envelope::of_manifest(TRUTH.replace("version: 3", &format!("version: {version}")).into_bytes());
+    let mut envelope =
+        Envelope::of_manifest(TRUTH.replace("version: 3", &format!("version: {version}")).into_bytes());
     envelope.sign(&key("forge")).unwrap();
     envelope
 }
@@ -90,7 +95,8 @@ impl Log {
 
     fn proof(&self, index: u64, cosigners: &[&str]) -> String {
         let size = self.entries.len() as u64;
-        let path = tree::prove_inclusion(index, size, |wanted| self.nodes(wanted).ok_or(())).unwrap().unwrap();
+        let path =
+            tree::prove_inclusion(index, size, |wanted| self.nodes(wanted).ok_or(())).unwrap().unwrap();
         let note = self.note(cosigners);
         let checkpoint = Checkpoint::parse(note.text()).unwrap();
         LogProof { index, path, checkpoint, note }.to_string()
@@ -138,7 +144,8 @@ fn kind(result: Result<Verified<Manifest>, LogRefusal>) -> &'static str {
 fn a_manifest_counts_when_it_is_logged_and_enough_witnesses_have_seen_the_log() {
     let (policy, envelope, floor) = (policy(&log_policy(2)).unwrap(), envelope(3), TrustFloor::default());
     let log = Log::default().with(0..5);
-    let log = Log { entries: [log.entries, Log::of(&[&envelope]).entries].concat(), ..Log::default() }.with(6..9);
+    let log =
+        Log { entries: [log.entries, Log::of(&[&envelope]).entries].concat(), ..Log::default() }.with(6..9);
     let verified = judge(&policy, &envelope, Some(&log.proof(5, &["1", "3"])), None, &floor).unwrap();
     let logged = verified.logged().unwrap();
     assert_eq!((logged.index, logged.head.size, logged.origin.as_str()), (5, 9, ORIGIN));
@@ -157,12 +164,25 @@ fn a_manifest_counts_when_it_is_logged_and_enough_witnesses_have_seen_the_log() 
     assert_eq!(refused(Some(&proof.replace(ORIGIN, "elsewhere.example/log"))), "unknown-log");
     // The cosignatures of one checkpoint under another.
     let later = log.clone().with(9..10);
-    let (mixed, _) = later.proof(5, &["1", "2"]).split_once("\u{2014} w1").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let (mixed, _) = later
+        .proof(5, &["1", "2"])
+        .split_once("\u{2014} w1")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .unwrap();
     let stale = &proof[proof.find("\u{2014} w1").unwrap()..];
     assert_eq!(refused(Some(&(mixed + stale))), "bad-checkpoint");
     // A policy that asks for nothing is as it was.
     let plain = manifests_policy_without_log();
-    assert!(plain.verify::<Manifest>(&envelope, VerifyAt { now: "2026-11-10T12:00:00Z".parse().unwrap(), floor: &floor }).unwrap().logged().is_none());
+    assert!(
+        plain
+            .verify::<Manifest>(
+                &envelope,
+                VerifyAt { now: "2026-11-10T12:00:00Z".parse().unwrap(), floor: &floor }
+            )
+            .unwrap()
+            .logged()
+            .is_none()
+    );
 }
 
 fn manifests_policy_without_log() -> Policy {
@@ -196,7 +216,8 @@ fn a_log_continues_what_a_host_has_seen_of_it_or_is_refused() {
     floor.raise(&seen);
     assert_eq!(floor.logs.len(), 1);
 
-    let later = Log { entries: [early.entries.clone(), Log::of(&[&second]).entries].concat(), ..Log::default() };
+    let later =
+        Log { entries: [early.entries.clone(), Log::of(&[&second]).entries].concat(), ..Log::default() };
     let proof = later.proof(4, &["1", "2"]);
     let judged = |policy, history| kind(judge(policy, &second, Some(&proof), history, &floor));
     assert_eq!(judged(&alone, Some(&later)), "accepted", "the log proves it");
@@ -219,7 +240,11 @@ fn a_log_continues_what_a_host_has_seen_of_it_or_is_refused() {
     let same_size = Log::of(&[&first, &second]).with(7..9);
     assert_eq!(same_size.entries.len(), early.entries.len());
     let forked = same_size.proof(1, &["1", "2"]);
-    assert_eq!(kind(judge(&with_witnesses, &second, Some(&forked), None, &floor)), "log-forked", "without its hashes");
+    assert_eq!(
+        kind(judge(&with_witnesses, &second, Some(&forked), None, &floor)),
+        "log-forked",
+        "without its hashes"
+    );
     // Hashes of something else prove nothing, neither a fork nor a continuation.
     assert_eq!(judged(&alone, Some(&fork)), "log-unproven");
 
@@ -240,14 +265,20 @@ fn a_log_continues_what_a_host_has_seen_of_it_or_is_refused() {
 fn a_log_policy_means_what_it_seems_to() {
     let text = log_policy(2);
     let good: LogPolicy = text.parse().unwrap();
-    assert_eq!((good.logs().len(), good.witnesses().count(), good.needed().as_str()), (1, 3, "2 of w1, w2, w3"));
+    assert_eq!(
+        (good.logs().len(), good.witnesses().count(), good.needed().as_str()),
+        (1, 3, "2 of w1, w2, w3")
+    );
     let nested = text.replace("group company 2 w1 w2 w3", "group a all w1 w2\ngroup company any a w3");
     let nested: LogPolicy = nested.parse().unwrap();
     let log = Log::default().with(0..3);
-    for (cosigners, accepted) in [(&["1", "2"][..], true), (&["3"], true), (&["1"], false), (&["2"], false), (&[], false)] {
+    for (cosigners, accepted) in
+        [(&["1", "2"][..], true), (&["3"], true), (&["1"], false), (&["2"], false), (&[], false)]
+    {
         assert_eq!(nested.accept(&log.note(cosigners)).is_ok(), accepted, "{cosigners:?}");
     }
-    let single: LogPolicy = text.replace("group company 2 w1 w2 w3\nquorum company", "quorum w2").parse().unwrap();
+    let single: LogPolicy =
+        text.replace("group company 2 w1 w2 w3\nquorum company", "quorum w2").parse().unwrap();
     assert!(single.accept(&log.note(&["2"])).is_ok() && single.accept(&log.note(&["1", "3"])).is_err());
 
     let log_key = signer(ORIGIN, leak("log")).verifier(NoteKeyKind::Log).to_string();
@@ -290,7 +321,12 @@ fn an_entry_has_one_spelling() {
     assert_eq!(LogEntry::parse(&bytes).unwrap(), entry);
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.starts_with(r#"{"document":"manifest","name":""#), "{text}");
-    for bad in [text.replace(':', ": "), text.replace("\"version\":3", "\"version\":3,\"more\":1"), format!("{text}\n"), String::new()] {
+    for bad in [
+        text.replace(':', ": "),
+        text.replace("\"version\":3", "\"version\":3,\"more\":1"),
+        format!("{text}\n"),
+        String::new(),
+    ] {
         assert!(LogEntry::parse(bad.as_bytes()).is_err(), "{bad}");
     }
     let policy = Envelope::new(manifests::DocumentKind::Policy, b"schema: 2\n".to_vec());

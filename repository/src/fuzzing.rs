@@ -117,7 +117,10 @@ pub fn bundle(bytes: &[u8]) {
     assert!(places.windows(2).all(|two| two[0].1 <= two[1].0), "members overlap");
     assert!(places.last().is_none_or(|last| last.1 + 1024 <= bytes.len() as u64));
     for name in members.keys() {
-        assert!(!name.starts_with('/') && name.split('/').all(|part| !part.is_empty() && part != ".." && part != "."));
+        assert!(
+            !name.starts_with('/')
+                && name.split('/').all(|part| !part.is_empty() && part != ".." && part != ".")
+        );
     }
 }
 

@@ -36,7 +36,8 @@ fn made() -> (Team, PathBuf) {
     let out = team.files.path().join("greet.upd");
     let along = Along { policy: Some(b"{}".to_vec()), revocations: vec![b"{\"a\":1}".to_vec()] };
     let created =
-        create(&out, &team.root(), &mirrors(&team), (&"greet".parse().unwrap(), None), &along, now()).unwrap();
+        create(&out, &team.root(), &mirrors(&team), (&"greet".parse().unwrap(), None), &along, now())
+            .unwrap();
     assert_eq!((created.head.version, created.logged, created.payloads), (2, true, 1));
     (team, out)
 }
@@ -71,10 +72,28 @@ fn a_client_reads_a_bundle_as_it_reads_the_repository_that_it_is_of() {
     assert!(client.read(&other, 1 << 20).is_err());
     // A bundle is made as a whole or not at all.
     let nowhere = team.files.path().join("none.upd");
-    let made = create(&nowhere, &team.root(), &mirrors(&team), (&"greet".parse().unwrap(), Some(9)), &Along::default(), now());
+    let made = create(
+        &nowhere,
+        &team.root(),
+        &mirrors(&team),
+        (&"greet".parse().unwrap(), Some(9)),
+        &Along::default(),
+        now(),
+    );
     assert!(matches!(made, Err(CreateError::NoSuchManifest { .. })) && !nowhere.exists());
-    fs::write(team.public().join(format!("targets/greet/2/{}.fix.ko", Sha256::of(b"two, which is longer"))), "two, which is LONGER").unwrap();
-    let changed = create(&nowhere, &team.root(), &mirrors(&team), (&"greet".parse().unwrap(), None), &Along::default(), now());
+    fs::write(
+        team.public().join(format!("targets/greet/2/{}.fix.ko", Sha256::of(b"two, which is longer"))),
+        "two, which is LONGER",
+    )
+    .unwrap();
+    let changed = create(
+        &nowhere,
+        &team.root(),
+        &mirrors(&team),
+        (&"greet".parse().unwrap(), None),
+        &Along::default(),
+        now(),
+    );
     assert!(matches!(changed, Err(CreateError::Payload { .. })) && !nowhere.exists());
 }
 
@@ -98,8 +117,13 @@ fn another_program_unpacks_it_and_every_target_has_the_digest_that_is_its_name()
 fn a_bundle_of_another_repository_is_refused_by_the_root_that_a_host_pins() {
     let (_team, path) = made();
     let stranger = Team { files: tempfile::tempdir().unwrap() };
-    let holders = |seed| repository::authoring::draft::Holders { keys: vec![key(seed).public()], threshold: 1 };
-    let founders = repository::authoring::draft::Founders { root: holders(91), targets: holders(92), online: holders(93) };
+    let holders =
+        |seed| repository::authoring::draft::Holders { keys: vec![key(seed).public()], threshold: 1 };
+    let founders = repository::authoring::draft::Founders {
+        root: holders(91),
+        targets: holders(92),
+        online: holders(93),
+    };
     let repository = repository::authoring::Repository::init(&stranger.path(), &founders, now()).unwrap();
     repository.sign(&key(91)).unwrap();
     repository.sign(&key(92)).unwrap();
@@ -156,7 +180,8 @@ fn a_file_that_is_not_whole_or_says_two_things_is_no_bundle() {
     let whole = fs::read(&path).unwrap();
     open(&whole).unwrap();
     let headers = headers(&whole);
-    for end in [0, 1, 511, 512, 1024, whole.len() / 2, whole.len() - 1024, whole.len() - 512, whole.len() - 1] {
+    for end in [0, 1, 511, 512, 1024, whole.len() / 2, whole.len() - 1024, whole.len() - 512, whole.len() - 1]
+    {
         let cut = &whole[..end];
         assert!(matches!(archive(cut), ArchiveError::Truncated { .. }), "cut at {end}: {}", archive(cut));
     }
@@ -168,7 +193,20 @@ fn a_file_that_is_not_whole_or_says_two_things_is_no_bundle() {
     let twice = [&whole[..two], &whole[one..two], &whole[two..]].concat();
     assert!(matches!(archive(&twice), ArchiveError::Twice { .. }));
     let insert = |header: Vec<u8>| [&whole[..one], &header, &whole[one..]].concat();
-    for name in ["../x", "/etc/passwd", "metadata/../x.json", "targets/../../x", "log/tile/../x", "log/tile//x", "x", "metadata/x", "targets/abc", "bundle.json/x", "log/tile/.x", "revocations/"] {
+    for name in [
+        "../x",
+        "/etc/passwd",
+        "metadata/../x.json",
+        "targets/../../x",
+        "log/tile/../x",
+        "log/tile//x",
+        "x",
+        "metadata/x",
+        "targets/abc",
+        "bundle.json/x",
+        "log/tile/.x",
+        "revocations/",
+    ] {
         let found = archive(&insert(header(name.as_bytes(), b"00000000000\0", b'0')));
         assert!(matches!(found, ArchiveError::Name { .. }), "{name}: {found}");
     }
@@ -181,11 +219,15 @@ fn a_file_that_is_not_whole_or_says_two_things_is_no_bundle() {
         (b"metadata/\xff.json", b"00000000000\0", b'0'),
         (b"metadata/x.json", b"00000000000\0", b'x'),
     ] {
-        assert!(matches!(archive(&insert(header(name, size, kind))), ArchiveError::Header { .. }), "{name:?} {kind}");
+        assert!(
+            matches!(archive(&insert(header(name, size, kind))), ArchiveError::Header { .. }),
+            "{name:?} {kind}"
+        );
     }
     let huge = archive(&insert(header(b"metadata/x.json", b"00100000000\0", b'0')));
     assert!(matches!(huge, ArchiveError::TooLarge { .. }), "{huge}");
-    let endless = archive(&insert(header(format!("targets/{}", Sha256::of(b"x")).as_bytes(), b"77777777777\0", b'0')));
+    let endless =
+        archive(&insert(header(format!("targets/{}", Sha256::of(b"x")).as_bytes(), b"77777777777\0", b'0')));
     assert!(matches!(endless, ArchiveError::Truncated { .. }), "{endless}");
     let mut padded = whole.clone();
     padded[one - 1] = 1;

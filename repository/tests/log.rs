@@ -48,7 +48,8 @@ fn python(log: &Path, vkey: &str) -> (bool, String) {
     let guide = include_str!("../../docs/transparency.md");
     let script = guide.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
     let output = Command::new("python3").args(["-c", script]).arg(log).arg(vkey).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
 }
 
@@ -68,7 +69,12 @@ fn a_log_grows_over_full_tiles_and_every_checkpoint_of_it_is_one_that_others_ver
         assert!(policy(&vkey).accept(&note).is_ok());
         let audited = audit(log.files(), &checkpoint).unwrap();
         assert_eq!(audited.len() as u64, to);
-        assert!(audited.iter().zip(0..).all(|(one, number)| one.entry == Some(entry(number)) && one.oddity.is_none()));
+        assert!(
+            audited
+                .iter()
+                .zip(0..)
+                .all(|(one, number)| one.entry == Some(entry(number)) && one.oddity.is_none())
+        );
         for earlier in &checkpoints {
             assert_eq!(compare(log.files(), earlier, &checkpoint), Relation::Consistent);
         }
@@ -89,7 +95,9 @@ fn a_log_grows_over_full_tiles_and_every_checkpoint_of_it_is_one_that_others_ver
     let again = log.append(&entries(780..792), &key(LOG)).unwrap();
     assert_eq!((again.known, again.entries.len(), again.size), (10, 2, 792));
     assert!(matches!(log.append(&entries(792..793), &key(7)), Err(LogError::AnotherKey { .. })));
-    for (size, path) in [(256, "tile/0/000"), (790, "tile/0/003.p/22"), (790, "tile/1/000.p/3"), (790, "tile/entries/002")] {
+    for (size, path) in
+        [(256, "tile/0/000"), (790, "tile/0/003.p/22"), (790, "tile/1/000.p/3"), (790, "tile/entries/002")]
+    {
         assert!(log.files().read(path, 1 << 20).unwrap().is_some(), "{path} of {size}");
     }
 }
@@ -101,7 +109,9 @@ fn a_file_of_a_log_that_was_changed_is_found_and_the_log_is_not_signed_any_furth
     let (log, vkey) = founded(&path);
     log.append(&entries(0..300), &key(LOG)).unwrap();
     let (checkpoint, _) = log.checkpoint().unwrap();
-    for file in ["tile/0/000", "tile/0/001.p/44", "tile/1/000.p/1", "tile/entries/000", "tile/entries/001.p/44"] {
+    for file in
+        ["tile/0/000", "tile/0/001.p/44", "tile/1/000.p/1", "tile/entries/000", "tile/entries/001.p/44"]
+    {
         let whole = fs::read(path.join(file)).unwrap();
         for changed in [
             [&[whole[0] ^ 1], &whole[1..]].concat(),
@@ -168,7 +178,11 @@ fn a_witness_signs_only_what_continues_what_it_has_seen_and_keeps_the_evidence_o
             (other, _) => panic!("{name}: {other}"),
         }
     }
-    assert_eq!(memory.seen(&ORIGIN.parse().unwrap()).unwrap().unwrap().0.head.size, 260, "nothing of it was taken up");
+    assert_eq!(
+        memory.seen(&ORIGIN.parse().unwrap()).unwrap().unwrap().0.head.size,
+        260,
+        "nothing of it was taken up"
+    );
     meet(&log).unwrap();
     // Hashes of another tree than the checkpoint's prove nothing.
     let mixed = forked(&path("longer"), &path("mixed"));
@@ -195,7 +209,10 @@ fn cosignatures_come_into_the_checkpoint_and_into_the_proof_of_every_entry() {
     note.add(w2.cosign(note.text(), 1_794_000_001));
     assert_eq!(log.collect(&[(PathBuf::from("w2"), note)]).unwrap(), 1);
     let keys = [&w1, &w2].map(|one| one.verifier(NoteKeyKind::Witness));
-    let text = format!("log {vkey}\nwitness a {}\nwitness b {}\ngroup both all a b\nquorum both\n", keys[0], keys[1]);
+    let text = format!(
+        "log {vkey}\nwitness a {}\nwitness b {}\ngroup both all a b\nquorum both\n",
+        keys[0], keys[1]
+    );
     let policy: LogPolicy = text.parse().unwrap();
     for number in 0..5 {
         let proof = log.files().read(&proof_path(&entry(number).leaf()), 1 << 20).unwrap().unwrap();
@@ -224,7 +241,10 @@ fn what_is_published_is_logged_first_and_a_second_content_of_a_version_is_found(
     assert!(matches!(refused, Err(AuthoringError::NoLogKey { .. })), "{refused:?}");
     let stranger = team.repository().publish_logged(&[key(ONLINE)], Some(&key(7)), now());
     assert!(matches!(stranger, Err(AuthoringError::Log(_))), "{stranger:?}");
-    assert!(!team.names().iter().any(|name| name.starts_with("3.m1")), "nothing is published that is not logged");
+    assert!(
+        !team.names().iter().any(|name| name.starts_with("3.m1")),
+        "nothing is published that is not logged"
+    );
     let published = team.repository().publish_logged(&[key(ONLINE)], Some(&key(LOG)), now()).unwrap();
     // What was published before there was a log comes along with its role.
     let logged: Vec<String> = published
@@ -237,7 +257,10 @@ fn what_is_published_is_logged_first_and_a_second_content_of_a_version_is_found(
     assert_eq!(logged, ["greet@1", "greet@2", "other@1"]);
     let (checkpoint, _) = log.checkpoint().unwrap();
     assert!(audit(log.files(), &checkpoint).unwrap().iter().all(|one| one.oddity.is_none()));
-    let other = LogEntry { sha256: Sha256::of(b"another"), ..LogEntry::clone(audit(log.files(), &checkpoint).unwrap()[1].entry.as_ref().unwrap()) };
+    let other = LogEntry {
+        sha256: Sha256::of(b"another"),
+        ..LogEntry::clone(audit(log.files(), &checkpoint).unwrap()[1].entry.as_ref().unwrap())
+    };
     log.append(&[other], &key(LOG)).unwrap();
     let (checkpoint, _) = log.checkpoint().unwrap();
     let found = audit(log.files(), &checkpoint).unwrap();

@@ -91,7 +91,10 @@ fn a_name_becomes_a_livepatch_in_force_through_a_static_web_server() -> Result<(
 
     // What was carried here in a file needs nobody either, and has to be whole.
     machine.sh("head -c -512 /root/pause.upd >/root/cut.upd")?;
-    ensure!(update(&machine, &["apply", "/root/cut.upd"])?.status == 4, "a bundle that is cut short was taken");
+    ensure!(
+        update(&machine, &["apply", "/root/cut.upd"])?.status == 4,
+        "a bundle that is cut short was taken"
+    );
     ensure!(update(&machine, &["apply", "/root/pause.upd"])?.status == 0, "the bundle was not applied");
     ensure!(machine.sh("cat /sys/kernel/livepatch/livepatch_pause/enabled")? == "1");
     Ok(())

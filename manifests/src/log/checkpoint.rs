@@ -83,7 +83,10 @@ mod tests {
     fn the_specifications_example_is_read_and_written_back() {
         let text = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
         let checkpoint = Checkpoint::parse(text).unwrap();
-        assert_eq!((checkpoint.origin.as_str(), checkpoint.head.size), ("example.com/behind-the-sofa", 20_852_163));
+        assert_eq!(
+            (checkpoint.origin.as_str(), checkpoint.head.size),
+            ("example.com/behind-the-sofa", 20_852_163)
+        );
         assert_eq!(checkpoint.to_text(), text);
         assert_eq!(Checkpoint::parse(&format!("{text}extension\n")).unwrap(), checkpoint);
         for (from, to) in [
@@ -100,7 +103,11 @@ mod tests {
             ("q2I=\n", "q2I="),
             ("q2I=\n", "q2I=\n\n"),
         ] {
-            let changed = if from == "example" && to.is_empty() { text[27..].to_owned() } else { text.replacen(from, to, 1) };
+            let changed = if from == "example" && to.is_empty() {
+                text[27..].to_owned()
+            } else {
+                text.replacen(from, to, 1)
+            };
             assert_ne!(changed, text);
             assert!(Checkpoint::parse(&changed).is_err(), "{changed:?} was taken");
         }

@@ -167,7 +167,10 @@ impl LogRefusal {
             }
             Self::Checkpoint(_) => "a checkpoint as its log and its witnesses have signed it".to_owned(),
             Self::NotIncluded { entry, .. } => {
-                format!("an entry for {}@{} with sha256 {} and its signers", entry.name, entry.version, entry.sha256)
+                format!(
+                    "an entry for {}@{} with sha256 {} and its signers",
+                    entry.name, entry.version, entry.sha256
+                )
             }
             Self::Forked { seen, .. } => words(seen),
             Self::Older { seen, .. } => format!("{seen} entries or more"),
@@ -272,21 +275,22 @@ pub(crate) fn judge(
         let (index, entry) = (proof.index, Box::new(entry.clone()));
         return Err(LogRefusal::NotIncluded { origin, index, entry });
     }
-    let logged =
-        Logged { origin: origin.clone(), index: proof.index, head, cosigners: accepted.cosigners, note: note(&proof.note) };
+    let logged = Logged {
+        origin: origin.clone(),
+        index: proof.index,
+        head,
+        cosigners: accepted.cosigners,
+        note: note(&proof.note),
+    };
     let Some(before) = seen.get(&origin) else { return Ok(logged) };
     match relate(&before.head, &head, publication.history) {
         Relation::Consistent => Ok(logged),
-        Relation::Forked => {
-            Err(LogRefusal::Forked { origin, seen: before.note.clone(), shown: logged.note })
-        }
+        Relation::Forked => Err(LogRefusal::Forked { origin, seen: before.note.clone(), shown: logged.note }),
         Relation::Unproven if head.size < before.head.size => {
             Err(LogRefusal::Older { origin, seen: before.head.size, found: head.size })
         }
         Relation::Unproven if policy.needs_witnesses() => Ok(logged),
-        Relation::Unproven => {
-            Err(LogRefusal::Unproven { origin, seen: before.head.size, found: head.size })
-        }
+        Relation::Unproven => Err(LogRefusal::Unproven { origin, seen: before.head.size, found: head.size }),
     }
 }
 

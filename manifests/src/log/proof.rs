@@ -63,7 +63,8 @@ impl LogProof {
             return Err(form("at most 128 KiB"));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| form("UTF-8"))?;
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(form("an empty line before the checkpoint"))?;
+        let (head, checkpoint) =
+            text.split_once("\n\n").ok_or(form("an empty line before the checkpoint"))?;
         let mut lines = head.split('\n');
         if lines.next() != Some(MAGIC) {
             return Err(form("a first line c2sp.org/tlog-proof@v1"));

@@ -47,9 +47,8 @@ impl Repository {
                 let found = found.ok_or_else(|| AuthoringError::Unlisted { what: path.clone() })?;
                 let envelope = Envelope::parse(&found)
                     .map_err(|source| AuthoringError::Envelope { path: PathBuf::from(path), source })?;
-                let entry = LogEntry::of(&envelope).map_err(|source| {
-                    failed(crate::log::LogError::Entry { what: path.clone(), source })
-                })?;
+                let entry = LogEntry::of(&envelope)
+                    .map_err(|source| failed(crate::log::LogError::Entry { what: path.clone(), source }))?;
                 entries.push(entry);
             }
         }

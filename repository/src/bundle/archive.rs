@@ -224,7 +224,10 @@ impl<W: Write> Writer<W> {
     /// Writes a member of a known size.
     pub(super) fn stream(&mut self, name: &str, size: u64, bytes: &mut dyn Read) -> io::Result<()> {
         if name.len() > 100 || size > LARGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name} does not fit into a bundle")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{name} does not fit into a bundle"),
+            ));
         }
         self.into.write_all(&header(name, size))?;
         let copied = io::copy(&mut bytes.take(size), &mut self.into)?;

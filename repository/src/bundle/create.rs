@@ -55,7 +55,9 @@ pub enum CreateError {
         source: ManifestError,
     },
     /// A payload in the repository is not the one that the manifest names.
-    #[error("payload {file} in the repository is not the one that the manifest names: expected {expected}, found {found}")]
+    #[error(
+        "payload {file} in the repository is not the one that the manifest names: expected {expected}, found {found}"
+    )]
     Payload {
         /// Its file.
         file: String,
@@ -133,8 +135,10 @@ impl Fresh {
         for place in mirrors.places() {
             let recorder = Arc::new(Recorder { inner: mirrors.clone(), kept: Mutex::default() });
             let alone = mirrors.by(vec![place.clone()], recorder.clone());
-            let scratch = tempfile::tempdir()
-                .map_err(|source| CreateError::Write { path: PathBuf::from("a temporary directory"), source })?;
+            let scratch = tempfile::tempdir().map_err(|source| CreateError::Write {
+                path: PathBuf::from("a temporary directory"),
+                source,
+            })?;
             match Client::refresh(root, &alone, &Store::new(scratch.path()), now) {
                 Ok(client) => {
                     return Ok(Self { client, recorder, place: place.clone(), _scratch: scratch });
@@ -210,7 +214,8 @@ pub fn create(
     for payload in manifest.payloads() {
         let listed = fresh.client.target(&path(name, version, payload.file.as_str()))?;
         if listed.sha256() != Some(payload.sha256) {
-            let found = listed.sha256().map_or_else(|| "another digest".to_owned(), |found| found.to_string());
+            let found =
+                listed.sha256().map_or_else(|| "another digest".to_owned(), |found| found.to_string());
             let file = payload.file.to_string();
             return Err(CreateError::Payload { file, expected: payload.sha256, found });
         }

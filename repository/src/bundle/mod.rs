@@ -140,7 +140,9 @@ fn limit(name: &str) -> Option<u64> {
     match name.split_once('/') {
         None if name == HEAD => Some(HEAD_BYTES),
         None if name == POLICY => Some(envelope),
-        Some(("metadata", file)) if plain(file) && file.ends_with(".json") => Some(crate::store::LARGEST as u64),
+        Some(("metadata", file)) if plain(file) && file.ends_with(".json") => {
+            Some(crate::store::LARGEST as u64)
+        }
         Some(("targets", digest)) if digest.parse::<Sha256>().is_ok() => Some(PAYLOAD),
         Some(("revocations", file)) if plain(file) && file.ends_with(".json") => Some(envelope),
         Some(("log", path)) => match path.split_once('/') {
@@ -191,7 +193,8 @@ impl Bundle {
     /// [`BundleError`].
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let failed = |source| BundleError::Io { path: path.to_owned(), source };
-        let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
+        let file =
+            OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
@@ -199,7 +202,8 @@ impl Bundle {
         let members = members.map_err(|source| BundleError::Archive { path: path.to_owned(), source })?;
         let lacks = || BundleError::Lacks { path: path.to_owned(), member: HEAD.to_owned() };
         // It is the first: whoever looks at the beginning of a file knows what it is.
-        let first = members.get(HEAD).filter(|member| member.at == archive::BLOCK as u64).ok_or_else(lacks)?;
+        let first =
+            members.get(HEAD).filter(|member| member.at == archive::BLOCK as u64).ok_or_else(lacks)?;
         let file = Arc::new(file);
         let mut bytes = Vec::new();
         let mut section = Section { file: file.clone(), at: first.at, left: first.size };

@@ -185,11 +185,9 @@ impl From<AuthoringError> for LogError {
             AuthoringError::TooLarge { path, source } => Self::TooLarge { path, source },
             AuthoringError::Busy { directory } => Self::Busy { directory },
             AuthoringError::Log(error) => *error,
-            other => Self::Io {
-                doing: "write",
-                path: PathBuf::new(),
-                source: io::Error::other(other.to_string()),
-            },
+            other => {
+                Self::Io { doing: "write", path: PathBuf::new(), source: io::Error::other(other.to_string()) }
+            }
         }
     }
 }

@@ -82,8 +82,7 @@ impl Memory {
         if let Some((seen, seen_note)) = &before {
             match compare(files, seen, &checkpoint) {
                 Relation::Forked => {
-                    let evidence =
-                        keep_evidence(&self.directory.join("forks"), &[seen_note, &note])?;
+                    let evidence = keep_evidence(&self.directory.join("forks"), &[seen_note, &note])?;
                     let (seen, shown) = (in_words(&seen.head), in_words(head));
                     return Err(LogError::Forked { origin: origin.clone(), seen, shown, evidence });
                 }

@@ -144,7 +144,8 @@ impl Log {
         for level in 0.. {
             let before = size.checked_shr(8 * level).unwrap_or(0);
             let first = before / WIDTH;
-            let mut hashes = if before.is_multiple_of(WIDTH) { Vec::new() } else { tiles.tile(level, first)? };
+            let mut hashes =
+                if before.is_multiple_of(WIDTH) { Vec::new() } else { tiles.tile(level, first)? };
             hashes.append(&mut new);
             for (index, part) in (first..).zip(hashes.chunks(WIDTH as usize)) {
                 let bytes: Vec<u8> = part.iter().flat_map(|hash| *hash.as_bytes()).collect();
@@ -232,7 +233,8 @@ impl Log {
 /// [`LogError`].
 pub fn newest(files: &dyn Files) -> Result<(Checkpoint, Note), LogError> {
     let place = || files.place();
-    let bytes = files.read(CHECKPOINT, Note::MAX_BYTES)?.ok_or_else(|| LogError::NotALog { place: place() })?;
+    let bytes =
+        files.read(CHECKPOINT, Note::MAX_BYTES)?.ok_or_else(|| LogError::NotALog { place: place() })?;
     Checkpoint::of(&bytes).map_err(|source| LogError::Checkpoint { place: place(), source })
 }
 

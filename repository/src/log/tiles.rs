@@ -241,6 +241,10 @@ mod tests {
         assert!(parse_bundle(&[&bytes[..], &[0]].concat(), 3).is_err());
         assert!(parse_bundle(&[0; 2 * 257], 3).is_err());
         assert!(parse_tile(&[0; 64], 2).is_ok() && parse_tile(&[0; 96], 2).is_ok());
-        assert!(parse_tile(&[0; 63], 1).is_err() && parse_tile(&[0; 32], 2).is_err() && parse_tile(&[0; 257 * 32], 1).is_err());
+        assert!(
+            parse_tile(&[0; 63], 1).is_err()
+                && parse_tile(&[0; 32], 2).is_err()
+                && parse_tile(&[0; 257 * 32], 1).is_err()
+        );
     }
 }

@@ -13,9 +13,9 @@ use crate::cli::progress::Progress;
 use crate::cli::signals::Signals;
 use crate::cli::{Global, failures};
 use crate::operations::apply::{Applied, Quarantine, Request};
+use crate::operations::carried::Carried;
 use crate::operations::hold::Heeding;
 use crate::operations::reports::Changed;
-use crate::operations::carried::Carried;
 use crate::operations::repository::{self as by_name, Wanted};
 use crate::operations::trust;
 use crate::operations::{Engine, EngineError, Listeners};
@@ -120,7 +120,10 @@ impl Found {
     fn remember(&self, engine: &Engine) {
         let Some(carried) = &self.carried else { return };
         if let Err(error) = carried.remember(&engine.config().store, SystemClock.now()) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the bundle's repository is not remembered");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the bundle's repository is not remembered"
+            );
         }
     }
 }

@@ -123,8 +123,8 @@ fn local(directory: &Path) -> Result<(Vec<u8>, Mirrors), Failure> {
     let file = File::open(&path).map_err(|error| refuse(error.to_string()))?;
     let root = bounded::read(file, 512 << 10).map_err(|error| refuse(error.to_string()))?;
     let absolute = std::fs::canonicalize(&public).map_err(|error| refuse(error.to_string()))?;
-    let mirror =
-        Mirror::parse(&format!("file://{}", absolute.display())).map_err(|error| refuse(error.to_string()))?;
+    let mirror = Mirror::parse(&format!("file://{}", absolute.display()))
+        .map_err(|error| refuse(error.to_string()))?;
     let places = Mirrors::new(vec![mirror], Arc::new(LocalFiles), Patience::default(), Arc::new(SystemClock));
     Ok((root, places))
 }
@@ -162,7 +162,8 @@ fn show(args: &Show, global: &Global) -> Result<(), Failure> {
     });
     say(global, &report, || {
         let mut lines = vec![format!("{}@{}, made {}", head.name, head.version, head.created)];
-        lines.extend(until.map(|until| format!("hosts that pin the repository's root take it until {until}")));
+        lines
+            .extend(until.map(|until| format!("hosts that pin the repository's root take it until {until}")));
         lines.push(match proofs.is_empty() {
             true => "without a proof that it is logged".to_owned(),
             false => "with a proof that it is logged".to_owned(),
@@ -177,9 +178,12 @@ fn show(args: &Show, global: &Global) -> Result<(), Failure> {
 /// A file that is no bundle, or not a whole one.
 pub(super) fn bundle_failure(error: BundleError) -> Failure {
     match error {
-        BundleError::Io { .. } => Failure::new(Exit::Refused, error).next("give the path of a bundle that you can read"),
-        _ => Failure::new(Exit::NotAuthentic, error)
-            .next("do not use it; copy it again from where it was made, or have it made anew: update bundle create"),
+        BundleError::Io { .. } => {
+            Failure::new(Exit::Refused, error).next("give the path of a bundle that you can read")
+        }
+        _ => Failure::new(Exit::NotAuthentic, error).next(
+            "do not use it; copy it again from where it was made, or have it made anew: update bundle create",
+        ),
     }
 }
 

@@ -164,13 +164,16 @@ pub(crate) fn carried(error: CarriedError) -> Failure {
             let exit = if refused(source) { Exit::Refused } else { Exit::NotAuthentic };
             let next = match expired {
                 true => "have it made anew: update repo refresh, then update bundle create",
-                false => "do not use it; have it made from the repository whose root this host pins: update bundle create",
+                false => {
+                    "do not use it; have it made from the repository whose root this host pins: update bundle create"
+                }
             };
             Failure::new(exit, error).next(next)
         }
         CarriedError::Copy { .. } => Failure::new(Exit::Refused, error).next("make room, and try again"),
         CarriedError::Envelope { .. } | CarriedError::Another { .. } => {
-            Failure::new(Exit::NotAuthentic, error).next("do not use it; have it made anew: update bundle create")
+            Failure::new(Exit::NotAuthentic, error)
+                .next("do not use it; have it made anew: update bundle create")
         }
     }
 }
@@ -187,7 +190,9 @@ fn next_for(refusal: &VerifyError) -> &'static str {
             LogRefusal::Forked { .. } => {
                 "believe nothing of this log; the two checkpoints are evidence, kept in forks/ of the store: show them to its publisher and witnesses"
             }
-            LogRefusal::Older { .. } => "take the proof again from the newest log, or have the bundle made anew",
+            LogRefusal::Older { .. } => {
+                "take the proof again from the newest log, or have the bundle made anew"
+            }
             LogRefusal::Unproven { .. } => {
                 "take the log along: apply by name from the repository, or a bundle"
             }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use manifests::bounded;
 use manifests::log::{
-    Accepted, Checkpoint, Cosigner, LogEntry, LogPolicy, LogProof, Note, NoteKey, NoteKeyKind, NoteName, NoteSigner,
-    Relation,
+    Accepted, Checkpoint, Cosigner, LogEntry, LogPolicy, LogProof, Note, NoteKey, NoteKeyKind, NoteName,
+    NoteSigner, Relation,
 };
 use manifests::{KeyId, Sha256};
 use patch_tools::signing::{self, Passphrase};
@@ -35,7 +35,9 @@ use crate::operations::repository as by_name;
 /// A log is a directory of plain files in C2SP's formats, which any web server serves; that of a repository is
 /// DIR/public/log, and update repo publish continues it. LOG is such a directory, or its address.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "docs/transparency.md has the whole of it, and how to verify a log without this program.")]
+#[command(
+    after_help = "docs/transparency.md has the whole of it, and how to verify a log without this program."
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -54,7 +56,9 @@ enum Command {
 
 /// Begin an empty log, and print the key by which others know it
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  update log init /srv/repo/public/log --origin updates.example.org/log --key log.key")]
+#[command(
+    after_help = "Example:\n  update log init /srv/repo/public/log --origin updates.example.org/log --key log.key"
+)]
 struct Init {
     /// The directory; there is none yet
     log: PathBuf,
@@ -246,7 +250,9 @@ fn add(args: &Add, global: &Global) -> Result<(), Failure> {
             lines.push(format!("{known} were there already"));
         }
         if !args.cosigned.is_empty() {
-            lines.push(format!("{came} new signatures under the checkpoint, and so in the proof of every entry"));
+            lines.push(format!(
+                "{came} new signatures under the checkpoint, and so in the proof of every entry"
+            ));
         }
         lines.push(format!("{}: {}", checkpoint.origin, in_words(&checkpoint.head)));
         lines
@@ -261,7 +267,9 @@ fn proof(args: &Proof, global: &Global) -> Result<(), Failure> {
     let tiles = Tiles::new(&*files, checkpoint.head.size);
     let leaf = entry.leaf();
     let index = find(&tiles, checkpoint.head.size, &leaf).map_err(failure)?.ok_or_else(|| {
-        failure(LogError::Unlogged { what: format!("{}@{} with these signatures", entry.name, entry.version) })
+        failure(LogError::Unlogged {
+            what: format!("{}@{} with these signatures", entry.name, entry.version),
+        })
     })?;
     let proof = prove(&tiles, index, &checkpoint.head, &note).map_err(failure)?;
     let out = args.out.clone().unwrap_or_else(|| crate::operations::publication::proof_of(&args.manifest));
@@ -289,7 +297,8 @@ fn verify(args: &Verify, global: &Global) -> Result<(), Failure> {
     let Accepted { cosigners, .. } = accept(&*files, &policy, &note).map_err(failure)?;
     let since = args.since.as_ref().map(|path| read_checkpoint(path).map(|read| (path, read))).transpose()?;
     if let Some((path, (before, before_note))) = &since {
-        accept(&Directory((*path).clone()), &policy_without_witnesses(&policy), before_note).map_err(failure)?;
+        accept(&Directory((*path).clone()), &policy_without_witnesses(&policy), before_note)
+            .map_err(failure)?;
         continues(&*files, path, (before, before_note), (&checkpoint, &note)).map_err(failure)?;
     }
     let audited = audit(&*files, &checkpoint).map_err(failure)?;
@@ -308,7 +317,10 @@ fn verify(args: &Verify, global: &Global) -> Result<(), Failure> {
         if let Some(since) = since {
             lines.push(format!("continues {}", in_words(&since)));
         }
-        lines.push(format!("every entry and every hash leads to the root of {} entries", checkpoint.head.size));
+        lines.push(format!(
+            "every entry and every hash leads to the root of {} entries",
+            checkpoint.head.size
+        ));
         lines.extend(odd.iter().map(|one| listed_words(one)));
         lines
     });
@@ -331,7 +343,8 @@ fn continues(
     let (seen, found) = (before.head.size, now.head.size);
     if before.origin != now.origin {
         let path = kept.to_owned();
-        let words = |checkpoint: &Checkpoint| format!("{}, {}", checkpoint.origin, in_words(&checkpoint.head));
+        let words =
+            |checkpoint: &Checkpoint| format!("{}, {}", checkpoint.origin, in_words(&checkpoint.head));
         return Err(LogError::AnotherCheckpoint { path, expected: words(now), found: words(before) });
     }
     match compare(files, before, now) {
@@ -390,7 +403,8 @@ fn monitor(args: &Monitor, global: &Global) -> Result<(), Failure> {
         // What cannot be read may be anybody's.
         None => true,
         Some(entry) => {
-            let named = args.name.is_empty() || args.name.iter().any(|name| entry.name.as_str().starts_with(name));
+            let named =
+                args.name.is_empty() || args.name.iter().any(|name| entry.name.as_str().starts_with(name));
             let signed = signers.is_empty() || signers.iter().any(|signer| entry.signers.contains(signer));
             named && signed
         }
@@ -404,7 +418,8 @@ fn monitor(args: &Monitor, global: &Global) -> Result<(), Failure> {
             Listed::new(one, is_expected && one.oddity.is_none())
         })
         .collect();
-    let report = json!({ "origin": checkpoint.origin, "head": checkpoint.head, "since": from, "entries": listed });
+    let report =
+        json!({ "origin": checkpoint.origin, "head": checkpoint.head, "since": from, "entries": listed });
     say(global, &report, || {
         let mut lines: Vec<String> = audited
             .iter()
@@ -425,7 +440,9 @@ fn monitor(args: &Monitor, global: &Global) -> Result<(), Failure> {
     Err(Failure::new(Exit::NeedsOperator, format!("{} has entries that nobody expects", checkpoint.origin))
         .because("entries of the manifests that were given", unexpected.join(", "))
         .state(State::Named("the log is what its checkpoint says; nothing was changed".to_owned()))
-        .next("ask who holds the keys that signed them; docs/incidents.md says what to do about a stolen key"))
+        .next(
+            "ask who holds the keys that signed them; docs/incidents.md says what to do about a stolen key",
+        ))
 }
 
 /// The leaves of the signed manifests in files and directories.
@@ -485,7 +502,10 @@ fn witness(args: &Witness, global: &Global) -> Result<(), Failure> {
         // What is printed is the checkpoint, byte for byte.
         (false, None) => note.to_string().lines().for_each(line),
         (false, Some(out)) => {
-            let after = before.map_or_else(|| "the first that it sees".to_owned(), |head| format!("after {}", in_words(&head)));
+            let after = before.map_or_else(
+                || "the first that it sees".to_owned(),
+                |head| format!("after {}", in_words(&head)),
+            );
             line(&format!("{}: signed {}, {after}", out.display(), in_words(&checkpoint.head)));
             line(&format!("  {}", signer.verifier(NoteKeyKind::Witness)));
         }
@@ -497,8 +517,8 @@ fn show(args: &Show, global: &Global) -> Result<(), Failure> {
     let path = Path::new(&args.what);
     if let Some(name) = &args.name {
         let key = public(path)?;
-        let [log, witness] =
-            [NoteKeyKind::Log, NoteKeyKind::Witness].map(|kind| NoteKey::new(name.clone(), kind, key.clone()));
+        let [log, witness] = [NoteKeyKind::Log, NoteKeyKind::Witness]
+            .map(|kind| NoteKey::new(name.clone(), kind, key.clone()));
         say(global, &json!({ "log_key": log, "witness_key": witness }), || {
             vec![format!("as a log:     {log}"), format!("as a witness: {witness}")]
         });
@@ -527,7 +547,10 @@ fn show(args: &Show, global: &Global) -> Result<(), Failure> {
         let mut lines = vec![format!("{}: {}", checkpoint.origin, in_words(&checkpoint.head))];
         lines.extend(index.map(|index| format!("a proof of entry {index}")));
         for one in note.signatures() {
-            let time = one.claimed_time().map(|time| format!(", cosigned at {}", time_words(time))).unwrap_or_default();
+            let time = one
+                .claimed_time()
+                .map(|time| format!(", cosigned at {}", time_words(time)))
+                .unwrap_or_default();
             lines.push(format!("signed in the name of {}+{}{time}", one.name, hex(&one.id)));
         }
         lines.push("nothing of this was verified: update log verify".to_owned());
@@ -556,10 +579,10 @@ fn entry_words(number: u64, entry: &LogEntry) -> String {
 }
 
 fn listed_words(one: &Audited) -> String {
-    let words = one
-        .entry
-        .as_ref()
-        .map_or_else(|| format!("{:>6}  leaf {}", one.index, one.leaf), |entry| entry_words(one.index, entry));
+    let words = one.entry.as_ref().map_or_else(
+        || format!("{:>6}  leaf {}", one.index, one.leaf),
+        |entry| entry_words(one.index, entry),
+    );
     one.oddity.as_ref().map_or_else(|| words.clone(), |oddity| format!("{words}; {oddity}"))
 }
 
@@ -613,7 +636,8 @@ fn source(place: &str, global: &Global) -> Result<Box<dyn Files>, Failure> {
 
 fn read(path: &Path, most: usize) -> Result<Vec<u8>, Failure> {
     let refuse = |error: bounded::BoundedError| {
-        Failure::new(Exit::Refused, format!("cannot read {}: {error}", path.display())).next("give a file that you can read")
+        Failure::new(Exit::Refused, format!("cannot read {}: {error}", path.display()))
+            .next("give a file that you can read")
     };
     let file = File::open(path).map_err(|error| refuse(error.into()))?;
     bounded::read(file, most).map_err(refuse)
@@ -652,10 +676,11 @@ pub(super) fn failure(error: LogError) -> Failure {
                 .because(expected, found)
                 .next("ask its publisher; a mirror may be old, and what was seen stays what it was")
         }
-        LogError::Unproven { .. } | LogError::Changed { .. } | LogError::Malformed { .. } | LogError::Missing { .. } => {
-            Failure::new(Exit::NotAuthentic, error)
-                .next("ask its publisher, or another mirror: what is there is not what the log has signed")
-        }
+        LogError::Unproven { .. }
+        | LogError::Changed { .. }
+        | LogError::Malformed { .. }
+        | LogError::Missing { .. } => Failure::new(Exit::NotAuthentic, error)
+            .next("ask its publisher, or another mirror: what is there is not what the log has signed"),
         LogError::NotAccepted { .. } | LogError::Checkpoint { .. } => Failure::new(Exit::NotAuthentic, error)
             .next("see that the key or the policy is this log's; update log show tells who signed"),
         LogError::Envelope { .. } | LogError::Entry { .. } => {
@@ -663,11 +688,14 @@ pub(super) fn failure(error: LogError) -> Failure {
         }
         LogError::Busy { .. } => Failure::new(Exit::Busy, error).next("wait for it to end"),
         LogError::NotALog { .. } => Failure::new(Exit::Refused, error).next("update log init makes one"),
-        LogError::NotEmpty { .. } => Failure::new(Exit::Refused, error).next("choose a directory that is not there yet"),
+        LogError::NotEmpty { .. } => {
+            Failure::new(Exit::Refused, error).next("choose a directory that is not there yet")
+        }
         LogError::Unlogged { .. } => Failure::new(Exit::Refused, error)
             .next("update repo publish appends what it publishes; update log add whatever else is given"),
-        LogError::AnotherCheckpoint { .. } => Failure::new(Exit::Refused, error)
-            .next("have the newest checkpoint signed: update log witness"),
+        LogError::AnotherCheckpoint { .. } => {
+            Failure::new(Exit::Refused, error).next("have the newest checkpoint signed: update log witness")
+        }
         LogError::AnotherKey { .. } => {
             Failure::new(Exit::Refused, error).next("give the key that update log init was given")
         }

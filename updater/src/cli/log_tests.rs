@@ -29,7 +29,10 @@ impl Company {
         let log = company.key("log", ORIGIN, NoteKeyKind::Log);
         let mut policy = format!("log {log}\n");
         for name in ["w1", "w2", "w3"] {
-            policy += &format!("witness {name} {}\n", company.key(name, &format!("{name}.example"), NoteKeyKind::Witness));
+            policy += &format!(
+                "witness {name} {}\n",
+                company.key(name, &format!("{name}.example"), NoteKeyKind::Witness)
+            );
         }
         policy += "group company 2 w1 w2 w3\nquorum company\n";
         fs::write(company.path("company.policy"), &policy).unwrap();
@@ -90,7 +93,10 @@ impl Company {
     /// A manifest by the build key and perhaps others, published.
     fn publish(&self, version: u64, others: &[&str]) {
         let now = SystemClock.now();
-        let (issued, expires) = (UtcTime::floor(now - SignedDuration::from_hours(1)), UtcTime::floor(now + SignedDuration::from_hours(240)));
+        let (issued, expires) = (
+            UtcTime::floor(now - SignedDuration::from_hours(1)),
+            UtcTime::floor(now + SignedDuration::from_hours(240)),
+        );
         let payload = format!("module {version}");
         let text = format!(
             "schema: 1\nname: greet\nversion: {version}\nissued: {issued}\nexpires: {expires}\nseverity: high\n\
@@ -102,7 +108,8 @@ impl Company {
         );
         let mut envelope = Envelope::of_manifest(text.into_bytes());
         for name in ["build"].iter().chain(others) {
-            let key = SecretKey::from_pem(&fs::read_to_string(self.path(&format!("{name}.key"))).unwrap()).unwrap();
+            let key =
+                SecretKey::from_pem(&fs::read_to_string(self.path(&format!("{name}.key"))).unwrap()).unwrap();
             envelope.sign(&key).unwrap();
         }
         fs::create_dir_all(self.path("out")).unwrap();
@@ -153,12 +160,16 @@ fn a_company_keeps_a_log_with_its_own_witnesses_by_commands_alone() {
 
     // Who holds a key looks for what it did not sign.
     let monitor = format!("log monitor @repo/public/log --log-key {vkey}");
-    company.done(&format!("{monitor} --name greet --signer @build.pub --expect @out/greet-1.json --expect @out/greet-2.json"));
+    company.done(&format!(
+        "{monitor} --name greet --signer @build.pub --expect @out/greet-1.json --expect @out/greet-2.json"
+    ));
     company.done(&format!("{monitor} --signer @w1.pub --expect @out/greet-1.json"));
     let (exit, words) = company.refused(&format!("{monitor} --signer @w3.pub --expect @out/greet-1.json"));
     assert!(exit == 6 && words.contains("entry 1"), "{words}");
     company.done(&format!("{monitor} --signer @w3.pub"));
-    company.done(&format!("{monitor} --expect @out/greet-1.json --expect @out/greet-2.json --state @watched.state"));
+    company.done(&format!(
+        "{monitor} --expect @out/greet-1.json --expect @out/greet-2.json --state @watched.state"
+    ));
     company.done(&format!("{monitor} --expect @out/greet-1.json --state @watched.state"));
 }
 
@@ -174,11 +185,16 @@ fn a_log_that_forks_is_refused_by_witness_auditor_and_monitor_and_shown() {
     company.done("log add @other.d/log --key @log.key @out/greet-2.json");
     let failure = company.witness("w1", "other.d/log").unwrap_err();
     let words = failure.for_person();
-    assert!(failure.exit().code() == 4 && words.contains("has forked") && words.contains("1 entries with root"), "{words}");
+    assert!(
+        failure.exit().code() == 4 && words.contains("has forked") && words.contains("1 entries with root"),
+        "{words}"
+    );
     assert_eq!(fs::read_dir(company.path("w1.state/forks")).unwrap().count(), 2);
-    let (exit, words) = company.refused(&format!("log verify @other.d/log --log-key {vkey} --since @kept.checkpoint"));
+    let (exit, words) =
+        company.refused(&format!("log verify @other.d/log --log-key {vkey} --since @kept.checkpoint"));
     assert!(exit == 4 && words.contains("has forked") && words.contains("kept.checkpoint.forks"), "{words}");
-    let (exit, words) = company.refused(&format!("log monitor @other.d/log --log-key {vkey} --state @watched.state"));
+    let (exit, words) =
+        company.refused(&format!("log monitor @other.d/log --log-key {vkey} --state @watched.state"));
     assert!(exit == 4 && words.contains("has forked"), "{words}");
     // The honest one goes on.
     company.witness("w1", "repo/public/log").unwrap();
@@ -212,7 +228,14 @@ fn a_bundle_is_verified_by_a_host_that_has_its_policy_alone() {
     assert_eq!(company.refused("bundle show @nothing.upd").0, 3);
     // A host that pins the repository's root takes what is of it, and nothing else.
     let pinned = |root: &str| {
-        company.private("update.yaml", &format!("store: {}\nrepository: {{places: [], root: {}}}\n", company.path("store").display(), company.path(root).display()));
+        company.private(
+            "update.yaml",
+            &format!(
+                "store: {}\nrepository: {{places: [], root: {}}}\n",
+                company.path("store").display(),
+                company.path(root).display()
+            ),
+        );
     };
     pinned("repo/public/metadata/1.root.json");
     company.done("verify @x.upd --policy @policy.yaml");

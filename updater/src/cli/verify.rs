@@ -56,7 +56,10 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let floor = look_at_floor(&settings.store).map_err(|error| failures::trust(error.into()))?;
     let now = SystemClock.now();
     let carried = match args.manifest.exists() && Bundle::is_meant(&args.manifest) {
-        true => Some(Carried::open(&args.manifest, &settings, &std::env::temp_dir(), now).map_err(failures::carried)?),
+        true => Some(
+            Carried::open(&args.manifest, &settings, &std::env::temp_dir(), now)
+                .map_err(failures::carried)?,
+        ),
         false => None,
     };
     let subject = Subject { args, store: Some(&settings.store), carried: carried.as_ref() };
@@ -185,8 +188,8 @@ pub(super) fn examine(
         Some(_) => Beside::of(file, &envelope, store).map_err(failures::trust)?,
         None => Beside::default(),
     };
-    let Examination { signers: Signers { signatures, roles }, signed, digest, outcome } = beside
-        .with(&floor, |publication| {
+    let Examination { signers: Signers { signatures, roles }, signed, digest, outcome } =
+        beside.with(&floor, |publication| {
             policy.examine_published::<Manifest>(&envelope, publication, VerifyAt { now, floor: &floor })
         });
     let logged = outcome.as_ref().ok().and_then(|verified| verified.logged().cloned());
@@ -206,7 +209,10 @@ pub(super) fn examine(
             let path = args.manifest.clone();
             (Some(refusal), Err(failures::trust(TrustError::NotAuthentic { path, source })))
         }
-        Ok(_) => match payloads.iter().find_map(|payload| wrong(args.payloads.is_some() || carried.is_some(), payload)) {
+        Ok(_) => match payloads
+            .iter()
+            .find_map(|payload| wrong(args.payloads.is_some() || carried.is_some(), payload))
+        {
             Some((refusal, failure)) => (Some(refusal), Err(failure)),
             None => (None, Ok(())),
         },
@@ -229,7 +235,11 @@ pub(super) fn examine(
     Ok((report, outcome))
 }
 
-fn compare(args: &Args, carried: Option<&Carried>, manifest: &Manifest) -> Result<Vec<PayloadReport>, Failure> {
+fn compare(
+    args: &Args,
+    carried: Option<&Carried>,
+    manifest: &Manifest,
+) -> Result<Vec<PayloadReport>, Failure> {
     let beside = args.manifest.parent().unwrap_or(Path::new(""));
     let unpacked = match (&args.payloads, carried) {
         (None, Some(carried)) => {

@@ -93,7 +93,13 @@ impl Desk {
 
         let (mut text, mut exit) = (String::new(), Exit::Done);
         let policy = line.args.policy.clone().unwrap();
-        let outcome = examine(&Subject { args: &line.args, store: None, carried: None }, &policy, self.floor.clone(), now).and_then(|(report, outcome)| {
+        let outcome = examine(
+            &Subject { args: &line.args, store: None, carried: None },
+            &policy,
+            self.floor.clone(),
+            now,
+        )
+        .and_then(|(report, outcome)| {
             text += &match line.json {
                 true => serde_json::to_string_pretty(&report).unwrap() + "\n",
                 false => verify_text::render(&report).to_string(),

@@ -66,7 +66,10 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
             false => writeln!(text, "  its repository was not asked about: this host pins no root")?,
         }
         if let Some(edition) = policy {
-            writeln!(text, "  edition {edition} of the policy would be put in force with it, and judges it here")?;
+            writeln!(
+                text,
+                "  edition {edition} of the policy would be put in force with it, and judges it here"
+            )?;
         }
         if *revocations > 0 {
             writeln!(text, "  {revocations} revocations would be taken up with it")?;

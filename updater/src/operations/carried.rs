@@ -99,7 +99,8 @@ impl Carried {
         let Head { name, version, .. } = bundle.head();
         let entry = LogEntry::of(&envelope).ok();
         if let Some(entry) = entry.as_ref().filter(|entry| (&entry.name, entry.version) != (name, *version)) {
-            let (expected, found) = (format!("{name}@{version}"), format!("{}@{}", entry.name, entry.version));
+            let (expected, found) =
+                (format!("{name}@{version}"), format!("{}@{}", entry.name, entry.version));
             return Err(CarriedError::Another { expected, found });
         }
 

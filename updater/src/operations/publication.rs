@@ -82,7 +82,8 @@ impl Beside {
         let checkpoint = parsed.map(|proof| proof.checkpoint);
         let seen = checkpoint.as_ref().and_then(|checkpoint| floor.logs.get(&checkpoint.origin));
         // Of the proof's tree, or of a larger one that was seen: partial tiles are named by the tree that they are of.
-        let sizes = checkpoint.iter().map(|checkpoint| checkpoint.head.size).chain(seen.map(|seen| seen.head.size));
+        let sizes =
+            checkpoint.iter().map(|checkpoint| checkpoint.head.size).chain(seen.map(|seen| seen.head.size));
         let mut sizes: Vec<u64> = sizes.collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         judge(Publication { proof, history: Some(&Whatever { log, sizes }) })

@@ -316,7 +316,8 @@ impl Bench {
     ) -> Result<Applied, EngineError> {
         let listeners = Listeners { event: &|_| {}, told: &|_| {}, boundaries: seen };
         let payloads = PayloadDirectory(self.payloads());
-        let request = Request { manifest, payloads: &payloads, quarantine, heeding: self.heeding(), along: None };
+        let request =
+            Request { manifest, payloads: &payloads, quarantine, heeding: self.heeding(), along: None };
         self.engine().apply(&request, &listeners, &|_, _| {})
     }
 

@@ -4,8 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use manifests::log::{LogProof, NoteKeyKind, NoteSigner};
-use manifests::{DocumentKind, Envelope, LogRefusal, SecretKey, VerifyError};
 use ::repository::authoring::Repository;
 use ::repository::authoring::draft::{Founders, Holders};
 use ::repository::bundle::create::{Along as Extras, create};
@@ -13,6 +11,8 @@ use ::repository::log::Log;
 use ::repository::transport::Patience;
 use ::repository::transport::file::Files;
 use ::repository::transport::mirrors::{Mirror, Mirrors};
+use manifests::log::{LogProof, NoteKeyKind, NoteSigner};
+use manifests::{DocumentKind, Envelope, LogRefusal, SecretKey, VerifyError};
 use system::clock::SystemClock;
 
 use super::bench::{Bench, MANIFEST, Undisturbed, livepatch_only};
@@ -45,7 +45,10 @@ fn edition(version: u32) -> String {
     };
     let mut log = format!("  log {}\n", noted(ORIGIN, LOG, NoteKeyKind::Log));
     for seed in [51, 52, 53] {
-        log += &format!("  witness w{seed} {}\n", noted(&format!("w{seed}.example"), seed, NoteKeyKind::Witness));
+        log += &format!(
+            "  witness w{seed} {}\n",
+            noted(&format!("w{seed}.example"), seed, NoteKeyKind::Witness)
+        );
     }
     format!(
         "schema: 2\nversion: {version}\nissued: 2026-11-01T00:00:00Z\nkeys:\n{}{}roles:\n\
@@ -77,7 +80,7 @@ impl World {
         world.bench.write("first.json", envelope.to_json().as_bytes());
         let file = world.bench.payloads().join("first.json");
         world.engine().install_policy(&file, Some(envelope.payload_digest())).unwrap();
-        world.found("repo", 11);
+        world.found("repo");
         world
     }
 
@@ -93,14 +96,25 @@ impl World {
         self.engine().host.clock.now()
     }
 
+    /// Whose keys sign root, targets and the day of a repository.
+    fn holders(name: &str) -> [u8; 3] {
+        let first = match name {
+            "repo" => 11,
+            "fork" => 21,
+            _ => 31,
+        };
+        [first, first + 1, first + 2]
+    }
+
     /// A repository with a log.
-    fn found(&self, name: &str, root: u8) {
+    fn found(&self, name: &str) {
+        let [root, targets, online] = Self::holders(name);
         let holders = |seed| Holders { keys: vec![key(seed).public()], threshold: 1 };
-        let founders = Founders { root: holders(root), targets: holders(12), online: holders(13) };
+        let founders = Founders { root: holders(root), targets: holders(targets), online: holders(online) };
         let repository = Repository::init(&self.path(name), &founders, self.now()).unwrap();
         repository.sign(&key(root)).unwrap();
-        repository.sign(&key(12)).unwrap();
-        repository.publish(&[key(13)], self.now()).unwrap();
+        repository.sign(&key(targets)).unwrap();
+        repository.publish(&[key(online)], self.now()).unwrap();
         Log::init(&repository.log(), ORIGIN.parse().unwrap(), &key(LOG)).unwrap();
     }
 
@@ -110,14 +124,15 @@ impl World {
 
     /// The livepatch of the bench as a version of a manifest, published.
     fn publish(&self, repository: &str, version: u64) {
+        let [_, targets, online] = Self::holders(repository);
         let text = livepatch_only(MANIFEST).replace("version: 3", &format!("version: {version}"));
         let envelope = signed(DocumentKind::Manifest, &self.bench.text(&text), FORGE);
         let file = self.bench.payloads().join("m.json");
         fs::write(&file, envelope.to_json()).unwrap();
         let at = self.repository(repository);
         at.add(&[file], None, self.now()).unwrap();
-        at.sign(&key(12)).unwrap();
-        at.publish_logged(&[key(13)], Some(&key(LOG)), self.now()).unwrap();
+        at.sign(&key(targets)).unwrap();
+        at.publish_logged(&[key(online)], Some(&key(LOG)), self.now()).unwrap();
     }
 
     /// Has witnesses sign whatever they are shown.
@@ -137,7 +152,8 @@ impl World {
     }
 
     fn bundle(&self, repository: &str, version: u64, extras: &Extras) -> PathBuf {
-        let mirror = Mirror::parse(&format!("file://{}", self.path(repository).join("public").display())).unwrap();
+        let mirror =
+            Mirror::parse(&format!("file://{}", self.path(repository).join("public").display())).unwrap();
         let places = Mirrors::new(vec![mirror], Arc::new(Files), Patience::default(), Arc::new(SystemClock));
         let out = self.path(&format!("{repository}-{version}.upd"));
         let wanted = ("greet".parse().unwrap(), Some(version));
@@ -149,7 +165,8 @@ impl World {
     /// From now on the host takes bundles of this repository alone.
     fn pin(&self, repository: &str) {
         let root = self.root(repository);
-        let settings = RepositoryConfig { places: Vec::new(), root, proxy: None, authorities: None, transport: None };
+        let settings =
+            RepositoryConfig { places: Vec::new(), root, proxy: None, authorities: None, transport: None };
         self.bench.set(Config { repository: Some(settings), ..Config::default() });
     }
 
@@ -158,7 +175,11 @@ impl World {
         Carried::open(bundle, &config, &config.store, self.now()).map(Arc::new)
     }
 
-    fn act<R>(&self, bundle: &Path, act: impl FnOnce(&Engine, &Request<'_>) -> Result<R, EngineError>) -> Result<R, EngineError> {
+    fn act<R>(
+        &self,
+        bundle: &Path,
+        act: impl FnOnce(&Engine, &Request<'_>) -> Result<R, EngineError>,
+    ) -> Result<R, EngineError> {
         let carried = self.open(bundle).unwrap();
         let request = Request {
             manifest: carried.manifest(),
@@ -210,7 +231,8 @@ fn an_air_gapped_host_takes_manifest_policy_and_revocations_from_one_file_with_i
     world.pin("repo");
     let policy = signed(DocumentKind::Policy, &edition(3), OWNER);
     let gone = manifests::Sha256::of(b"a bad build");
-    let revocation = format!("schema: 1\nissued: 2026-11-02T00:00:00Z\nreason: a bad build\npayloads: [{gone}]\n");
+    let revocation =
+        format!("schema: 1\nissued: 2026-11-02T00:00:00Z\nreason: a bad build\npayloads: [{gone}]\n");
     let revocation = signed(DocumentKind::Revocation, &revocation, OWNER);
     let extras = Extras {
         policy: Some(policy.to_json().into_bytes()),
@@ -223,7 +245,9 @@ fn an_air_gapped_host_takes_manifest_policy_and_revocations_from_one_file_with_i
     assert_eq!(world.state().0, before.0, "a plan puts no policy in force");
     assert_eq!(world.state().1, before.1);
 
-    let Applied::Transaction { driven, .. } = world.apply(&bundle).unwrap() else { panic!("nothing was done") };
+    let Applied::Transaction { driven, .. } = world.apply(&bundle).unwrap() else {
+        panic!("nothing was done")
+    };
     assert_eq!(driven.reached, Reached::Ended(Outcome::Committed));
     assert_eq!(world.bench.machine.modules(), ["one_function"]);
     let floor = world.engine().floor().unwrap();
@@ -260,15 +284,26 @@ fn a_bundle_with_an_older_or_unsigned_policy_is_refused_whole() {
         assert_eq!(crate::cli::failures::trust(refused).exit().code(), 4, "{what}");
     }
     let revocation = "schema: 1\nissued: 2026-11-02T00:00:00Z\nreason: nothing\nkeys: []\n";
-    let foreign = signed(DocumentKind::Revocation, &revocation.replace("keys: []", &format!("keys: [{}]", key(FORGE).public().id())), FORGE);
+    let foreign = signed(
+        DocumentKind::Revocation,
+        &revocation.replace("keys: []", &format!("keys: [{}]", key(FORGE).public().id())),
+        FORGE,
+    );
     let extras = Extras { policy: None, revocations: vec![foreign.to_json().into_bytes()] };
     let refused = world.refused(&world.bundle("repo", 3, &extras));
     assert!(matches!(refused, TrustError::NotAuthentic { .. }), "{refused}");
     // A revocation of its own key comes along: the manifest does not count any more.
-    let own = signed(DocumentKind::Revocation, &revocation.replace("keys: []", &format!("keys: [{}]", key(FORGE).public().id())), OWNER);
+    let own = signed(
+        DocumentKind::Revocation,
+        &revocation.replace("keys: []", &format!("keys: [{}]", key(FORGE).public().id())),
+        OWNER,
+    );
     let extras = Extras { policy: None, revocations: vec![own.to_json().into_bytes()] };
     let refused = world.refused(&world.bundle("repo", 3, &extras));
-    assert!(matches!(refused, TrustError::NotAuthentic { source: VerifyError::KeyRevoked { .. }, .. }), "{refused}");
+    assert!(
+        matches!(refused, TrustError::NotAuthentic { source: VerifyError::KeyRevoked { .. }, .. }),
+        "{refused}"
+    );
     // And with the edition that is in force it is fine.
     let same = signed(DocumentKind::Policy, &edition(2), OWNER);
     let extras = Extras { policy: Some(same.to_json().into_bytes()), revocations: Vec::new() };
@@ -297,7 +332,7 @@ fn proofs_that_are_stripped_too_few_witnesses_and_forks_are_refused_and_a_fork_i
     world.apply(&good).unwrap();
 
     // Another history by the same log, that witnesses have signed who should not have.
-    world.found("fork", 21);
+    world.found("fork");
     world.publish("fork", 4);
     world.cosign("fork", &[51, 52, 53]);
     let forked = world.not_logged(&world.bundle("fork", 4, &Extras::default()));
@@ -306,7 +341,11 @@ fn proofs_that_are_stripped_too_few_witnesses_and_forks_are_refused_and_a_fork_i
     assert_eq!(kept, 2, "both checkpoints are evidence");
     world.publish("fork", 5);
     world.cosign("fork", &[51, 52, 53]);
-    assert_eq!(world.not_logged(&world.bundle("fork", 5, &Extras::default())).kind(), "log-forked", "and a longer one");
+    assert_eq!(
+        world.not_logged(&world.bundle("fork", 5, &Extras::default())).kind(),
+        "log-forked",
+        "and a longer one"
+    );
 
     // Rolled back: a bundle of before.
     world.publish("repo", 4);
@@ -317,7 +356,10 @@ fn proofs_that_are_stripped_too_few_witnesses_and_forks_are_refused_and_a_fork_i
     world.cosign("repo", &[51, 52]);
     world.apply(&world.bundle("repo", 5, &Extras::default())).unwrap();
     let refused = world.refused(&early);
-    assert!(matches!(refused, TrustError::NotAuthentic { source: VerifyError::VersionBelowFloor { .. }, .. }), "{refused}");
+    assert!(
+        matches!(refused, TrustError::NotAuthentic { source: VerifyError::VersionBelowFloor { .. }, .. }),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -325,7 +367,7 @@ fn a_bundle_of_another_repository_or_of_an_earlier_state_of_it_is_refused_by_a_h
     let world = World::new();
     world.publish("repo", 3);
     world.cosign("repo", &[51, 52]);
-    world.found("foreign", 21);
+    world.found("foreign");
     world.publish("foreign", 3);
     world.cosign("foreign", &[51, 52]);
     let foreign = world.bundle("foreign", 3, &Extras::default());
@@ -340,11 +382,17 @@ fn a_bundle_of_another_repository_or_of_an_earlier_state_of_it_is_refused_by_a_h
     world.cosign("repo", &[51, 52]);
     world.apply(&world.bundle("repo", 4, &Extras::default())).unwrap();
     let refused = world.open(&early).unwrap_err();
-    assert!(matches!(refused, CarriedError::Repository(_)), "what it says of the repository is older: {refused}");
+    assert!(
+        matches!(refused, CarriedError::Repository(_)),
+        "what it says of the repository is older: {refused}"
+    );
     // A host that pins no root asks its policy and its floors.
     world.bench.set(Config::default());
     let refused = world.refused(&early);
-    assert!(matches!(refused, TrustError::NotAuthentic { source: VerifyError::VersionBelowFloor { .. }, .. }), "{refused}");
+    assert!(
+        matches!(refused, TrustError::NotAuthentic { source: VerifyError::VersionBelowFloor { .. }, .. }),
+        "{refused}"
+    );
 
     // Past the end of its timestamp, only who pins no root takes it.
     world.publish("repo", 5);
@@ -394,7 +442,8 @@ fn a_manifest_that_is_a_file_is_judged_by_the_proof_beside_it() {
     world.bench.apply_signed(&manifest).unwrap();
     // The next one: the log went on, and witnesses say so; then without their word, only its hashes do.
     world.publish("repo", 4);
-    let leaf = manifests::LogEntry::of(&Envelope::parse(&fs::read(&manifest).unwrap()).unwrap()).unwrap().leaf();
+    let leaf =
+        manifests::LogEntry::of(&Envelope::parse(&fs::read(&manifest).unwrap()).unwrap()).unwrap().leaf();
     let proof = log.join(::repository::log::store::proof_path(&leaf));
     fs::copy(&proof, proof_of(&manifest)).unwrap();
     assert!(world.bench.plan_signed(&manifest).is_err(), "nobody has seen it");
@@ -408,7 +457,8 @@ fn a_manifest_that_is_a_file_is_judged_by_the_proof_beside_it() {
 }
 
 fn repository_kept(world: &World, version: u64) -> PathBuf {
-    let kept = crate::operations::repository::kept(&world.bench.config().store, &"greet".parse().unwrap(), version);
+    let kept =
+        crate::operations::repository::kept(&world.bench.config().store, &"greet".parse().unwrap(), version);
     fs::create_dir_all(kept.parent().unwrap()).unwrap();
     kept
 }

@@ -25,8 +25,13 @@ fn an_older_version_that_was_delayed_does_not_get_through() {
     // The program of the older version is started first, and gets to the lock last.
     let slow = bench.engine();
     let apply = |engine: &Engine, manifest| {
-        let request =
-            Request { manifest, payloads: &payloads, quarantine: Quarantine::Heed, heeding: Heeding::Heed, along: None };
+        let request = Request {
+            manifest,
+            payloads: &payloads,
+            quarantine: Quarantine::Heed,
+            heeding: Heeding::Heed,
+            along: None,
+        };
         engine.apply(&request, &listeners, &|_, _| {})
     };
     assert!(matches!(apply(&bench.engine(), &newer), Ok(Applied::Transaction { .. })));

@@ -225,7 +225,7 @@ fn compile(ground: &Ground, detail: Detail, jobs: usize) -> Result<Vec<CompiledU
             Version::Patched => ground.patched(),
         };
         let object = source.compile(command, detail, ground.work())?;
-        let exports = memchr::memmem::find(&object, b"__ksymtab_strings").is_some();
+        let exports = has_exports(&object);
         let crcs = match detail {
             Detail::Types if exports && versioned => source.crcs(command, ground.work())?,
             _ => BTreeMap::new(),
@@ -241,6 +241,13 @@ fn compile(ground: &Ground, detail: Detail, jobs: usize) -> Result<Vec<CompiledU
         units.push(CompiledUnit { command: unit.command.clone(), original, patched, crcs });
     }
     Ok(units)
+}
+
+/// Whether anything in the object is exported: by a table of its own, or from 6.5 on by a mark for modpost.
+fn has_exports(object: &[u8]) -> bool {
+    [&b"__ksymtab_strings\0"[..], b".export_symbol\0"]
+        .iter()
+        .any(|section| memchr::memmem::find(object, section).is_some())
 }
 
 /// Exported symbols that would not keep their types. Most keep those that the kernel was shipped with; only where one

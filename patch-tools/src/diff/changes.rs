@@ -82,6 +82,7 @@ impl Changes {
         changes.can_be_redirected(sides);
         changes.addresses_inside(sides);
         changes.paired_data(sides);
+        changes.commons(sides);
         changes.unnamed_data(sides);
         changes.moved_names(sides);
         changes.removed(sides);
@@ -280,6 +281,19 @@ impl Changes {
         }
     }
 
+    /// Variables that only the linker would place: the running ones are where they are.
+    fn commons(&mut self, sides: &Sides<'_, '_>) {
+        let orig = sides.orig().commons();
+        for (name, size) in sides.patched().commons() {
+            let reason = match orig.get(name) {
+                Some(&before) if before == size => continue,
+                Some(&before) => Refusal::DataResized { orig: before, patched: size },
+                None => Refusal::TentativeDefinition,
+            };
+            self.refuse(Subject::Symbol(name.to_owned()), reason);
+        }
+    }
+
     fn unnamed_data(&mut self, sides: &Sides<'_, '_>) {
         for section in unnamed::changed_sections(sides.equality) {
             self.refuse(Subject::Section(section.to_owned()), Refusal::UnnamedDataChanged);
@@ -437,10 +451,12 @@ fn table_rule(unit: &Unit<'_>, atom: AtomId) -> Refusal {
     }
 }
 
-/// The symbol that an export section is for: `foo` of `___ksymtab_gpl+foo`.
+/// The symbol that an export is of: `foo` of `___ksymtab_gpl+foo` and of `__export_symbol_foo`.
 fn exported(unit: &Unit<'_>, atom: AtomId) -> String {
     let section = unit.section_name(atom);
-    section.split_once('+').map_or(section, |(_, name)| name).to_owned()
+    let marked = unit.name(atom).strip_prefix("__export_symbol_");
+    let own_section = section.split_once('+').map(|(_, name)| name);
+    marked.or(own_section).unwrap_or(section).to_owned()
 }
 
 /// The first field of two atoms' section headers that must not differ and does.

@@ -13,7 +13,7 @@ use super::duplicated::is_duplicated;
 use super::mergeable::{character, piece};
 use super::names::stem;
 use super::pairs::Pairs;
-use super::sections::{Class, Special};
+use super::sections::{Class, Special, holds_descriptors};
 use super::special::{Entries, Entry};
 use super::unit::{AtomId, Reloc, Target, Unit, width};
 
@@ -298,7 +298,7 @@ impl<'u, 'd> Equality<'u, 'd> {
             index += 1;
         }
         if left != right {
-            let is_dyndbg = self.orig.section_name(orig) == "__dyndbg";
+            let is_dyndbg = holds_descriptors(self.orig.section_name(orig));
             let mut fields = fields_left.iter().map(|field| &field.reloc).peekable();
             for (offset, (a, b)) in left.iter().zip(right).enumerate() {
                 if a != b

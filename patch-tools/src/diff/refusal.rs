@@ -56,9 +56,9 @@ refusals! {
     /// Only compiled C carries what the comparison relies on.
     NotCompiled = "not-compiled":
         "not compiled from C (no compiler mark): assembler files cannot be patched function by function",
-    /// `-ffunction-sections -fdata-sections` were not given.
-    SharedSection { symbols: usize } = "shared-section":
-        "{symbols} symbols share this section: compile with -ffunction-sections -fdata-sections",
+    /// `-fno-common` was not given.
+    TentativeDefinition = "tentative-definition":
+        "the patch brings in a common symbol, for which the module loader has no place: compile with -fno-common",
     /// Type, flags or alignment of a section changed.
     SectionHeader { field: &'static str, orig: u64, patched: u64 } = "section-header":
         "section {field} changed from {orig:#x} to {patched:#x}",

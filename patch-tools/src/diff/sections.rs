@@ -171,7 +171,9 @@ impl Class {
         if !section.is_allocated() || section.kind == SHT_NOTE {
             return Self::Skip;
         }
-        if name.starts_with(".discard.") || name.starts_with(".note") || name == ".orc_header" {
+        // Frames for debuggers: no kernel module's are read.
+        let unread = [".discard", ".eh_frame", ".sframe"].iter().any(|base| is_or_below(name, base));
+        if unread || name.starts_with(".note") || name == ".orc_header" {
             return Self::Skip;
         }
         if let Some(special) = Special::ALL.into_iter().find(|special| special.section() == name) {
@@ -186,7 +188,7 @@ impl Class {
         }
         // 7.0 has no tables of CRCs any more, and flags instead of a table of its own for GPL exports.
         let export = ["___ksymtab", "__ksymtab", "___kcrctab", "__kcrctab", "___kflagstab", "__kflagstab"];
-        if export.iter().any(|start| name.starts_with(start)) {
+        if name == EXPORT_MARKS || export.iter().any(|start| name.starts_with(start)) {
             return Self::Export;
         }
         if section.is_executable() {
@@ -197,8 +199,9 @@ impl Class {
             return if strings { Self::Strings } else { Self::Constants };
         }
         // pr_debug descriptors are variables of their functions, although the kernel also lists them.
-        let variables = [".data", ".bss", ".rodata", ".ref.data", "__dyndbg", "__verbose"];
-        if variables.iter().any(|base| is_or_below(name, base)) { Self::Data } else { Self::Table }
+        let variables = [".data", ".bss", ".rodata", ".ref.data"];
+        let is_variable = variables.iter().any(|base| is_or_below(name, base)) || holds_descriptors(name);
+        if is_variable { Self::Data } else { Self::Table }
     }
 }
 
@@ -212,6 +215,15 @@ fn author(what: &str) -> Option<Author> {
             CallbackKind::ALL.into_iter().find(|kind| kind.name() == slot).map(Author::Callback)
         }
     }
+}
+
+/// What `EXPORT_SYMBOL` leaves for modpost from 6.5 on, which makes the tables of it: a label for each export, its
+/// licence, its namespace, and a pointer to what is exported.
+pub(crate) const EXPORT_MARKS: &str = ".export_symbol";
+
+/// Whether a section holds the descriptors of `pr_debug`: `__verbose` before 5.9.
+pub(crate) fn holds_descriptors(name: &str) -> bool {
+    ["__dyndbg", "__verbose"].iter().any(|base| is_or_below(name, base))
 }
 
 /// Whether `name` is `base` or continues it after a dot.

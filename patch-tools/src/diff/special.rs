@@ -12,7 +12,7 @@ use super::refusal::{Refusal, Refused, Subject};
 use super::sections::{Class, Special};
 use super::unit::{AtomId, Bias, Target, Unit};
 use crate::elf::Place;
-use crate::elf::entries::{Field, entry_size};
+use crate::elf::entries::{Field, To, entry_size};
 
 /// One entry of a table.
 #[derive(Debug, Clone, Copy)]
@@ -128,11 +128,11 @@ impl Entries {
         let fields: Vec<Field> = (0..relocations.len())
             .map(|index| {
                 let reloc = relocations.get(index);
-                let to_code = match unit.symbol(reloc.symbol).place {
-                    Place::Section(target) => unit.section(target).is_executable(),
-                    _ => false,
+                let section = match unit.symbol(reloc.symbol).place {
+                    Place::Section(target) => Some(unit.section(target)),
+                    _ => None,
                 };
-                Field { offset: reloc.offset, kind: reloc.kind, to_code }
+                Field { offset: reloc.offset, kind: reloc.kind, to: To::of(section) }
             })
             .collect();
         match entry_size(&fields, size, table.entry_sizes(), table.is_of_code()) {

@@ -3,7 +3,7 @@
 use object::elf::{SHT_NOBITS, SHT_NOTE, SHT_RELA};
 use serde::Serialize;
 
-use crate::elf::entries::{Field, entry_size};
+use crate::elf::entries::{Field, To, entry_size};
 use crate::elf::{Elf, Malformed, Place, Rule, Section};
 
 /// `NT_GNU_BUILD_ID`.
@@ -93,9 +93,9 @@ fn fields(elf: &Elf<'_>, section: &Section<'_>) -> Result<Vec<Field>, Malformed>
         fields.extend(elf.relocations(table)?.iter().map(|relocation| Field {
             offset: relocation.offset,
             kind: relocation.kind,
-            to_code: match elf.symbols().get(relocation.symbol).map(|symbol| symbol.place) {
-                Some(Place::Section(target)) => elf.sections()[target].is_executable(),
-                _ => false,
+            to: match elf.symbols().get(relocation.symbol).map(|symbol| symbol.place) {
+                Some(Place::Section(target)) => To::of(Some(&elf.sections()[target])),
+                _ => To::Other,
             },
         }));
     }

@@ -9,12 +9,7 @@
 use super::names::variable;
 use super::sections::{base, holds_descriptors};
 use super::unit::{AtomId, Unit};
-
-/// `struct ratelimit_state` is no smaller in any kernel from 5.10 on.
-const RATELIMIT: u64 = 32;
-
-/// `struct lock_class_key` without lock debugging, and with it before and since 5.1.
-const LOCK_CLASS: [u64; 3] = [0, 8, 16];
+use crate::versions::{LOCK_CLASS, RATELIMIT};
 
 /// What a duplicated variable is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

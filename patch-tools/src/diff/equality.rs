@@ -90,6 +90,8 @@ impl<'u, 'd> Equality<'u, 'd> {
                     | Special::ParaInstructions
                     | Special::StaticCallSites
                     | Special::OrcUnwind
+                    | Special::RuntimePointer
+                    | Special::RuntimeShift
             )
         };
         let mut left = orig.1.of(orig.0).iter().filter(matters);
@@ -112,6 +114,10 @@ impl<'u, 'd> Equality<'u, 'd> {
     fn same_entry(&self, orig: (&Entry, &Entries), patched: (&Entry, &Entries)) -> bool {
         let (from, to) = (orig.1.range(orig.0), patched.1.range(patched.0));
         let (left, right) = (orig.0.section(), patched.0.section());
+        // Some tables have their subject in their name.
+        if self.orig.section(left).name != self.patched.section(right).name {
+            return false;
+        }
         let (mut a, mut b) = (
             slice(self.orig.section(left).data, &from).to_vec(),
             slice(self.patched.section(right).data, &to).to_vec(),

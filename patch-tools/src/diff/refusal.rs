@@ -158,6 +158,9 @@ refusals! {
     /// An offset into shared data that could mean the end of one object or the start of the next.
     ReferenceAmbiguous { function: String } = "reference-ambiguous":
         "{function} refers to the end of one object or the start of the next; which cannot be told",
+    /// A number that the kernel writes into its code when it boots.
+    RuntimeConstant { function: String } = "runtime-constant":
+        "{function} shifts by a number that the kernel writes into its own code when it boots, and into no module's",
     /// A table of the compiler or of objtool has an unknown shape.
     SpecialSection { detail: String } = "special-section": "unknown layout: {detail}",
     /// The relocation has no meaning in a kernel module.

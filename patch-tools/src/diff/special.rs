@@ -73,7 +73,9 @@ impl Entries {
                 }
             }
         }
-        found.entries.sort_by_key(|entry| (entry.owner, entry.table, entry.section, entry.start));
+        found.entries.sort_by_key(|entry| {
+            (entry.owner, entry.table, unit.section(entry.section()).name, entry.section, entry.start)
+        });
         found.entries.shrink_to_fit();
         found
     }
@@ -135,12 +137,14 @@ impl Entries {
                 Field { offset: reloc.offset, kind: reloc.kind, to: To::of(section) }
             })
             .collect();
-        match entry_size(&fields, size, table.entry_sizes(), table.is_of_code()) {
+        let Some(known) = table.known() else { return Err(format!("{size} bytes")) };
+        match entry_size(&fields, size, known.sizes, known.of_code) {
             Some(entry_size) => Ok(shape(entry_size)),
             None => Err(format!(
-                "{size} bytes with {} relocations are not entries of {:?} bytes",
+                "{size} bytes with {} relocations are not entries of {:?} bytes ({})",
                 relocations.len(),
-                table.entry_sizes()
+                known.sizes,
+                known.source
             )),
         }
     }

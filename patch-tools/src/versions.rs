@@ -61,7 +61,7 @@ tables! {
     ".orc_unwind" [6] true "struct orc_entry, arch/x86/include/asm/orc_types.h; since 4.14"
     ".orc_unwind_ip" [4] true "objtool, tools/objtool/orc_gen.c; since 4.14"
     "runtime_ptr_" [4] true "arch/x86/include/asm/runtime-const.h, a section for each variable; since 6.11"
-    "runtime_shift_" [4] true "the same"
+    "runtime_shift_" [4] true "arch/x86/include/asm/runtime-const.h"
     ".printk_index" [8] false "struct pi_entry *, include/linux/printk.h; since 5.15"
     "__mcount_loc" [8] true "addresses; scripts/recordmcount.h, objtool, or -mrecord-mcount"
     "__patchable_function_entries" [8] true "addresses; -fpatchable-function-entry"
@@ -71,7 +71,7 @@ tables! {
     "__param" [40] false "struct kernel_param, include/linux/moduleparam.h"
     "__ksymtab" [12, 16, 8] false
         "struct kernel_symbol, include/linux/export.h: 16 as addresses, 8 as offsets (4.19), 12 with a namespace (5.4)"
-    "__ksymtab_gpl" [12, 16, 8] false "the same; gone in 7.0"
+    "__ksymtab_gpl" [12, 16, 8] false "struct kernel_symbol; gone in 7.0"
     "__kflagstab" [1] false "flags of exports, include/linux/export-internal.h; since 7.0"
     "__versions" [64] false "struct modversion_info, include/linux/module.h"
     "__version_ext_crcs" [4] false "include/linux/module.h, CONFIG_EXTENDED_MODVERSIONS; since 6.14"

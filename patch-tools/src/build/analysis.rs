@@ -23,6 +23,7 @@ use super::overlay::Overlay;
 use super::patch::Patch;
 use super::patch::SourcePath;
 use super::progress::{Phase, PhaseClock};
+use super::report::UnitReport;
 use super::request::Request;
 use super::runpre::{FunctionMatch, UnitMatch, match_unit};
 use super::tree::Tree;
@@ -190,7 +191,8 @@ impl<'g> Analysis<'g> {
     /// Fails if a livepatch cannot carry the change, or if there is nothing to carry.
     pub(super) fn accepted(&self) -> Result<(), BuildError> {
         if !self.refusals.is_empty() {
-            return Err(BuildError::Refused { refusals: self.refusals.clone() });
+            let units = self.units.iter().map(UnitReport::new).collect();
+            return Err(BuildError::Refused { refusals: self.refusals.clone(), units });
         }
         if self.units.iter().all(|unit| unit.report.functions.is_empty()) {
             let told = |unit: &AnalysedUnit| (unit.command.source.clone(), unit.report.without_effect());

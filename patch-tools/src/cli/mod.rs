@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod release;
 mod sign;
+mod summary;
 mod verify;
 
 use clap::{CommandFactory as _, Parser, Subcommand};

@@ -44,8 +44,9 @@ mod tests {
             let decode = |code: &[u8]| {
                 let mut decoder = Decoder::with_ip(64, code, 0, DecoderOptions::NONE);
                 let first = decoder.decode();
-                let rest = decoder.can_decode().then(|| decoder.decode());
+                // Of the instruction that was decoded last.
                 let at = decoder.get_constant_offsets(&first).displacement_offset();
+                let rest = decoder.can_decode().then(|| decoder.decode());
                 (first, rest, at)
             };
             let ((old, none, _), (new, no_op, at)) = (decode(&before), decode(&load.code));

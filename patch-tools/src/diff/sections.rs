@@ -27,8 +27,8 @@ pub(crate) enum Class {
     Special(Special),
     /// Code that alternatives put in place of a function's instructions.
     Replacement,
-    /// Code out of line that belongs to functions: what they jump to before alternatives are applied, and where
-    /// faults continue in older kernels.
+    /// Code out of line that belongs to functions: what they jump to before alternatives are applied, where faults
+    /// continue in older kernels, and how a reference count that overflows was told from 4.13 to 5.4.
     Auxiliary,
     /// `EXPORT_SYMBOL`.
     Export,
@@ -171,7 +171,7 @@ impl Class {
         }
         match name {
             ".altinstr_replacement" => return Self::Replacement,
-            ".altinstr_aux" | ".fixup" => return Self::Auxiliary,
+            ".altinstr_aux" | ".fixup" | ".text..refcount" => return Self::Auxiliary,
             ".modinfo" => return Self::ModuleText,
             "__ksymtab_strings" => return Self::Strings,
             _ => {}

@@ -56,7 +56,7 @@ impl Entries {
     /// Groups all entries of a unit; tables of unknown shape are reported and left out.
     pub(crate) fn read(unit: &Unit<'_>, refused: &mut Vec<Refused>) -> Self {
         let mut found = Self::default();
-        let mut replaced: HashMap<AtomId, AtomId> = HashMap::new();
+        let mut replaced = auxiliary_users(unit);
         for table in order() {
             let sections = unit.sections_of(Class::Special(table)).filter(|section| section.size > 0);
             let sections: Vec<usize> = sections.map(|section| section.index).collect();
@@ -214,13 +214,32 @@ fn owning_function(unit: &Unit<'_>, atom: AtomId, replaced: &HashMap<AtomId, Ato
     match unit.class(unit.atom(atom).section()) {
         Class::Text => Some(atom),
         Class::Replacement => replaced.get(&atom).copied(),
-        // It jumps back to where it belongs.
+        // If no function jumps to it, it jumps back to where it belongs.
+        Class::Auxiliary if replaced.contains_key(&atom) => replaced.get(&atom).copied(),
         Class::Auxiliary => unit.references(atom).into_iter().find_map(|reference| match reference.target {
             Target::Atom { atom, .. } if unit.is_function(atom) => Some(atom),
             _ => None,
         }),
         _ => None,
     }
+}
+
+/// For each piece of out-of-line code the function that jumps to it.
+fn auxiliary_users(unit: &Unit<'_>) -> HashMap<AtomId, AtomId> {
+    let mut users = HashMap::new();
+    if unit.sections_of(Class::Auxiliary).next().is_none() {
+        return users;
+    }
+    for function in unit.atoms().filter(|&atom| unit.is_function(atom)) {
+        for reference in unit.references(function) {
+            if let Target::Atom { atom, .. } = reference.target
+                && unit.class(unit.atom(atom).section()) == Class::Auxiliary
+            {
+                users.entry(atom).or_insert(function);
+            }
+        }
+    }
+    users
 }
 
 fn functions_by_name<'d>(unit: &Unit<'d>) -> HashMap<&'d str, AtomId> {

@@ -34,7 +34,7 @@ impl To {
     pub(crate) fn of(section: Option<&Section<'_>>) -> Self {
         match section.filter(|section| section.is_executable()).map(|section| section.name) {
             None => Self::Other,
-            Some(".fixup" | ".altinstr_aux" | ".altinstr_replacement") => Self::OutOfLine,
+            Some(".fixup" | ".text..refcount" | ".altinstr_aux" | ".altinstr_replacement") => Self::OutOfLine,
             Some(_) => Self::Function,
         }
     }

@@ -118,6 +118,7 @@ fn real_fixes(lab: &Lab, share: Share) -> Result<String> {
         program: Some(Product::build(Build::Tests)?.patch_tools),
         report: dir.path().join("report.md"),
         jobs: 2,
+        seed: 1,
         beginning: Beginning::Anew,
     };
     let report = prove::run(lab, &options)?;

@@ -78,7 +78,7 @@ impl Changes {
         changes.author_marks(sides);
         changes.foreign_marks(sides);
         changes.cold_parts(sides);
-        changes.clones_without_entry(sides);
+        changes.functions_without_entry(sides);
         changes.can_be_redirected(sides);
         changes.addresses_inside(sides);
         changes.paired_data(sides);
@@ -161,11 +161,11 @@ impl Changes {
         }
     }
 
-    /// A clone or part that the compiler made of a function, and that has no entry call, is replaced with its
-    /// callers: partial inlining of a small function makes such parts of functions that are `notrace`.
+    /// A function of the file's own that ftrace does not hook is replaced with its callers. The kernel's `inline` implies
+    /// `notrace`, and not all of it is inlined: the bodies of system calls, and parts of small functions.
     ///
     /// That is possible if it is called directly and from this file only.
-    fn clones_without_entry(&mut self, sides: &Sides<'_, '_>) {
+    fn functions_without_entry(&mut self, sides: &Sides<'_, '_>) {
         let (orig, patched) = (sides.orig(), sides.patched());
         let mut open: Vec<AtomId> = Vec::new();
         let is_part = |atom: AtomId| {
@@ -174,7 +174,7 @@ impl Changes {
             let kept = original.is_some_and(|orig_atom| {
                 !is_freed(orig.section_name(orig_atom)) && !has_fentry(orig, orig_atom, sides.orig_entries)
             });
-            local && kept && stem(patched.name(atom)).numbered
+            local && kept
         };
         open.extend(self.functions.keys().copied().filter(|&atom| is_part(atom)));
         if open.is_empty() {

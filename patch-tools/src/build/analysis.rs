@@ -356,3 +356,25 @@ fn not_proven(
         None => refusal(FunctionMatch::Absent),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn exports_are_seen_in_objects_before_and_since_6_5() {
+        let work = tempfile::tempdir().unwrap();
+        let compiled = |section: &str| {
+            let mark = format!("asm(\".pushsection {section}, \\\"a\\\"\\n.quad f\\n.popsection\");\n");
+            std::fs::write(work.path().join("a.c"), format!("int f(int x) {{ return x; }}\n{mark}")).unwrap();
+            let status =
+                Command::new("gcc").args(["-c", "-o", "a.o", "a.c"]).current_dir(work.path()).status();
+            assert!(status.unwrap().success());
+            std::fs::read(work.path().join("a.o")).unwrap()
+        };
+        let found =
+            ["__ksymtab_strings", ".export_symbol", "__param"].map(|name| has_exports(&compiled(name)));
+        assert_eq!(found, [true, true, false]);
+    }
+}

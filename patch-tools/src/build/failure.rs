@@ -138,10 +138,8 @@ mod tests {
             subject: diff::Subject::Symbol("limit".into()),
             reason: diff::Refusal::DataResized { orig: 4, patched: 8 },
         };
-        let error = BuildError::Refused {
-            refusals: vec![Refusal::Diff { unit, refused }],
-            units: Vec::new(),
-        };
+        let error =
+            BuildError::Refused { refusals: vec![Refusal::Diff { unit, refused }], units: Vec::new() };
         let report = serde_json::to_value(FailureReport::of(&error)).unwrap();
         assert_eq!(report["reason"], "refused");
         assert_eq!(report["refused"][0]["rule"], "data-resized");

@@ -36,12 +36,21 @@ const VIEW: &str = r#"set -e
 root=$1; shift
 view=$root/mnt
 mount -t tmpfs -o mode=755 view "$view"
+cd "$root"
+links= directories=
 for name in usr bin sbin lib lib32 lib64 libx32 etc opt; do
-    if [ -L "$root/$name" ]; then cp -P "$root/$name" "$view/$name"
-    elif [ -d "$root/$name" ]; then mkdir "$view/$name"; mount --rbind "$root/$name" "$view/$name"
+    if [ -L "$name" ]; then links="$links $name"
+    elif [ -d "$name" ]; then directories="$directories $name"
     fi
 done
-for shown in /proc /dev "$@"; do mkdir -p "$view$shown"; mount --rbind "$shown" "$view$shown"; done
+# Few programs: each build starts them all before anything else.
+[ -z "$links" ] || cp -P $links "$view"
+cd "$view"
+set -- /proc /dev "$@"
+for shown in "$@"; do set -- "$@" ".$shown"; shift; done
+mkdir -p $directories "$@"
+for name in $directories; do mount --rbind "$root/$name" "$name"; done
+for shown in "$@"; do mount --rbind "${shown#.}" "$shown"; done
 exec chroot "$view" /bin/sh -c 'echo ready; read -r end || true'
 "#;
 

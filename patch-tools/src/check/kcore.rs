@@ -17,8 +17,8 @@ use object::LittleEndian as LE;
 use object::elf::{ELFMAG, FileHeader64, PT_LOAD, PT_NOTE, ProgramHeader64};
 use object::pod;
 
-use crate::versions::{FTRACE_PAGE, FTRACE_RECORD, LONGEST_NAME};
 use crate::image::{ExportStrings, ExportTable, Exports, Kallsyms, Origin, Tables, exports};
+use crate::versions::{FTRACE_PAGE, FTRACE_RECORD, LONGEST_NAME};
 
 /// A machine with many memory ranges has some hundred.
 const MAX_SEGMENTS: usize = 4096;

@@ -14,7 +14,7 @@ use super::ftrace::has_fentry;
 use super::inside;
 use super::layout::alignment_at;
 use super::lines::only_line_numbers;
-use super::names::{cold_parent, is_marker, stem};
+use super::names::{cold_parent, is_constructor, is_marker, stem};
 use super::pairs::is_plain;
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{CallbackKind, Ignored, IgnoredReason};
@@ -109,6 +109,10 @@ impl Changes {
             let code = equality.difference(orig, patched);
             let entry = equality.entry_difference((orig, orig_entries), (patched, patched_entries));
             let Some(difference) = code.or(entry) else { continue };
+            if is_constructor(sides.patched().name(patched)) {
+                self.ignore(sides.patched().name(patched).to_owned(), IgnoredReason::Constructor);
+                continue;
+            }
             if entry.is_none()
                 && let Some(helper) = only_line_numbers(equality, orig, patched)
             {

@@ -177,7 +177,11 @@ impl<'d> Builder<'_, 'd> {
             };
             let mut bytes = Cow::Borrowed(unit.bytes(atom));
             for (at, code) in self.selection.atoms.get(&atom).into_iter().flat_map(|one| &one.rewritten) {
-                if let Some(place) = bytes.to_mut().get_mut((at - start) as usize..).and_then(|rest| rest.get_mut(..code.len())) {
+                if let Some(place) = bytes
+                    .to_mut()
+                    .get_mut((at - start) as usize..)
+                    .and_then(|rest| rest.get_mut(..code.len()))
+                {
                     place.copy_from_slice(code);
                 }
             }

@@ -93,6 +93,13 @@ pub(crate) fn cold_parent(name: &str) -> Option<&str> {
     number.bytes().all(|byte| byte.is_ascii_digit()).then_some(parent)
 }
 
+/// Functions that compilers add to a file for sanitizers and coverage: they run once, when its code is loaded or goes.
+pub(crate) fn is_constructor(name: &str) -> bool {
+    let of_gcc = name.strip_prefix("_GLOBAL_").unwrap_or(name);
+    ["_sub_I_", "_sub_D_"].iter().any(|start| of_gcc.starts_with(start))
+        || ["asan.module_ctor", "asan.module_dtor"].contains(&name)
+}
+
 /// Labels that name nothing of their own: markers for build tools, and the assembler's.
 pub(crate) fn is_marker(name: &str) -> bool {
     name.is_empty()

@@ -38,7 +38,8 @@ mod tests {
 
     #[test]
     fn the_register_and_the_length_stay_and_the_operand_is_relative() {
-        for (prefix, register) in [0x48, 0x49].iter().flat_map(|prefix| (0..8).map(move |one| (*prefix, one))) {
+        for (prefix, register) in [0x48, 0x49].iter().flat_map(|prefix| (0..8).map(move |one| (*prefix, one)))
+        {
             let before = [prefix, 0xb8 + register, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01];
             let load = load_instead(&before).unwrap();
             let decode = |code: &[u8]| {

@@ -12,9 +12,6 @@ use super::rules::Right;
 use super::selection::Area;
 use super::trial::Trial;
 
-/// Failures that are not of a fix, by the reasons of `patch-tools build --json`.
-const OF_THE_MACHINE: [&str; 3] = ["kernel", "tree", "cache"];
-
 /// So many refusals are argued.
 const ARGUED: usize = 20;
 
@@ -171,16 +168,18 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes over what an interrupted run of the same versions has come to.
+    /// Takes over what an earlier run of the same versions has come to, but what failed, and what was refused although
+    /// the rule on the source says that a livepatch can carry it.
     pub(super) fn resume(&mut self, json: &str) -> serde_json::Result<()> {
         let before: Self = serde_json::from_str(json)?;
         if (&before.kernel, &before.old, &before.new) == (&self.kernel, &self.old, &self.new) {
-            // What failed for want of a kernel's parts or a compiler says nothing of the fix.
-            let had_all = |row: &Row| match &row.build.outcome {
-                Outcome::Failed { kind, .. } => !OF_THE_MACHINE.contains(&kind.as_str()),
-                _ => true,
+            // The program may have been mended since.
+            let may_come_through = |row: &Row| match &row.build.outcome {
+                Outcome::Failed { .. } => true,
+                Outcome::Refused { .. } => !matches!(row.carry, Carry::Cannot(_)),
+                _ => row.module().is_some() && row.trial.as_ref().is_none_or(|trial| trial.failure.is_some()),
             };
-            let ended = |row: &Row| had_all(row) && (row.module().is_none() || row.trial.is_some());
+            let ended = |row: &Row| !may_come_through(row);
             (self.machines, self.spent) = (before.machines, before.spent);
             self.rows = before.rows.into_iter().filter(ended).collect();
         }
@@ -298,7 +297,8 @@ impl Report {
                     || "**a better program could build it**".to_owned(),
                     |why| format!("right, since {why}"),
                 );
-                let _ = writeln!(text, "  - `{}`: {}; {why}", refusal.rule, refusal.reason.replace('\n', " "));
+                let _ =
+                    writeln!(text, "  - `{}`: {}; {why}", refusal.rule, refusal.reason.replace('\n', " "));
             }
         }
         text
@@ -390,17 +390,18 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_for_want_of_a_compiler_is_tried_again() {
-        let failed = |path: &str, kind: &str| {
-            let mut row = refused(path, "data-changed", Right::Right);
-            row.build.outcome = Outcome::Failed { kind: kind.to_owned(), why: "so".to_owned() };
-            row
-        };
-        let rows = vec![failed("fs/a.c", "tree"), failed("fs/b.c", "link"), failed("fs/c.c", "kernel")];
-        let mut report = report(rows);
+    fn what_failed_and_what_the_rule_on_the_source_expects_is_tried_again() {
+        let mut failed = refused("fs/a.c", "data-changed", Right::Right);
+        failed.build.outcome = Outcome::Failed { kind: "link".to_owned(), why: "so".to_owned() };
+        let expected = refused("fs/b.c", "no-fentry", Right::Right);
+        let mut settled = refused("fs/c.c", "data-changed", Right::Right);
+        settled.carry = Carry::Cannot(vec!["data limit".to_owned()]);
+        let mut unchanged = refused("fs/d.c", "data-changed", Right::Right);
+        unchanged.build.outcome = Outcome::Unchanged;
+        let mut report = report(vec![failed, expected, settled, unchanged]);
         let json = report.json().unwrap();
         report.resume(&json).unwrap();
-        assert_eq!(report.rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["fs/b.c"]);
+        assert_eq!(report.rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["fs/c.c", "fs/d.c"]);
     }
 
     #[test]
@@ -417,6 +418,9 @@ mod tests {
             assert!(text.contains("`data-changed`: f: data-changed it is; right, since live data"), "{text}");
         }
         let overcautious = told.iter().find(|text| text.contains("fs/last.c")).unwrap();
-        assert!(overcautious.contains("`name-moved`: f: name-moved it is; **a better program"), "{overcautious}");
+        assert!(
+            overcautious.contains("`name-moved`: f: name-moved it is; **a better program"),
+            "{overcautious}"
+        );
     }
 }

@@ -65,7 +65,10 @@ const RIGHT: [(&str, &str); 30] = [
     ("whole-file", "the kernel was not built from that file"),
     ("unnamed-code", "code without a symbol cannot be found in the running kernel"),
     ("points-inside", "who keeps an address behind the function's start goes on into the old one"),
-    ("runtime-constant", "the kernel writes the number into its own code when it boots, and into no module's"),
+    (
+        "runtime-constant",
+        "the kernel writes the number into its own code when it boots, and into no module's",
+    ),
     ("layout-changed", "objects that live in the running kernel have the old layout"),
 ];
 

@@ -30,7 +30,8 @@ use super::progress::Progress;
 /// Changes whenever the same packages would give another root.
 const RECIPE: u32 = 1;
 
-/// Makes a view of the root ($1) in a mount namespace, with further directories of the outside ($2...) in it.
+/// Makes a view of the root ($1) in a mount namespace, with further directories of the outside ($2...) in it. It is ready once this
+/// process's own root is the view: whoever enters takes that one.
 const VIEW: &str = r#"set -e
 root=$1; shift
 view=$root/mnt
@@ -41,8 +42,7 @@ for name in usr bin sbin lib lib32 lib64 libx32 etc opt; do
     fi
 done
 for shown in /proc /dev "$@"; do mkdir -p "$view$shown"; mount --rbind "$shown" "$view$shown"; done
-echo ready
-exec chroot "$view" /bin/sh -c 'read -r end' || true
+exec chroot "$view" /bin/sh -c 'echo ready; read -r end' || true
 "#;
 
 /// Why a build root cannot be used.

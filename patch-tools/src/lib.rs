@@ -10,6 +10,7 @@
 //! - [`klp`]: writing the livepatch form of a module, which no linker writes
 //! - [`module`]: what a `.ko` says about itself: functions patched, relocations, CRCs
 //! - [`signing`]: private keys in files, under passphrases, and behind commands
+//! - `versions`: what is known of versions of the kernel instead of being read from the one at hand
 
 pub mod build;
 pub mod check;
@@ -21,3 +22,4 @@ pub mod image;
 pub mod klp;
 pub mod module;
 pub mod signing;
+mod versions;

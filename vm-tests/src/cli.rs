@@ -204,6 +204,9 @@ struct ProveArgs {
     /// Fixes to build at once, each with one compiler
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Which refusals the report argues: twenty, picked by this number
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Go on after the fixes that are in the report
     #[arg(long)]
     resume: bool,
@@ -389,6 +392,7 @@ fn prove_fixes(args: ProveArgs) -> Result<u8> {
         program: args.program,
         report: args.report,
         jobs: args.jobs,
+        seed: args.seed,
         beginning: if args.resume { Beginning::Resumed } else { Beginning::Anew },
     };
     let report = prove::run(&Lab::open()?, &options)?;

@@ -78,6 +78,7 @@ pub mod product;
 pub mod prove;
 pub mod publisher;
 pub mod scene;
+pub mod secure_boot;
 pub mod series;
 pub mod soft_reboots;
 pub mod stage;

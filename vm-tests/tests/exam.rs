@@ -29,6 +29,11 @@ fn kernels_of_other_series_take_a_livepatch_and_give_it_back() -> Result<()> {
 }
 
 #[test]
+fn a_locked_down_kernel_takes_what_its_owner_signed_and_nothing_else() -> Result<()> {
+    sample("secure-boot")
+}
+
+#[test]
 fn the_same_holds_on_debian_13() -> Result<()> {
     sample("debian-13")
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use vm_tests::lab::Lab;
-use vm_tests::lab::cache::{Cache, Recipe};
+use vm_tests::lab::cache::Cache;
 use vm_tests::lab::host::{built, program, run};
+use vm_tests::lab::python;
 use vm_tests::packages::release::Release;
 use vm_tests::packages::{Compression, PACKAGES, Workshop, judges};
 use vm_tests::product::{Build, Product};
@@ -143,19 +144,8 @@ fn what_is_in_them_is_listed_as_cyclonedx_wants_it() -> Result<()> {
             }
         }
     }
-    run(built(&python()?).args(["-c", VALIDATE]).args(lists))?;
+    let wanted = ["cyclonedx-python-lib[json-validation]==11.6.0"];
+    let python = python::environment(&Cache::open()?, "cyclonedx", &wanted)?;
+    run(built(&python).args(["-c", VALIDATE]).args(lists))?;
     Ok(())
-}
-
-/// A Python that has the validator, in an environment of its own that the lab's cache keeps.
-fn python() -> Result<PathBuf> {
-    let wanted = "cyclonedx-python-lib[json-validation]==11.6.0";
-    let cache = Cache::open()?;
-    let environment = cache.entry("cyclonedx", &Recipe::of([wanted]), |dir| {
-        // It stays where it is made: its programs name their interpreter by its path, and are not used.
-        run(program("python3").args(["-m", "venv"]).arg(dir))?;
-        run(built(&dir.join("bin/python")).args(["-m", "pip", "install", "--quiet", wanted]))?;
-        Ok(())
-    })?;
-    Ok(environment.join("bin/python"))
 }

@@ -23,6 +23,7 @@ use super::overlay::Overlay;
 use super::patch::Patch;
 use super::patch::SourcePath;
 use super::progress::{Phase, PhaseClock};
+use super::report::UnitReport;
 use super::request::Request;
 use super::runpre::{FunctionMatch, UnitMatch, match_unit};
 use super::tree::Tree;
@@ -190,7 +191,8 @@ impl<'g> Analysis<'g> {
     /// Fails if a livepatch cannot carry the change, or if there is nothing to carry.
     pub(super) fn accepted(&self) -> Result<(), BuildError> {
         if !self.refusals.is_empty() {
-            return Err(BuildError::Refused { refusals: self.refusals.clone() });
+            let units = self.units.iter().map(UnitReport::new).collect();
+            return Err(BuildError::Refused { refusals: self.refusals.clone(), units });
         }
         if self.units.iter().all(|unit| unit.report.functions.is_empty()) {
             let told = |unit: &AnalysedUnit| (unit.command.source.clone(), unit.report.without_effect());
@@ -225,7 +227,7 @@ fn compile(ground: &Ground, detail: Detail, jobs: usize) -> Result<Vec<CompiledU
             Version::Patched => ground.patched(),
         };
         let object = source.compile(command, detail, ground.work())?;
-        let exports = memchr::memmem::find(&object, b"__ksymtab_strings").is_some();
+        let exports = has_exports(&object);
         let crcs = match detail {
             Detail::Types if exports && versioned => source.crcs(command, ground.work())?,
             _ => BTreeMap::new(),
@@ -241,6 +243,13 @@ fn compile(ground: &Ground, detail: Detail, jobs: usize) -> Result<Vec<CompiledU
         units.push(CompiledUnit { command: unit.command.clone(), original, patched, crcs });
     }
     Ok(units)
+}
+
+/// Whether anything in the object is exported: by a table of its own, or from 6.5 on by a mark for modpost.
+fn has_exports(object: &[u8]) -> bool {
+    [&b"__ksymtab_strings\0"[..], b".export_symbol\0"]
+        .iter()
+        .any(|section| memchr::memmem::find(object, section).is_some())
 }
 
 /// Exported symbols that would not keep their types. Most keep those that the kernel was shipped with; only where one
@@ -345,5 +354,27 @@ fn not_proven(
         }
         Some(found) => refusal(found.clone()),
         None => refusal(FunctionMatch::Absent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn exports_are_seen_in_objects_before_and_since_6_5() {
+        let work = tempfile::tempdir().unwrap();
+        let compiled = |section: &str| {
+            let mark = format!("asm(\".pushsection {section}, \\\"a\\\"\\n.quad f\\n.popsection\");\n");
+            std::fs::write(work.path().join("a.c"), format!("int f(int x) {{ return x; }}\n{mark}")).unwrap();
+            let status =
+                Command::new("gcc").args(["-c", "-o", "a.o", "a.c"]).current_dir(work.path()).status();
+            assert!(status.unwrap().success());
+            std::fs::read(work.path().join("a.o")).unwrap()
+        };
+        let found =
+            ["__ksymtab_strings", ".export_symbol", "__param"].map(|name| has_exports(&compiled(name)));
+        assert_eq!(found, [true, true, false]);
     }
 }

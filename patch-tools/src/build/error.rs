@@ -12,6 +12,7 @@ use super::kernel::KernelError;
 use super::layout::TypesError;
 use super::link::LinkError;
 use super::patch::{ParseError, SourcePath};
+use super::report::UnitReport;
 use super::runpre::{FunctionMatch, PlaceError};
 use super::tree::TreeError;
 use super::units::UnitsError;
@@ -92,6 +93,8 @@ pub enum BuildError {
     Refused {
         /// Every reason.
         refusals: Vec<Refusal>,
+        /// What was found in each unit.
+        units: Vec<UnitReport>,
     },
     /// No function is left to replace: the compiler made the same of both, or what differs does not matter.
     #[error("the patch leaves no function to replace:{}", without_effect(units))]

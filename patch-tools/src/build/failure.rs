@@ -3,12 +3,15 @@
 //! The words in [`FailureReport::reason`] and [`RefusalReport::rule`] are stable, so that a program can tell a rule
 //! that the change breaks from a kernel that is not to be had. Messages are for people.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::abi::AbiError;
 use super::compile::{CompileError, Version};
 use super::error::{BuildError, Refusal};
 use super::kernel::KernelError;
+use super::report::UnitReport;
 use super::units::UnitsError;
 
 /// Why there is no livepatch.
@@ -18,6 +21,8 @@ pub struct FailureReport {
     pub reason: &'static str,
     /// If the change broke rules, each of them.
     pub refused: Vec<RefusalReport>,
+    /// What was found in each unit, if it came to that.
+    pub units: Vec<UnitReport>,
 }
 
 /// One rule that the change broke.
@@ -34,11 +39,20 @@ pub struct RefusalReport {
 impl FailureReport {
     /// Describes an error.
     pub fn of(error: &BuildError) -> Self {
-        let refused = match error {
-            BuildError::Refused { refusals } => refusals.iter().map(RefusalReport::of).collect(),
-            _ => Vec::new(),
+        let (refused, units) = match error {
+            BuildError::Refused { refusals, units } => {
+                (refusals.iter().map(RefusalReport::of).collect(), units.clone())
+            }
+            _ => (Vec::new(), Vec::new()),
         };
-        Self { reason: reason(error), refused }
+        Self { reason: reason(error), refused, units }
+    }
+
+    /// The rules that were broken, or the kind of failure.
+    pub fn why(&self) -> String {
+        let rules: BTreeSet<&str> = self.refused.iter().map(|refusal| refusal.rule).collect();
+        let rules: Vec<&str> = rules.into_iter().collect();
+        if rules.is_empty() { self.reason.to_owned() } else { rules.join(", ") }
     }
 }
 
@@ -124,7 +138,8 @@ mod tests {
             subject: diff::Subject::Symbol("limit".into()),
             reason: diff::Refusal::DataResized { orig: 4, patched: 8 },
         };
-        let error = BuildError::Refused { refusals: vec![Refusal::Diff { unit, refused }] };
+        let error =
+            BuildError::Refused { refusals: vec![Refusal::Diff { unit, refused }], units: Vec::new() };
         let report = serde_json::to_value(FailureReport::of(&error)).unwrap();
         assert_eq!(report["reason"], "refused");
         assert_eq!(report["refused"][0]["rule"], "data-resized");

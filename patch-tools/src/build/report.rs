@@ -34,7 +34,7 @@ pub struct BuildReport {
 }
 
 /// What was found in one unit.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnitReport {
     /// The C file.
     pub source: String,

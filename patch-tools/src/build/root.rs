@@ -30,19 +30,28 @@ use super::progress::Progress;
 /// Changes whenever the same packages would give another root.
 const RECIPE: u32 = 1;
 
-/// Makes a view of the root ($1) in a mount namespace, with further directories of the outside ($2...) in it.
+/// Makes a view of the root ($1) in a mount namespace, with further directories of the outside ($2...) in it. It is ready
+/// when the view has become the root of who says so: others enter by that.
 const VIEW: &str = r#"set -e
 root=$1; shift
 view=$root/mnt
 mount -t tmpfs -o mode=755 view "$view"
+cd "$root"
+links= directories=
 for name in usr bin sbin lib lib32 lib64 libx32 etc opt; do
-    if [ -L "$root/$name" ]; then cp -P "$root/$name" "$view/$name"
-    elif [ -d "$root/$name" ]; then mkdir "$view/$name"; mount --rbind "$root/$name" "$view/$name"
+    if [ -L "$name" ]; then links="$links $name"
+    elif [ -d "$name" ]; then directories="$directories $name"
     fi
 done
-for shown in /proc /dev "$@"; do mkdir -p "$view$shown"; mount --rbind "$shown" "$view$shown"; done
-echo ready
-exec chroot "$view" /bin/sh -c 'read -r end' || true
+# Few programs: each build starts them all before anything else.
+[ -z "$links" ] || cp -P $links "$view"
+cd "$view"
+set -- /proc /dev "$@"
+for shown in "$@"; do set -- "$@" ".$shown"; shift; done
+mkdir -p $directories "$@"
+for name in $directories; do mount --rbind "$root/$name" "$name"; done
+for shown in "$@"; do mount --rbind "${shown#.}" "$shown"; done
+exec chroot "$view" /bin/sh -c 'echo ready; read -r end || true'
 "#;
 
 /// Why a build root cannot be used.
@@ -311,6 +320,18 @@ mod tests {
         assert_eq!(placed("usr/bin/gcc-14").as_deref(), Some("usr/bin/gcc-14"));
         for unread in ["bin", "usr/share/doc/gcc-14/copyright", "var/lib/x", "usr/share/man/man1/ld.1.gz"] {
             assert_eq!(placed(unread), None, "{unread}");
+        }
+    }
+
+    /// A program that came in before that found itself among this machine's programs.
+    #[test]
+    fn a_root_that_is_ready_is_the_root_of_whoever_enters() {
+        use std::os::unix::fs::MetadataExt as _;
+        let place = |path: &str| fs::metadata(path).map(|found| (found.dev(), found.ino())).unwrap();
+        for _ in 0..5 {
+            let entered = Entered::new(Path::new("/"), &[]).unwrap();
+            let inside = place(&format!("/proc/{}/root/.", entered.holder.id()));
+            assert_ne!(inside, place("/"));
         }
     }
 

@@ -40,6 +40,8 @@ pub struct KernelFacts {
     pub lockdown: Option<Lockdown>,
     /// Whether unsigned modules are accepted.
     pub signatures: Option<SignaturePolicy>,
+    /// What root sees of the keys in the kernel's keyrings.
+    pub keys: Option<KernelKeys>,
     /// `/proc/sys/kernel/tainted`.
     pub taints: Option<u64>,
 }
@@ -65,6 +67,7 @@ impl KernelFacts {
             probes: None,
             lockdown: None,
             signatures: None,
+            keys: None,
             taints: None,
         }
     }
@@ -119,6 +122,39 @@ pub enum Transition {
     Settled,
     /// Some tasks still have to switch.
     InProgress,
+}
+
+/// The asymmetric keys that a kernel knows, those built into it and those that the firmware brought among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelKeys(Vec<String>);
+
+impl KernelKeys {
+    /// Reads `/proc/keys`; `None` without a single asymmetric key, as for whoever may not see them.
+    ///
+    /// A line is serial, flags, use, timeout, permissions, uid, gid, type (cut to nine letters) and description. That of a
+    /// certificate is its subject, `: `, and its subject key identifier in hex (or its serial number, if it has none); then
+    /// follows what the type says of it (`security/keys/proc.c`, `crypto/asymmetric_keys/x509_public_key.c`).
+    pub fn parse(text: &str) -> Option<Self> {
+        let described = |line: &str| {
+            let mut rest = line.trim_start();
+            for _ in 0..7 {
+                rest = rest.split_once(char::is_whitespace)?.1.trim_start();
+            }
+            rest.strip_prefix("asymmetri").map(|rest| rest.trim_start().to_owned())
+        };
+        let keys: Vec<String> = text.lines().filter_map(described).collect();
+        (!keys.is_empty()).then_some(Self(keys))
+    }
+
+    /// Whether one has this subject key identifier, in hex.
+    pub fn have(&self, key_id: &str) -> bool {
+        self.0.iter().any(|key| key.split(": ").any(|part| part.eq_ignore_ascii_case(key_id)))
+    }
+
+    /// Their subjects, for messages.
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|key| key.split(": ").next().unwrap_or(key))
+    }
 }
 
 /// Something that hooks a function.

@@ -18,6 +18,7 @@ use object::elf::{ELFMAG, FileHeader64, PT_LOAD, PT_NOTE, ProgramHeader64};
 use object::pod;
 
 use crate::image::{ExportStrings, ExportTable, Exports, Kallsyms, Origin, Tables, exports};
+use crate::versions::{FTRACE_PAGE, FTRACE_RECORD, LONGEST_NAME};
 
 /// A machine with many memory ranges has some hundred.
 const MAX_SEGMENTS: usize = 4096;
@@ -25,12 +26,6 @@ const MAX_SEGMENTS: usize = 4096;
 const MAX_NOTES: u64 = 1 << 20;
 /// The largest table read has 3 MB.
 const MAX_READ: usize = 64 << 20;
-/// Longer than any name (`KSYM_NAME_LEN`): what is read behind the last one.
-const LONGEST_NAME: u64 = 512;
-/// `struct ftrace_page`: next, records, number of records, order (`kernel/trace/ftrace.c`, since 5.13).
-const FTRACE_PAGE: usize = 24;
-/// `struct dyn_ftrace` on x86-64: address and flags (`include/linux/ftrace.h`).
-const FTRACE_RECORD: usize = 16;
 /// Groups of records: a kernel has about ten, and two for each module.
 const MAX_FTRACE_PAGES: usize = 16_384;
 
@@ -168,7 +163,7 @@ impl Kcore {
         let names = || tables.iter().flat_map(ExportTable::names);
         let (first, last) = (names().min()?, names().max()?);
         let segment = self.segment(first)?;
-        let stop = last.saturating_add(LONGEST_NAME).min(segment.address.saturating_add(segment.size));
+        let stop = last.saturating_add(LONGEST_NAME as u64).min(segment.address.saturating_add(segment.size));
         exports(&tables, ExportStrings { address: first, data: &self.between(first, stop)? }).ok()
     }
 

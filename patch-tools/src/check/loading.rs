@@ -1,8 +1,8 @@
 //! What the module loader asks before it looks at symbols.
 
-use super::facts::{Lockdown, Origin, SignaturePolicy};
+use super::facts::{KernelKeys, Lockdown, Origin, SignaturePolicy};
 use super::{Findings, Scene};
-use crate::module::EntryTarget;
+use crate::module::{EntryTarget, Signature, SignerIdentity};
 
 /// Licences with which the loader gives access to GPL-only symbols (`include/linux/license.h`).
 const GPL_COMPATIBLE: [&str; 6] =
@@ -79,28 +79,48 @@ fn config(scene: &Scene<'_>, findings: &mut Findings) {
 }
 
 fn signature(scene: &Scene<'_>, findings: &mut Findings) {
-    if scene.module.signature.is_some() {
-        return;
-    }
     let facts = scene.facts;
     let by_config = facts.config.as_ref().is_some_and(|config| config.is_set("CONFIG_MODULE_SIG_FORCE"));
-    let reason = match (facts.signatures, facts.lockdown) {
+    let wanted = match (facts.signatures, facts.lockdown) {
         (Some(SignaturePolicy::Enforced), _) => Some("the kernel enforces module signatures"),
         (_, Some(Lockdown::Integrity | Lockdown::Confidentiality)) => Some("the kernel is locked down"),
         _ if by_config => Some("CONFIG_MODULE_SIG_FORCE is set"),
         _ => None,
     };
-    if let Some(reason) = reason {
-        return findings.refuse(
-            "signature",
-            "module",
-            "an appended signature",
-            format!("none, and {reason}"),
-        );
+    match (&scene.module.signature, wanted) {
+        (Some(signature), Some(wanted)) => signer(signature, wanted, facts.keys.as_ref(), findings),
+        (None, Some(wanted)) => {
+            let found = format!("none, and {wanted}");
+            findings.refuse("signature", "module", "an appended signature", found);
+        }
+        (None, None) if facts.origin == Origin::Image => {
+            let found = "none: refused under lockdown or with module.sig_enforce=1";
+            findings.note("signature", "module", "an appended signature", found);
+        }
+        (_, None) => {}
     }
-    if facts.origin == Origin::Image {
-        let found = "none: refused under lockdown or with module.sig_enforce=1";
-        findings.note("signature", "module", "an appended signature", found);
+}
+
+/// A kernel that wants signatures takes them of keys in its keyrings. A signer that is named by a certificate's serial number
+/// cannot be looked for there.
+fn signer(signature: &Signature, wanted: &str, keys: Option<&KernelKeys>, findings: &mut Findings) {
+    let expected = "one of a key that the kernel trusts";
+    let Some(keys) = keys else {
+        return findings.note("signature", "signer", expected, "the kernel's keys cannot be seen: not checked");
+    };
+    for signer in &signature.signers {
+        match &signer.identity {
+            SignerIdentity::Key { key_id } if keys.have(key_id) => {}
+            SignerIdentity::Key { .. } => {
+                let known: Vec<&str> = keys.subjects().collect();
+                let found = format!("that of {}, {wanted}, and its keys are {}", signer.identity, known.join("; "));
+                findings.refuse("signature", "signer", expected, found);
+            }
+            SignerIdentity::Certificate { .. } => {
+                let found = format!("that of {}, which /proc/keys does not name: not checked", signer.identity);
+                findings.note("signature", "signer", expected, found);
+            }
+        }
     }
 }
 

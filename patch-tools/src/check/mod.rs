@@ -35,7 +35,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use facts::{
-    KernelFacts, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
+    KernelFacts, KernelKeys, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
     Traceable, Transition,
 };
 pub use objects::{ObjectFacts, ObjectSymbol, ObjectsError, read_module};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::facts::{
-    KernelFacts, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
+    KernelFacts, KernelKeys, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
     Traceable, Transition,
 };
 use super::objects::{ObjectFacts, ObjectsError};
@@ -107,6 +107,7 @@ impl KernelFacts {
                     _ => None,
                 }
             }),
+            keys: host.text("proc/keys").and_then(|text| KernelKeys::parse(&text)),
             taints: host.text("proc/sys/kernel/tainted").and_then(|text| text.trim().parse().ok()),
             release,
         })

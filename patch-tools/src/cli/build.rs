@@ -8,15 +8,15 @@ use manifests::{CveId, KernelRelease, Replace};
 use patch_tools::build::cache::Cache;
 use patch_tools::build::failure::FailureReport;
 use patch_tools::build::kernel::{KernelChoice, KernelFiles};
-use patch_tools::build::report::{BuildReport, UnitReport};
+use patch_tools::build::report::BuildReport;
 use patch_tools::build::tree::TreeError;
 use patch_tools::build::{BuildError, Built, PatchInput, Request, build};
-use patch_tools::diff::Verdict;
 use serde::Serialize;
 
 use super::output;
 use super::output::style::{BOLD, DIM, GREEN, RESET};
 use super::progress::Lines;
+use super::summary::{self, End, Line};
 use system::exit::{Exit, Failure};
 
 /// Build a livepatch module from a source diff
@@ -128,7 +128,15 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         fixes: args.fixes.clone(),
         ..request(&args.kernel, &args.patches, &args.effort)?
     };
-    let built = build(&user_cache()?, &request, &Lines::unless_json(args.json)).map_err(failure)?;
+    let built = match build(&user_cache()?, &request, &Lines::unless_json(args.json)) {
+        Ok(built) => built,
+        Err(error) => {
+            if !args.json {
+                output::print(&describe_refused(&request.kernel, &error))?;
+            }
+            return Err(failure(error));
+        }
+    };
     let written = Written { schema: 1, files: write_files(&built, &args.output)?, report: &built.report };
     if args.json {
         output::print_json(&written)?;
@@ -252,6 +260,26 @@ fn describe(written: &Written<'_>) -> String {
     for path in [module, component, provenance] {
         let _ = writeln!(text, "  {}", path.display());
     }
+    let kernel = written.report.kernel.as_str();
+    let end = End::Built { bytes: written.report.size };
+    summary::table(&mut text, &[Line { kernel, units: &written.report.units, end }]);
+    text
+}
+
+/// What was found before it was refused; nothing if it did not come to that.
+fn describe_refused(kernel: &KernelChoice, error: &BuildError) -> String {
+    let report = FailureReport::of(error);
+    let mut text = String::new();
+    if report.units.is_empty() {
+        return text;
+    }
+    let kernel = match kernel {
+        KernelChoice::Packages(release) => release.to_string(),
+        KernelChoice::Files(files) => files.image.display().to_string(),
+    };
+    report.units.iter().for_each(|unit| summary::unit(&mut text, unit));
+    let end = End::Refused { why: report.why() };
+    summary::table(&mut text, &[Line { kernel: &kernel, units: &report.units, end }]);
     text
 }
 
@@ -259,7 +287,7 @@ fn describe(written: &Written<'_>) -> String {
 pub(super) fn describe_report(text: &mut String, report: &BuildReport) {
     let _ = writeln!(text, "{BOLD}{}{RESET} for {}", report.module, report.kernel);
     for unit in &report.units {
-        describe_unit(text, unit);
+        summary::unit(text, unit);
     }
     for file in &report.left_out {
         let _ = writeln!(text, "  {DIM}{file} is no part of this kernel: left out{RESET}");
@@ -273,26 +301,4 @@ pub(super) fn describe_report(text: &mut String, report: &BuildReport) {
         "{GREEN}built{RESET} in {seconds:.1} s, {} bytes, sha256 {}",
         report.size, report.sha256
     );
-}
-
-fn describe_unit(text: &mut String, unit: &UnitReport) {
-    let _ = writeln!(
-        text,
-        "  {} ({}): {} of {} functions are the shipped ones",
-        unit.source, unit.object, unit.matched, unit.functions
-    );
-    let mut row = |what: &str, names: &[String]| {
-        if !names.is_empty() {
-            let _ = writeln!(text, "    {what}: {}", names.join(", "));
-        }
-    };
-    row("replaces", &unit.changed_functions);
-    row("adds", &unit.new_functions);
-    row("adds data", &unit.new_data);
-    if unit.verdict == Verdict::Unchanged {
-        let _ = writeln!(text, "    {DIM}no code changed{RESET}");
-    }
-    for (what, why) in &unit.ignored {
-        let _ = writeln!(text, "    {DIM}{what}: {why}{RESET}");
-    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use patch_tools::module::{
-    Layout, Livepatch, Module, Need, PatchedFunction, Replace, SignerIdentity, TableForm,
+    Layout, Livepatch, Module, Need, PatchedFunction, Replace, TableForm,
 };
 use serde::Serialize;
 
@@ -114,13 +114,7 @@ fn facts(text: &mut String, module: &Module) -> std::fmt::Result {
         None => line("signature", "none")?,
         Some(signature) => {
             for signer in &signature.signers {
-                let who = match &signer.identity {
-                    SignerIdentity::Certificate { issuer, serial } => {
-                        format!("{issuer:?}, certificate {serial}")
-                    }
-                    SignerIdentity::Key { key_id } => format!("key {key_id}"),
-                };
-                let how = format!("{who}, {} over {} (not verified here)", signer.algorithm, signer.digest);
+                let how = format!("{}, {} over {} (not verified here)", signer.identity, signer.algorithm, signer.digest);
                 line("signature", &how)?;
             }
         }

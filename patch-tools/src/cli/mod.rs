@@ -14,6 +14,8 @@ mod output;
 mod progress;
 mod release;
 mod sign;
+mod sign_module;
+mod summary;
 mod verify;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -33,6 +35,7 @@ enum Command {
     Inspect(inspect::Args),
     Check(check::Args),
     Sign(sign::Args),
+    SignModule(sign_module::Args),
     Diff(diff::Args),
     Build(build::Args),
     Release(release::Args),
@@ -49,6 +52,7 @@ impl Arguments {
             Command::Inspect(args) => args.json,
             Command::Check(args) => args.json,
             Command::Sign(args) => args.json,
+            Command::SignModule(args) => args.json,
             Command::Diff(args) => args.json,
             Command::Build(args) => args.json,
             Command::Release(args) => args.json,
@@ -65,6 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Sign(args) => sign::run(&args),
+        Command::SignModule(args) => sign_module::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Release(args) => release::run(&args),

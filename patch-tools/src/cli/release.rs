@@ -19,8 +19,9 @@ use system::exit::{Exit, Failure, State};
 
 use super::build::{EffortArgs, FileFailure, Files, describe_report, read_patches, user_cache, write_files};
 use super::output;
-use super::output::style::{BOLD, DIM, GREEN, RED, RESET};
+use super::output::style::{BOLD, DIM, RED, RESET};
 use super::progress::Lines;
+use super::summary::{self, End, Line};
 
 /// Build the same fixes for many kernels and write one manifest for all
 ///
@@ -183,49 +184,17 @@ fn describe(report: &Report<'_>) -> String {
     for kernel in &report.kernels {
         match kernel {
             Kernel::Built { report, .. } => describe_report(&mut text, report),
-            Kernel::Refused { kernel, error, causes, .. } => {
+            Kernel::Refused { kernel, error, causes, details } => {
                 let _ = writeln!(text, "{BOLD}{kernel}{RESET}: {RED}refused{RESET}: {error}");
+                details.units.iter().for_each(|unit| summary::unit(&mut text, unit));
                 for cause in causes {
                     let _ = writeln!(text, "  because: {cause}");
                 }
             }
         }
     }
-    let width = report.kernels.iter().map(|kernel| kernel.release().len()).max().unwrap_or_default().max(6);
-    let _ = writeln!(
-        text,
-        "\n{BOLD}{:<width$}  {:>13}  {:>8}  {:>5}  {:>7}  result{RESET}",
-        "kernel", "matched", "replaces", "adds", "bytes"
-    );
-    for kernel in &report.kernels {
-        let _ = write!(text, "{:<width$}  ", kernel.release());
-        let _ = match kernel {
-            Kernel::Built { report, .. } => {
-                let sum = |count: fn(&patch_tools::build::report::UnitReport) -> usize| -> usize {
-                    report.units.iter().map(count).sum()
-                };
-                let matched = format!("{} of {}", sum(|unit| unit.matched), sum(|unit| unit.functions));
-                let adds = sum(|unit| unit.new_functions.len() + unit.new_data.len());
-                let replaces = sum(|unit| unit.changed_functions.len());
-                writeln!(
-                    text,
-                    "{matched:>13}  {replaces:>8}  {adds:>5}  {:>7}  {GREEN}built{RESET}",
-                    report.size
-                )
-            }
-            Kernel::Refused { details, .. } => {
-                writeln!(
-                    text,
-                    "{:>13}  {:>8}  {:>5}  {:>7}  {RED}refused{RESET}: {}",
-                    "",
-                    "",
-                    "",
-                    "",
-                    why(details)
-                )
-            }
-        };
-    }
+    let lines: Vec<Line<'_>> = report.kernels.iter().map(Kernel::line).collect();
+    summary::table(&mut text, &lines);
     let _ = match &report.manifest {
         Some(path) => writeln!(text, "\nthe manifest, to be signed: {}", path.display()),
         None => writeln!(text, "\n{DIM}{}; --partial writes the others{RESET}", State::Untouched),
@@ -234,20 +203,20 @@ fn describe(report: &Report<'_>) -> String {
 }
 
 impl Kernel<'_> {
-    fn release(&self) -> &str {
+    fn line(&self) -> Line<'_> {
         match self {
-            Self::Built { report, .. } => report.kernel.as_str(),
-            Self::Refused { kernel, .. } => kernel.as_str(),
+            Self::Built { report, .. } => Line {
+                kernel: report.kernel.as_str(),
+                units: &report.units,
+                end: End::Built { bytes: report.size },
+            },
+            Self::Refused { kernel, details, .. } => Line {
+                kernel: kernel.as_str(),
+                units: &details.units,
+                end: End::Refused { why: details.why() },
+            },
         }
     }
-}
-
-/// The rules that were broken, or the kind of failure.
-fn why(details: &FailureReport) -> String {
-    let mut rules: Vec<&str> = details.refused.iter().map(|refusal| refusal.rule).collect();
-    rules.sort_unstable();
-    rules.dedup();
-    if rules.is_empty() { details.reason.to_owned() } else { rules.join(", ") }
 }
 
 fn severity(text: &str) -> Result<Severity, String> {

@@ -14,7 +14,7 @@ use super::ftrace::has_fentry;
 use super::inside;
 use super::layout::alignment_at;
 use super::lines::only_line_numbers;
-use super::names::{cold_parent, is_marker, stem};
+use super::names::{cold_parent, is_constructor, is_marker, stem};
 use super::pairs::is_plain;
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{CallbackKind, Ignored, IgnoredReason};
@@ -78,10 +78,11 @@ impl Changes {
         changes.author_marks(sides);
         changes.foreign_marks(sides);
         changes.cold_parts(sides);
-        changes.clones_without_entry(sides);
+        changes.functions_without_entry(sides);
         changes.can_be_redirected(sides);
         changes.addresses_inside(sides);
         changes.paired_data(sides);
+        changes.commons(sides);
         changes.unnamed_data(sides);
         changes.moved_names(sides);
         changes.removed(sides);
@@ -108,6 +109,10 @@ impl Changes {
             let code = equality.difference(orig, patched);
             let entry = equality.entry_difference((orig, orig_entries), (patched, patched_entries));
             let Some(difference) = code.or(entry) else { continue };
+            if is_constructor(sides.patched().name(patched)) {
+                self.ignore(sides.patched().name(patched).to_owned(), IgnoredReason::Constructor);
+                continue;
+            }
             if entry.is_none()
                 && let Some(helper) = only_line_numbers(equality, orig, patched)
             {
@@ -160,11 +165,11 @@ impl Changes {
         }
     }
 
-    /// A clone or part that the compiler made of a function, and that has no entry call, is replaced with its
-    /// callers: partial inlining of a small function makes such parts of functions that are `notrace`.
+    /// A function of the file's own that ftrace does not hook is replaced with its callers. The kernel's `inline` implies
+    /// `notrace`, and not all of it is inlined: the bodies of system calls, and parts of small functions.
     ///
     /// That is possible if it is called directly and from this file only.
-    fn clones_without_entry(&mut self, sides: &Sides<'_, '_>) {
+    fn functions_without_entry(&mut self, sides: &Sides<'_, '_>) {
         let (orig, patched) = (sides.orig(), sides.patched());
         let mut open: Vec<AtomId> = Vec::new();
         let is_part = |atom: AtomId| {
@@ -173,7 +178,7 @@ impl Changes {
             let kept = original.is_some_and(|orig_atom| {
                 !is_freed(orig.section_name(orig_atom)) && !has_fentry(orig, orig_atom, sides.orig_entries)
             });
-            local && kept && stem(patched.name(atom)).numbered
+            local && kept
         };
         open.extend(self.functions.keys().copied().filter(|&atom| is_part(atom)));
         if open.is_empty() {
@@ -277,6 +282,19 @@ impl Changes {
                     self.refuse(label(), reason);
                 }
             }
+        }
+    }
+
+    /// Variables that only the linker would place: the running ones are where they are.
+    fn commons(&mut self, sides: &Sides<'_, '_>) {
+        let orig = sides.orig().commons();
+        for (name, size) in sides.patched().commons() {
+            let reason = match orig.get(name) {
+                Some(&before) if before == size => continue,
+                Some(&before) => Refusal::DataResized { orig: before, patched: size },
+                None => Refusal::TentativeDefinition,
+            };
+            self.refuse(Subject::Symbol(name.to_owned()), reason);
         }
     }
 
@@ -437,10 +455,12 @@ fn table_rule(unit: &Unit<'_>, atom: AtomId) -> Refusal {
     }
 }
 
-/// The symbol that an export section is for: `foo` of `___ksymtab_gpl+foo`.
+/// The symbol that an export is of: `foo` of `___ksymtab_gpl+foo` and of `__export_symbol_foo`.
 fn exported(unit: &Unit<'_>, atom: AtomId) -> String {
     let section = unit.section_name(atom);
-    section.split_once('+').map_or(section, |(_, name)| name).to_owned()
+    let marked = unit.name(atom).strip_prefix("__export_symbol_");
+    let own_section = section.split_once('+').map(|(_, name)| name);
+    marked.or(own_section).unwrap_or(section).to_owned()
 }
 
 /// The first field of two atoms' section headers that must not differ and does.

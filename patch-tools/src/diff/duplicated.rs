@@ -7,14 +7,9 @@
 //! is not duplicated: what was done once, such as drawing a secret, must not be done again.
 
 use super::names::variable;
-use super::sections::{base, is_or_below};
+use super::sections::{base, holds_descriptors};
 use super::unit::{AtomId, Unit};
-
-/// `struct ratelimit_state` is no smaller in any kernel from 5.10 on.
-const RATELIMIT: u64 = 32;
-
-/// `struct lock_class_key` with lock debugging; without it is empty.
-const LOCK_CLASS: u64 = 16;
+use crate::versions::{LOCK_CLASS, RATELIMIT};
 
 /// What a duplicated variable is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +36,9 @@ fn purpose(unit: &Unit<'_>, atom: AtomId) -> Option<Purpose> {
         return None;
     }
     let section = unit.section(unit.atom(atom).section());
+    if holds_descriptors(section.name) {
+        return Some(Purpose::Stateless);
+    }
     let size = unit.atom(atom).size();
     let (fits, purpose) = match &*stem.text {
         "__func__"
@@ -50,10 +48,10 @@ fn purpose(unit: &Unit<'_>, atom: AtomId) -> Option<Purpose> {
         | "switch.table"
         | "_entry"
         | "_entry_ptr" => (!section.is_writable(), Purpose::Stateless),
-        "descriptor" | "__UNIQUE_ID_ddebug" => {
-            (["__dyndbg", "__verbose"].iter().any(|base| is_or_below(section.name, base)), Purpose::Stateless)
+        "__key" => {
+            let fits = LOCK_CLASS.contains(&size) && (size == 0 || base(section.name) == ".bss");
+            (fits, Purpose::Stateless)
         }
-        "__key" => (size == 0 || (size == LOCK_CLASS && base(section.name) == ".bss"), Purpose::Stateless),
         "__warned" | "__already_done" | "__print_once" => {
             let kept = [".data.once", ".data..once", ".data.unlikely", ".data..read_mostly"];
             (size == 1 && kept.contains(&section.name), Purpose::Counts)

@@ -13,7 +13,7 @@ use super::duplicated::is_duplicated;
 use super::mergeable::{character, piece};
 use super::names::stem;
 use super::pairs::Pairs;
-use super::sections::{Class, Special};
+use super::sections::{Class, Special, holds_descriptors};
 use super::special::{Entries, Entry};
 use super::unit::{AtomId, Reloc, Target, Unit, width};
 
@@ -90,6 +90,8 @@ impl<'u, 'd> Equality<'u, 'd> {
                     | Special::ParaInstructions
                     | Special::StaticCallSites
                     | Special::OrcUnwind
+                    | Special::RuntimePointer
+                    | Special::RuntimeShift
             )
         };
         let mut left = orig.1.of(orig.0).iter().filter(matters);
@@ -112,6 +114,10 @@ impl<'u, 'd> Equality<'u, 'd> {
     fn same_entry(&self, orig: (&Entry, &Entries), patched: (&Entry, &Entries)) -> bool {
         let (from, to) = (orig.1.range(orig.0), patched.1.range(patched.0));
         let (left, right) = (orig.0.section(), patched.0.section());
+        // Some tables have their subject in their name.
+        if self.orig.section(left).name != self.patched.section(right).name {
+            return false;
+        }
         let (mut a, mut b) = (
             slice(self.orig.section(left).data, &from).to_vec(),
             slice(self.patched.section(right).data, &to).to_vec(),
@@ -298,7 +304,7 @@ impl<'u, 'd> Equality<'u, 'd> {
             index += 1;
         }
         if left != right {
-            let is_dyndbg = self.orig.section_name(orig) == "__dyndbg";
+            let is_dyndbg = holds_descriptors(self.orig.section_name(orig));
             let mut fields = fields_left.iter().map(|field| &field.reloc).peekable();
             for (offset, (a, b)) in left.iter().zip(right).enumerate() {
                 if a != b

@@ -175,10 +175,19 @@ impl<'d> Builder<'_, 'd> {
                 let atom = unit.atom(atom);
                 (atom.section(), atom.start, atom.size())
             };
-            let bytes = unit.bytes(atom);
+            let mut bytes = Cow::Borrowed(unit.bytes(atom));
+            for (at, code) in self.selection.atoms.get(&atom).into_iter().flat_map(|one| &one.rewritten) {
+                if let Some(place) = bytes
+                    .to_mut()
+                    .get_mut((at - start) as usize..)
+                    .and_then(|rest| rest.get_mut(..code.len()))
+                {
+                    place.copy_from_slice(code);
+                }
+            }
             let alignment = alignment_at(unit, section, start);
             let output = self.output(section);
-            let offset = self.append(output, bytes, size, alignment);
+            let offset = self.append(output, &bytes, size, alignment);
             self.atoms.insert(atom, (output, offset));
         }
     }
@@ -217,7 +226,8 @@ impl<'d> Builder<'_, 'd> {
     /// Copies the selected entries of each table; returns where each one went.
     fn place_tables(&mut self) -> Vec<(AtomId, usize, usize, u64)> {
         let mut placed = Vec::new();
-        for table in Special::ALL.into_iter().filter(|table| *table != Special::McountLoc) {
+        let made_anew = [Special::McountLoc, Special::RuntimePointer];
+        for table in Special::ALL.into_iter().filter(|table| !made_anew.contains(table)) {
             let entries = self.sides.patched_entries;
             // However many sections the input has for it.
             let mut output = None;

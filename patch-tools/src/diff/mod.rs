@@ -41,6 +41,7 @@ mod pairs;
 mod refusal;
 mod report;
 mod resolve;
+mod runtime;
 mod sections;
 mod select;
 mod special;

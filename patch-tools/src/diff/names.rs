@@ -30,7 +30,7 @@ pub(crate) fn stem(name: &str) -> Stem<'_> {
     if !is_unique(first) && !rest.clone().any(|part| is_number(part) || is_unique(part)) {
         return Stem { text: Cow::Borrowed(name), numbered: false };
     }
-    let shown = |part: &'_ str| if is_unique(part) { without_digits(part).len() } else { part.len() };
+    let shown = |part: &'_ str| if is_unique(part) { without_counter(part).len() } else { part.len() };
     let mut text = first[..shown(first)].to_owned();
     for part in rest.filter(|part| !is_number(part)) {
         text.push('.');
@@ -41,6 +41,14 @@ pub(crate) fn stem(name: &str) -> Stem<'_> {
 
 fn without_digits(name: &str) -> &str {
     name.trim_end_matches(|letter: char| letter == '.' || letter.is_ascii_digit())
+}
+
+/// `__UNIQUE_ID_ddebug` of `__UNIQUE_ID_ddebug456`, and of `__UNIQUE_ID_ddebug_456` as 6.19 and later have it.
+fn without_counter(name: &str) -> &str {
+    match without_digits(name) {
+        same if same.len() == name.len() => name,
+        rest => rest.strip_suffix('_').unwrap_or(rest),
+    }
 }
 
 /// A variable's name without what the compiler adds to that of a static local: `count` of GCC's `count.12` and
@@ -85,6 +93,13 @@ pub(crate) fn cold_parent(name: &str) -> Option<&str> {
     number.bytes().all(|byte| byte.is_ascii_digit()).then_some(parent)
 }
 
+/// Functions that compilers add to a file for sanitizers and coverage: they run once, when its code is loaded or goes.
+pub(crate) fn is_constructor(name: &str) -> bool {
+    let of_gcc = name.strip_prefix("_GLOBAL_").unwrap_or(name);
+    ["_sub_I_", "_sub_D_"].iter().any(|start| of_gcc.starts_with(start))
+        || ["asan.module_ctor", "asan.module_dtor"].contains(&name)
+}
+
 /// Labels that name nothing of their own: markers for build tools, and the assembler's.
 pub(crate) fn is_marker(name: &str) -> bool {
     name.is_empty()
@@ -94,6 +109,7 @@ pub(crate) fn is_marker(name: &str) -> bool {
         || name.starts_with("__BTF_ID__")
         || name.starts_with("__initcall__")
         || name.starts_with("__UNIQUE_ID___addressable")
+        || name.starts_with("__UNIQUE_ID_addressable_")
 }
 
 #[cfg(test)]
@@ -109,6 +125,7 @@ mod tests {
             ("foo.part.0", "foo.part", true),
             ("foo.isra.0.cold", "foo.isra.cold", true),
             ("__UNIQUE_ID_ddebug456.7", "__UNIQUE_ID_ddebug", true),
+            ("__UNIQUE_ID_ddebug_456.7", "__UNIQUE_ID_ddebug", true),
             ("__initcall__kmod_my_fs__512_7305_init_my_fs6", "__initcall__kmod_my_fs__init_my_fs6", true),
             ("__BTF_ID__func__foo__77", "__BTF_ID__func__foo__", true),
             ("v1.2x", "v1.2x", false),
@@ -130,6 +147,7 @@ mod tests {
             ("__func__.show", "__func__", true),
             ("__func__.7", "__func__", true),
             ("show.__UNIQUE_ID_ddebug12", "__UNIQUE_ID_ddebug", true),
+            ("show.__UNIQUE_ID_ddebug_12", "__UNIQUE_ID_ddebug", true),
             ("switch.table.show.3", "switch.table", true),
             (".compoundliteral", "compoundliteral", true),
         ] {

@@ -82,7 +82,6 @@ fn is_numbered_data(unit: &Unit<'_>, atom: AtomId) -> bool {
     }
     (variable(unit.name(atom)).numbered || unit.is_repeated(unit.full_name(atom)))
         && !is_duplicated(unit, atom)
-        && !unit.section_name(atom).starts_with("__verbose")
 }
 
 impl<'d> Pairing<'_, 'd> {

@@ -56,9 +56,9 @@ refusals! {
     /// Only compiled C carries what the comparison relies on.
     NotCompiled = "not-compiled":
         "not compiled from C (no compiler mark): assembler files cannot be patched function by function",
-    /// `-ffunction-sections -fdata-sections` were not given.
-    SharedSection { symbols: usize } = "shared-section":
-        "{symbols} symbols share this section: compile with -ffunction-sections -fdata-sections",
+    /// `-fno-common` was not given.
+    TentativeDefinition = "tentative-definition":
+        "the patch brings in a common symbol, for which the module loader has no place: compile with -fno-common",
     /// Type, flags or alignment of a section changed.
     SectionHeader { field: &'static str, orig: u64, patched: u64 } = "section-header":
         "section {field} changed from {orig:#x} to {patched:#x}",
@@ -158,6 +158,9 @@ refusals! {
     /// An offset into shared data that could mean the end of one object or the start of the next.
     ReferenceAmbiguous { function: String } = "reference-ambiguous":
         "{function} refers to the end of one object or the start of the next; which cannot be told",
+    /// A number that the kernel writes into its code when it boots.
+    RuntimeConstant { function: String } = "runtime-constant":
+        "{function} shifts by a number that the kernel writes into its own code when it boots, and into no module's",
     /// A table of the compiler or of objtool has an unknown shape.
     SpecialSection { detail: String } = "special-section": "unknown layout: {detail}",
     /// The relocation has no meaning in a kernel module.

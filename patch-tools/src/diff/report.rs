@@ -173,6 +173,8 @@ pub enum IgnoredReason {
     ForeignMark,
     /// New, and used by nothing that is replaced.
     Unused,
+    /// A function that the compiler adds for a sanitizer or for coverage, and that has run.
+    Constructor,
 }
 
 impl fmt::Display for IgnoredReason {
@@ -197,6 +199,12 @@ impl fmt::Display for IgnoredReason {
                 )
             }
             Self::ByAuthor => write!(formatter, "the patch author asked to ignore it"),
+            Self::Constructor => {
+                write!(
+                    formatter,
+                    "tells a sanitizer or a coverage tool what there is, when the file's code is loaded"
+                )
+            }
             Self::Unused => write!(formatter, "new, and nothing that is replaced uses it"),
             Self::ForeignMark => write!(
                 formatter,

@@ -8,6 +8,7 @@ use object::elf::{SHF_MERGE, SHF_STRINGS, SHT_NOTE, SHT_RELA};
 
 use super::report::CallbackKind;
 use crate::elf::Section;
+use crate::versions::{Table, table};
 
 /// What a section is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(crate) enum Class {
     Special(Special),
     /// Code that alternatives put in place of a function's instructions.
     Replacement,
-    /// Code out of line that belongs to functions: what they jump to before alternatives are applied, and where
-    /// faults continue in older kernels.
+    /// Code out of line that belongs to functions: what they jump to before alternatives are applied, where faults
+    /// continue in older kernels, and how a reference count that overflows was told from 4.13 to 5.4.
     Auxiliary,
     /// `EXPORT_SYMBOL`.
     Export,
@@ -75,11 +76,13 @@ pub(crate) enum Special {
     IbtSeal,
     CfiSites,
     CfiTraps,
+    RuntimePointer,
+    RuntimeShift,
 }
 
 impl Special {
     /// All of them, `OrcUnwindIp` before `OrcUnwind` because it decides for both.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::BugTable,
         Self::ExTable,
         Self::JumpTable,
@@ -98,9 +101,11 @@ impl Special {
         Self::IbtSeal,
         Self::CfiSites,
         Self::CfiTraps,
+        Self::RuntimePointer,
+        Self::RuntimeShift,
     ];
 
-    /// Its section.
+    /// Its section, or how those begin that are named after a variable.
     pub(crate) fn section(self) -> &'static str {
         match self {
             Self::BugTable => "__bug_table",
@@ -121,37 +126,22 @@ impl Special {
             Self::IbtSeal => ".ibt_endbr_seal",
             Self::CfiSites => ".cfi_sites",
             Self::CfiTraps => ".kcfi_traps",
+            Self::RuntimePointer => "runtime_ptr_",
+            Self::RuntimeShift => "runtime_shift_",
         }
     }
 
-    /// Entry sizes that occur, from Linux 4.4 to 7.3; which one it is shows in the relocations.
-    ///
-    /// `.altinstructions` has 12 bytes in 6.1, 13 before 5.19 and 14 from 6.3 on; `__bug_table` has 8
-    /// without file names and 16 with a format (7.0); `__jump_table` had three absolute addresses before 4.19;
-    /// `.orc_unwind` has no relocations, and always 6 bytes.
-    pub(crate) fn entry_sizes(self) -> &'static [u64] {
-        match self {
-            Self::BugTable => &[12, 8, 16],
-            Self::ExTable => &[12, 8],
-            Self::JumpTable => &[16, 24],
-            Self::ParaInstructions => &[16],
-            Self::AltInstructions => &[12, 14, 13],
-            Self::StaticCallSites | Self::PrintkIndex | Self::McountLoc | Self::PatchableEntries => &[8],
-            Self::OrcUnwind => &[6],
-            Self::SmpLocks
-            | Self::CallSites
-            | Self::RetpolineSites
-            | Self::ReturnSites
-            | Self::OrcUnwindIp
-            | Self::IbtSeal
-            | Self::CfiSites
-            | Self::CfiTraps => &[4],
-        }
+    /// The table that a section holds.
+    fn of(section: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| match table {
+            Self::RuntimePointer | Self::RuntimeShift => section.starts_with(table.section()),
+            _ => section == table.section(),
+        })
     }
 
-    /// Whether entries begin with the address of the code that they are about.
-    pub(crate) fn is_of_code(self) -> bool {
-        self != Self::PrintkIndex
+    /// What is known of its entries: the sizes that occur, of which the relocations tell which it is.
+    pub(crate) fn known(self) -> Option<&'static Table> {
+        table(self.section())
     }
 }
 
@@ -171,22 +161,24 @@ impl Class {
         if !section.is_allocated() || section.kind == SHT_NOTE {
             return Self::Skip;
         }
-        if name.starts_with(".discard.") || name.starts_with(".note") || name == ".orc_header" {
+        // Frames for debuggers: no kernel module's are read.
+        let unread = [".discard", ".eh_frame", ".sframe"].iter().any(|base| is_or_below(name, base));
+        if unread || name.starts_with(".note") || name == ".orc_header" {
             return Self::Skip;
         }
-        if let Some(special) = Special::ALL.into_iter().find(|special| special.section() == name) {
+        if let Some(special) = Special::of(name) {
             return Self::Special(special);
         }
         match name {
             ".altinstr_replacement" => return Self::Replacement,
-            ".altinstr_aux" | ".fixup" => return Self::Auxiliary,
+            ".altinstr_aux" | ".fixup" | ".text..refcount" => return Self::Auxiliary,
             ".modinfo" => return Self::ModuleText,
             "__ksymtab_strings" => return Self::Strings,
             _ => {}
         }
         // 7.0 has no tables of CRCs any more, and flags instead of a table of its own for GPL exports.
         let export = ["___ksymtab", "__ksymtab", "___kcrctab", "__kcrctab", "___kflagstab", "__kflagstab"];
-        if export.iter().any(|start| name.starts_with(start)) {
+        if name == EXPORT_MARKS || export.iter().any(|start| name.starts_with(start)) {
             return Self::Export;
         }
         if section.is_executable() {
@@ -197,8 +189,9 @@ impl Class {
             return if strings { Self::Strings } else { Self::Constants };
         }
         // pr_debug descriptors are variables of their functions, although the kernel also lists them.
-        let variables = [".data", ".bss", ".rodata", ".ref.data", "__dyndbg", "__verbose"];
-        if variables.iter().any(|base| is_or_below(name, base)) { Self::Data } else { Self::Table }
+        let variables = [".data", ".bss", ".rodata", ".ref.data"];
+        let is_variable = variables.iter().any(|base| is_or_below(name, base)) || holds_descriptors(name);
+        if is_variable { Self::Data } else { Self::Table }
     }
 }
 
@@ -212,6 +205,15 @@ fn author(what: &str) -> Option<Author> {
             CallbackKind::ALL.into_iter().find(|kind| kind.name() == slot).map(Author::Callback)
         }
     }
+}
+
+/// What `EXPORT_SYMBOL` leaves for modpost from 6.5 on, which makes the tables of it: a label for each export, its
+/// licence, its namespace, and a pointer to what is exported.
+pub(crate) const EXPORT_MARKS: &str = ".export_symbol";
+
+/// Whether a section holds the descriptors of `pr_debug`: `__verbose` before 5.9.
+pub(crate) fn holds_descriptors(name: &str) -> bool {
+    ["__dyndbg", "__verbose"].iter().any(|base| is_or_below(name, base))
 }
 
 /// Whether `name` is `base` or continues it after a dot.

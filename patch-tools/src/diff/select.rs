@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use object::elf::{R_X86_64_NONE, SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STT_SECTION};
+use object::elf::{R_X86_64_NONE, R_X86_64_PC32, SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STT_SECTION};
 
 use super::changes::{Changes, Sides};
 use super::duplicated::is_duplicated;
@@ -15,9 +15,11 @@ use super::mergeable::{character, piece};
 use super::refusal::{Refusal, Refused, Subject};
 use super::report::{Ignored, IgnoredReason};
 use super::resolve::{Outside, Resolver, Use};
+use super::runtime::{self, Load};
 use super::sections::{Class, Special, is_freed};
 use super::special::Entry;
 use super::unit::{AtomId, Bias, Reference, Reloc, Target, Unit, width};
+use crate::elf::Place;
 use crate::klp::names::KlpSymbol;
 use crate::module::ObjectName;
 
@@ -49,6 +51,8 @@ pub(crate) struct Selected {
     pub(crate) links: Vec<Linked>,
     /// Entries of special tables; each with its own links.
     pub(crate) entries: Vec<(Entry, Vec<Linked>)>,
+    /// Instructions that others take the place of, by where they stand in their section.
+    pub(crate) rewritten: Vec<(u64, [u8; runtime::LENGTH])>,
 }
 
 /// Everything that goes into the livepatch.
@@ -139,6 +143,22 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
             }
         }
         for entry in self.sides.patched_entries.of(atom).to_vec() {
+            match entry.table {
+                Special::RuntimePointer => {
+                    if let Some((at, load, linked)) = self.runtime_pointer(atom, &entry) {
+                        selected.rewritten.push((at, load.code));
+                        selected.links.push(linked);
+                    }
+                    continue;
+                }
+                Special::RuntimeShift => {
+                    let name = self.sides.patched().section(entry.section()).name;
+                    let reason = Refusal::RuntimeConstant { function: unit.label(atom) };
+                    self.refuse(Subject::Section(name.to_owned()), reason);
+                    continue;
+                }
+                _ => {}
+            }
             if let Some(links) = self.entry(atom, &entry) {
                 selected.entries.push((entry, links));
             }
@@ -166,6 +186,40 @@ impl<'s, 'u, 'd, 'r> Selector<'s, 'u, 'd, 'r> {
         {
             self.refuse(Subject::Symbol(symbol.name.clone()), Refusal::AlternativeInModule);
         }
+    }
+
+    /// What stands in place of an instruction whose operand the kernel fills in when it boots: where in its section,
+    /// the new one, and its reference to the variable.
+    fn runtime_pointer(&mut self, owner: AtomId, entry: &Entry) -> Option<(u64, Load, Linked)> {
+        let unit = self.unit();
+        let range = self.sides.patched_entries.range(entry);
+        let table = unit.section(entry.section()).name;
+        let variable = table.strip_prefix(Special::RuntimePointer.section()).unwrap_or(table);
+        let start = unit.relocations(entry.section()).within(range).next().and_then(|reloc| {
+            let Target::Atom { atom, offset } = unit.target(&reloc, Bias::NONE) else { return None };
+            u64::try_from(offset).ok()?.checked_sub(runtime::CONSTANT).filter(|_| atom == owner)
+        });
+        let found = start.and_then(|start| {
+            Some((start, runtime::load_instead(unit.bytes(owner).get(start as usize..)?)?))
+        });
+        let Some((start, load)) = found else {
+            let detail = format!("an entry of {} is at no instruction that is known", unit.label(owner));
+            self.refuse(Subject::Section(table.to_owned()), Refusal::SpecialSection { detail });
+            return None;
+        };
+        let at = unit.atom(owner).start + start;
+        let defined = unit.elf().symbols().iter().position(|symbol| {
+            symbol.name == variable && matches!(symbol.place, Place::Section(_)) && !symbol.is_section()
+        });
+        // The distance counts from the end of the instruction, which is that of the field.
+        let reloc =
+            Reloc { offset: at + load.field, kind: R_X86_64_PC32, symbol: defined.unwrap_or(0), addend: -4 };
+        let target = match defined {
+            Some(_) => unit.target(&reloc, Bias::BRANCH),
+            None => Target::Undefined { name: variable, offset: 0 },
+        };
+        let linked = self.link(owner, &Reference { reloc, target, branch: false }, Context::Contents)?;
+        Some((at, load, linked))
     }
 
     /// The links of a table's entry, or nothing if it is left out.

@@ -12,7 +12,7 @@ use super::refusal::{Refusal, Refused, Subject};
 use super::sections::{Class, Special};
 use super::unit::{AtomId, Bias, Target, Unit};
 use crate::elf::Place;
-use crate::elf::entries::{Field, entry_size};
+use crate::elf::entries::{Field, To, entry_size};
 
 /// One entry of a table.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,7 @@ impl Entries {
     /// Groups all entries of a unit; tables of unknown shape are reported and left out.
     pub(crate) fn read(unit: &Unit<'_>, refused: &mut Vec<Refused>) -> Self {
         let mut found = Self::default();
-        let mut replaced: HashMap<AtomId, AtomId> = HashMap::new();
+        let mut replaced = auxiliary_users(unit);
         for table in order() {
             let sections = unit.sections_of(Class::Special(table)).filter(|section| section.size > 0);
             let sections: Vec<usize> = sections.map(|section| section.index).collect();
@@ -73,7 +73,9 @@ impl Entries {
                 }
             }
         }
-        found.entries.sort_by_key(|entry| (entry.owner, entry.table, entry.section, entry.start));
+        found.entries.sort_by_key(|entry| {
+            (entry.owner, entry.table, unit.section(entry.section()).name, entry.section, entry.start)
+        });
         found.entries.shrink_to_fit();
         found
     }
@@ -128,19 +130,21 @@ impl Entries {
         let fields: Vec<Field> = (0..relocations.len())
             .map(|index| {
                 let reloc = relocations.get(index);
-                let to_code = match unit.symbol(reloc.symbol).place {
-                    Place::Section(target) => unit.section(target).is_executable(),
-                    _ => false,
+                let section = match unit.symbol(reloc.symbol).place {
+                    Place::Section(target) => Some(unit.section(target)),
+                    _ => None,
                 };
-                Field { offset: reloc.offset, kind: reloc.kind, to_code }
+                Field { offset: reloc.offset, kind: reloc.kind, to: To::of(section) }
             })
             .collect();
-        match entry_size(&fields, size, table.entry_sizes(), table.is_of_code()) {
+        let Some(known) = table.known() else { return Err(format!("{size} bytes")) };
+        match entry_size(&fields, size, known.sizes, known.of_code) {
             Some(entry_size) => Ok(shape(entry_size)),
             None => Err(format!(
-                "{size} bytes with {} relocations are not entries of {:?} bytes",
+                "{size} bytes with {} relocations are not entries of {:?} bytes ({})",
                 relocations.len(),
-                table.entry_sizes()
+                known.sizes,
+                known.source
             )),
         }
     }
@@ -210,13 +214,32 @@ fn owning_function(unit: &Unit<'_>, atom: AtomId, replaced: &HashMap<AtomId, Ato
     match unit.class(unit.atom(atom).section()) {
         Class::Text => Some(atom),
         Class::Replacement => replaced.get(&atom).copied(),
-        // It jumps back to where it belongs.
+        // If no function jumps to it, it jumps back to where it belongs.
+        Class::Auxiliary if replaced.contains_key(&atom) => replaced.get(&atom).copied(),
         Class::Auxiliary => unit.references(atom).into_iter().find_map(|reference| match reference.target {
             Target::Atom { atom, .. } if unit.is_function(atom) => Some(atom),
             _ => None,
         }),
         _ => None,
     }
+}
+
+/// For each piece of out-of-line code the function that jumps to it.
+fn auxiliary_users(unit: &Unit<'_>) -> HashMap<AtomId, AtomId> {
+    let mut users = HashMap::new();
+    if unit.sections_of(Class::Auxiliary).next().is_none() {
+        return users;
+    }
+    for function in unit.atoms().filter(|&atom| unit.is_function(atom)) {
+        for reference in unit.references(function) {
+            if let Target::Atom { atom, .. } = reference.target
+                && unit.class(unit.atom(atom).section()) == Class::Auxiliary
+            {
+                users.entry(atom).or_insert(function);
+            }
+        }
+    }
+    users
 }
 
 fn functions_by_name<'d>(unit: &Unit<'d>) -> HashMap<&'d str, AtomId> {

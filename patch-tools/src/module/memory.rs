@@ -7,9 +7,7 @@ use std::collections::HashMap;
 use object::elf::{R_X86_64_64, SHT_RELA};
 
 use crate::elf::{Elf, Malformed, Place, Relocation, Rule, Section, Symbol};
-
-/// `KSYM_NAME_LEN` of Linux 6.1 and later, the ending zero included.
-const MAX_STRING: usize = 512;
+use crate::versions::LONGEST_NAME;
 
 /// A place in a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -196,7 +194,7 @@ impl<'elf, 'data> Memory<'elf, 'data> {
         let broken = |found: String| Malformed::new(self.file_offset(address), Rule::KlpString, found);
         let tail = usize::try_from(address.offset).ok().and_then(|start| section.data.get(start..));
         let tail = tail.unwrap_or_default();
-        let window = &tail[..tail.len().min(MAX_STRING)];
+        let window = &tail[..tail.len().min(LONGEST_NAME)];
         let length = memchr::memchr(0, window)
             .ok_or_else(|| broken(format!("no end within {} bytes in {}", window.len(), section.name)))?;
         match std::str::from_utf8(&window[..length]) {

@@ -30,7 +30,7 @@ mod memory;
 mod modinfo;
 mod patch;
 mod sections;
-mod signature;
+pub(crate) mod signature;
 mod symbols;
 mod tables;
 

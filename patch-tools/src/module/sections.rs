@@ -3,43 +3,12 @@
 use object::elf::{SHT_NOBITS, SHT_NOTE, SHT_RELA};
 use serde::Serialize;
 
-use crate::elf::entries::{Field, entry_size};
+use crate::elf::entries::{Field, To, entry_size};
 use crate::elf::{Elf, Malformed, Place, Rule, Section};
+use crate::versions::TABLES;
 
 /// `NT_GNU_BUILD_ID`.
 const BUILD_ID: u32 = 3;
-
-/// Tables by section name, with the sizes in bytes that their entries have on x86-64 from Linux 4.4 to 7.3
-/// (the retpoline, return and call sites are 32-bit offsets, mcount locations 64-bit addresses). Where there is
-/// more than one the relocations tell which.
-const SPECIAL: [(&str, &[u64]); 26] = [
-    ("__bug_table", &[12, 8, 16]),
-    ("__ex_table", &[12]),
-    ("__jump_table", &[16, 24]),
-    (".altinstructions", &[12, 14, 13]),
-    (".parainstructions", &[16]),
-    (".smp_locks", &[4]),
-    (".static_call_sites", &[8]),
-    (".retpoline_sites", &[4]),
-    (".return_sites", &[4]),
-    (".call_sites", &[4]),
-    (".ibt_endbr_seal", &[4]),
-    (".orc_unwind", &[6]),
-    (".orc_unwind_ip", &[4]),
-    (".printk_index", &[8]),
-    ("__mcount_loc", &[8]),
-    ("__patchable_function_entries", &[8]),
-    ("__tracepoints_ptrs", &[4]),
-    ("_ftrace_events", &[8]),
-    ("__bpf_raw_tp_map", &[32]),
-    ("__param", &[40]),
-    ("__ksymtab", &[12]),
-    ("__ksymtab_gpl", &[12]),
-    ("__kflagstab", &[1]),
-    ("__versions", &[64]),
-    ("__version_ext_crcs", &[4]),
-    (".kcfi_traps", &[4]),
-];
 
 /// A table of the module that the kernel reads or patches by when it loads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,14 +40,14 @@ pub struct Sizes {
 
 pub(super) fn special(elf: &Elf<'_>) -> Result<Vec<SpecialSection>, Malformed> {
     let mut found = Vec::new();
-    for (name, sizes) in SPECIAL {
-        let Some(section) = elf.section(name).filter(|section| section.size > 0) else { continue };
-        let entry = match sizes {
+    for table in TABLES {
+        let Some(section) = elf.section(table.section).filter(|section| section.size > 0) else { continue };
+        let entry = match table.sizes {
             [only] => Some(*only).filter(|only| section.size.is_multiple_of(*only)),
-            _ => entry_size(&fields(elf, section)?, section.size, sizes, true),
+            sizes => entry_size(&fields(elf, section)?, section.size, sizes, table.of_code),
         };
         found.push(SpecialSection {
-            name: name.to_owned(),
+            name: table.section.to_owned(),
             size: section.size,
             entries: entry.map(|entry| section.size / entry),
         });
@@ -93,9 +62,9 @@ fn fields(elf: &Elf<'_>, section: &Section<'_>) -> Result<Vec<Field>, Malformed>
         fields.extend(elf.relocations(table)?.iter().map(|relocation| Field {
             offset: relocation.offset,
             kind: relocation.kind,
-            to_code: match elf.symbols().get(relocation.symbol).map(|symbol| symbol.place) {
-                Some(Place::Section(target)) => elf.sections()[target].is_executable(),
-                _ => false,
+            to: match elf.symbols().get(relocation.symbol).map(|symbol| symbol.place) {
+                Some(Place::Section(target)) => To::of(Some(&elf.sections()[target])),
+                _ => To::Other,
             },
         }));
     }

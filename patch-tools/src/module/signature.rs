@@ -5,13 +5,15 @@
 //! certificates (RFC 5652, clause 5). Nothing is verified here: which keys are trusted, the running kernel
 //! alone knows.
 
+use std::fmt;
+
 use der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef};
 use der::{Decode as _, Header, Length, Reader, SliceReader, Tag, TagNumber};
 use serde::Serialize;
 
 use crate::elf::{Malformed, Rule};
 
-const MAGIC: &[u8] = b"~Module signature appended~\n";
+pub(crate) const MAGIC: &[u8] = b"~Module signature appended~\n";
 /// `struct module_signature`: algorithm, hash, type, two lengths, three bytes of padding, big-endian length.
 const TRAILER: usize = 12;
 /// `PKEY_ID_PKCS7`; the two older types carried the signer in fields of their own and are no longer used.
@@ -31,6 +33,14 @@ pub struct Signature {
     pub size: usize,
     /// Each signer, in the order of the data.
     pub signers: Vec<Signer>,
+}
+
+impl Signature {
+    /// One by RSA over SHA-256, by this signer.
+    pub fn by(signer: SignerIdentity) -> Self {
+        let (digest, algorithm) = ("sha256".to_owned(), "rsa".to_owned());
+        Self { size: 0, signers: vec![Signer { identity: signer, digest, algorithm }] }
+    }
 }
 
 /// One signer.
@@ -64,8 +74,25 @@ pub enum SignerIdentity {
     },
 }
 
+impl fmt::Display for SignerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate { issuer, serial } => {
+                write!(f, "the certificate {serial} of {}", issuer.escape_debug())
+            }
+            Self::Key { key_id } => write!(f, "the key {key_id}"),
+        }
+    }
+}
+
+/// The twelve bytes between so much PKCS#7 data and [`MAGIC`].
+pub(crate) fn trailer(pkcs7: u32) -> [u8; TRAILER] {
+    let [s0, s1, s2, s3] = pkcs7.to_be_bytes();
+    [0, 0, PKCS7, 0, 0, 0, 0, 0, s0, s1, s2, s3]
+}
+
 /// Splits a file into module and signature.
-pub(super) fn split(data: &[u8]) -> Result<(&[u8], Option<Signature>), Malformed> {
+pub(crate) fn split(data: &[u8]) -> Result<(&[u8], Option<Signature>), Malformed> {
     let Some(before) = data.strip_suffix(MAGIC) else { return Ok((data, None)) };
     let end = before.len() as u64;
     let broken = |found: String| Malformed::new(end.saturating_sub(TRAILER as u64), Rule::Signature, found);

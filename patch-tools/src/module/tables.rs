@@ -9,6 +9,7 @@ use super::patch::{
     Callbacks, Livepatch, ObjectName, PatchedFunction, PatchedObject, Replace, State, TableForm,
 };
 use crate::elf::{Malformed, Rule};
+use crate::versions::KLP_SIZES;
 
 /// No livepatch comes near: the largest cumulative ones have some hundred functions.
 pub(super) const MAX_OBJECTS: usize = 1024;
@@ -16,8 +17,7 @@ pub(super) const MAX_FUNCTIONS: usize = 65_536;
 
 /// Sizes in bytes of the kernel's livepatch structures.
 ///
-/// The default is that of x86-64 kernels from 5.10 on without `CONFIG_DEBUG_KOBJECT_RELEASE`, as BTF shows
-/// for Debian's 6.1. The BTF of a kernel image gives the exact ones.
+/// The default is that of usual x86-64 kernels from 5.10 on. The BTF of a kernel image gives the exact ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// `sizeof(struct klp_object)`.
@@ -30,7 +30,8 @@ pub struct Layout {
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { object: 168, function: 152, state: 24 }
+        let [object, function, state] = KLP_SIZES;
+        Self { object, function, state }
     }
 }
 

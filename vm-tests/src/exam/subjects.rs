@@ -18,6 +18,7 @@ use crate::lab::distribution::Distribution;
 use crate::newcomer::stories;
 use crate::product::{Build, Product};
 use crate::prove::{self, Beginning};
+use crate::secure_boot::a_locked_down_kernel_takes_what_its_owner_signed;
 use crate::series::takes_a_livepatch;
 use crate::soft_reboots::{
     a_soft_reboot_before_the_commit_brings_the_memory_back, soft_reboots_keep_what_is_committed,
@@ -62,6 +63,13 @@ pub const SUBJECTS: &[Subject] = &[
         units: "a livepatch built, loaded, used and unloaded on 6.12 of Debian 12, 6.12 of Debian 13, and 7.3 of its backports",
         reason: "each series has sources, a compiler and a prepared tree of its own, which take minutes and gigabytes",
         examine: kernel_series,
+    },
+    Subject {
+        name: "secure-boot",
+        units: "the stock kernels of Debian 12 and 13 under Secure Boot, locked down: a livepatch unsigned, signed by a \
+            stranger, and signed by a machine owner's key",
+        reason: "emulated firmware takes minutes to verify what it starts",
+        examine: secure_boot,
     },
     Subject {
         name: "debian-13",
@@ -118,6 +126,7 @@ fn real_fixes(lab: &Lab, share: Share) -> Result<String> {
         program: Some(Product::build(Build::Tests)?.patch_tools),
         report: dir.path().join("report.md"),
         jobs: 2,
+        seed: 1,
         beginning: Beginning::Anew,
     };
     let report = prove::run(lab, &options)?;
@@ -138,6 +147,14 @@ fn kernel_series(lab: &Lab, share: Share) -> Result<String> {
         4,
         share,
     )
+}
+
+fn secure_boot(lab: &Lab, share: Share) -> Result<String> {
+    let takes =
+        |distribution: Distribution| move || a_locked_down_kernel_takes_what_its_owner_signed(lab, distribution);
+    let units: [(&str, &dyn Fn() -> Result<()>); 2] =
+        [("Debian 12", &takes(Distribution::Debian12)), ("Debian 13", &takes(Distribution::Debian13))];
+    some_of(&units, 3, share)
 }
 
 fn debian_13(lab: &Lab, share: Share) -> Result<String> {

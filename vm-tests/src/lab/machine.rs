@@ -20,6 +20,7 @@ use serde_json::json;
 use super::console;
 use super::control::{Guest, GuestCommand};
 use super::host::{program, run};
+use super::firmware::{BootFiles, Firmware};
 use super::kernel::Kernel;
 use super::qemu::{self, Begin, Lifetime, Places, Process};
 use super::qmp::Qmp;
@@ -34,6 +35,8 @@ const FIRST_PROGRAM: &str = "lab-init: started";
 /// A kernel that writes nothing for so long before its first program runs has stopped dead. Under QEMU 7.2
 /// without KVM one boot of forty-eight did so on a host at a load of nine.
 const STALL: Duration = Duration::from_secs(60);
+/// Firmware, shim and GRUB verify a kernel of twelve megabytes in silence, before it unpacks itself in silence.
+const STALL_OF_FIRMWARE: Duration = Duration::from_secs(240);
 /// How often a kernel is started before its stalling is a failure.
 const STARTS: u32 = 3;
 
@@ -91,7 +94,7 @@ impl Home {
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) home: Home,
-    kernel: Kernel,
+    files: BootFiles,
     record: Record,
     process: Option<Process>,
     guest: Guest,
@@ -103,7 +106,7 @@ impl Machine {
     pub(crate) fn start(
         home: Home,
         spec: MachineSpec,
-        kernel: Kernel,
+        files: BootFiles,
         login_key: PathBuf,
         lifetime: Lifetime,
         begin: Begin<'_>,
@@ -111,7 +114,7 @@ impl Machine {
         let guest = Guest::new(&home.sockets);
         let sockets = home.sockets.clone();
         let record = Record { spec, lifetime, pid: 0, sockets, ssh_port: 0, login_key };
-        let mut machine = Self { home, kernel, record, process: None, guest, signals: None };
+        let mut machine = Self { home, files, record, process: None, guest, signals: None };
         match machine.power_on(begin) {
             Ok(()) => Ok(machine),
             Err(error) => {
@@ -122,10 +125,10 @@ impl Machine {
     }
 
     /// Takes over a kept machine that another process has started.
-    pub(crate) fn attach(home: Home, kernel: Kernel, record: Record) -> Self {
+    pub(crate) fn attach(home: Home, files: BootFiles, record: Record) -> Self {
         let guest = Guest::new(&home.sockets);
         let process = Some(Process::Daemon(record.pid));
-        Self { home, kernel, record, process, guest, signals: None }
+        Self { home, files, record, process, guest, signals: None }
     }
 
     /// The guest: run commands, copy files.
@@ -145,7 +148,7 @@ impl Machine {
 
     /// The kernel that it boots.
     pub fn kernel(&self) -> &Kernel {
-        &self.kernel
+        &self.files.kernel
     }
 
     /// How it was asked for.
@@ -307,7 +310,7 @@ impl Machine {
         let console = self.home.dir.join("console.log");
         let earlier_boots = fs::metadata(&console).map_or(0, |file| file.len() as usize);
         let record = &mut self.record;
-        let started = qemu::start(&record.spec, &self.kernel, self.home.places(), record.lifetime, begin)?;
+        let started = qemu::start(&record.spec, &self.files, self.home.places(), record.lifetime, begin)?;
         record.pid = started.process.id();
         record.ssh_port = started.ssh_port;
         fs::write(self.home.dir.join("machine.json"), serde_json::to_vec_pretty(&record)?)?;
@@ -316,7 +319,11 @@ impl Machine {
             return Ok(true);
         }
         let (mut length, mut last_word) = (earlier_boots, Instant::now());
-        while last_word.elapsed() < STALL {
+        let stall = match self.record.spec.firmware {
+            Firmware::Direct => STALL,
+            Firmware::SecureBoot => STALL_OF_FIRMWARE,
+        };
+        while last_word.elapsed() < stall {
             ensure!(self.is_running(), "QEMU ended before the guest's first program ran");
             // QEMU makes the file once it runs.
             let log = fs::read(&console).unwrap_or_default();

@@ -14,6 +14,8 @@
 //! | [`distribution`] | the Debian releases that machines run |
 //! | [`image`] | the guest's Debian root |
 //! | [`turns`] | how many machines of tests run at once |
+//! | [`firmware`] | QEMU's own start of a kernel, or UEFI under Secure Boot |
+//! | [`python`] | Python programs that only PyPI has |
 //! | [`spec`] | what kind of machine is wanted |
 //! | [`qemu`], [`qmp`] | QEMU's command line, life and monitor |
 //! | [`control`] | run commands in a guest, copy files |
@@ -30,6 +32,7 @@ pub mod cache;
 pub mod console;
 pub mod control;
 pub mod distribution;
+pub mod firmware;
 pub mod host;
 pub mod image;
 pub mod initramfs;
@@ -37,6 +40,7 @@ pub mod install;
 pub mod kernel;
 pub mod machine;
 pub mod needs;
+pub mod python;
 pub mod qemu;
 mod qmp;
 pub mod signal;
@@ -51,6 +55,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use self::cache::{Cache, Recipe};
 use self::distribution::Distribution;
+use self::firmware::{BootFiles, Firmware, SecureBoot};
 use self::host::Step;
 use self::image::Image;
 use self::kernel::Kernel;
@@ -120,9 +125,8 @@ impl Lab {
         let home = self.new_home(None)?;
         fs::rename(disk, home.dir.join("disk.qcow2"))
             .with_context(|| format!("taking over the disk {}", disk.display()))?;
-        let kernel = self.kernel(&spec.kernel)?;
         let key = self.image(spec.distribution)?.login_key();
-        Machine::start(home, spec.clone(), kernel, key, Lifetime::Owned, Begin::Boot)
+        Machine::start(home, spec.clone(), self.boot_files(spec)?, key, Lifetime::Owned, Begin::Boot)
     }
 
     /// Starts a machine that goes on where the snapshot was taken. One that does not come up is started once more, on a
@@ -205,8 +209,8 @@ impl Lab {
         let dir = self.place_of(name)?;
         let record = Record::read(&dir).with_context(|| format!("there is no machine `{name}`"))?;
         ensure!(record.lifetime == Lifetime::Kept, "the machine `{name}` belongs to another process");
-        let kernel = self.kernel(&record.spec.kernel)?;
-        Ok(Machine::attach(Home::open(dir, record.sockets.clone())?, kernel, record))
+        let files = self.boot_files(&record.spec)?;
+        Ok(Machine::attach(Home::open(dir, record.sockets.clone())?, files, record))
     }
 
     /// Names of the kept machines.
@@ -233,21 +237,30 @@ impl Lab {
         lifetime: Lifetime,
         snapshot: Option<&Snapshot>,
     ) -> Result<Machine> {
-        let kernel = self.kernel(&spec.kernel)?;
+        let files = self.boot_files(spec)?;
         let disk = home.dir.join("disk.qcow2");
         let image = self.image(spec.distribution)?;
         let key = image.login_key();
         match snapshot {
             None => {
                 layer(&image.disk(), "raw", &disk)?;
-                Machine::start(home, spec.clone(), kernel, key, lifetime, Begin::Boot)
+                Machine::start(home, spec.clone(), files, key, lifetime, Begin::Boot)
             }
             Some(snapshot) => {
                 layer(&snapshot.disk(), "qcow2", &disk)?;
                 let memory = snapshot.memory();
-                Machine::start(home, spec.clone(), kernel, key, lifetime, Begin::Resume(&memory))
+                Machine::start(home, spec.clone(), files, key, lifetime, Begin::Resume(&memory))
             }
         }
+    }
+
+    /// What the machine boots.
+    fn boot_files(&self, spec: &MachineSpec) -> Result<BootFiles> {
+        let secure_boot = match spec.firmware {
+            Firmware::Direct => None,
+            Firmware::SecureBoot => Some(SecureBoot::prepare(&self.cache)?),
+        };
+        Ok(BootFiles { kernel: self.kernel(&spec.kernel)?, secure_boot })
     }
 
     fn place_of(&self, name: &str) -> Result<PathBuf> {

@@ -101,6 +101,10 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("/usr/include/openssl/ssl.h", "libssl-dev"),
     // libFuzzer is C++.
     need("g++", "g++"),
+    // The disk that firmware boots from
+    need("mcopy", "mtools"),
+    need("mformat", "mtools"),
+    need("mmd", "mtools"),
     // Peers in tests and benchmarks
     need("openssl", "openssl"),
     need("minisign", "minisign"),

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::control::{Guest, PORTS};
 use super::host::program;
-use super::kernel::Kernel;
+use super::firmware::BootFiles;
 use super::spec::MachineSpec;
 
 /// All that TCG can emulate, under the name of a processor that never had Meltdown (page-table isolation
@@ -113,7 +113,7 @@ pub(crate) struct Started {
 /// Starts QEMU for a machine.
 pub(crate) fn start(
     spec: &MachineSpec,
-    kernel: &Kernel,
+    files: &BootFiles,
     places: Places<'_>,
     lifetime: Lifetime,
     begin: Begin<'_>,
@@ -132,7 +132,7 @@ pub(crate) fn start(
             plain
         }
     };
-    arguments(&mut command, spec, kernel, places, ssh_port);
+    arguments(&mut command, spec, files, places, ssh_port)?;
     if let Begin::Resume(state) = begin {
         command.arg("-incoming").arg(format!("exec:cat '{}'", state.display()));
     }
@@ -152,18 +152,40 @@ pub(crate) fn start(
     Ok(Started { process, ssh_port })
 }
 
-fn arguments(command: &mut Command, spec: &MachineSpec, kernel: &Kernel, places: Places<'_>, ssh_port: u16) {
+fn arguments(
+    command: &mut Command,
+    spec: &MachineSpec,
+    files: &BootFiles,
+    places: Places<'_>,
+    ssh_port: u16,
+) -> Result<()> {
+    let kernel = &files.kernel;
     let accel = std::env::var("LAB_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
     let cpu = if accel.starts_with("tcg") { EMULATED_CPU } else { "max" };
     let socket = |name: &str| places.sockets.join(name).display().to_string();
     let file = |name: &str| places.dir.join(name).display().to_string();
 
-    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command.args(["-accel", &accel, "-cpu", cpu]);
     command.args(["-smp", &spec.cpus.to_string(), "-m", &spec.memory_mib.to_string()]);
-    command.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(kernel.initramfs());
     let clock = emulated_clock().filter(|_| accel.starts_with("tcg"));
-    command.args(["-append", &format!("{}{}", spec.kernel_command_line(), clock.unwrap_or_default())]);
+    let command_line = format!("{}{}", spec.kernel_command_line(), clock.unwrap_or_default());
+    match &files.secure_boot {
+        None => {
+            command.args(["-machine", "q35", "-append", &command_line]);
+            command.arg("-kernel").arg(kernel.vmlinux()).arg("-initrd").arg(kernel.initramfs());
+        }
+        Some(secure_boot) => {
+            secure_boot.equip(places.dir, kernel, &command_line)?;
+            // System management mode keeps the variables from everybody but the firmware.
+            command.args(["-machine", "q35,smm=on"]);
+            command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            let code = secure_boot.code().display().to_string();
+            for (unit, flash) in [format!("{code},readonly=on"), file("variables.fd")].iter().enumerate() {
+                command.args(["-drive", &format!("if=pflash,format=raw,unit={unit},file={flash}")]);
+            }
+        }
+    }
 
     command.args(["-chardev", &format!("file,id=console,path={},append=on", file("console.log"))]);
     command.args(["-serial", "chardev:console"]);
@@ -186,11 +208,16 @@ fn arguments(command: &mut Command, spec: &MachineSpec, kernel: &Kernel, places:
         &format!("if=none,id=modules,file={},format=raw,readonly=on", kernel.modules_disk().display()),
     ]);
     command.args(["-device", "virtio-blk,drive=modules"]);
+    if files.secure_boot.is_some() {
+        command.args(["-drive", &format!("if=none,id=esp,file={},format=raw", file("esp.img"))]);
+        command.args(["-device", "virtio-blk,drive=esp,bootindex=1"]);
+    }
 
     command.args(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:{ssh_port}-:22")]);
     command.args(["-device", "virtio-net,netdev=net"]);
     command.args(["-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng,rng=rng"]);
     command.args(["-qmp", &format!("unix:{},server=on,wait=off", socket("qmp"))]);
+    Ok(())
 }
 
 /// Tells the kernel how fast its time stamp counter runs, which under emulation is the host's own. Left to

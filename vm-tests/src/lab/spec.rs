@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::distribution::Distribution;
+use super::firmware::Firmware;
 
 /// System, kernel and size of a machine. Start from [`MachineSpec::default`] and change what matters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +13,9 @@ pub struct MachineSpec {
     pub distribution: Distribution,
     /// Kernel release, like `6.1.0-50-amd64`.
     pub kernel: String,
+    /// What starts the kernel. The default goes unsaid, as it did when there was no other.
+    #[serde(default, skip_serializing_if = "Firmware::is_default")]
+    pub firmware: Firmware,
     /// Memory in MiB.
     pub memory_mib: u32,
     /// Virtual processors.
@@ -32,6 +36,7 @@ impl MachineSpec {
         Self {
             distribution,
             kernel: distribution.kernel().to_owned(),
+            firmware: Firmware::default(),
             memory_mib: 1024,
             cpus: distribution.cpus(),
             kernel_arguments: Vec::new(),
@@ -52,6 +57,12 @@ impl MachineSpec {
     /// Sets the number of virtual processors.
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// Has UEFI start the packaged kernel under Secure Boot.
+    pub fn secure_boot(mut self) -> Self {
+        self.firmware = Firmware::SecureBoot;
         self
     }
 

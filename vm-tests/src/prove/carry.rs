@@ -147,7 +147,7 @@ fn top(source: &str) -> BTreeMap<Key, String> {
     let mut items = BTreeMap::new();
     let mut text = String::new();
     let (mut braces, mut parentheses) = (0_u32, 0_u32);
-    for character in source.chars() {
+    for (index, character) in source.char_indices() {
         text.push(character);
         match character {
             '{' => braces += 1,
@@ -160,8 +160,8 @@ fn top(source: &str) -> BTreeMap<Key, String> {
         let ends = match character {
             ';' => at_top,
             '}' => at_top && kind_of(&text) == Kind::Function,
-            // Invocations without a semicolon: `module_init(x)`.
-            '\n' => at_top && is_invocation(text.trim()),
+            // Invocations without a semicolon: `module_init(x)`. What has a body is a function: `SYSCALL_DEFINE0(x)`.
+            '\n' => at_top && is_invocation(text.trim()) && !source[index..].trim_start().starts_with('{'),
             _ => false,
         };
         if ends {
@@ -315,6 +315,16 @@ MODULE_LICENSE("GPL");
         assert_eq!(with("return x;", "return x ? 1 : 0;"), Carry::Can);
         assert_eq!(with("SYSCALL", "static void fresh(void) { }\nSYSCALL"), Carry::Can);
         assert_eq!(with("struct thing {", "struct fresh { int b; };\nstruct thing {"), Carry::Can);
+    }
+
+    #[test]
+    fn a_macro_with_a_body_is_a_function_wherever_its_brace_stands() {
+        for head in ["SYSCALL_DEFINE2(tell,\n\tint, x,\n\tint, y)", "BPF_CALL_1(bpf_tell, int, x)"] {
+            let source = |value: &str| format!("{FILE}\n{head}\n{{\n\tint z = {value};\n\n\treturn z;\n}}\n");
+            assert_eq!(Carry::of("fs/a.c", &source("1"), &source("2")), Carry::Can, "{head}");
+            let told = source("1").replace("return z;", "return z; /* told */");
+            assert_eq!(Carry::of("fs/a.c", &source("1"), &told), Carry::Nothing, "{head}");
+        }
     }
 
     #[test]

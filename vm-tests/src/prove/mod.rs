@@ -26,7 +26,7 @@ mod trial;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::thread;
@@ -67,6 +67,8 @@ pub struct Options {
     pub report: PathBuf,
     /// Fixes that are built at once, each with one compiler.
     pub jobs: usize,
+    /// Picks the refusals that the report argues.
+    pub seed: u64,
     /// Whether an earlier run's report is gone on with.
     pub beginning: Beginning,
 }
@@ -185,7 +187,7 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
                 report.rows.append(&mut waiting);
                 report.machines = machines + bench.machines;
                 report.spent = spent + bench.spent.as_secs_f64();
-                write(&report, &options.report)?;
+                write(&report, options)?;
             }
         }
         Ok(())
@@ -208,8 +210,9 @@ fn try_out(bench: &mut Bench<'_>, rows: &mut [Row]) -> Result<()> {
 }
 
 /// Writes the report as far as it has come, so that a long run can be looked at.
-fn write(report: &Report, path: &Path) -> Result<()> {
-    fs::write(path, report.markdown()).with_context(|| format!("writing {}", path.display()))?;
+fn write(report: &Report, options: &Options) -> Result<()> {
+    let path = options.report.as_path();
+    fs::write(path, report.markdown(options.seed)).with_context(|| format!("writing {}", path.display()))?;
     let beside = path.with_extension("json");
     fs::write(&beside, report.json()?).with_context(|| format!("writing {}", beside.display()))?;
     Ok(())

@@ -1,15 +1,19 @@
 //! What a run found, as JSON for programs and Markdown for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::building::{Attempt, Module, Outcome};
 use super::carry::{Carry, RULE};
 use super::rules::Right;
 use super::selection::Area;
 use super::trial::Trial;
+
+/// So many refusals are argued.
+const ARGUED: usize = 20;
 
 /// One file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -164,11 +168,18 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes over what an interrupted run of the same versions has come to.
+    /// Takes over what an earlier run of the same versions has come to, but what failed, and what was refused although
+    /// the rule on the source says that a livepatch can carry it.
     pub(super) fn resume(&mut self, json: &str) -> serde_json::Result<()> {
         let before: Self = serde_json::from_str(json)?;
         if (&before.kernel, &before.old, &before.new) == (&self.kernel, &self.old, &self.new) {
-            let ended = |row: &Row| row.module().is_none() || row.trial.is_some();
+            // The program may have been mended since.
+            let may_come_through = |row: &Row| match &row.build.outcome {
+                Outcome::Failed { .. } => true,
+                Outcome::Refused { .. } => !matches!(row.carry, Carry::Cannot(_)),
+                _ => row.module().is_some() && row.trial.as_ref().is_none_or(|trial| trial.failure.is_some()),
+            };
+            let ended = |row: &Row| !may_come_through(row);
             (self.machines, self.spent) = (before.machines, before.spent);
             self.rows = before.rows.into_iter().filter(ended).collect();
         }
@@ -204,7 +215,9 @@ impl Report {
     }
 
     /// The report as Markdown.
-    pub(super) fn markdown(&self) -> String {
+    ///
+    /// The refusals that are argued are picked by the seed.
+    pub(super) fn markdown(&self, seed: u64) -> String {
         let total = self.total();
         let mut text = format!(
             "# Fixes of {} {} as livepatches for {}\n\n\
@@ -227,6 +240,7 @@ impl Report {
             self.summary(),
         );
         text.push_str(&self.by_rule());
+        text.push_str(&self.argued(seed));
         text.push_str(&self.times());
         text.push_str("\n## Files\n\n| file | seconds | outcome |\n|---|---|---|\n");
         for row in &self.rows {
@@ -264,6 +278,29 @@ impl Report {
             cannot.clone().filter(came_through).collect(),
         );
         list("Cannot be carried by the rule, and did not", cannot.filter(|row| !came_through(row)).collect());
+        text
+    }
+
+    /// Refusals to be looked through, each with why it is right or that it is not.
+    fn argued(&self, seed: u64) -> String {
+        let mut rows: Vec<&Row> =
+            self.rows.iter().filter(|row| matches!(row.end(), End::Refused | End::Overcautious)).collect();
+        rows.sort_by_key(|row| Sha256::digest(format!("{seed} {}", row.path)));
+        rows.truncate(ARGUED);
+        let mut text = format!("\n## {} refusals, picked by seed {seed}\n\n", rows.len());
+        for row in rows {
+            let _ = writeln!(text, "- {} (by the rule on the source, livepatch {})", row.path, row.carry);
+            let Outcome::Refused { refusals, .. } = &row.build.outcome else { continue };
+            let mut told = BTreeSet::new();
+            for refusal in refusals.iter().filter(|refusal| told.insert(&refusal.rule)) {
+                let why = refusal.why_right().map_or_else(
+                    || "**a better program could build it**".to_owned(),
+                    |why| format!("right, since {why}"),
+                );
+                let _ =
+                    writeln!(text, "  - `{}`: {}; {why}", refusal.rule, refusal.reason.replace('\n', " "));
+            }
+        }
         text
     }
 
@@ -316,5 +353,74 @@ impl Report {
             let _ = writeln!(text, "| {phase} | {:.2} | {:.2} | {:.2} |", at(0.5), at(0.9), at(1.0));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::Refusal;
+    use super::*;
+
+    fn refused(path: &str, rule: &str, right: Right) -> Row {
+        let refusal =
+            Refusal { unit: path.to_owned(), rule: rule.to_owned(), reason: format!("f: {rule} it is") };
+        Row {
+            path: path.to_owned(),
+            area: Area::Fs,
+            carry: Carry::Can,
+            build: Attempt {
+                headers: Vec::new(),
+                outcome: Outcome::Refused { refusals: vec![refusal], right },
+                seconds: 1.0,
+            },
+            trial: None,
+        }
+    }
+
+    fn report(rows: Vec<Row>) -> Report {
+        Report {
+            kernel: "6.12.1".to_owned(),
+            package: "linux".to_owned(),
+            old: "1".to_owned(),
+            new: "2".to_owned(),
+            machines: 0,
+            spent: 0.0,
+            rows,
+        }
+    }
+
+    #[test]
+    fn what_failed_and_what_the_rule_on_the_source_expects_is_tried_again() {
+        let mut failed = refused("fs/a.c", "data-changed", Right::Right);
+        failed.build.outcome = Outcome::Failed { kind: "link".to_owned(), why: "so".to_owned() };
+        let expected = refused("fs/b.c", "no-fentry", Right::Right);
+        let mut settled = refused("fs/c.c", "data-changed", Right::Right);
+        settled.carry = Carry::Cannot(vec!["data limit".to_owned()]);
+        let mut unchanged = refused("fs/d.c", "data-changed", Right::Right);
+        unchanged.build.outcome = Outcome::Unchanged;
+        let mut report = report(vec![failed, expected, settled, unchanged]);
+        let json = report.json().unwrap();
+        report.resume(&json).unwrap();
+        assert_eq!(report.rows.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["fs/c.c", "fs/d.c"]);
+    }
+
+    #[test]
+    fn twenty_refusals_are_argued_and_the_seed_picks_them() {
+        let mut rows: Vec<Row> =
+            (0..40).map(|number| refused(&format!("fs/{number}.c"), "data-changed", Right::Right)).collect();
+        rows.push(refused("fs/last.c", "name-moved", Right::Overcautious));
+        let report = report(rows);
+        let told: Vec<String> = (0..12).map(|seed| report.argued(seed)).collect();
+        assert_eq!(told[1], report.argued(1));
+        assert_ne!(told[1], told[2]);
+        for text in &told {
+            assert_eq!(text.lines().filter(|line| line.starts_with("- fs/")).count(), ARGUED, "{text}");
+            assert!(text.contains("`data-changed`: f: data-changed it is; right, since live data"), "{text}");
+        }
+        let overcautious = told.iter().find(|text| text.contains("fs/last.c")).unwrap();
+        assert!(
+            overcautious.contains("`name-moved`: f: name-moved it is; **a better program"),
+            "{overcautious}"
+        );
     }
 }

@@ -36,7 +36,7 @@ impl fmt::Display for Right {
 }
 
 /// Changed static data, init code, functions that ftrace cannot redirect, interfaces.
-const RIGHT: [(&str, &str); 28] = [
+const RIGHT: [(&str, &str); 30] = [
     ("data-changed", "live data is not changed behind its users"),
     ("data-resized", "the running kernel holds the old size"),
     ("data-moved", "the running kernel has it in another kind of memory"),
@@ -64,6 +64,11 @@ const RIGHT: [(&str, &str); 28] = [
     ("build-rule", "the change is to the build, not to a function"),
     ("whole-file", "the kernel was not built from that file"),
     ("unnamed-code", "code without a symbol cannot be found in the running kernel"),
+    ("points-inside", "who keeps an address behind the function's start goes on into the old one"),
+    (
+        "runtime-constant",
+        "the kernel writes the number into its own code when it boots, and into no module's",
+    ),
     ("layout-changed", "objects that live in the running kernel have the old layout"),
 ];
 
@@ -112,6 +117,11 @@ impl Right {
 }
 
 impl Refusal {
+    /// Why the rule is right; nothing for one that a better program would not need.
+    pub(super) fn why_right(&self) -> Option<&'static str> {
+        RIGHT.iter().find(|(rule, _)| *rule == self.rule).map(|(_, why)| *why)
+    }
+
     /// The file and the symbol in it, where the reason begins with one.
     fn subject(&self) -> (&str, &str) {
         (&self.unit, self.reason.split_once(": ").map_or(&self.reason, |(subject, _)| subject))

@@ -10,9 +10,13 @@
 mod words;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use manifests::Sha256;
+
 use super::cache::{CacheError, Lock};
+use super::files;
 use super::patch::SourcePath;
 use super::process::{ProcessError, Program};
 use super::root::Tools;
@@ -278,15 +282,23 @@ impl Kbuild {
         self.understood(&answer, source, file, target)
     }
 
+    /// What the Makefiles say about a target, which is the same each time: they are of the tree, and so is all that they
+    /// look at. So the answer is kept.
     fn answer(
         &self,
         source: &SourcePath,
         target: &Target,
         variables: &[String],
     ) -> Result<String, KbuildError> {
+        let asking = self.makefiles.with_file_name("asking");
+        let question = format!("{}\0{}\0{}", target.directory, target.object, variables.join("\0"));
+        let kept = asking.join(format!("{}.answer", &Sha256::of(question.as_bytes()).to_string()[..24]));
+        if let Ok(answer) = fs::read_to_string(&kept) {
+            return Ok(answer);
+        }
         // What units of one directory need first is made by the first question; two at once would make it twice.
         let place = target.directory.replace('/', "-");
-        let _lock = Lock::wait(&self.makefiles.with_file_name("asking").join(format!("{place}.lock")))?;
+        let _lock = Lock::wait(&asking.join(format!("{place}.lock")))?;
         let mut make = self.make("unit.mk", &target.directory);
         for product in OF_THE_KERNEL {
             make = make.arg("-o").arg(product);
@@ -297,7 +309,9 @@ impl Kbuild {
             .arg("ask")
             .run()
             .map_err(|error| KbuildError::Make { about: source.to_string(), source: error })?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        files::replace(&kept, answer.as_bytes()).map_err(CacheError::io("write", &kept))?;
+        Ok(answer)
     }
 
     fn understood(
@@ -430,6 +444,34 @@ mod tests {
             (script.stem().as_str(), script.of_object().directory.as_str()),
             ("arch/x86/kernel/vmlinux", "arch/x86/kernel")
         );
+    }
+
+    #[test]
+    fn a_question_is_put_to_make_once() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for name in ["source", "output", "makefiles"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        let rule = "ask:\n\t@echo asked >> asked\n\t@echo \"@source $(obj) $(UNIT) $(src)\"\n";
+        fs::write(at("makefiles/unit.mk"), rule).unwrap();
+        let kbuild = Kbuild {
+            source: at("source"),
+            output: at("output"),
+            makefiles: at("makefiles"),
+            environment: Vec::new(),
+            tools: Tools::of_this_machine(),
+        };
+        let ask = |directory: &str, object: &str, variables: &[String]| {
+            let target = Target { directory: directory.to_owned(), object: object.to_owned() };
+            kbuild.answer(&SourcePath::new("fs/a.c").unwrap(), &target, variables).unwrap()
+        };
+        for _ in 0..2 {
+            assert_eq!(ask("fs", "fs/a.o", &[]).trim(), "@source fs fs/a.o");
+            assert_eq!(ask("fs", "fs/b.o", &[]).trim(), "@source fs fs/b.o");
+            assert_eq!(ask("fs", "fs/b.o", &["src=x".to_owned()]).trim(), "@source fs fs/b.o x");
+        }
+        assert_eq!(fs::read_to_string(at("output/asked")).unwrap().lines().count(), 3);
     }
 
     fn answer(module: &str, compile: &str) -> Option<UnitCommand> {

@@ -41,17 +41,10 @@ use super::process::ProcessError;
 use super::progress::Progress;
 use super::root::Tools;
 use crate::image::Config;
+use crate::versions::UNKNOWN;
 
 /// Changes whenever preparing the same inputs would give another tree.
 const RECIPE: u32 = 4;
-
-/// Settings with which kernels are made in a way that is not known here. None of the supported distributions has one.
-const UNKNOWN: [(&str, &str); 4] = [
-    ("CONFIG_GENDWARFKSYMS", "the CRCs of exported symbols are made from debug data"),
-    ("CONFIG_RANDSTRUCT", "structures have an order that depends on a secret"),
-    ("CONFIG_GCC_PLUGIN_STACKLEAK", "a plug-in of the compiler changes all code"),
-    ("CONFIG_GCC_PLUGIN_LATENT_ENTROPY", "a plug-in of the compiler changes all code"),
-];
 
 /// Why a tree could not be prepared.
 #[derive(Debug, thiserror::Error)]

@@ -4,14 +4,15 @@
 //! itself (`.sched.text`, `.data..read_mostly`) hold several and are cut at their symbols. What lies between
 //! symbols becomes an atom without a name, unless it is padding.
 
-use object::elf::{R_X86_64_PC32, STB_GLOBAL, STB_LOCAL, STT_FUNC, STT_NOTYPE, STT_OBJECT, STT_SECTION};
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::FlowControl;
+use object::elf::{R_X86_64_PC32, STB_GLOBAL, STB_LOCAL, STT_FUNC, STT_NOTYPE, STT_OBJECT, STT_SECTION};
 
 use super::code::instructions;
 use super::{Reloc, Unit};
 use crate::diff::names::is_marker;
-use crate::diff::sections::{Class, Special};
+use crate::diff::sections::{Class, EXPORT_MARKS, Special};
 use crate::elf::{Place, Symbol};
 
 /// Index of an atom in its unit.
@@ -80,13 +81,13 @@ impl Unit<'_> {
             }
             match self.classes[section] {
                 Class::Text | Class::Data | Class::Table => self.cut_at_symbols(section, &own),
+                Class::Export if !own.is_empty() => self.cut_at_symbols(section, &own),
                 Class::Strings | Class::Constants | Class::Export | Class::ModuleText => {
                     self.push(section, NO_SYMBOL, 0, self.elf.sections()[section].size);
                 }
                 Class::Replacement => {
                     // What the second field of each entry refers to.
-                    let starts =
-                        self.references_into(section, &[(Class::Special(Special::AltInstructions), 0)]);
+                    let starts = self.references_into(section, Class::Special(Special::AltInstructions));
                     self.cut_at_offsets(section, &starts);
                 }
                 Class::Auxiliary => {
@@ -113,6 +114,7 @@ impl Unit<'_> {
         let fits = match self.classes[section] {
             Class::Text => symbol.kind == STT_FUNC,
             Class::Data | Class::Table => matches!(symbol.kind, STT_OBJECT | STT_NOTYPE),
+            Class::Export => data.name == EXPORT_MARKS && symbol.kind == STT_NOTYPE,
             _ => false,
         };
         if !fits || symbol.kind == STT_SECTION {
@@ -209,10 +211,9 @@ impl Unit<'_> {
     }
 
     /// Where pieces of out-of-line code start: where functions jump (direct jumps with a 4-byte offset at the
-    /// end of the instruction) or faults continue, and the code before does not run into.
+    /// end of the instruction) or faults continue, and the code before does not run into. What ends with a call
+    /// that does not return seems to run on; what another function continues at is another piece all the same.
     fn auxiliary_starts(&self, section: usize) -> Vec<u64> {
-        let from = [(Class::Text, 4), (Class::Special(Special::ExTable), 0)];
-        let wanted = self.references_into(section, &from);
         let ends: Vec<u64> = instructions(self.elf.sections()[section].data, 0)
             .filter(|decoded| {
                 let flow = decoded.instruction.flow_control();
@@ -223,20 +224,60 @@ impl Unit<'_> {
             })
             .map(|decoded| decoded.end)
             .collect();
-        wanted.into_iter().filter(|start| *start == 0 || ends.binary_search(start).is_ok()).collect()
+        let mut starts = Vec::new();
+        // The sections of functions that the piece at hand is of.
+        let mut users: BTreeSet<usize> = BTreeSet::new();
+        for (start, from) in self.continuations(section) {
+            let others = !users.is_empty() && !from.is_empty() && users.is_disjoint(&from);
+            if start == 0 || ends.binary_search(&start).is_ok() || others {
+                starts.push(start);
+                users = from;
+            } else {
+                users.extend(from);
+            }
+        }
+        starts
     }
 
-    /// Offsets in a section that sections of some classes refer to, each with what its relocations leave out.
-    fn references_into(&self, section: usize, from: &[(Class, i64)]) -> Vec<u64> {
+    /// Where in a section of out-of-line code functions go on, with the sections of those functions.
+    fn continuations(&self, section: usize) -> BTreeMap<u64, BTreeSet<usize>> {
+        let mut found: BTreeMap<u64, BTreeSet<usize>> = BTreeMap::new();
+        for source in 0..self.classes.len() {
+            let bias = match self.classes[source] {
+                Class::Text => 4,
+                Class::Special(Special::ExTable) => 0,
+                _ => continue,
+            };
+            let relocations = self.relocations(source);
+            // Of an entry for faults the first field is the place that may fault, the second where it goes on.
+            let mut place = None;
+            for reloc in (0..relocations.len()).map(|index| relocations.get(index)) {
+                let symbol = self.symbol(reloc.symbol);
+                let Place::Section(target) = symbol.place else { continue };
+                let user = match (bias, place) {
+                    (0, Some((field, user))) if field + 4 == reloc.offset => Some(user),
+                    (0, _) => None,
+                    _ => Some(source),
+                };
+                place = (self.classes[target] == Class::Text).then_some((reloc.offset, target));
+                if target == section {
+                    let at = symbol.value.wrapping_add_signed(reloc.addend.saturating_add(bias));
+                    found.entry(at).or_default().extend(user);
+                }
+            }
+        }
+        found
+    }
+
+    /// Offsets in a section that sections of a class refer to.
+    fn references_into(&self, section: usize, from: Class) -> Vec<u64> {
         let mut starts = Vec::new();
-        for (class, bias) in from {
-            for source in (0..self.classes.len()).filter(|&source| self.classes[source] == *class) {
-                let relocations = self.relocations(source);
-                for reloc in (0..relocations.len()).map(|index| relocations.get(index)) {
-                    let symbol = self.symbol(reloc.symbol);
-                    if symbol.place == Place::Section(section) {
-                        starts.push(symbol.value.wrapping_add_signed(reloc.addend.saturating_add(*bias)));
-                    }
+        for source in (0..self.classes.len()).filter(|&source| self.classes[source] == from) {
+            let relocations = self.relocations(source);
+            for reloc in (0..relocations.len()).map(|index| relocations.get(index)) {
+                let symbol = self.symbol(reloc.symbol);
+                if symbol.place == Place::Section(section) {
+                    starts.push(symbol.value.wrapping_add_signed(reloc.addend));
                 }
             }
         }

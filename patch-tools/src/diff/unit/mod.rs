@@ -16,9 +16,9 @@ mod parts;
 mod relocations;
 mod targets;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use object::elf::{ET_REL, SHT_RELA, STB_LOCAL, STT_FILE, STT_SECTION};
+use object::elf::{ET_REL, SHN_COMMON, SHT_RELA, STB_LOCAL, STT_FILE, STT_SECTION};
 
 pub(crate) use atoms::{Atom, AtomId};
 pub(crate) use relocations::{Reloc, Relocations};
@@ -261,6 +261,15 @@ impl<'d> Unit<'d> {
             }
         }
         marks
+    }
+
+    /// Variables that the linker is to make room for, by name with their sizes (`-fcommon`).
+    pub(crate) fn commons(&self) -> BTreeMap<&'d str, u64> {
+        let symbols = self.elf.symbols().iter();
+        symbols
+            .filter(|symbol| symbol.place == Place::Reserved(SHN_COMMON))
+            .map(|symbol| (symbol.name, symbol.size))
+            .collect()
     }
 
     /// Absolute symbols by name and value: the CRCs of exports.

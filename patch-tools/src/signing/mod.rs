@@ -4,6 +4,10 @@
 //! A command is run by `sh -c`, once for each signature. It finds the bytes to sign on its standard input and writes the
 //! signature to its standard output: its bytes (64 by an Ed25519 key), or their base64 or hexadecimal form. What it writes is checked with the
 //! public key before it counts.
+//!
+//! Documents are signed by Ed25519 keys, kernel modules ([`module`]) by those that kernels trust.
+
+pub mod module;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -152,7 +156,7 @@ impl Signer {
         match self {
             Self::Key(key) => Ok(key.sign(message).to_vec()),
             Self::Command { command, public } => {
-                let said = ask(command, message)?;
+                let said = ask(command, message, MAX_SAID)?;
                 let expected = public.key_type().signature_bytes();
                 let signature = signature(&said, expected).ok_or_else(|| SigningError::NoSignature {
                     command: command.clone(),
@@ -173,21 +177,26 @@ impl Signer {
 /// # Errors
 /// [`SigningError`]; [`SigningError::Exposed`] unless it is its owner's alone to read.
 pub fn read_key(path: &Path, passphrase: &Passphrase) -> Result<SecretKey, SigningError> {
-    let read = || -> Result<(u32, Zeroizing<Vec<u8>>), BoundedError> {
-        let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode() & 0o7777;
-        Ok((mode, Zeroizing::new(bounded::read(&file, MAX_KEY_BYTES)?)))
-    };
-    let (mode, bytes) = read().map_err(|source| SigningError::Read { path: path.to_owned(), source })?;
+    let bytes = read_private(path, MAX_KEY_BYTES)?;
     let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
-    let key = if SecretKey::is_encrypted(&text) {
+    if SecretKey::is_encrypted(&text) {
         SecretKey::from_encrypted_pem(&text, &passphrase.of(path)?)
     } else {
         SecretKey::from_pem(&text)
     }
-    .map_err(|source| SigningError::Key { path: path.to_owned(), source })?;
+    .map_err(|source| SigningError::Key { path: path.to_owned(), source })
+}
+
+/// A private key's file, at most so many bytes, unless others can read it.
+fn read_private(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, SigningError> {
+    let read = || -> Result<(u32, Zeroizing<Vec<u8>>), BoundedError> {
+        let file = File::open(path)?;
+        let mode = file.metadata()?.permissions().mode() & 0o7777;
+        Ok((mode, Zeroizing::new(bounded::read(&file, most)?)))
+    };
+    let (mode, bytes) = read().map_err(|source| SigningError::Read { path: path.to_owned(), source })?;
     match mode & 0o077 {
-        0 => Ok(key),
+        0 => Ok(bytes),
         _ => Err(SigningError::Exposed { path: path.to_owned(), mode }),
     }
 }
@@ -249,8 +258,8 @@ fn ask_person(what: &str, key: &Path) -> Result<Zeroizing<String>, SigningError>
         .map_err(|source| SigningError::NobodyToAsk { path: key.to_owned(), source })
 }
 
-/// What a signer's command says to `message`.
-fn ask(command: &str, message: &[u8]) -> Result<Vec<u8>, SigningError> {
+/// What a signer's command says to `message`, at most so many bytes.
+fn ask(command: &str, message: &[u8], most: u64) -> Result<Vec<u8>, SigningError> {
     let failed = |source| SigningError::Start { command: command.to_owned(), source };
     let mut child = Command::new("sh")
         .args(["-c", command])
@@ -263,7 +272,7 @@ fn ask(command: &str, message: &[u8]) -> Result<Vec<u8>, SigningError> {
     thread::scope(|scope| {
         // It may begin to answer, or end, before it has read everything.
         scope.spawn(|| input.map(|mut input| input.write_all(message)));
-        output.map_or(Ok(0), |output| output.take(MAX_SAID).read_to_end(&mut said))
+        output.map_or(Ok(0), |output| output.take(most).read_to_end(&mut said))
     })
     .map_err(failed)?;
     let status = child.wait().map_err(failed)?;

@@ -130,7 +130,7 @@ fn what_cannot_sign_is_refused_and_the_module_stays_as_it_was() {
     desk.refused(&["--key", "edwards.key", "--certificate", "edwards.pem"], "cannot sign modules");
     desk.refused(&["--key", "open.key", "--certificate", "owner.pem"], "can be read by others");
     desk.refused(&["--key", "owner.key", "--certificate", "owner.key"], "no X.509 certificate");
-    desk.refused(&["--key", "owner.pem", "--certificate", "owner.pem"], "can be read by others");
+    desk.refused(&["--key", "owner.pem", "--certificate", "owner.pem"], "owner.pem is no private key");
     desk.refused(&["--signer", "exit 7", "--certificate", "owner.pem"], "exit status: 7");
     desk.refused(&["--signer", "cat >/dev/null; echo no", "--certificate", "owner.pem"], "another key's");
     desk.refused(&["--key", "missing", "--certificate", "owner.pem"], "cannot read missing");

@@ -158,7 +158,7 @@ impl Signer {
             Self::Command { command, public } => {
                 let said = ask(command, message, MAX_SAID)?;
                 let expected = public.key_type().signature_bytes();
-                let signature = signature(&said, expected).ok_or_else(|| SigningError::NoSignature {
+                let signature = readings(&said).find(|bytes| bytes.len() == expected).ok_or_else(|| SigningError::NoSignature {
                     command: command.clone(),
                     expected,
                     found: said.len(),
@@ -177,26 +177,30 @@ impl Signer {
 /// # Errors
 /// [`SigningError`]; [`SigningError::Exposed`] unless it is its owner's alone to read.
 pub fn read_key(path: &Path, passphrase: &Passphrase) -> Result<SecretKey, SigningError> {
-    let bytes = read_private(path, MAX_KEY_BYTES)?;
+    let (mode, bytes) = read_private(path, MAX_KEY_BYTES)?;
     let text = Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned());
-    if SecretKey::is_encrypted(&text) {
+    let key = if SecretKey::is_encrypted(&text) {
         SecretKey::from_encrypted_pem(&text, &passphrase.of(path)?)
     } else {
         SecretKey::from_pem(&text)
     }
-    .map_err(|source| SigningError::Key { path: path.to_owned(), source })
+    .map_err(|source| SigningError::Key { path: path.to_owned(), source })?;
+    owner_alone_reads(path, mode).map(|()| key)
 }
 
-/// A private key's file, at most so many bytes, unless others can read it.
-fn read_private(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, SigningError> {
+/// A private key's file, at most so many bytes, and its mode.
+fn read_private(path: &Path, most: usize) -> Result<(u32, Zeroizing<Vec<u8>>), SigningError> {
     let read = || -> Result<(u32, Zeroizing<Vec<u8>>), BoundedError> {
         let file = File::open(path)?;
         let mode = file.metadata()?.permissions().mode() & 0o7777;
         Ok((mode, Zeroizing::new(bounded::read(&file, most)?)))
     };
-    let (mode, bytes) = read().map_err(|source| SigningError::Read { path: path.to_owned(), source })?;
+    read().map_err(|source| SigningError::Read { path: path.to_owned(), source })
+}
+
+fn owner_alone_reads(path: &Path, mode: u32) -> Result<(), SigningError> {
     match mode & 0o077 {
-        0 => Ok(bytes),
+        0 => Ok(()),
         _ => Err(SigningError::Exposed { path: path.to_owned(), mode }),
     }
 }
@@ -282,11 +286,11 @@ fn ask(command: &str, message: &[u8], most: u64) -> Result<Vec<u8>, SigningError
     Ok(said)
 }
 
-/// The signature of so many bytes that a command has written.
-fn signature(said: &[u8], expected: usize) -> Option<Vec<u8>> {
-    let text = said.trim_ascii();
-    let forms = [Some(said.to_vec()), hex::decode(text).ok(), STANDARD.decode(text).ok()];
-    forms.into_iter().flatten().find(|bytes| bytes.len() == expected)
+/// What a command may have meant by what it has written: these bytes, or those that they are the hexadecimal or base64 form of,
+/// in as many lines as it likes.
+fn readings(said: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let text: Vec<u8> = said.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    [Some(said.to_vec()), hex::decode(&text).ok(), STANDARD.decode(&text).ok()].into_iter().flatten()
 }
 
 #[cfg(test)]

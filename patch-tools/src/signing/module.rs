@@ -9,8 +9,6 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use cms::cert::IssuerAndSerialNumber;
 use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos};
@@ -28,7 +26,7 @@ use x509_cert::der::{Decode as _, DecodePem as _, Encode as _};
 use x509_cert::ext::pkix::SubjectKeyIdentifier;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-use super::{Passphrase, SigningError, ask};
+use super::{Passphrase, SigningError, ask, owner_alone_reads, read_private, readings};
 use crate::module::signature::{MAGIC, split, trailer};
 
 /// A key of 8192 bits in PEM, encrypted, has some 6,500 bytes; a certificate with it a third of that.
@@ -293,7 +291,7 @@ impl ModuleKey {
     /// # Errors
     /// If it cannot be read or opened, or others could read it.
     pub fn read(path: &Path, passphrase: &Passphrase) -> Result<Self, ModuleSigningError> {
-        let bytes = super::read_private(path, MAX_FILE)?;
+        let (mode, bytes) = read_private(path, MAX_FILE)?;
         let unusable = |reason: String| ModuleSigningError::Key {
             path: path.to_owned(),
             expected: "a private key".to_owned(),
@@ -316,6 +314,7 @@ impl ModuleKey {
                 return Err(unusable(format!("found {other:?}; {mend}")));
             }
         };
+        owner_alone_reads(path, mode)?;
         Ok(Self::Key { path: path.to_owned(), document })
     }
 
@@ -335,9 +334,7 @@ impl ModuleKey {
             }
             Self::Command(command) => {
                 let said = ask(command, module, MAX_SAID)?;
-                let text = said.trim_ascii();
-                let forms = [Some(said.clone()), hex::decode(text).ok(), STANDARD.decode(text).ok()];
-                Ok(forms.into_iter().flatten().find(|signature| holds(signature)))
+                Ok(readings(&said).find(|signature| holds(signature)))
             }
         }
     }

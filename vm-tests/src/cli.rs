@@ -13,6 +13,7 @@ use crate::exam::{self, Seed, Share};
 use crate::lab::Lab;
 use crate::lab::cache::Cache;
 use crate::lab::distribution::Distribution;
+use crate::lab::firmware::Firmware;
 use crate::lab::host::program;
 use crate::lab::machine::Machine;
 use crate::lab::needs;
@@ -229,6 +230,9 @@ struct Size {
     /// Word to add to the kernel's command line
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
+    /// Start the packaged kernel by UEFI, shim and GRUB under Secure Boot
+    #[arg(long)]
+    secure_boot: bool,
 }
 
 impl Size {
@@ -237,6 +241,7 @@ impl Size {
         MachineSpec {
             distribution: self.distribution,
             kernel: self.kernel.clone().unwrap_or(usual.kernel),
+            firmware: if self.secure_boot { Firmware::SecureBoot } else { Firmware::Direct },
             memory_mib: self.memory,
             cpus: self.cpus.unwrap_or(usual.cpus),
             kernel_arguments: self.append.clone(),

@@ -39,7 +39,7 @@ pub use facts::{
     Traceable, Transition,
 };
 pub use objects::{ObjectFacts, ObjectSymbol, ObjectsError, read_module};
-pub use running::{FactsError, GatherError};
+pub use running::{FactsError, GatherError, redirected};
 pub use symbols::{FoundSymbol, FoundSymbols, SymbolList};
 
 use crate::module::{Module, ObjectName};

@@ -239,6 +239,13 @@ impl Host<'_> {
     }
 }
 
+/// The functions whose calls the kernel leads elsewhere, as ftrace lists them below `root` (`enabled_functions`, flag `I`):
+/// those that a livepatch in force replaces are among them. `None` where tracefs is not mounted.
+pub fn redirected(root: &Path) -> Option<Vec<Probe>> {
+    let listed = Host { root }.tracing("enabled_functions")?;
+    Some(String::from_utf8_lossy(&listed).lines().filter_map(ip_modify).collect())
+}
+
 /// `none [integrity] confidentiality`: the brackets mark the current one.
 fn lockdown(text: &str) -> Option<Lockdown> {
     let current = text.split('[').nth(1)?.split(']').next()?;

@@ -528,7 +528,7 @@ fn what_was_revoked_can_still_be_taken_back() {
         .bench
         .engine()
         .journal()
-        .write("revoke", |db| db.execute("INSERT OR REPLACE INTO trust_memory VALUES (1, ?1)", [memory]))
+        .write("revoke", |db, _| db.execute("INSERT OR REPLACE INTO trust_memory VALUES (1, ?1)", [memory]))
         .unwrap();
     let word = Word { id: "two", ..Word::default() };
     declined(&scene.apply(&papers, &word), Outcome::NotAuthentic, "revoked");

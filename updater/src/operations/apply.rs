@@ -6,21 +6,22 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use manifests::{Manifest, Payload, Policy, TrustFloor, UtcTime, Verified};
+use manifests::{Envelope, Manifest, Payload, Policy, TrustFloor, UtcTime, Verified};
 use system::lock::Turn;
 use workloads::processes::Onlooker;
 
 use crate::operations::collect::size;
 use crate::operations::errand::Errand;
 use crate::operations::hold::Heeding;
-use crate::operations::trust::{authenticate_by, policy_in_force};
+use crate::operations::trust::{believe, policy_in_force, read_envelope};
 use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::Plan;
 use crate::plan::planner;
+use crate::state::author::Author;
 use crate::state::floors::{raise_floor, read_floor, reset_clock, see_policy};
 use crate::state::grants::TakenGrant;
 use crate::state::hold::Passed;
-use crate::state::journal::{Origin, TransactionId};
+use crate::state::journal::{Grounds, Origin, TransactionId};
 use crate::state::payloads::PayloadSource;
 
 /// What a livepatch in quarantine means to a plan.
@@ -54,6 +55,8 @@ pub(super) struct Beginning<'a> {
     pub(super) grant: Option<&'a TakenGrant>,
     /// The hold that an operator goes past.
     pub(super) despite: Option<&'a Passed>,
+    /// The envelope of the manifest, as it was signed.
+    pub(super) manifest: Option<&'a str>,
 }
 
 /// What an apply came to.
@@ -110,7 +113,7 @@ impl Engine {
         let mut session = self.lock(&format!("apply {}", request.manifest.display()), Turn::Now)?;
         self.expect_finished()?;
         let despite = self.expect_not_held(request.heeding)?;
-        let manifest = self.authenticate(request.manifest)?;
+        let (manifest, envelope) = self.authenticate_whole(request.manifest)?;
         let origin = Origin::of(&manifest);
         session.say(&origin)?;
         let grant = errand.map(|errand| self.heed_apply(errand, &manifest)).transpose()?;
@@ -132,6 +135,7 @@ impl Engine {
             plan: &plan,
             grant: grant.as_ref(),
             despite: despite.as_ref(),
+            manifest: Some(&envelope.to_json()),
         };
         let driven = self.begin(&session, &beginning, listeners, begun)?;
         self.afterwards();
@@ -139,9 +143,15 @@ impl Engine {
     }
 
     pub(super) fn authenticate(&self, manifest: &Path) -> Result<Verified<Manifest>, EngineError> {
+        self.authenticate_whole(manifest).map(|(manifest, _)| manifest)
+    }
+
+    /// The manifest, and the envelope that it came in.
+    fn authenticate_whole(&self, manifest: &Path) -> Result<(Verified<Manifest>, Envelope), EngineError> {
         let now = self.host.clock.now();
         let (policy, floor) = self.trusting(now)?;
-        Ok(authenticate_by(manifest, &policy, &floor, now)?)
+        let envelope = read_envelope(manifest)?;
+        Ok((believe(manifest, &envelope, &policy, &floor, now)?, envelope))
     }
 
     /// The policy in force, and what this host remembers, with what the policy revokes by now.
@@ -158,7 +168,7 @@ impl Engine {
     /// [`EngineError::Lock`], [`EngineError::Journal`].
     pub fn reset_clock(&self, why: &str) -> Result<Option<UtcTime>, EngineError> {
         let _held = self.lock("policy reset-clock", Turn::Now)?;
-        let who = format!("uid {}", nix::unistd::getuid());
+        let who = Author::current().to_string();
         Ok(reset_clock(&mut self.journal(), self.host.clock.now(), &who, why)?)
     }
 
@@ -169,8 +179,9 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
-        let Beginning { id, origin, plan, grant, despite } = *beginning;
-        self.journal().begin(id, origin, plan, self.host.clock.now(), grant, despite)?;
+        let Beginning { id, origin, plan, grant, despite, manifest } = *beginning;
+        let grounds = Grounds { grant, despite, manifest };
+        self.journal().begin(id, origin, plan, self.host.clock.now(), grounds)?;
         begun(id, plan);
         let stored = self.journal().transaction(id.as_str())?;
         self.drive(session, stored, Drive::Begin, listeners)

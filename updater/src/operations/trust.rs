@@ -203,9 +203,22 @@ pub fn authenticate_by(
     floor: &TrustFloor,
     now: Timestamp,
 ) -> Result<Verified<Manifest>, TrustError> {
-    let envelope = read_envelope(manifest)?;
+    believe(manifest, &read_envelope(manifest)?, policy, floor, now)
+}
+
+/// As [`authenticate_by`], of an envelope that was read from that file.
+///
+/// # Errors
+/// [`TrustError::NotAuthentic`].
+pub fn believe(
+    manifest: &Path,
+    envelope: &Envelope,
+    policy: &Policy,
+    floor: &TrustFloor,
+    now: Timestamp,
+) -> Result<Verified<Manifest>, TrustError> {
     policy
-        .verify(&envelope, VerifyAt { now, floor })
+        .verify(envelope, VerifyAt { now, floor })
         .map_err(|source| TrustError::NotAuthentic { path: manifest.to_owned(), source })
 }
 

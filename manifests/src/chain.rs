@@ -46,7 +46,8 @@ impl FromStr for Head {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let refuse = || NameError::new("head of a journal", "a number, a colon and 64 digits of 0-9, a-f", text);
+        let refuse =
+            || NameError::new("head of a journal", "a number, a colon and 64 digits of 0-9, a-f", text);
         let (seq, hash) = text.split_once(':').ok_or_else(refuse)?;
         let number: u64 = seq.parse().map_err(|_| refuse())?;
         // One head has one spelling.
@@ -266,7 +267,12 @@ impl Checker {
     /// # Errors
     /// [`Broken`]: what comes after it proves nothing any more.
     pub fn take(&mut self, record: &Record) -> Result<(), Broken> {
-        let lines = [("time", &record.at), ("kind", &record.kind), ("subject", &record.about), ("author", &record.by)];
+        let lines = [
+            ("time", &record.at),
+            ("kind", &record.kind),
+            ("subject", &record.about),
+            ("author", &record.by),
+        ];
         if let Some((field, _)) = lines.iter().find(|(_, text)| text.contains('\n')) {
             return Err(record.broken(Fault::LineBreak { field: (*field).to_owned() }));
         }
@@ -358,7 +364,9 @@ pub fn check_exported(bytes: &[u8], seen: &[Head]) -> Result<Head, ExportError> 
         if let Some((name, _)) = fields.iter().flatten().find(strange) {
             return Err(record.broken(Fault::FieldName { name: name.clone() }).into());
         }
-        if let Some(found) = fields.map(|fields| content_digest(&fields)).filter(|found| *found != record.content) {
+        if let Some(found) =
+            fields.map(|fields| content_digest(&fields)).filter(|found| *found != record.content)
+        {
             return Err(record.broken(Fault::Content { expected: record.content, found }).into());
         }
     }
@@ -475,8 +483,7 @@ mod tests {
             let last = anew.last().unwrap().record.head();
             let content = content_digest(&[]);
             let about = format!("tx/{number}");
-            let record =
-                Record::following(last, String::new(), "event", about, "null".to_owned(), content);
+            let record = Record::following(last, String::new(), "event", about, "null".to_owned(), content);
             anew.push(Exported { record, fields: Some(Vec::new()) });
         }
         assert!(check_exported(&lines(&anew), &[]).is_ok());
@@ -497,7 +504,9 @@ mod tests {
         let head = chain(1)[0].record.head();
         assert_eq!(head.to_string().parse::<Head>().unwrap(), head);
         let hash = head.hash;
-        for bad in [String::new(), ":".to_owned(), format!("01:{hash}"), format!("+1:{hash}"), format!("1:{hash}0")] {
+        for bad in
+            [String::new(), ":".to_owned(), format!("01:{hash}"), format!("+1:{hash}"), format!("1:{hash}0")]
+        {
             assert!(bad.parse::<Head>().is_err(), "{bad:?} was taken");
         }
     }

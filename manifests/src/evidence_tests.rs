@@ -18,7 +18,12 @@ fn known(name: &str, seed: u8) -> PublicKeyFile {
 /// What a host with this key says.
 fn evidence(of: u8) -> Evidence {
     Evidence {
-        host: Host { key: key(of).public().id(), name: Some("web-1".to_owned()), fleet: None, groups: Vec::new() },
+        host: Host {
+            key: key(of).public().id(),
+            name: Some("web-1".to_owned()),
+            fleet: None,
+            groups: Vec::new(),
+        },
         boot: Boot { id: BOOT.parse().unwrap(), userspace: None, uptime_s: 60 },
         at: "2026-11-01T11:59:00Z".parse().unwrap(),
         nonce: Some("audit-7".parse().unwrap()),
@@ -77,7 +82,10 @@ fn what_a_host_says_of_itself_now_is_believed_as_its_word() {
     assert_eq!((found.signer.as_str(), found.age.as_secs()), ("web-1", 60));
     assert!(matches!(found.said, Said::Evidence(said) if said.predicate == evidence(1)));
     let id = key(1).public().id().to_string();
-    assert!(checked(&envelope, |expected| expected.host = Some(&id)).is_ok(), "a host is known by its key, too");
+    assert!(
+        checked(&envelope, |expected| expected.host = Some(&id)).is_ok(),
+        "a host is known by its key, too"
+    );
 }
 
 #[test]
@@ -137,14 +145,14 @@ fn what_is_no_statement_of_a_host_is_refused_even_when_it_is_signed() {
     let kind = crate::DocumentKind::Evidence;
     let good = Statement::new(vec![Subject::of("host", Sha256::of(b""))], TYPE, evidence(1)).to_json();
     assert!(sign(&good, kind).is_ok());
-    assert!(matches!(
-        sign(&good, crate::DocumentKind::Manifest),
-        Err(EvidenceError::PayloadType { .. })
-    ));
+    assert!(matches!(sign(&good, crate::DocumentKind::Manifest), Err(EvidenceError::PayloadType { .. })));
     let text = String::from_utf8(good).unwrap();
     for (what, other) in [("host-evidence:v1", "host-evidence:v2"), (r#""host":"#, r#""more":1,"host":"#)] {
         assert!(text.contains(what));
-        assert!(matches!(sign(text.replacen(what, other, 1).as_bytes(), kind), Err(EvidenceError::Statement(_))));
+        assert!(matches!(
+            sign(text.replacen(what, other, 1).as_bytes(), kind),
+            Err(EvidenceError::Statement(_))
+        ));
     }
     assert!(matches!(sign(b"{}", kind), Err(EvidenceError::Statement(_))));
 }

@@ -184,7 +184,8 @@ mod tests {
         let of = Sha256::of(b"module");
         assert!(matches!(Origin::parse(&rebuild(), of).unwrap(), Origin::Rebuild(said) if said.identical));
         let text = PROVENANCE.replace("SHA", &of.to_string());
-        let Origin::Provenance { builder, materials, .. } = Origin::parse(text.as_bytes(), of).unwrap() else {
+        let Origin::Provenance { builder, materials, .. } = Origin::parse(text.as_bytes(), of).unwrap()
+        else {
             panic!("not provenance")
         };
         assert_eq!((builder.as_str(), materials.len()), ("urn:update:patch-tools", 1));

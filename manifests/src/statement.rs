@@ -91,7 +91,9 @@ impl<'de> Deserialize<'de> for Digests {
                 let mut digests = BTreeMap::new();
                 while let Some((algorithm, digest)) = map.next_entry::<String, String>()? {
                     if digests.contains_key(&algorithm) {
-                        return Err(A::Error::custom(format_args!("the algorithm {algorithm:?} stands there twice")));
+                        return Err(A::Error::custom(format_args!(
+                            "the algorithm {algorithm:?} stands there twice"
+                        )));
                     }
                     digests.insert(algorithm, digest);
                 }
@@ -177,14 +179,21 @@ mod tests {
         let bytes = written.to_json();
         assert_eq!(Statement::<Vec<u8>>::parse(&bytes, SAID).unwrap(), written);
         assert_eq!(written.subject[0].sha256(), Some(Sha256::of(b"module")));
-        assert!(String::from_utf8(bytes).unwrap().starts_with(r#"{"_type":"https://in-toto.io/Statement/v1","subject":["#));
+        assert!(
+            String::from_utf8(bytes)
+                .unwrap()
+                .starts_with(r#"{"_type":"https://in-toto.io/Statement/v1","subject":["#)
+        );
     }
 
     #[test]
     fn what_is_no_statement_of_that_type_is_refused() {
         let text = String::from_utf8(statement().to_json()).unwrap();
         let parse = |text: &str| Statement::<Vec<u8>>::parse(text.as_bytes(), SAID);
-        assert!(matches!(parse(&text.replace("Statement/v1", "Statement/v0.1")), Err(StatementError::Type { .. })));
+        assert!(matches!(
+            parse(&text.replace("Statement/v1", "Statement/v0.1")),
+            Err(StatementError::Type { .. })
+        ));
         assert!(matches!(parse(&text.replace("said", "heard")), Err(StatementError::Predicate { .. })));
         for (what, other) in [
             (r#""sha256":"#, r#""sha256":"0","sha256":"#),

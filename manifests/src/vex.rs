@@ -148,7 +148,8 @@ impl FromStr for Bound {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let refuse = || NameError::new("id of a host's VEX document", "urn:update:vex:KEY:BOOT:SECONDS", text);
+        let refuse =
+            || NameError::new("id of a host's VEX document", "urn:update:vex:KEY:BOOT:SECONDS", text);
         let mut parts = text.strip_prefix("urn:update:vex:").ok_or_else(refuse)?.splitn(4, ':');
         let mut part = || parts.next().ok_or_else(refuse);
         let (host, boot, seconds) = (part()?, part()?, part()?);
@@ -214,7 +215,9 @@ pub fn kernel_purl(release: &str, build_id: Option<&str>) -> String {
 /// digits and `-._~`.
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 #[cfg(test)]
@@ -239,7 +242,12 @@ mod tests {
             tooling: "update".to_owned(),
             statements: vec![Statement {
                 vulnerability: Vulnerability { name: "CVE-2026-0001".parse().unwrap() },
-                products: vec![Product::of(kernel_image_purl("debian", "6.1.0-50-amd64", "6.1.176-1", Some("amd64")))],
+                products: vec![Product::of(kernel_image_purl(
+                    "debian",
+                    "6.1.0-50-amd64",
+                    "6.1.176-1",
+                    Some("amd64"),
+                ))],
                 status: Status::NotAffected,
                 justification: Some(Justification::InlineMitigationsAlreadyExist),
                 status_notes: "a livepatch".to_owned(),
@@ -257,7 +265,13 @@ mod tests {
             assert_eq!(id.to_string().parse::<Bound>().unwrap(), id);
         }
         let text = document.id.to_string();
-        for bad in [&text[..60], &text.replace("vex", "vax"), &format!("{text}:"), &format!("{text}:a b"), &text.replace(":17", ":017")] {
+        for bad in [
+            &text[..60],
+            &text.replace("vex", "vax"),
+            &format!("{text}:"),
+            &format!("{text}:a b"),
+            &text.replace(":17", ":017"),
+        ] {
             assert!(bad.parse::<Bound>().is_err(), "{bad} was taken");
         }
     }
@@ -290,7 +304,10 @@ mod tests {
             kernel_image_purl("debian", "6.1.0-50-amd64", "6.1.176-1~deb12u1+b1", Some("amd64")),
             "pkg:deb/debian/linux-image-6.1.0-50-amd64@6.1.176-1~deb12u1%2Bb1?arch=amd64"
         );
-        assert_eq!(kernel_image_purl("debian", "6.1.0", "1:2", None), "pkg:deb/debian/linux-image-6.1.0@1%3A2");
+        assert_eq!(
+            kernel_image_purl("debian", "6.1.0", "1:2", None),
+            "pkg:deb/debian/linux-image-6.1.0@1%3A2"
+        );
         assert_eq!(kernel_purl("6.1.0-own", Some("ab")), "pkg:generic/linux@6.1.0-own?build_id=ab");
     }
 }

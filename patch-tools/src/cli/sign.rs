@@ -71,8 +71,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Manifest, Self::Policy, Self::Revocation, Self::Rollout, Self::Evidence];
+    const ALL: [Self; 5] = [Self::Manifest, Self::Policy, Self::Revocation, Self::Rollout, Self::Evidence];
 
     fn document(self) -> DocumentKind {
         match self {
@@ -109,7 +108,9 @@ impl Kind {
                 let (origin, subject) = Origin::read(bytes)?;
                 let what = match origin {
                     Origin::Provenance { builder, .. } => format!("provenance by {builder}"),
-                    Origin::Rebuild(rebuild) if rebuild.identical => "a rebuild with the same bytes".to_owned(),
+                    Origin::Rebuild(rebuild) if rebuild.identical => {
+                        "a rebuild with the same bytes".to_owned()
+                    }
                     Origin::Rebuild(_) => "a rebuild with OTHER bytes".to_owned(),
                 };
                 let of: Vec<&str> = subject.iter().map(|subject| subject.name.as_str()).collect();

@@ -18,7 +18,6 @@ use crate::cli::output::{Page, line, object, page};
 use crate::cli::{Global, failures};
 use crate::config;
 use crate::operations::evidence::{Question, What, not_proven, vex_of};
-use crate::operations::trust;
 
 /// Say what runs on this host now, signed by its own key; or check what another host said
 ///
@@ -147,7 +146,7 @@ struct Report<'a> {
 
 fn verify(args: &Verify, global: &Global) -> Result<(), Failure> {
     let keys = args.keys.iter().map(|path| public_key(path)).collect::<Result<Vec<_>, _>>()?;
-    let envelope = trust::read_envelope(&args.statement).map_err(failures::statement)?;
+    let envelope = statement(&args.statement)?;
     let expected = Expected {
         keys: &keys,
         host: args.host.as_deref(),
@@ -187,8 +186,21 @@ fn public_key(path: &Path) -> Result<PublicKeyFile, Failure> {
             .next("on that host: update evidence key")
     };
     let file = std::fs::File::open(path).map_err(|error| refused(error.into()))?;
-    let bytes = bounded::read(file, PublicKeyFile::MAX_BYTES).map_err(|error: BoundedError| refused(error.into()))?;
+    let bytes =
+        bounded::read(file, PublicKeyFile::MAX_BYTES).map_err(|error: BoundedError| refused(error.into()))?;
     PublicKeyFile::parse(&bytes).map_err(|error| refused(error.into()))
+}
+
+/// Reads an envelope; checks no signature.
+fn statement(path: &Path) -> Result<Envelope, Failure> {
+    let next = "give the file that update evidence printed on that host";
+    let refused = |exit: Exit, error: Box<dyn std::error::Error + Send + Sync>| {
+        Failure::new(exit, error).because("the statement of a host", path.display()).next(next)
+    };
+    let file = std::fs::File::open(path).map_err(|error| refused(Exit::Refused, error.into()))?;
+    let bytes = bounded::read(file, Envelope::MAX_BYTES)
+        .map_err(|error| refused(Exit::NotAuthentic, error.into()))?;
+    Envelope::parse(&bytes).map_err(|error| refused(Exit::NotAuthentic, error.into()))
 }
 
 /// For a person.
@@ -215,7 +227,13 @@ fn write(text: &mut Page, checked: &Checked, not_proven: &[String]) -> std::fmt:
         Said::Vex(statement) => {
             for one in &statement.predicate.statements {
                 let products: Vec<&str> = one.products.iter().map(|product| product.id.as_str()).collect();
-                writeln!(text, "  {}  {} of {}", one.vulnerability.name, words(one.status), products.join(", "))?;
+                writeln!(
+                    text,
+                    "  {}  {} of {}",
+                    one.vulnerability.name,
+                    words(one.status),
+                    products.join(", ")
+                )?;
                 writeln!(text, "            {}", one.status_notes)?;
             }
         }
@@ -288,7 +306,11 @@ fn livepatch(text: &mut Page, livepatch: &Livepatch) -> std::fmt::Result {
                 Some(false) => "NOT among the functions whose calls ftrace leads elsewhere",
                 None => "shown by sysfs alone",
             };
-            writeln!(text, "            {}:{},{}  {redirected}", object.object, function.name, function.sympos)?;
+            writeln!(
+                text,
+                "            {}:{},{}  {redirected}",
+                object.object, function.name, function.sympos
+            )?;
         }
     }
     let Some(ours) = ours else { return writeln!(text, "            loaded by somebody else") };
@@ -324,7 +346,9 @@ pub(super) fn compared(error: &EvidenceError) -> Option<(String, String)> {
             let found = if found.is_empty() { "no signature".to_owned() } else { found.join(", ") };
             (format!("a signature of {}", expected.join(" or ")), found)
         }
-        EvidenceError::OtherHost { expected, found } => (format!("key {expected:.16}…"), format!("key {found:.16}…")),
+        EvidenceError::OtherHost { expected, found } => {
+            (format!("key {expected:.16}…"), format!("key {found:.16}…"))
+        }
         EvidenceError::WrongHost { expected, found } => (expected.clone(), found.to_string()),
         EvidenceError::WrongBoot { expected, found } => (expected.to_string(), found.to_string()),
         EvidenceError::WrongNonce { expected, found } => {
@@ -334,7 +358,9 @@ pub(super) fn compared(error: &EvidenceError) -> Option<(String, String)> {
             let limit = humantime::format_duration(limit.unsigned_abs());
             (format!("at most {limit} before {now}"), at.to_string())
         }
-        EvidenceError::FromTheFuture { at, now } => (format!("at most five minutes after {now}"), at.to_string()),
+        EvidenceError::FromTheFuture { at, now } => {
+            (format!("at most five minutes after {now}"), at.to_string())
+        }
         _ => return None,
     })
 }

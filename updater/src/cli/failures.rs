@@ -116,23 +116,24 @@ pub(crate) fn trust(error: TrustError) -> Failure {
     }
 }
 
-/// A statement of a host that cannot be read.
-pub(crate) fn statement(error: TrustError) -> Failure {
-    let exit = if matches!(error, TrustError::Read { .. }) { Exit::Refused } else { Exit::NotAuthentic };
-    Failure::new(exit, error).next("give the file that update evidence printed on that host")
-}
-
 /// A statement of a host that proves nothing of what was asked.
 pub(crate) fn evidence(path: &Path, error: EvidenceError) -> Failure {
     let next = match &error {
-        EvidenceError::UnknownSigner { .. } => "give the host's key with --key: on that host, update evidence key",
-        EvidenceError::TooOld { .. } => "ask the host anew: update evidence; or give a longer --max-age for one of the past",
+        EvidenceError::UnknownSigner { .. } => {
+            "give the host's key with --key: on that host, update evidence key"
+        }
+        EvidenceError::TooOld { .. } => {
+            "ask the host anew: update evidence; or give a longer --max-age for one of the past"
+        }
         EvidenceError::FromTheFuture { .. } => "compare the clocks of both hosts",
-        EvidenceError::WrongBoot { .. } | EvidenceError::WrongNonce { .. } => "ask the host anew: update evidence --nonce",
+        EvidenceError::WrongBoot { .. } | EvidenceError::WrongNonce { .. } => {
+            "ask the host anew: update evidence --nonce"
+        }
         _ => "do not use it; ask the host anew: update evidence",
     };
     let compared = crate::cli::evidence::compared(&error);
-    let failure = Failure::new(Exit::NotAuthentic, NotEvidence { path: path.to_owned(), source: error }).next(next);
+    let failure =
+        Failure::new(Exit::NotAuthentic, NotEvidence { path: path.to_owned(), source: error }).next(next);
     match compared {
         Some((expected, found)) => failure.because(expected, found),
         None => failure,
@@ -336,17 +337,14 @@ pub(crate) fn engine(error: EngineError) -> Failure {
                 .next("install the newer update again, which wrote it")
         }
         EngineError::Journal(JournalError::Broken(found)) => broken(found.clone()),
-        EngineError::NothingToState => {
-            Failure::new(Exit::Refused, error).next("name a signed manifest: update evidence --vex --manifest FILE")
-        }
+        EngineError::NothingToState => Failure::new(Exit::Refused, error)
+            .next("name a signed manifest: update evidence --vex --manifest FILE"),
         EngineError::EvidenceKey(_) => Failure::new(Exit::Refused, error)
             .next("see who changed it; without the file, a new key is made, which whoever checks has to get"),
-        EngineError::Export(ExportError::Unreadable { .. }) => {
-            Failure::new(Exit::Refused, error).next("remove the file to begin anew: all records are handed on again")
-        }
-        EngineError::Export(_) => {
-            Failure::new(Exit::Refused, error).next("see that the log listens; what was handed on is not repeated with --cursor")
-        }
+        EngineError::Export(ExportError::Unreadable { .. }) => Failure::new(Exit::Refused, error)
+            .next("remove the file to begin anew: all records are handed on again"),
+        EngineError::Export(_) => Failure::new(Exit::Refused, error)
+            .next("see that the log listens; what was handed on is not repeated with --cursor"),
         EngineError::Journal(_) => {
             Failure::new(Exit::Refused, error).next("see that the store is writable and its disk is not full")
         }

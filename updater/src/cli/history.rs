@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     }
     let engine = global.engine()?;
     match &args.export {
-        Some(target) => export(&engine, target, args, global),
+        Some(target) => export(&engine, target, args),
         None if args.verify => verify(&engine, &args.heads, global),
         None if args.records => records(&engine, global),
         None => list(&engine, global),
@@ -103,14 +103,18 @@ fn verify(engine: &Engine, heads: &[Head], global: &Global) -> Result<(), Failur
     line(&format!("the journal holds: {} records since {since}", head.seq));
     line(&format!("  began as {begins}"));
     if adopted > 0 {
-        line(&format!("  {adopted} rows are older than the chain; nothing is known of what became of them before"));
+        line(&format!(
+            "  {adopted} rows are older than the chain; nothing is known of what became of them before"
+        ));
     }
     if forgotten > 0 {
         line(&format!("  {forgotten} transactions were forgotten, past their time"));
     }
     line(&format!("head {head}"));
     if heads.is_empty() {
-        line("not proven: that its end was not cut off. Keep the head elsewhere, and give it with --head the next time");
+        line(
+            "not proven: that its end was not cut off. Keep the head elsewhere, and give it with --head the next time",
+        );
     }
     Ok(())
 }
@@ -122,8 +126,9 @@ struct Held {
 }
 
 fn verify_exported(from: &PathBuf, heads: &[Head], global: &Global) -> Result<(), Failure> {
-    let bytes = read_exported(from)
-        .map_err(|error| Failure::new(Exit::Refused, error).next("give a file that update history --records --json wrote"))?;
+    let bytes = read_exported(from).map_err(|error| {
+        Failure::new(Exit::Refused, error).next("give a file that update history --records --json wrote")
+    })?;
     let head = check_exported(&bytes, heads).map_err(|error| match error {
         OfflineError::Broken(broken) => failures::broken(broken),
         error @ OfflineError::Line { .. } => Failure::new(Exit::NotAuthentic, error)
@@ -145,16 +150,20 @@ fn records(engine: &Engine, global: &Global) -> Result<(), Failure> {
             let who = serde_json::from_str::<Option<crate::state::author::Actor>>(&record.by).ok().flatten();
             let who = who.map_or_else(|| "before the chain".to_owned(), |who| who.to_string());
             let hash = record.hash;
-            line(&format!("{:>6}  {}  {:<11}  {}  {hash:.12}…  {who}", record.seq, record.at, record.kind, record.about));
+            line(&format!(
+                "{:>6}  {}  {:<11}  {}  {hash:.12}…  {who}",
+                record.seq, record.at, record.kind, record.about
+            ));
         }
         Ok(())
     };
     engine.export(Head::EMPTY, None, &mut take).map(drop).map_err(failures::engine)
 }
 
-fn export(engine: &Engine, target: &Target, args: &Args, _: &Global) -> Result<(), Failure> {
+fn export(engine: &Engine, target: &Target, args: &Args) -> Result<(), Failure> {
     let cursor = args.cursor.clone().map(Cursor);
-    let kept = cursor.as_ref().map(Cursor::read).transpose().map_err(EngineError::from).map_err(failures::engine)?;
+    let kept =
+        cursor.as_ref().map(Cursor::read).transpose().map_err(EngineError::from).map_err(failures::engine)?;
     let mut reached = kept.flatten().unwrap_or(Head::EMPTY);
     // What was handed on must still be so: the cursor is a head that lies outside of the journal.
     if reached != Head::EMPTY {

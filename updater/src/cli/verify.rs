@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
 use manifests::provenance::Origin;
+use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
 use manifests::{Component, FileName, Manifest, Policy, Sha256, TrustFloor, UtcTime, VerifyAt};
 use patch_tools::check::{Finding, Severity};
 use serde::Serialize;
@@ -270,7 +270,12 @@ fn not_proven(signed: Option<&Manifest>, payloads: &[PayloadReport], history: Hi
         }
         let livepatch = payload.inspected.is_some();
         let said = |rebuild: bool| {
-            payload.origins.iter().find(|origin| matches!((&origin.says, rebuild), (Some(Origin::Rebuild(_)), true) | (Some(Origin::Provenance { .. }), false)))
+            payload.origins.iter().find(|origin| {
+                matches!(
+                    (&origin.says, rebuild),
+                    (Some(Origin::Rebuild(_)), true) | (Some(Origin::Provenance { .. }), false)
+                )
+            })
         };
         let vouched = |origin: &OriginFound| origin.signed_by.as_ref().is_some_and(|by| !by.is_empty());
         match said(false) {

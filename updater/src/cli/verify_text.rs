@@ -186,7 +186,9 @@ fn payload(text: &mut Page, payload: &PayloadReport) -> fmt::Result {
     writeln!(text, "     sha256    {}", payload.sha256)?;
     match &payload.inspected {
         Some(Inspection::Read(content)) => content_of_module(text, content)?,
-        Some(Inspection::Unreadable { why }) => writeln!(text, "     in it     NO MODULE that can be read: {why}")?,
+        Some(Inspection::Unreadable { why }) => {
+            writeln!(text, "     in it     NO MODULE that can be read: {why}")?
+        }
         None => {}
     }
     payload.origins.iter().try_for_each(|found| origin(text, found))
@@ -231,15 +233,31 @@ fn origin(text: &mut Page, found: &OriginFound) -> fmt::Result {
     };
     match (&found.says, &found.problem) {
         (Some(Origin::Provenance { builder, materials, .. }), _) => {
-            writeln!(text, "     built     by {builder} from {} inputs ({}, {by})", materials.len(), found.file)
+            writeln!(
+                text,
+                "     built     by {builder} from {} inputs ({}, {by})",
+                materials.len(),
+                found.file
+            )
         }
         (Some(Origin::Rebuild(rebuild)), _) => {
             let word = if rebuild.identical { "gives the same bytes" } else { "gives OTHER BYTES" };
             let patches: Vec<&str> = rebuild.patches.iter().map(|patch| patch.file.as_str()).collect();
-            writeln!(text, "     rebuilt   {word}, from {} for {} ({}, {by})", patches.join(", "), rebuild.kernel, found.file)
+            writeln!(
+                text,
+                "     rebuilt   {word}, from {} for {} ({}, {by})",
+                patches.join(", "),
+                rebuild.kernel,
+                found.file
+            )
         }
         (None, problem) => {
-            writeln!(text, "     {} says nothing of it: {}", found.file, problem.as_deref().unwrap_or("unknown"))
+            writeln!(
+                text,
+                "     {} says nothing of it: {}",
+                found.file,
+                problem.as_deref().unwrap_or("unknown")
+            )
         }
     }
 }

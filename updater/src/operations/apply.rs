@@ -129,13 +129,14 @@ impl Engine {
             }
             return Ok(Applied::Nothing(plan));
         }
+        let signed = envelope.to_json();
         let beginning = Beginning {
             id: &id,
             origin: &origin,
             plan: &plan,
             grant: grant.as_ref(),
             despite: despite.as_ref(),
-            manifest: Some(&envelope.to_json()),
+            manifest: Some(&signed),
         };
         let driven = self.begin(&session, &beginning, listeners, begun)?;
         self.afterwards();

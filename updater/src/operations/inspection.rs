@@ -107,7 +107,11 @@ pub fn inspect(component: &LivepatchComponent, directory: &Path) -> Inspection {
     differences.sort_by_key(|finding| finding.severity);
     let objects = module.objects().iter().map(|object| ObjectFound {
         object: object.name.to_string(),
-        functions: object.functions.iter().map(|function| (function.old_name.clone(), function.sympos)).collect(),
+        functions: object
+            .functions
+            .iter()
+            .map(|function| (function.old_name.clone(), function.sympos))
+            .collect(),
     });
     let callbacks = module.objects().iter().flat_map(|object| object.callbacks.iter());
     Inspection::Read(Box::new(Content {
@@ -142,7 +146,9 @@ pub fn origins(
         names.into_iter().find_map(|file| {
             let bytes = match std::fs::File::open(directory.join(&file)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-                opened => opened.and_then(|opened| bounded::read(opened, MAX_RECORD).map_err(io::Error::other)),
+                opened => {
+                    opened.and_then(|opened| bounded::read(opened, MAX_RECORD).map_err(io::Error::other))
+                }
             };
             Some(match bytes {
                 Ok(bytes) => judge(file, &bytes, payload.sha256, policy, floor, now),

@@ -24,7 +24,8 @@ impl Author {
     )]
     pub fn current() -> Self {
         // 4294967295 is what the kernel says of who never logged in.
-        let login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
+        let login =
+            std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
         let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty() && name.len() <= 64);
         Self {
             uid: nix::unistd::getuid().as_raw(),

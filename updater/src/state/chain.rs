@@ -53,7 +53,17 @@ const GRANT: Kind = Kind {
     name: "grant",
     table: "grants",
     columns: &[
-        "id", "rollout", "nonce", "action", "epoch", "ledger_size", "ledger_root", "taint", "boot_id", "taken", "tx",
+        "id",
+        "rollout",
+        "nonce",
+        "action",
+        "epoch",
+        "ledger_size",
+        "ledger_root",
+        "taint",
+        "boot_id",
+        "taken",
+        "tx",
     ],
     about: "id",
     at: "taken",
@@ -79,7 +89,11 @@ impl Kind {
                 ValueRef::Integer(number) => Some(number.to_string()),
                 ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
                 other => {
-                    return Err(rusqlite::Error::InvalidColumnType(index, (*name).to_owned(), other.data_type()));
+                    return Err(rusqlite::Error::InvalidColumnType(
+                        index,
+                        (*name).to_owned(),
+                        other.data_type(),
+                    ));
                 }
             };
             Ok(((*name).to_owned(), value))
@@ -127,7 +141,12 @@ impl Link<'_> {
     }
 
     /// Records that a transaction is forgotten.
-    pub(crate) fn forgotten(self, db: &Connection, id: &TransactionId, now: Timestamp) -> rusqlite::Result<()> {
+    pub(crate) fn forgotten(
+        self,
+        db: &Connection,
+        id: &TransactionId,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
         let about = id.as_str();
         add(db, now.to_string(), FORGOTTEN, about.to_owned(), encode(self.by), Sha256::of(about.as_bytes()))
     }
@@ -197,9 +216,11 @@ pub(super) fn begin(db: &Connection) -> rusqlite::Result<()> {
     };
     let content = Sha256::of(about.as_bytes());
     add(db, SystemClock.now().to_string(), START, about, encode(&None::<Actor>), content)?;
-    let mut adopt = |kind: &Kind, filter: &str, values: &[&dyn rusqlite::ToSql]| -> rusqlite::Result<()> {
-        let found: Vec<Found> =
-            db.prepare(&kind.rows(filter))?.query_map(values, |row| kind.row(row))?.collect::<rusqlite::Result<_>>()?;
+    let adopt = |kind: &Kind, filter: &str, values: &[&dyn rusqlite::ToSql]| -> rusqlite::Result<()> {
+        let found: Vec<Found> = db
+            .prepare(&kind.rows(filter))?
+            .query_map(values, |row| kind.row(row))?
+            .collect::<rusqlite::Result<_>>()?;
         for Found { at, about, fields } in found {
             add(db, at, kind.name, about, encode(&None::<Actor>), content_digest(&fields))?;
         }
@@ -276,7 +297,8 @@ fn records(db: &Connection, after: u64, most: usize) -> rusqlite::Result<Vec<Rec
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     let found = query.query_map(params![after, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
         // What is no digest is none that anything can have: the check tells, and names the record.
-        let digest = |index| Ok::<_, rusqlite::Error>(row.get::<_, String>(index)?.parse().unwrap_or(NOTHING));
+        let digest =
+            |index: usize| Ok::<_, rusqlite::Error>(row.get::<_, String>(index)?.parse().unwrap_or(NOTHING));
         Ok(Record {
             seq: row.get::<_, i64>(0)?.cast_unsigned(),
             at: row.get(1)?,
@@ -316,8 +338,11 @@ fn check(db: &Connection, seen: &[Head]) -> rusqlite::Result<Result<Sound, Broke
         }
     }
     let records = records(db, 0, usize::MAX)?;
-    let forgotten: BTreeSet<&str> =
-        records.iter().filter(|record| record.kind == FORGOTTEN).map(|record| record.about.as_str()).collect();
+    let forgotten: BTreeSet<&str> = records
+        .iter()
+        .filter(|record| record.kind == FORGOTTEN)
+        .map(|record| record.about.as_str())
+        .collect();
     let mut checker = seen.iter().fold(Checker::default(), |checker, seen| checker.expect(*seen));
     let mut adopted = 0;
     for record in &records {
@@ -336,7 +361,8 @@ fn check(db: &Connection, seen: &[Head]) -> rusqlite::Result<Result<Sound, Broke
             Some(_) => {}
             None => {
                 let transaction = record.about.split('/').next().unwrap_or_default();
-                let may_be_gone = [TRANSACTION.name, EVENT.name].contains(&kind.name) && forgotten.contains(transaction);
+                let may_be_gone =
+                    [TRANSACTION.name, EVENT.name].contains(&kind.name) && forgotten.contains(transaction);
                 if !may_be_gone {
                     return Ok(Err(record.broken(Fault::Gone)));
                 }
@@ -357,4 +383,3 @@ fn check(db: &Connection, seen: &[Head]) -> rusqlite::Result<Result<Sound, Broke
         adopted,
     }))
 }
-

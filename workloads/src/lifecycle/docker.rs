@@ -31,8 +31,8 @@ use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::inspected::{self, Inspected, Particulars};
 use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, engine};
 use crate::model::{
-    CgroupDriver, CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored,
-    RuntimeName, Unreadable, WorkloadId,
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid,
+    Restored, RuntimeName, Unreadable, WorkloadId,
 };
 use crate::processes::procfs;
 

@@ -9,7 +9,8 @@ use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::inspected::Inspected;
 use crate::lifecycle::{Lifecycle, alive, exec_outcome};
 use crate::model::{
-    Container, ContainerStatus, ExecOutcome, Image, Listing, Obstacle, ObstacleKind, Pid, RuntimeName, WorkloadId,
+    Container, ContainerStatus, ExecOutcome, Image, Listing, Obstacle, ObstacleKind, Pid, RuntimeName,
+    WorkloadId,
 };
 
 fn refused(action: &'static str, id: &WorkloadId) -> impl FnOnce(CommandError) -> RuntimeError {

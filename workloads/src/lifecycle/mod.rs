@@ -27,8 +27,8 @@ pub use self::runtimes::Runtimes;
 use crate::criu::images::{CheckpointContent, CheckpointedProcess};
 use crate::criu::obstacles::bars_the_way_back;
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Image, Listing, Obstacle,
-    ObstacleKind, Pid, Restored, WorkloadId,
+    CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Image, Listing,
+    Obstacle, ObstacleKind, Pid, Restored, WorkloadId,
 };
 use crate::processes::procfs;
 use crate::processes::procfs::Process;

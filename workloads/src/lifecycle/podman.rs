@@ -39,8 +39,8 @@ use crate::lifecycle::helpers::Helpers;
 use crate::lifecycle::inspected::{self, Inspected};
 use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, came_back, can_come_back, engine};
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored, RuntimeName,
-    WorkloadId,
+    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored,
+    RuntimeName, WorkloadId,
 };
 use crate::processes::procfs;
 

@@ -11,8 +11,8 @@ use crate::lifecycle::containerd;
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::{Checkpointer, Docker, Lifecycle, Podman, Runc, Terms, docker, podman};
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored, RuntimeName,
-    Unreadable, WorkloadId,
+    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored,
+    RuntimeName, Unreadable, WorkloadId,
 };
 
 /// The annotation by which an engine marks the containers that it has a runtime run.

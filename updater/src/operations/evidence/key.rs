@@ -54,8 +54,11 @@ pub enum EvidenceKeyError {
         source: KeyError,
     },
     /// There are no random numbers.
-    #[error("make the key of this host's evidence")]
-    Random(#[source] getrandom::Error),
+    #[error("make the key of this host's evidence: {why}")]
+    Random {
+        /// Why not.
+        why: String,
+    },
 }
 
 /// The public half, under the host's name where that can be one.
@@ -71,7 +74,8 @@ impl Engine {
         if let Some(key) = read(&path)? {
             return Ok(key);
         }
-        let key = SecretKey::generate().map_err(EvidenceKeyError::Random)?;
+        let key =
+            SecretKey::generate().map_err(|error| EvidenceKeyError::Random { why: error.to_string() })?;
         match write(&path, &key) {
             // Another command made one at the same moment.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match read(&path)? {
@@ -80,7 +84,8 @@ impl Engine {
             },
             written => written.map_err(|source| EvidenceKeyError::Io { path, source })?,
         }
-        let (now, what) = (self.host.clock.now(), format!("made the key of this host's evidence, {}", key.public().id()));
+        let (now, what) =
+            (self.host.clock.now(), format!("made the key of this host's evidence, {}", key.public().id()));
         self.journal().write("say that a key was made", |write, link| {
             note(write, link, now, &Author::current(), &what)
         })?;

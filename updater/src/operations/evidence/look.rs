@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use manifests::evidence as said;
 use manifests::evidence::{BootUuid, Evidence};
-use manifests::{
-    Component, Envelope, KeyId, LivepatchComponent, Manifest, Sha256, UtcTime,
-};
+use manifests::{Component, Envelope, KeyId, LivepatchComponent, Manifest, Sha256, UtcTime};
 use patch_tools::check::{KernelFacts, Probe, redirected};
 use patch_tools::module::{Module, ObjectName};
 use system::error::with_causes;
@@ -48,7 +46,9 @@ impl Engine {
         let mut unreadable = Vec::new();
         let (loaded, no_livepatch) = match session.adapters.livepatch.loaded() {
             Ok(loaded) => (loaded, None),
-            Err(error @ crate::kernel::KernelError::NoLivepatch { .. }) => (Vec::new(), Some(error.to_string())),
+            Err(error @ crate::kernel::KernelError::NoLivepatch { .. }) => {
+                (Vec::new(), Some(error.to_string()))
+            }
             Err(error) => return Err(error.into()),
         };
         let quarantined = self.guards().quarantined()?;
@@ -171,7 +171,9 @@ impl Engine {
     ) -> said::Ours {
         let loads = |stored: &&Stored| {
             let steps = &stored.progress.in_effect().steps;
-            steps.iter().any(|step| matches!(step.action, Action::LoadLivepatch { payload: own, .. } if own == payload))
+            steps.iter().any(
+                |step| matches!(step.action, Action::LoadLivepatch { payload: own, .. } if own == payload),
+            )
         };
         let transaction =
             all.iter().rev().filter(|stored| stored.outcome() == Some(Outcome::Committed)).find(loads);
@@ -181,7 +183,9 @@ impl Engine {
             Some((applied, component))
         });
         let shown = match brought {
-            Some((_, component)) => confirm(&patch.module, &component.patches, loaded).map_err(|error| error.to_string()),
+            Some((_, component)) => {
+                confirm(&patch.module, &component.patches, loaded).map_err(|error| error.to_string())
+            }
             None => self.confirm_payload(payload, patch, loaded),
         };
         said::Ours {
@@ -199,7 +203,12 @@ impl Engine {
         }
     }
 
-    fn confirm_payload(&self, payload: Sha256, patch: &LoadedPatch, loaded: &[LoadedPatch]) -> Result<(), String> {
+    fn confirm_payload(
+        &self,
+        payload: Sha256,
+        patch: &LoadedPatch,
+        loaded: &[LoadedPatch],
+    ) -> Result<(), String> {
         let bytes = self.payloads.read(&payload).map_err(|error| with_causes(&error))?;
         let module = Module::parse(&bytes).map_err(|error| error.to_string())?;
         confirm_bytes(&patch.module, &module, loaded).map_err(|error| error.to_string())
@@ -244,7 +253,11 @@ impl Engine {
                     digest: image.digest,
                     layers: image.layers,
                 }),
-                fixes: committed.filter(|_| as_committed).into_iter().flat_map(|rootfs| rootfs.layers()).collect(),
+                fixes: committed
+                    .filter(|_| as_committed)
+                    .into_iter()
+                    .flat_map(|rootfs| rootfs.layers())
+                    .collect(),
                 files,
             });
         }

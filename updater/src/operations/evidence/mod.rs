@@ -65,8 +65,11 @@ impl Engine {
             let digest = Digests([("gnuBuildId".to_owned(), build.to_string())].into());
             subject.push(Subject { name: format!("linux {}", evidence.kernel.release), digest });
         }
-        let ours = evidence.livepatches.iter().filter_map(|livepatch| Some((livepatch, livepatch.ours.as_ref()?)));
-        subject.extend(ours.map(|(livepatch, ours)| Subject::of(format!("{}.ko", livepatch.module), ours.payload)));
+        let ours =
+            evidence.livepatches.iter().filter_map(|livepatch| Some((livepatch, livepatch.ours.as_ref()?)));
+        subject.extend(
+            ours.map(|(livepatch, ours)| Subject::of(format!("{}.ko", livepatch.module), ours.payload)),
+        );
         let statement = match question.what {
             What::Everything => {
                 let fixes = evidence.workloads.iter().flat_map(|workload| {
@@ -94,7 +97,10 @@ pub fn not_proven(said: &Said, expected: &Expected<'_>) -> Vec<String> {
             .to_owned(),
     ];
     if expected.nonce.is_none() {
-        words.push("that it was made for you: no --nonce was asked for, so it may be shown to you a second time".to_owned());
+        words.push(
+            "that it was made for you: no --nonce was asked for, so it may be shown to you a second time"
+                .to_owned(),
+        );
     }
     if expected.boot.is_none() {
         words.push("that the host has not been started since: no --boot was expected".to_owned());

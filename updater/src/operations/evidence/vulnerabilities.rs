@@ -15,11 +15,12 @@ use std::collections::BTreeMap;
 
 use manifests::evidence::{Evidence, Livepatch, Vulnerability};
 use manifests::vex::{
-    Bound, Document, Justification, OPENVEX, Product, Statement, Status, Vulnerability as Named, kernel_image_purl,
-    kernel_purl,
+    Bound, Document, Justification, OPENVEX, Product, Statement, Status, Vulnerability as Named,
+    kernel_image_purl, kernel_purl,
 };
 use manifests::{
-    Component, ComponentFit, CveId, Examination, LivepatchComponent, Manifest, ManifestName, VerifyAt, VerifyError,
+    Component, ComponentFit, CveId, Examination, LivepatchComponent, Manifest, ManifestName, VerifyAt,
+    VerifyError,
 };
 
 use crate::operations::evidence::Question;
@@ -46,14 +47,17 @@ impl Engine {
         let mut found: BTreeMap<CveId, Vulnerability> = BTreeMap::new();
         for manifest in latest.values() {
             let is_revoked = |component: &LivepatchComponent| revoked.contains_key(&component.payload.sha256);
-            let Some((status, why)) = judge(manifest, &self.host.kernel, livepatches, &is_revoked) else { continue };
+            let Some((status, why)) = judge(manifest, &self.host.kernel, livepatches, &is_revoked) else {
+                continue;
+            };
             for cve in &manifest.fixes {
                 let known = found.get(cve);
                 if known.is_some_and(|known| rank(known.status) <= rank(status)) {
                     continue;
                 }
                 let (name, version) = (manifest.name.clone(), manifest.version);
-                let one = Vulnerability { cve: cve.clone(), status, manifest: name, version, why: why.clone() };
+                let one =
+                    Vulnerability { cve: cve.clone(), status, manifest: name, version, why: why.clone() };
                 found.insert(cve.clone(), one);
             }
         }
@@ -105,41 +109,26 @@ fn judge(
         return None;
     }
     let (name, version) = (&manifest.name, manifest.version);
-    let components = selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
-        Component::Livepatch(livepatch) => Some((livepatch, fit)),
-        Component::Layer(_) => None,
-    });
+    let components =
+        selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
+            Component::Livepatch(livepatch) => Some((livepatch, fit)),
+            Component::Layer(_) => None,
+        });
     let components: Vec<(&LivepatchComponent, &ComponentFit)> = components.collect();
-    let mut words = Vec::new();
-    let mut status: Option<Status> = None;
-    // The worst of the components that are for this kernel.
-    let mut take = |new: Status, why: String| {
-        words.push(why);
-        status = status.filter(|status| rank(*status) >= rank(new)).or(Some(new));
-    };
-    for (component, _) in components.iter().filter(|(_, fit)| **fit == ComponentFit::Fits) {
-        let (status, why) = of_livepatch(component, shown, is_revoked(component));
-        take(status, why);
+    let fitting = components.iter().filter(|(_, fit)| **fit == ComponentFit::Fits);
+    let mut judged: Vec<(Status, String)> =
+        fitting.map(|(component, _)| of_livepatch(component, shown, is_revoked(component))).collect();
+    if judged.is_empty() {
+        judged.extend(components.iter().filter_map(|(_, fit)| of_package(fit, kernel)));
     }
-    if status.is_none() {
-        for (_, fit) in &components {
-            match (fit, &kernel.package) {
-                (ComponentFit::Fixed { since }, Some(package)) => {
-                    let (own, since) = (&package.version, &since.version);
-                    take(Status::Fixed, format!("the kernel is of version {own}, and {since} has the fix"));
-                }
-                (ComponentFit::NotFixedYet { fixed_in }, Some(package)) => {
-                    let (own, since) = (&package.version, &fixed_in.version);
-                    take(Status::Affected, format!("the kernel is of version {own}, and {since} has the fix first"));
-                }
-                _ => {}
-            }
-        }
+    if judged.is_empty() {
+        let why =
+            "no livepatch of it was made for this build of this kernel, and no version is said to be fixed";
+        judged.push((Status::UnderInvestigation, why.to_owned()));
     }
-    let status = status.unwrap_or(Status::UnderInvestigation);
-    if words.is_empty() {
-        words.push("no livepatch of it was made for this build of this kernel, and no version is said to be fixed".to_owned());
-    }
+    // The worst of those that are for this kernel.
+    let status = judged.iter().map(|(status, _)| *status).max_by_key(|status| rank(*status))?;
+    let mut words: Vec<String> = judged.into_iter().map(|(_, why)| why).collect();
     words.sort();
     words.dedup();
     let has_layers = manifest.components.iter().any(|component| matches!(component, Component::Layer(_)));
@@ -153,20 +142,41 @@ fn judge(
     })
 }
 
+/// What a livepatch for another kernel says of this one's package.
+fn of_package(fit: &ComponentFit, kernel: &manifests::HostKernel) -> Option<(Status, String)> {
+    let own = &kernel.package.as_ref()?.version;
+    match fit {
+        ComponentFit::Fixed { since } => Some((
+            Status::Fixed,
+            format!("the kernel is of version {own}, and {} has the fix", since.version),
+        )),
+        ComponentFit::NotFixedYet { fixed_in } => {
+            let first = &fixed_in.version;
+            Some((Status::Affected, format!("the kernel is of version {own}, and {first} has the fix first")))
+        }
+        _ => None,
+    }
+}
+
 /// What a livepatch that was made for this kernel comes to.
 fn of_livepatch(component: &LivepatchComponent, shown: &[Livepatch], revoked: bool) -> (Status, String) {
     let payload = component.payload.sha256;
     let module = &component.module;
-    let ours = shown.iter().find(|livepatch| livepatch.ours.as_ref().is_some_and(|ours| ours.payload == payload));
+    let ours =
+        shown.iter().find(|livepatch| livepatch.ours.as_ref().is_some_and(|ours| ours.payload == payload));
     let touches = |livepatch: &&Livepatch| {
         let is_other = ours.is_none_or(|ours| ours.module != livepatch.module);
         is_other && component.patches.iter().any(|claimed| patches_some_of(livepatch, claimed))
     };
     if let Some(other) = shown.iter().find(touches) {
-        let why = format!("livepatch {} patches the same functions, and what they do now is its affair", other.module);
+        let why = format!(
+            "livepatch {} patches the same functions, and what they do now is its affair",
+            other.module
+        );
         return (Status::UnderInvestigation, why);
     }
-    let Some((livepatch, own)) = ours.and_then(|livepatch| Some((livepatch, livepatch.ours.as_ref()?))) else {
+    let Some((livepatch, own)) = ours.and_then(|livepatch| Some((livepatch, livepatch.ours.as_ref()?)))
+    else {
         return (Status::Affected, format!("its livepatch {module} for this kernel is not in force"));
     };
     if revoked {
@@ -189,9 +199,10 @@ fn patches_some_of(livepatch: &Livepatch, claimed: &manifests::PatchedObject) ->
     let mut functions = objects.flat_map(|object| &object.functions);
     functions.any(|own| {
         // 0 says that the name is unique, and the kernel shows that as 1.
-        claimed.functions.iter().any(|wanted| {
-            own.name == wanted.name.as_str() && own.sympos == u64::from(wanted.sympos.max(1))
-        })
+        claimed
+            .functions
+            .iter()
+            .any(|wanted| own.name == wanted.name.as_str() && own.sympos == u64::from(wanted.sympos.max(1)))
     })
 }
 
@@ -201,9 +212,12 @@ fn functions(livepatch: &Livepatch) -> String {
     let all: Vec<String> = livepatch
         .patches
         .iter()
-        .flat_map(|object| object.functions.iter().map(|function| format!("{}:{}", object.object, function.name)))
+        .flat_map(|object| {
+            object.functions.iter().map(|function| format!("{}:{}", object.object, function.name))
+        })
         .collect();
-    let more = all.len().checked_sub(FEW + 1).map(|more| format!(" and {} more", more + 1)).unwrap_or_default();
+    let more =
+        all.len().checked_sub(FEW + 1).map(|more| format!(" and {} more", more + 1)).unwrap_or_default();
     format!("{}{more}", all.iter().take(FEW).cloned().collect::<Vec<_>>().join(", "))
 }
 
@@ -220,7 +234,9 @@ pub(super) fn document(evidence: &Evidence) -> Option<Document> {
             package.version.as_str(),
             debian_arch(&kernel.arch),
         ),
-        None => kernel_purl(kernel.release.as_str(), kernel.build_id.as_ref().map(ToString::to_string).as_deref()),
+        None => {
+            kernel_purl(kernel.release.as_str(), kernel.build_id.as_ref().map(ToString::to_string).as_deref())
+        }
     });
     let build = kernel.build_id.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
     let holds_for = format!(
@@ -231,7 +247,8 @@ pub(super) fn document(evidence: &Evidence) -> Option<Document> {
         vulnerability: Named { name: one.cve.clone() },
         products: vec![product.clone()],
         status: one.status,
-        justification: (one.status == Status::NotAffected).then_some(Justification::InlineMitigationsAlreadyExist),
+        justification: (one.status == Status::NotAffected)
+            .then_some(Justification::InlineMitigationsAlreadyExist),
         status_notes: format!("{}. {holds_for}", one.why),
         action_statement: (one.status == Status::Affected)
             .then(|| format!("apply {} version {} or a later one: update apply", one.manifest, one.version)),

@@ -47,7 +47,9 @@ pub enum Target {
 
 /// A word that is no target.
 #[derive(Debug, thiserror::Error)]
-#[error("expected journald, syslog, udp:ADDRESS:PORT, tcp:ADDRESS:PORT or unix:PATH, with an address in digits")]
+#[error(
+    "expected journald, syslog, udp:ADDRESS:PORT, tcp:ADDRESS:PORT or unix:PATH, with an address in digits"
+)]
 pub struct TargetError;
 
 impl FromStr for Target {
@@ -112,7 +114,8 @@ impl Cursor {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(ExportError::Cursor { path: path(), source }),
             Ok(text) => {
-                let head = text.trim().parse().map_err(|source| ExportError::Unreadable { path: path(), source })?;
+                let head =
+                    text.trim().parse().map_err(|source| ExportError::Unreadable { path: path(), source })?;
                 Ok(Some(head))
             }
         }
@@ -187,7 +190,11 @@ impl Sender {
                 stream.write_all(format!("{} {line}", line.len()).as_bytes())
             }
         };
-        sent.map_err(|source| ExportError::Send { seq: exported.record.seq, to: self.target.to_string(), source })
+        sent.map_err(|source| ExportError::Send {
+            seq: exported.record.seq,
+            to: self.target.to_string(),
+            source,
+        })
     }
 }
 
@@ -221,7 +228,8 @@ fn said(Exported { record, fields }: &Exported) -> Said {
     let what = match record.kind.as_str() {
         "transaction" => {
             let origin = json("origin").unwrap_or_default();
-            let (kind, name) = (origin["kind"].as_str().unwrap_or("begin"), origin["name"].as_str().unwrap_or("?"));
+            let (kind, name) =
+                (origin["kind"].as_str().unwrap_or("begin"), origin["name"].as_str().unwrap_or("?"));
             format!("transaction {} began: {kind} {name} v{}", record.about, origin["version"])
         }
         "event" => {

@@ -13,7 +13,8 @@ const ELEMENT: &str = "record@32473";
 /// One line, without an end: whatever is in a record, there is no line break in it.
 pub(super) fn line(host: &str, record: &Record, said: &Said) -> String {
     let Record { seq, at, kind, about, by, content, previous, hash } = record;
-    let (seq, content, previous, hash) = (seq.to_string(), content.to_string(), previous.to_string(), hash.to_string());
+    let (seq, content, previous, hash) =
+        (seq.to_string(), content.to_string(), previous.to_string(), hash.to_string());
     let parameters = [
         ("seq", seq.as_str()),
         ("previous", &previous),
@@ -24,7 +25,8 @@ pub(super) fn line(host: &str, record: &Record, said: &Said) -> String {
         ("content", &content),
         ("hash", &hash),
     ];
-    let parameters: String = parameters.map(|(name, value)| format!(" {name}=\"{}\"", escaped(value))).concat();
+    let parameters: String =
+        parameters.map(|(name, value)| format!(" {name}=\"{}\"", escaped(value))).concat();
     let words: String = said.words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!(
         "<{PRIORITY}>1 {} {} update - {} [{ELEMENT}{parameters}] {words}",

@@ -8,7 +8,8 @@ use super::*;
 fn exported(what: &str, by: &str) -> Exported {
     let fields = vec![("what".to_owned(), Some(what.to_owned()))];
     let at = "2026-11-01T00:00:00.123456789Z".to_owned();
-    let record = Record::following(Head::EMPTY, at, "audit", "1".to_owned(), by.to_owned(), content_digest(&fields));
+    let record =
+        Record::following(Head::EMPTY, at, "audit", "1".to_owned(), by.to_owned(), content_digest(&fields));
     Exported { record, fields: Some(fields) }
 }
 
@@ -21,7 +22,10 @@ fn a_record_is_one_line_of_rfc_5424_whatever_is_in_it() {
     let head = "<109>1 2026-11-01T00:00:00.123456Z web-1.example.org update - audit [record@32473 seq=\"1\" ";
     assert!(line.starts_with(head), "{line}");
     assert!(!line.chars().any(char::is_control), "{line:?}");
-    assert!(line.contains(r#"by="{\"uid\":0,\"login_uid\":1000,\"sudo_user\":\"alice\",\"grant\":null}""#), "{line}");
+    assert!(
+        line.contains(r#"by="{\"uid\":0,\"login_uid\":1000,\"sudo_user\":\"alice\",\"grant\":null}""#),
+        "{line}"
+    );
     assert!(line.contains("] record 1: held: \"a]\\b c"), "{line}");
     assert!(line.ends_with(", by uid 0, by sudo for alice, logged in as uid 1000"), "{line}");
     let odd = syslog::line("two words", &exported.record, &said(&exported));
@@ -53,7 +57,8 @@ fn an_entry_of_journald_has_all_that_the_hash_is_of() {
     let exported = exported("two\nUPDATE_HASH=forged", BY);
     let fields = fields_of(&journald::entry(&exported.record, &said(&exported)));
     let value = |name: &str| {
-        let found: Vec<&String> = fields.iter().filter(|(own, _)| own == name).map(|(_, value)| value).collect();
+        let found: Vec<&String> =
+            fields.iter().filter(|(own, _)| own == name).map(|(_, value)| value).collect();
         assert_eq!(found.len(), 1, "{name}: {fields:?}");
         found[0].clone()
     };

@@ -5,8 +5,10 @@
 mod alone;
 pub(crate) mod bench;
 mod boots;
+mod chain;
 mod crashes;
 mod effects;
+mod evidence;
 mod foreign;
 mod holds;
 mod hostile;

@@ -120,7 +120,8 @@ mod tests {
             .unwrap()
             .collect::<rusqlite::Result<_>>()
             .unwrap();
-        let words: Vec<String> = records.iter().map(|(kind, about, by)| format!("{kind} {about} {by}")).collect();
+        let words: Vec<String> =
+            records.iter().map(|(kind, about, by)| format!("{kind} {about} {by}")).collect();
         assert_eq!(
             words,
             [

@@ -276,7 +276,8 @@ impl Checker {
         if let Some((field, _)) = lines.iter().find(|(_, text)| text.contains('\n')) {
             return Err(record.broken(Fault::LineBreak { field: (*field).to_owned() }));
         }
-        let expected = self.head.seq.saturating_add(1);
+        // There is no record after the last number.
+        let expected = self.head.seq.checked_add(1).unwrap_or(0);
         if record.seq != expected {
             return Err(record.broken(Fault::Number { expected, found: record.seq }));
         }

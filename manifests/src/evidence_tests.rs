@@ -56,10 +56,14 @@ fn signed(evidence: Evidence, by: u8) -> Envelope {
     envelope
 }
 
-fn checked(envelope: &Envelope, change: impl FnOnce(&mut Expected<'_>)) -> Result<Checked, EvidenceError> {
-    let keys = [known("web-1", 1), known("web-2", 2)];
+fn checked<'a>(
+    envelope: &Envelope,
+    change: impl FnOnce(&mut Expected<'a>),
+) -> Result<Checked, EvidenceError> {
+    // They live as long as whatever is expected.
+    let keys = Box::leak(Box::new([known("web-1", 1), known("web-2", 2)]));
     let mut expected = Expected {
-        keys: &keys,
+        keys,
         host: None,
         boot: None,
         nonce: None,

@@ -29,7 +29,6 @@ struct Seen {
 
 /// An applied manifest that the journal has whole.
 pub(super) struct Applied {
-    pub(super) transaction: String,
     pub(super) signed_by: Vec<String>,
     pub(super) sha256: Sha256,
     pub(super) manifest: Manifest,
@@ -154,8 +153,7 @@ impl Engine {
                 continue;
             }
             let Ok(manifest) = Manifest::parse(envelope.unverified_payload()) else { continue };
-            let (transaction, signed_by) = (stored.id.to_string(), signed_by.clone());
-            applied.push(Applied { transaction, signed_by, sha256, manifest });
+            applied.push(Applied { signed_by: signed_by.clone(), sha256, manifest });
         }
         Ok(applied)
     }

@@ -61,8 +61,8 @@ fn status(evidence: &Evidence) -> Vec<(&str, Status)> {
 #[test]
 fn a_livepatch_in_force_is_shown_with_what_brought_it_and_its_vulnerability_is_none_here() {
     let bench = Bench::new();
-    bench.write("sys/kernel/tracing/enabled_functions", b"cmdline_proc_show (1) R I     tramp: 0x0\n");
     let driven = bench.apply(&fix()).unwrap();
+    bench.write("sys/kernel/tracing/enabled_functions", b"cmdline_proc_show (1) R I     tramp: 0x0\n");
     let said = evidence(&bench);
     let [livepatch] = &said.livepatches[..] else { panic!("{said:?}") };
     assert!(livepatch.in_force && livepatch.build_id.is_some(), "{livepatch:?}");

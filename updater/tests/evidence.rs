@@ -1,6 +1,6 @@
 //! The built program: evidence of this host, checked as another host checks it; the journal, checked and handed on.
 //!
-//! The commands are those of docs/auditing.md.
+//! The commands of docs/auditing.md are run word for word.
 
 #![expect(clippy::disallowed_methods, reason = "the program is run")]
 
@@ -189,4 +189,54 @@ fn the_journal_is_checked_kept_elsewhere_and_every_tampering_is_named() {
     drop(db);
     let words = host.refused(&["history", "--verify"], 4);
     assert!(words.contains("record 2 (audit 1): its content was changed"), "{words}");
+}
+
+/// The shell commands of a guide, block by block.
+fn blocks(guide: &str) -> Vec<&str> {
+    guide.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_auditors_guide_runs_word_for_word() {
+    let host = Host::new();
+    let program = format!(
+        "#!/bin/sh\nexec {} \"$@\" --config {}\n",
+        env!("CARGO_BIN_EXE_update"),
+        host.path("update.yaml").display()
+    );
+    fs::create_dir(host.path("bin")).unwrap();
+    fs::write(host.path("bin/update"), program).unwrap();
+    fs::set_permissions(host.path("bin/update"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", host.path("bin").display());
+    let run = |commands: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-e", "-c", commands]).env("PATH", &path).current_dir(host.directory.path());
+        let output = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    let guide = include_str!("../../docs/auditing.md");
+    let commands = blocks(guide);
+    assert_eq!(commands.len(), 6, "{commands:?}");
+    for command in commands {
+        // The head stands in the evidence of step 3.
+        let head = host.run(&["history", "--verify", "--json"]).stdout;
+        let head: Value = serde_json::from_slice(&head).unwrap();
+        let command = command.replace("HEAD", head["head"].as_str().unwrap());
+        let (code, said) = run(&command);
+        // No manifest was applied here: the guide says that this exits with 3.
+        let expected = if command.contains("--vex") { 3 } else { 0 };
+        assert_eq!(code, Some(expected), "{command}\n{said}");
+    }
+
+    // The whole check of the records, as docs/evidence.md has it.
+    let reference = include_str!("../../docs/evidence.md");
+    let check = reference.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    fs::write(host.path("check.py"), check).unwrap();
+    let head = host.run(&["history", "--verify", "--json"]).stdout;
+    let head: Value = serde_json::from_slice(&head).unwrap();
+    let (code, said) = run("python3 check.py <journal.jsonl");
+    assert_eq!((code, said.trim()), (Some(0), head["head"].as_str().unwrap()));
+    let (code, _) = run("sed s/held/hold/ journal.jsonl | sed s/made/wrote/ | python3 check.py");
+    assert_eq!(code, Some(1), "what was changed does not pass");
 }

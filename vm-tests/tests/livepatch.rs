@@ -62,7 +62,7 @@ fn what_the_kernel_shows_is_said_and_checked(machine: &Machine) -> Result<()> {
     let boot = machine.sh("cat /proc/sys/kernel/random/boot_id")?;
     let check =
         ["evidence", "verify", "/root/evidence.json", "--key", "/root/host.pub", "--nonce", "lab", "--boot"];
-    let checked = update(machine, &[&check[..], &[&boot, "--json"]].concat())?;
+    let checked = update(machine, &[&check[..], &[boot.as_str(), "--json"]].concat())?;
     ensure!(checked.status == 0, "the statement should be the machine's, of this boot");
     let said: Value = serde_json::from_str(checked.text().trim()).context("what was signed")?;
     let said = &said["statement"]["predicate"];

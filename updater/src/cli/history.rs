@@ -1,6 +1,6 @@
 //! `update history`: the transactions of this host, and the records that hold them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use manifests::chain::{ExportError as OfflineError, Exported, Head, check_exported};
@@ -125,7 +125,7 @@ struct Held {
     head: Head,
 }
 
-fn verify_exported(from: &PathBuf, heads: &[Head], global: &Global) -> Result<(), Failure> {
+fn verify_exported(from: &Path, heads: &[Head], global: &Global) -> Result<(), Failure> {
     let bytes = read_exported(from).map_err(|error| {
         Failure::new(Exit::Refused, error).next("give a file that update history --records --json wrote")
     })?;

@@ -49,6 +49,9 @@ pub const TARGETS: &[Target] = &[
         made: none,
         longest: TEXT,
     },
+    Target { name: "evidence", run: manifests::fuzzing::evidence, folders: &[], made: none, longest: TEXT },
+    Target { name: "origin", run: manifests::fuzzing::origin, folders: &[], made: none, longest: TEXT },
+    Target { name: "journal", run: manifests::fuzzing::journal, folders: &[], made: none, longest: TEXT },
     Target { name: "tuf-draft", run: repository::fuzzing::draft, folders: &[], made: none, longest: TEXT },
     Target {
         name: "tuf-metadata",

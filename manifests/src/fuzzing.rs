@@ -7,7 +7,11 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 
+use crate::chain::{Head, check_exported};
+use crate::evidence::Said;
 use crate::log::{Checkpoint, LogEntry, LogPolicy, LogProof, Note, NoteKey, NoteKeyKind};
+use crate::provenance::Origin;
+use crate::statement::Subject;
 use crate::{
     Document, Envelope, Grant, Manifest, Policy, PolicyDocument, PublicKeyFile, Revocation, Rollout,
     SecretKey,
@@ -60,6 +64,49 @@ pub fn grant(bytes: &[u8]) {
 /// The file of a public key.
 pub fn public_key(bytes: &[u8]) {
     let _ = PublicKeyFile::parse(bytes).map_err(|error| error.to_string());
+}
+
+/// What a host says of itself.
+pub fn evidence(bytes: &[u8]) {
+    match Said::parse(bytes) {
+        Ok(said) => {
+            let written = match &said {
+                Said::Evidence(statement) => statement.to_json(),
+                Said::Vex(statement) => statement.to_json(),
+            };
+            assert!(Said::parse(&written).is_ok_and(|again| again == said), "{said:?}");
+            let binding = said.binding();
+            assert!(!binding.boot.as_str().is_empty() && !said.subjects().is_empty());
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// Where a module is said to come from.
+pub fn origin(bytes: &[u8]) {
+    match Origin::read(bytes) {
+        Ok((_, subject)) => {
+            for subject in subject.iter().filter_map(Subject::sha256) {
+                assert!(Origin::parse(bytes, subject).is_ok());
+            }
+        }
+        Err(error) => drop(error.to_string()),
+    }
+}
+
+/// Exported records of a journal.
+pub fn journal(bytes: &[u8]) {
+    match check_exported(bytes, &[]) {
+        Ok(head) => {
+            assert_eq!(head.to_string().parse::<Head>().ok(), Some(head));
+            assert!(check_exported(bytes, &[head]).is_ok(), "it holds, and not with its own head");
+            if let Some(seq) = head.seq.checked_add(1) {
+                let further = Head { seq, hash: head.hash };
+                assert!(check_exported(bytes, &[further]).is_err(), "it holds without its end");
+            }
+        }
+        Err(error) => drop(error.to_string()),
+    }
 }
 
 /// A document means the same after a program has written it as JSON, which is YAML too.

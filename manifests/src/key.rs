@@ -27,6 +27,13 @@ use crate::yaml::{self, YamlError};
 #[serde(transparent)]
 pub struct KeyId(Sha256);
 
+impl KeyId {
+    /// The digest.
+    pub const fn digest(&self) -> &Sha256 {
+        &self.0
+    }
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

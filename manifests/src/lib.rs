@@ -16,16 +16,20 @@
 //! - [`log`]: the log of what was published, its checkpoints, witnesses and proofs
 //! - [`revocation`]: what must not count any more
 //! - [`verify`]: the one way to a [`Verified`] document
+//! - [`statement`], [`evidence`], [`vex`], [`provenance`]: in-toto statements: what hosts and builders have seen
+//! - [`chain`]: records that follow from one another
 //! - [`bounded`]: reading that stops at a size
 
 #![forbid(unsafe_code)]
 
 pub mod bounded;
+pub mod chain;
 pub mod digest;
 pub mod document;
 pub mod duration;
 pub mod envelope;
 pub mod error;
+pub mod evidence;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grant;
@@ -37,14 +41,17 @@ pub mod names;
 pub mod order;
 pub mod package;
 pub mod policy;
+pub mod provenance;
 pub mod revocation;
 pub mod rollout;
 mod scalar;
 pub mod schema;
 pub mod selection;
+pub mod statement;
 pub mod text;
 pub mod time;
 pub mod verify;
+pub mod vex;
 pub mod yaml;
 
 pub use digest::{BuildId, Sha256};

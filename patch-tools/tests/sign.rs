@@ -165,14 +165,42 @@ fn whatever_people_sign_is_signed_as_what_it_is_and_what_machines_sign_is_not() 
             desk.refused(&[&name, "--type", other, "--key", "forge.key"], "that a host could read");
         }
     }
-    for machines in ["grant", "evidence"] {
-        let output = desk.sign(&["fix.yaml", "--type", machines, "--key", "forge.key"]);
-        assert_eq!(output.status.code(), Some(2), "{machines}");
-    }
+    let output = desk.sign(&["fix.yaml", "--type", "grant", "--key", "forge.key"]);
+    assert_eq!(output.status.code(), Some(2), "grants are machines'");
+    desk.refused(&["fix.yaml", "--type", "evidence", "--key", "forge.key"], "that a host could read");
     let grant = Envelope::new(manifests::DocumentKind::Grant, b"{}".to_vec()).to_json();
     fs::write(desk.path("grant.json"), grant).unwrap();
     desk.refused(
         &["grant.json", "--key", "forge.key"],
-        "expected payload type of a manifest, policy, revocation or rollout",
+        "expected payload type of a manifest, policy, revocation, rollout or evidence",
     );
+}
+
+#[test]
+fn provenance_and_the_word_of_a_rebuild_are_signed_as_they_are() {
+    use manifests::Sha256;
+    use manifests::provenance::{Origin, REBUILD, Rebuild};
+    use manifests::statement::{Statement, Subject};
+
+    let desk = Desk::new();
+    let module = Sha256::of(b"module");
+    let predicate = Rebuild {
+        kernel: "6.1.0-50-amd64".parse().unwrap(),
+        identical: true,
+        rebuilt: module,
+        patches: Vec::new(),
+        by: "patch-tools".to_owned(),
+    };
+    let statement = Statement::new(vec![Subject::of("fix.ko", module)], REBUILD, predicate).to_json();
+    fs::write(desk.path("fix.rebuild.json"), &statement).unwrap();
+    let output = desk.sign(&["fix.rebuild.json", "--type", "evidence", "--key", "forge.key"]);
+    let words = String::from_utf8_lossy(&output.stdout);
+    assert!(words.contains("a rebuild with the same bytes, of fix.ko"), "{words}");
+    let signed = desk.path("fix.rebuild.evidence.json");
+    let envelope = Envelope::parse(&fs::read(&signed).unwrap()).unwrap();
+    assert_eq!(envelope.unverified_payload(), statement);
+    assert!(Origin::parse(envelope.unverified_payload(), module).is_ok());
+    assert!(desk.sign(&["fix.rebuild.evidence.json", "--key", "alice.key"]).status.success());
+    assert_eq!(signers(&signed), ["forge", "alice"]);
+    desk.refused(&["fix.rebuild.json", "--key", "forge.key"], "not an envelope");
 }

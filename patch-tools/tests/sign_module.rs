@@ -31,7 +31,8 @@ impl Desk {
     fn key(&self, name: &str, kind: &[&str], more: &[&str]) {
         let (key, certificate) = (format!("{name}.key"), format!("{name}.pem"));
         let subject = format!("/CN={name}");
-        let made = ["req", "-new", "-x509", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &certificate];
+        let made =
+            ["req", "-new", "-x509", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &certificate];
         self.openssl(&[&made[..], kind, more].concat());
         fs::set_permissions(self.path(&key), fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -55,13 +56,26 @@ impl Desk {
     fn verified(&self, arguments: &[&str], certificate: &str) -> SignerIdentity {
         let output = self.sign(&[&["fix.ko", "--out", "signed.ko"], arguments].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let (module, signed) = (fs::read(self.path("fix.ko")).unwrap(), fs::read(self.path("signed.ko")).unwrap());
+        let (module, signed) =
+            (fs::read(self.path("fix.ko")).unwrap(), fs::read(self.path("signed.ko")).unwrap());
         let signature = Module::parse(&signed).unwrap().signature.unwrap();
         assert_eq!(signed[..module.len()], module);
         fs::write(self.path("signature"), &signed[module.len()..module.len() + signature.size]).unwrap();
         self.openssl(&[
-            "cms", "-verify", "-binary", "-inform", "DER", "-in", "signature", "-content", "fix.ko", "-certfile",
-            certificate, "-noverify", "-out", "content",
+            "cms",
+            "-verify",
+            "-binary",
+            "-inform",
+            "DER",
+            "-in",
+            "signature",
+            "-content",
+            "fix.ko",
+            "-certfile",
+            certificate,
+            "-noverify",
+            "-out",
+            "content",
         ]);
         assert_eq!(signature.signers.len(), 1);
         signature.signers[0].identity.clone()

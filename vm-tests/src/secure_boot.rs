@@ -92,10 +92,12 @@ fn signed(lab: &Lab, stage: &Stage, key: &ModuleKey, dir: &Path) -> Result<Livep
         .arg("--out")
         .arg(dir.join(name)))?;
     let theirs = dir.join("by-sign-file.ko");
-    run(built(&sign_file(lab)?)
-        .args(["-k", "sha256"])
-        .args([&key.key, &key.certificate, &module, &theirs]))?;
-    ensure!(fs::read(dir.join(name))? == fs::read(&theirs)?, "sign-file signs otherwise: {}", theirs.display());
+    run(built(&sign_file(lab)?).args(["-k", "sha256"]).args([&key.key, &key.certificate, &module, &theirs]))?;
+    ensure!(
+        fs::read(dir.join(name))? == fs::read(&theirs)?,
+        "sign-file signs otherwise: {}",
+        theirs.display()
+    );
     Ok(Livepatches::of_directory(dir.to_owned()))
 }
 

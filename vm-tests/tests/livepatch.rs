@@ -45,6 +45,48 @@ fn start_sleeper(machine: &Machine, kind: &str) -> Result<()> {
     Ok(())
 }
 
+/// The one statement of the VEX document that the machine makes, checked as an auditor checks it.
+fn vex(machine: &Machine) -> Result<Value> {
+    machine.sh("update evidence key >/root/host.pub && update evidence --vex --nonce lab >/root/vex.json")?;
+    let check =
+        ["evidence", "verify", "/root/vex.json", "--key", "/root/host.pub", "--nonce", "lab", "--print"];
+    let checked = update(machine, &check)?;
+    ensure!(checked.status == 0, "the document should be the machine's");
+    let document: Value = serde_json::from_str(checked.text().trim()).context("OpenVEX")?;
+    Ok(document["statements"][0].clone())
+}
+
+/// Evidence of a real kernel with a livepatch in force, checked as an auditor checks it.
+fn what_the_kernel_shows_is_said_and_checked(machine: &Machine) -> Result<()> {
+    machine.sh("update evidence key >/root/host.pub && update evidence --nonce lab >/root/evidence.json")?;
+    let boot = machine.sh("cat /proc/sys/kernel/random/boot_id")?;
+    let check =
+        ["evidence", "verify", "/root/evidence.json", "--key", "/root/host.pub", "--nonce", "lab", "--boot"];
+    let checked = update(machine, &[&check[..], &[boot.as_str(), "--json"]].concat())?;
+    ensure!(checked.status == 0, "the statement should be the machine's, of this boot");
+    let said: Value = serde_json::from_str(checked.text().trim()).context("what was signed")?;
+    let said = &said["statement"]["predicate"];
+    ensure!(said["kernel"]["build_id"].is_string() && said["kernel"]["package"].is_object(), "{said}");
+    let livepatch = &said["livepatches"][0];
+    ensure!(livepatch["module"] == "livepatch_pause" && livepatch["in_force"] == true, "{livepatch}");
+    ensure!(livepatch["build_id"].is_string() && livepatch["ours"]["shows_claim"] == true, "{livepatch}");
+    let function = &livepatch["patches"][0]["functions"][0];
+    ensure!(function["symbols"] == 1 && function["redirected"] != false, "{function}");
+    ensure!(said["journal"]["broken"].is_null(), "{}", said["journal"]);
+    let head = said["journal"]["head"].as_str().context("a head")?;
+    ensure!(update(machine, &["history", "--verify", "--head", head])?.status == 0);
+    let other = "00000000-0000-4000-8000-000000000000";
+    ensure!(update(machine, &[&check[..], &[other]].concat())?.status == 4, "another boot should be refused");
+
+    let vex = vex(machine)?;
+    ensure!(vex["status"] == "not_affected", "{vex}");
+    ensure!(vex["justification"] == "inline_mitigations_already_exist", "{vex}");
+    let purl = vex["products"][0]["identifiers"]["purl"].as_str().context("a package URL")?;
+    let package = format!("pkg:deb/debian/linux-image-{}@", machine.sh("uname -r")?);
+    ensure!(purl.starts_with(&package) && purl.ends_with("?arch=amd64"), "{purl}");
+    Ok(())
+}
+
 #[test]
 fn a_sleeper_in_the_patched_function_is_named_and_moved_by_the_freezer() -> Result<()> {
     let lab = Lab::for_test()?;
@@ -67,7 +109,11 @@ fn a_sleeper_in_the_patched_function_is_named_and_moved_by_the_freezer() -> Resu
             .is_empty()
     );
 
+    what_the_kernel_shows_is_said_and_checked(&machine)?;
+
     ensure!(update(&machine, &["rollback"])?.status == 0);
+    let vex = vex(&machine)?;
+    ensure!(vex["status"] == "affected" && vex["action_statement"].is_string(), "it is open again: {vex}");
     ensure!(livepatches(&machine)?.is_empty());
     ensure!(
         machine.sh("grep -c livepatch_pause /proc/modules || true")? == "0",

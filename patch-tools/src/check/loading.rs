@@ -106,18 +106,25 @@ fn signature(scene: &Scene<'_>, findings: &mut Findings) {
 fn signer(signature: &Signature, wanted: &str, keys: Option<&KernelKeys>, findings: &mut Findings) {
     let expected = "one of a key that the kernel trusts";
     let Some(keys) = keys else {
-        return findings.note("signature", "signer", expected, "the kernel's keys cannot be seen: not checked");
+        return findings.note(
+            "signature",
+            "signer",
+            expected,
+            "the kernel's keys cannot be seen: not checked",
+        );
     };
     for signer in &signature.signers {
         match &signer.identity {
             SignerIdentity::Key { key_id } if keys.have(key_id) => {}
             SignerIdentity::Key { .. } => {
                 let known: Vec<&str> = keys.subjects().collect();
-                let found = format!("that of {}, {wanted}, and its keys are {}", signer.identity, known.join("; "));
+                let found =
+                    format!("that of {}, {wanted}, and its keys are {}", signer.identity, known.join("; "));
                 findings.refuse("signature", "signer", expected, found);
             }
             SignerIdentity::Certificate { .. } => {
-                let found = format!("that of {}, which /proc/keys does not name: not checked", signer.identity);
+                let found =
+                    format!("that of {}, which /proc/keys does not name: not checked", signer.identity);
                 findings.note("signature", "signer", expected, found);
             }
         }

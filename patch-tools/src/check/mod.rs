@@ -35,11 +35,11 @@ use std::fmt;
 use serde::Serialize;
 
 pub use facts::{
-    KernelFacts, KernelKeys, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
-    Traceable, Transition,
+    KernelFacts, KernelKeys, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind,
+    SignaturePolicy, Traceable, Transition,
 };
 pub use objects::{ObjectFacts, ObjectSymbol, ObjectsError, read_module};
-pub use running::{FactsError, GatherError};
+pub use running::{FactsError, GatherError, redirected};
 pub use symbols::{FoundSymbol, FoundSymbols, SymbolList};
 
 use crate::module::{Module, ObjectName};

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::facts::{
-    KernelFacts, KernelKeys, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind, SignaturePolicy,
-    Traceable, Transition,
+    KernelFacts, KernelKeys, LoadedLivepatch, LoadedModules, Lockdown, Origin, Probe, ProbeKind,
+    SignaturePolicy, Traceable, Transition,
 };
 use super::objects::{ObjectFacts, ObjectsError};
 use super::symbols::SymbolList;
@@ -238,6 +238,13 @@ impl Host<'_> {
         probes.extend(String::from_utf8_lossy(&hooked).lines().filter_map(ip_modify));
         Some(probes)
     }
+}
+
+/// The functions whose calls the kernel leads elsewhere, as ftrace lists them below `root` (`enabled_functions`, flag `I`):
+/// those that a livepatch in force replaces are among them. `None` where tracefs is not mounted.
+pub fn redirected(root: &Path) -> Option<Vec<Probe>> {
+    let listed = Host { root }.tracing("enabled_functions")?;
+    Some(String::from_utf8_lossy(&listed).lines().filter_map(ip_modify).collect())
 }
 
 /// `none [integrity] confidentiality`: the brackets mark the current one.

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use patch_tools::module::{
-    Layout, Livepatch, Module, Need, PatchedFunction, Replace, TableForm,
-};
+use patch_tools::module::{Layout, Livepatch, Module, Need, PatchedFunction, Replace, TableForm};
 use serde::Serialize;
 
 use super::output::style::{BOLD, DIM, RESET, YELLOW};
@@ -114,7 +112,10 @@ fn facts(text: &mut String, module: &Module) -> std::fmt::Result {
         None => line("signature", "none")?,
         Some(signature) => {
             for signer in &signature.signers {
-                let how = format!("{}, {} over {} (not verified here)", signer.identity, signer.algorithm, signer.digest);
+                let how = format!(
+                    "{}, {} over {} (not verified here)",
+                    signer.identity, signer.algorithm, signer.digest
+                );
                 line("signature", &how)?;
             }
         }

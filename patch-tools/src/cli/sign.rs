@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use manifests::bounded::{self, BoundedError};
 use manifests::envelope::AlreadySigned;
+use manifests::provenance::Origin;
+use manifests::statement;
 use manifests::{
     Document, DocumentKind, Envelope, EnvelopeError, KeyId, Manifest, PolicyDocument, Revocation, Rollout,
     UtcTime,
@@ -25,7 +27,8 @@ use super::output;
 ///
 /// A document in YAML is checked and put into an envelope, NAME.manifest.json beside it (or NAME.policy.json,
 /// NAME.revocation.json, NAME.rollout.json). A signature for an envelope is added in place; the others are kept.
-/// Prints what was signed. Grants and evidence are signed by machines, not here.
+/// A module's provenance (.intoto.json) and the word of a rebuild (.rebuild.json) are JSON, and signed with --type evidence.
+/// Prints what was signed. Grants, and what hosts say of themselves, are signed by machines, not here.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  patch-tools sign fix.yaml --key keys/build.key\n  patch-tools sign team.yaml --type policy --key keys/owner.key\n  patch-tools sign fix.manifest.json --signer 'kms-sign build-2026' --public keys/build.pub"
@@ -63,10 +66,12 @@ enum Kind {
     Policy,
     Revocation,
     Rollout,
+    /// A module's provenance, or the word of a rebuild
+    Evidence,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Manifest, Self::Policy, Self::Revocation, Self::Rollout];
+    const ALL: [Self; 5] = [Self::Manifest, Self::Policy, Self::Revocation, Self::Rollout, Self::Evidence];
 
     fn document(self) -> DocumentKind {
         match self {
@@ -74,6 +79,7 @@ impl Kind {
             Self::Policy => DocumentKind::Policy,
             Self::Revocation => DocumentKind::Revocation,
             Self::Rollout => DocumentKind::Rollout,
+            Self::Evidence => DocumentKind::Evidence,
         }
     }
 
@@ -98,6 +104,19 @@ impl Kind {
                     format!("rollout of {name}, manifest {manifest}, to {}: {summary}", to.join(", "));
                 (words, json!({ "name": name, "manifest": manifest, "groups": groups }))
             }),
+            Self::Evidence => {
+                let (origin, subject) = Origin::read(bytes)?;
+                let what = match origin {
+                    Origin::Provenance { builder, .. } => format!("provenance by {builder}"),
+                    Origin::Rebuild(rebuild) if rebuild.identical => {
+                        "a rebuild with the same bytes".to_owned()
+                    }
+                    Origin::Rebuild(_) => "a rebuild with OTHER bytes".to_owned(),
+                };
+                let of: Vec<&str> = subject.iter().map(|subject| subject.name.as_str()).collect();
+                let words = format!("{what}, of {}", of.join(", "));
+                Said { words, facts: json!({ "subject": of }), expires: None }
+            }
         })
     }
 }
@@ -123,7 +142,7 @@ enum SignError {
     Read { path: PathBuf, source: BoundedError },
     #[error("{} is not an envelope", path.display())]
     Envelope { path: PathBuf, source: EnvelopeError },
-    #[error("{} holds something else: expected payload type of a manifest, policy, revocation or rollout, found {found:.80?}", path.display())]
+    #[error("{} holds something else: expected payload type of a manifest, policy, revocation, rollout or evidence, found {found:.80?}", path.display())]
     PayloadType { path: PathBuf, found: String },
     #[error("{} is not a {kind} that a host could read", path.display())]
     Document { path: PathBuf, kind: DocumentKind, source: Box<dyn std::error::Error + Send + Sync> },
@@ -220,7 +239,9 @@ fn read_document(args: &Args) -> Result<(Envelope, Said, Target), SignError> {
     let path = args.document.clone();
     let read = || -> Result<Vec<u8>, BoundedError> { bounded::read(File::open(&path)?, Envelope::MAX_BYTES) };
     let bytes = read().map_err(|source| SignError::Read { path: path.clone(), source })?;
-    let (envelope, kind, beside) = if Envelope::looks_like_one(&bytes) {
+    // A statement is JSON, too.
+    let bare = args.kind == Kind::Evidence && statement::predicate_type(&bytes).is_ok();
+    let (envelope, kind, beside) = if Envelope::looks_like_one(&bytes) && !bare {
         let envelope =
             Envelope::parse(&bytes).map_err(|source| SignError::Envelope { path: path.clone(), source })?;
         let Some(kind) = Kind::ALL.into_iter().find(|kind| envelope.kind() == Some(kind.document())) else {

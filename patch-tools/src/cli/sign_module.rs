@@ -66,10 +66,15 @@ impl From<DigestName> for Digest {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    let bytes = std::fs::read(&args.module)
-        .map_err(|error| Failure::new(Exit::Refused, anyhow::Error::new(error).context(format!("cannot read {}", args.module.display()))))?;
+    let bytes = std::fs::read(&args.module).map_err(|error| {
+        Failure::new(
+            Exit::Refused,
+            anyhow::Error::new(error).context(format!("cannot read {}", args.module.display())),
+        )
+    })?;
     file::module(&args.module, &bytes, &Layout::default())?;
-    let certificate = ModuleCertificate::read(&args.certificate, args.digest.map(Digest::from)).map_err(refuse)?;
+    let certificate =
+        ModuleCertificate::read(&args.certificate, args.digest.map(Digest::from)).map_err(refuse)?;
     let key = match (&args.signer, &args.key) {
         (Some(command), _) => ModuleKey::Command(command.clone()),
         (None, key) => {
@@ -82,7 +87,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     // Read again, as a host will: what is written has a signature that can be.
     let module = file::module(out, &signed, &Layout::default())?;
     write(out, &signed).map_err(|error| {
-        Failure::new(Exit::Refused, anyhow::Error::new(error).context(format!("cannot write {}", out.display())))
+        Failure::new(
+            Exit::Refused,
+            anyhow::Error::new(error).context(format!("cannot write {}", out.display())),
+        )
     })?;
     let signers = module.signature.map(|signature| signature.signers).unwrap_or_default();
     tell(args, out, &signed, &signers, &certificate)?;
@@ -101,10 +109,12 @@ fn refuse(error: ModuleSigningError) -> Failure {
         ModuleSigningError::Signing(SigningError::Exposed { path, .. }) => {
             Some(format!("chmod 600 {}, and replace the key if somebody may have read it", path.display()))
         }
-        ModuleSigningError::Signing(SigningError::NobodyToAsk { .. }) => Some("give --passphrase-file".to_owned()),
-        ModuleSigningError::AlreadySigned { .. } => {
-            Some("strip --strip-debug MODULE takes the signature away; or sign what it was built as".to_owned())
+        ModuleSigningError::Signing(SigningError::NobodyToAsk { .. }) => {
+            Some("give --passphrase-file".to_owned())
         }
+        ModuleSigningError::AlreadySigned { .. } => Some(
+            "strip --strip-debug MODULE takes the signature away; or sign what it was built as".to_owned(),
+        ),
         ModuleSigningError::Mismatch { .. } => {
             Some("give the certificate that was made with this key".to_owned())
         }

@@ -5,7 +5,12 @@ use std::path::PathBuf;
 
 use patch_tools::build::verify::{Verification, VerifyError, verify};
 
-use super::build::{EffortArgs, KernelArgs, failure, request, user_cache};
+use manifests::Sha256;
+use manifests::provenance::{Patch, REBUILD, Rebuild};
+use manifests::statement::{Statement, Subject};
+use patch_tools::build::Request;
+
+use super::build::{EffortArgs, FileFailure, KernelArgs, failure, request, user_cache};
 use super::output::style::{GREEN, RED, RESET};
 use super::progress::Lines;
 use super::{file, output};
@@ -26,6 +31,9 @@ pub(crate) struct Args {
     kernel: KernelArgs,
     #[command(flatten)]
     effort: EffortArgs,
+    /// Write what came of it to this file as an in-toto statement, to be signed (patch-tools sign --type evidence)
+    #[arg(long, value_name = "FILE")]
+    statement: Option<PathBuf>,
     /// Print JSON, and no progress
     #[arg(long)]
     pub(crate) json: bool,
@@ -40,12 +48,34 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         VerifyError::Rebuilt(_) => Failure::new(Exit::Bug, error),
         other => Failure::new(Exit::Refused, other),
     })?;
+    if let Some(path) = &args.statement {
+        let file = args.module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let bytes = statement(file, &module, &request, &verification);
+        std::fs::write(path, bytes).map_err(FileFailure::of("write", path))?;
+    }
     if args.json {
         output::print_json(&verification)?;
     } else {
         output::print(&describe(args, &verification))?;
     }
     Ok(if verification.identical { Exit::Done } else { Exit::NotAuthentic })
+}
+
+/// What whoever built it again says of the module's bytes.
+fn statement(file: String, module: &[u8], request: &Request, verification: &Verification) -> Vec<u8> {
+    let patches = request
+        .patches
+        .iter()
+        .map(|patch| Patch { file: patch.name.clone(), sha256: Sha256::of(&patch.content) })
+        .collect();
+    let predicate = Rebuild {
+        kernel: verification.build.kernel.clone(),
+        identical: verification.identical,
+        rebuilt: verification.rebuilt,
+        patches,
+        by: format!("patch-tools {}", env!("CARGO_PKG_VERSION")),
+    };
+    Statement::new(vec![Subject::of(file, Sha256::of(module))], REBUILD, predicate).to_json()
 }
 
 fn describe(args: &Args, verification: &Verification) -> String {

@@ -158,10 +158,8 @@ impl Signer {
             Self::Command { command, public } => {
                 let said = ask(command, message, MAX_SAID)?;
                 let expected = public.key_type().signature_bytes();
-                let signature = readings(&said).find(|bytes| bytes.len() == expected).ok_or_else(|| SigningError::NoSignature {
-                    command: command.clone(),
-                    expected,
-                    found: said.len(),
+                let signature = readings(&said).find(|bytes| bytes.len() == expected).ok_or_else(|| {
+                    SigningError::NoSignature { command: command.clone(), expected, found: said.len() }
                 })?;
                 if !public.verifies(message, &signature) {
                     return Err(SigningError::Wrong { command: command.clone(), key: public.id() });

@@ -124,7 +124,9 @@ pub enum ModuleSigningError {
         reason: String,
     },
     /// A key that no kernel signs modules with.
-    #[error("the certificate's key cannot sign modules: expected RSA with 2048 to 8192 bits, or ECDSA on P-384; found algorithm {found}")]
+    #[error(
+        "the certificate's key cannot sign modules: expected RSA with 2048 to 8192 bits, or ECDSA on P-384; found algorithm {found}"
+    )]
     Algorithm {
         /// Its object identifier, with that of its curve.
         found: String,
@@ -143,7 +145,9 @@ pub enum ModuleSigningError {
         reason: String,
     },
     /// The signature does not verify with the certificate.
-    #[error("the signature is not of the certificate's key: expected one that {subject} verifies, found another key's")]
+    #[error(
+        "the signature is not of the certificate's key: expected one that {subject} verifies, found another key's"
+    )]
     Mismatch {
         /// The certificate's subject.
         subject: String,
@@ -226,7 +230,8 @@ impl ModuleCertificate {
     /// If it has one already, the key cannot be used, or is not that of the certificate.
     pub fn sign(&self, module: &[u8], key: &ModuleKey) -> Result<Vec<u8>, ModuleSigningError> {
         if let Ok((_, Some(signature))) = split(module) {
-            let by: Vec<String> = signature.signers.iter().map(|signer| signer.identity.to_string()).collect();
+            let by: Vec<String> =
+                signature.signers.iter().map(|signer| signer.identity.to_string()).collect();
             return Err(ModuleSigningError::AlreadySigned { by: by.join(", ") });
         }
         let signature = key.sign(module, self.algorithm, |signature| self.verifies(module, signature))?;
@@ -242,8 +247,7 @@ impl ModuleCertificate {
     }
 
     fn pkcs7(&self, signature: &[u8]) -> Result<Vec<u8>, x509_cert::der::Error> {
-        let digest =
-            AlgorithmIdentifierOwned { oid: self.algorithm.digest().identifier(), parameters: None };
+        let digest = AlgorithmIdentifierOwned { oid: self.algorithm.digest().identifier(), parameters: None };
         let sid = self.signer_identifier();
         // RFC 5652, 5.1 and 5.3: 3 where a key identifier names the signer.
         let version = match sid {

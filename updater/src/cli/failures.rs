@@ -1,5 +1,9 @@
 //! How errors of this host's operations become exit codes and hints: the one mapping.
 
+use std::path::{Path, PathBuf};
+
+use manifests::chain::Broken;
+use manifests::evidence::EvidenceError;
 use manifests::log::CheckpointRefusal;
 use manifests::{GrantRefusal, LogRefusal, SuccessionError, VerifyError};
 use repository::client::{ClientError, Refusal};
@@ -13,6 +17,7 @@ use crate::config::ConfigError;
 use crate::kernel::error::KernelError;
 use crate::operations::carried::CarriedError;
 use crate::operations::errand::ErrandError;
+use crate::operations::export::ExportError;
 use crate::operations::hold::{HoldError, HoldInForce, LONGEST};
 use crate::operations::repository::RepositoryError;
 use crate::operations::trust::TrustError;
@@ -111,6 +116,45 @@ pub(crate) fn trust(error: TrustError) -> Failure {
             Failure::new(Exit::NotAuthentic, error).because(expected, found).next(next)
         }
     }
+}
+
+/// A statement of a host that proves nothing of what was asked.
+pub(crate) fn evidence(path: &Path, error: EvidenceError) -> Failure {
+    let next = match &error {
+        EvidenceError::UnknownSigner { .. } => {
+            "give the host's key with --key: on that host, update evidence key"
+        }
+        EvidenceError::TooOld { .. } => {
+            "ask the host anew: update evidence; or give a longer --max-age for one of the past"
+        }
+        EvidenceError::FromTheFuture { .. } => "compare the clocks of both hosts",
+        EvidenceError::WrongBoot { .. } | EvidenceError::WrongNonce { .. } => {
+            "ask the host anew: update evidence --nonce"
+        }
+        _ => "do not use it; ask the host anew: update evidence",
+    };
+    let compared = crate::cli::evidence::compared(&error);
+    let failure =
+        Failure::new(Exit::NotAuthentic, NotEvidence { path: path.to_owned(), source: error }).next(next);
+    match compared {
+        Some((expected, found)) => failure.because(expected, found),
+        None => failure,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{path} proves nothing of what was asked")]
+struct NotEvidence {
+    path: PathBuf,
+    source: EvidenceError,
+}
+
+/// A journal that does not hold.
+pub(crate) fn broken(broken: Broken) -> Failure {
+    let failure = Failure::new(Exit::NotAuthentic, JournalError::from(broken));
+    failure.next(
+        "treat the host as changed by somebody else: keep a copy of its store, and compare with the records in your logs",
+    )
 }
 
 /// A repository that tells nothing, or does not have what was asked for.
@@ -346,6 +390,15 @@ pub(crate) fn engine(error: EngineError) -> Failure {
                 .because("a journal of this program or an older one", found)
                 .next("install the newer update again, which wrote it")
         }
+        EngineError::Journal(JournalError::Broken(found)) => broken(found.clone()),
+        EngineError::NothingToState => Failure::new(Exit::Refused, error)
+            .next("name a signed manifest: update evidence --vex --manifest FILE"),
+        EngineError::EvidenceKey(_) => Failure::new(Exit::Refused, error)
+            .next("see who changed it; without the file, a new key is made, which whoever checks has to get"),
+        EngineError::Export(ExportError::Unreadable { .. }) => Failure::new(Exit::Refused, error)
+            .next("remove the file to begin anew: all records are handed on again"),
+        EngineError::Export(_) => Failure::new(Exit::Refused, error)
+            .next("see that the log listens; what was handed on is not repeated with --cursor"),
         EngineError::Journal(_) => {
             Failure::new(Exit::Refused, error).next("see that the store is writable and its disk is not full")
         }

@@ -7,6 +7,7 @@ mod apply;
 mod bundle;
 mod check;
 mod companions;
+mod evidence;
 mod executor;
 pub(crate) mod failures;
 mod history;
@@ -69,6 +70,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verify(verify::Args),
+    Evidence(evidence::Args),
     Plan(plan::Args),
     Apply(apply::Args),
     Check(check::Args),
@@ -116,6 +118,7 @@ impl Cli {
         let global = &self.global;
         match &self.command {
             Command::Verify(args) => verify::run(args, global),
+            Command::Evidence(args) => evidence::run(args, global),
             Command::Plan(args) => plan::run(args, global),
             Command::Apply(args) => apply::run(args, global),
             Command::Check(args) => check::run(args, global),

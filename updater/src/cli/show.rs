@@ -44,6 +44,9 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         line(&format!("  manifest sha256 {digest}"));
     }
     line(&format!("  began {}, {}", story.began, ended(&stored)));
+    if let Some(by) = &story.by {
+        line(&format!("  begun by {by}"));
+    }
     if let Some(passed) = &story.despite_hold {
         line(&format!("  begun by {} although this host was held {}", passed.by, passed.held));
     }

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use manifests::log::Logged;
+use manifests::provenance::Origin;
 use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
-use manifests::{Component, FileName, Manifest, Sha256, TrustFloor, VerifyAt};
+use manifests::{Component, FileName, Manifest, Policy, Sha256, TrustFloor, UtcTime, VerifyAt};
+use patch_tools::check::{Finding, Severity};
 use repository::bundle::Bundle;
 use serde::Serialize;
 use system::clock::{Clock as _, SystemClock};
@@ -19,6 +21,7 @@ use crate::cli::output::{object, page};
 use crate::cli::{Global, failures, verify_text};
 use crate::operations::along::{self, Taken};
 use crate::operations::carried::Carried;
+use crate::operations::inspection::{Inspection, OriginFound, inspect, origins};
 use crate::operations::publication::Beside;
 use crate::operations::trust;
 use crate::operations::trust::{PayloadState, TrustError};
@@ -28,9 +31,11 @@ use crate::state::floors::{FloorSeen, look_at_floor};
 ///
 /// Needs no root and changes nothing. Checks the signatures and roles against the policy, the
 /// times, what this host has accepted before (where the store can be read), and the payload files
-/// that are there. Exit code 4 when the manifest or a payload is not authentic. Where the policy asks
-/// for it, the manifest also has to be in a log, by the proof that lies beside it. Of a bundle all
-/// of it is checked, and its payloads have to be in it.
+/// that are there: their digests, what a livepatch module really patches against what the manifest
+/// says, and the records of where they come from that lie beside them. Says what is not proven.
+/// Where the policy asks for it, the manifest also has to be in a log, by the proof that lies beside
+/// it. Of a bundle all of it is checked, and its payloads have to be in it. Exit code 4 when the
+/// manifest or a payload is not authentic, 3 when a module is not what the manifest says.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  update verify greet-2026-001.manifest.json\n  update verify greet-2026-001.manifest.json --policy team.yaml --payloads . --json\n  update verify greet-2026-001.upd"
@@ -123,6 +128,8 @@ pub(super) struct Report {
     /// What else is in the bundle; absent unless it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bundle: Option<InBundle>,
+    /// What none of this proves, in words.
+    pub(super) not_proven: Vec<String>,
 }
 
 /// Whether the host's memory was asked.
@@ -158,6 +165,10 @@ pub(super) struct PayloadReport {
     /// What was found.
     #[serde(flatten)]
     pub(super) state: PayloadState,
+    /// What a livepatch's module really is; nothing unless its signed bytes are here.
+    pub(super) inspected: Option<Inspection>,
+    /// What is said of where it comes from.
+    pub(super) origins: Vec<OriginFound>,
 }
 
 /// Looks at everything. The first error means that there is nothing to report.
@@ -199,8 +210,9 @@ pub(super) fn examine(
         revocations: taken.revocations.len(),
     });
 
+    let judge = Judge { policy: &policy, floor: &floor, now: UtcTime::floor(now) };
     let payloads = match &signed {
-        Some(manifest) => compare(args, carried, manifest)?,
+        Some(manifest) => compare(args, carried, manifest, &judge)?,
         None => Vec::new(),
     };
     let (refusal, outcome) = match outcome {
@@ -217,6 +229,7 @@ pub(super) fn examine(
             None => (None, Ok(())),
         },
     };
+    let not_proven = not_proven(signed.as_ref(), &payloads, history);
     let report = Report {
         manifest: args.manifest.clone(),
         policy: policy_path.to_owned(),
@@ -231,14 +244,23 @@ pub(super) fn examine(
         payloads,
         logged,
         bundle,
+        not_proven,
     };
     Ok((report, outcome))
+}
+
+/// By what records of an origin are judged.
+struct Judge<'a> {
+    policy: &'a Policy,
+    floor: &'a TrustFloor,
+    now: UtcTime,
 }
 
 fn compare(
     args: &Args,
     carried: Option<&Carried>,
     manifest: &Manifest,
+    judge: &Judge<'_>,
 ) -> Result<Vec<PayloadReport>, Failure> {
     let beside = args.manifest.parent().unwrap_or(Path::new(""));
     let unpacked = match (&args.payloads, carried) {
@@ -251,7 +273,18 @@ fn compare(
     let compare = |component: &Component| {
         let payload = component.payload();
         let state = trust::compare_payload(payload, directory);
-        PayloadReport { file: payload.file.clone(), size: payload.size, sha256: payload.sha256, state }
+        let (inspected, origins) = match state {
+            PayloadState::Matches => {
+                let inspected = match component {
+                    Component::Livepatch(livepatch) => Some(inspect(livepatch, directory)),
+                    Component::Layer(_) => None,
+                };
+                (inspected, origins(payload, directory, judge.policy, judge.floor, judge.now))
+            }
+            _ => (None, Vec::new()),
+        };
+        let (file, size, sha256) = (payload.file.clone(), payload.size, payload.sha256);
+        PayloadReport { file, size, sha256, state, inspected, origins }
     };
     Ok(manifest.components.iter().map(compare).collect())
 }
@@ -259,7 +292,7 @@ fn compare(
 /// A payload that is there must be the signed one; one that was asked for must be there.
 fn wrong(wanted: bool, payload: &PayloadReport) -> Option<(Refusal, Failure)> {
     let (exit, kind, what, found) = match &payload.state {
-        PayloadState::Matches => return None,
+        PayloadState::Matches => return differs(payload),
         PayloadState::Missing if !wanted => return None,
         PayloadState::Missing => (Exit::Refused, "payload-missing", "is missing", "no such file".to_owned()),
         PayloadState::Unreadable { problem } => {
@@ -277,6 +310,74 @@ fn wrong(wanted: bool, payload: &PayloadReport) -> Option<(Refusal, Failure)> {
         .because(&expected, &found)
         .next("fetch the payload again, or name its folder with --payloads");
     Some((Refusal { kind, expected, found }, failure))
+}
+
+/// A module that is the signed one has to be what the manifest says that it is: a host refuses it otherwise.
+fn differs(payload: &PayloadReport) -> Option<(Refusal, Failure)> {
+    let (what, expected, found) = match payload.inspected.as_ref()? {
+        Inspection::Unreadable { why } => {
+            ("is no livepatch module that can be read", "a livepatch module".to_owned(), why.clone())
+        }
+        Inspection::Read(content) => {
+            let first = content.differences.iter().find(|finding| finding.severity == Severity::Refuse)?;
+            let Finding { subject, expected, found, .. } = first;
+            ("does not do what the manifest says", format!("{subject}: {expected}"), found.clone())
+        }
+    };
+    let failure = Failure::new(Exit::Refused, format!("payload {} {what}", payload.file))
+        .because(&expected, &found)
+        .next("tell who signed it: the bytes are the signed ones, and no host takes them");
+    Some((Refusal { kind: "module-differs", expected, found }, failure))
+}
+
+/// What the report does not prove, so that nobody reads it into it.
+fn not_proven(signed: Option<&Manifest>, payloads: &[PayloadReport], history: History) -> Vec<String> {
+    let Some(manifest) = signed else { return Vec::new() };
+    let mut words = vec![format!(
+        "when each signature was made: signatures carry no time; the signers say that it was issued at {}",
+        manifest.issued
+    )];
+    if history == History::NotReadable {
+        words.push("that no later version was accepted here: the store is not readable for you".to_owned());
+    }
+    for payload in payloads {
+        let file = &payload.file;
+        if payload.state != PayloadState::Matches {
+            words.push(format!("what {file} is: its signed bytes are not here"));
+            continue;
+        }
+        let livepatch = payload.inspected.is_some();
+        let said = |rebuild: bool| {
+            payload.origins.iter().find(|origin| {
+                matches!(
+                    (&origin.says, rebuild),
+                    (Some(Origin::Rebuild(_)), true) | (Some(Origin::Provenance { .. }), false)
+                )
+            })
+        };
+        let vouched = |origin: &OriginFound| origin.signed_by.as_ref().is_some_and(|by| !by.is_empty());
+        match said(false) {
+            None => words.push(format!("from what {file} was built: no provenance of it lies beside it")),
+            Some(origin) if !vouched(origin) => {
+                words.push(format!("that the provenance of {file} is true: no key of the policy signed it"));
+            }
+            Some(_) => {}
+        }
+        match said(true) {
+            None if livepatch => {
+                words.push(format!("that the source gives {file}: nobody's word of a rebuild lies beside it (patch-tools verify)"));
+            }
+            Some(origin) if !vouched(origin) => {
+                words.push(format!("that {file} was built again: no key of the policy signed that"));
+            }
+            _ => {}
+        }
+        if livepatch {
+            words.push(format!("what the new functions of {file} do: for that, those who signed vouch"));
+        }
+    }
+    words.push("that it can be applied here: update plan looks at the host".to_owned());
+    words
 }
 
 const NOT_SIGNED: &str = "is not the one that was signed";

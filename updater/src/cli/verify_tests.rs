@@ -20,12 +20,23 @@ fn key(name: &str) -> SecretKey {
     SecretKey::from_seed([name.as_bytes()[0]; 32])
 }
 
-/// The manifest that all transcripts are about, with a module of ours as its first payload.
+const FIX: &[u8] = b"a fix to files";
+
+/// The manifest that all transcripts are about, with payloads of ours.
 fn manifest() -> String {
-    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    TRUTH
-        .replace(digest, &Sha256::of(MODULE).to_string())
-        .replace("size: 100", &format!("size: {}", MODULE.len()))
+    manifest_with(MODULE)
+}
+
+/// The same with another module.
+fn manifest_with(module: &[u8]) -> String {
+    let digests = [
+        ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "size: 100", module),
+        ("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "size: 200", FIX),
+    ];
+    digests.into_iter().fold(TRUTH.to_owned(), |text, (digest, size, bytes)| {
+        let text = text.replace(digest, &Sha256::of(bytes).to_string());
+        text.replace(size, &format!("size: {}", bytes.len()))
+    })
 }
 
 /// A directory with `policy.yaml` and `m.json`, from which transcripts are taken.
@@ -122,14 +133,14 @@ impl Desk {
 #[test]
 fn an_authentic_manifest_is_told_whole() {
     let desk = Desk::signed(&["forge", "alice", "bob", "mallory", "carol"]);
-    desk.write("livepatch-greet.ko", MODULE);
+    desk.write("greet.tar.zst", FIX);
     insta::assert_snapshot!(desk.verify());
 }
 
 #[test]
 fn a_program_is_told_the_same() {
     let desk = Desk::signed(&["forge", "alice", "bob"]);
-    desk.write("livepatch-greet.ko", MODULE);
+    desk.write("greet.tar.zst", FIX);
     insta::assert_snapshot!(desk.transcript("DIR/m.json --policy DIR/policy.yaml --json"));
 }
 
@@ -238,7 +249,7 @@ fn each_unusable_file_is_refused_in_its_own_words() {
     tell("no policy", 3, desk.transcript("DIR/m.json --policy DIR/none.yaml"));
 
     let desk = Desk::signed(all);
-    desk.write("livepatch-greet.ko", MODULE);
+    desk.write("greet.tar.zst", FIX);
     tell(
         "payload asked for and missing",
         3,
@@ -254,4 +265,108 @@ fn each_unusable_file_is_refused_in_its_own_words() {
     tell("a policy that others can write", 3, desk.verify().replace(&owner, "owner ME,"));
 
     insta::assert_snapshot!(transcripts);
+}
+
+/// A desk with a manifest of a real module, for these functions.
+fn with_module(functions: &str) -> (Desk, Vec<u8>) {
+    let module = crate::operations::tests::bench::module("one-function");
+    let text = manifest_with(&module).replace("module: livepatch_greet", "module: one_function");
+    let desk = Desk::signed(&[]);
+    desk.sign(&text.replace("{name: cmdline_proc_show}", functions), &["forge", "alice", "bob"]);
+    desk.write("livepatch-greet.ko", &module);
+    (desk, module)
+}
+
+#[test]
+fn what_a_module_really_patches_is_held_against_what_the_manifest_says() {
+    let (desk, _) = with_module("{name: cmdline_proc_show}");
+    let transcript = desk.verify();
+    assert!(
+        transcript.contains("in it     just that, by the module's own tables; build id "),
+        "{transcript}"
+    );
+    assert!(transcript.contains("\n               vmlinux: cmdline_proc_show\n"), "{transcript}");
+    assert!(transcript.ends_with("authentic; not all payloads are here\n[exit 0]\n"), "{transcript}");
+
+    for (functions, words) in [
+        ("{name: another_function}", "vmlinux:another_function,0: expected patched, as the manifest says"),
+        ("{name: cmdline_proc_show}, {name: another_function}", "found not patched by the module"),
+        ("{name: another_function}", "vmlinux:cmdline_proc_show,0: expected not patched"),
+    ] {
+        let (desk, _) = with_module(functions);
+        let transcript = desk.verify();
+        assert!(transcript.contains("in it     NOT THAT"), "{transcript}");
+        assert!(transcript.contains("DIFFERS") && transcript.contains(words), "{words}: {transcript}");
+        assert!(transcript.contains("authentic, and NOT what the manifest says"), "{transcript}");
+        assert!(transcript.contains("does not do what the manifest says"), "{transcript}");
+        assert!(
+            transcript.ends_with("[exit 3]\n"),
+            "the signatures hold, and no host takes it: {transcript}"
+        );
+    }
+
+    let desk = Desk::signed(&["forge", "alice", "bob"]);
+    desk.write("livepatch-greet.ko", MODULE);
+    let transcript = desk.verify();
+    assert!(transcript.contains("NO MODULE that can be read"), "{transcript}");
+    assert!(transcript.ends_with("[exit 3]\n"), "{transcript}");
+}
+
+#[test]
+fn where_a_module_is_said_to_come_from_is_told_with_who_signed_that() {
+    use manifests::DocumentKind;
+    use manifests::provenance::{Patch, REBUILD, Rebuild};
+    use manifests::statement::{Statement, Subject};
+
+    let (desk, module) = with_module("{name: cmdline_proc_show}");
+    let transcript = desk.verify();
+    assert!(transcript.contains("from what livepatch-greet.ko was built: no provenance"), "{transcript}");
+    assert!(transcript.contains("nobody's word of a rebuild"), "{transcript}");
+
+    let of = |module: &[u8]| Subject::of("livepatch-greet.ko", Sha256::of(module));
+    let said = serde_json::json!({
+        "buildDefinition": { "buildType": "urn:x", "resolvedDependencies": [{ "uri": "fix.patch" }] },
+        "runDetails": { "builder": { "id": "urn:update:patch-tools" } },
+    });
+    let provenance = |module: &[u8]| {
+        Statement::new(vec![of(module)], "https://slsa.dev/provenance/v1", said.clone()).to_json()
+    };
+    desk.write("livepatch-greet.intoto.json", provenance(&module));
+    let transcript = desk.verify();
+    assert!(
+        transcript.contains(
+            "built     by urn:update:patch-tools from 1 inputs (livepatch-greet.intoto.json, not signed)"
+        ),
+        "{transcript}"
+    );
+    assert!(transcript.contains("that the provenance of livepatch-greet.ko is true: no key"), "{transcript}");
+
+    desk.write("livepatch-greet.intoto.json", provenance(b"another module"));
+    assert!(desk.verify().contains("says nothing of it: it is of something else"), "{}", desk.verify());
+
+    let rebuild = Rebuild {
+        kernel: "6.1.0-50-amd64".parse().unwrap(),
+        identical: true,
+        rebuilt: Sha256::of(&module),
+        patches: vec![Patch { file: "fix.patch".to_owned(), sha256: Sha256::of(b"fix") }],
+        by: "patch-tools".to_owned(),
+    };
+    let statement = Statement::new(vec![of(&module)], REBUILD, rebuild).to_json();
+    let sign = |by: &str| {
+        let mut envelope = Envelope::new(DocumentKind::Evidence, statement.clone());
+        envelope.sign(&key(by)).unwrap();
+        desk.write("livepatch-greet.rebuild.evidence.json", envelope.to_json());
+        desk.verify()
+    };
+    let transcript = sign("carol");
+    assert!(
+        transcript.contains(
+            "rebuilt   gives the same bytes, from fix.patch for 6.1.0-50-amd64 (livepatch-greet.rebuild.evidence.json, signed by carol)"
+        ),
+        "{transcript}"
+    );
+    assert!(!transcript.contains("nobody's word of a rebuild"), "{transcript}");
+    let transcript = sign("mallory");
+    assert!(transcript.contains("signed by no key of this policy"), "{transcript}");
+    assert!(transcript.contains("was built again: no key of the policy signed that"), "{transcript}");
 }

@@ -11,12 +11,19 @@ use manifests::{
     WithoutCheckpoint,
 };
 
+use manifests::provenance::Origin;
+use patch_tools::check::{Finding, Severity};
+
 use crate::cli::output::Page;
 use crate::cli::verify::{History, InBundle, PayloadReport, Report};
+use crate::operations::inspection::{Content, Inspection, OriginFound};
 use crate::operations::trust::PayloadState;
 
 /// The refusal of signed bytes that are no manifest, by its [`manifests::VerifyError::kind`].
 const MALFORMED: &str = "malformed-manifest";
+
+/// The refusal of a module that is the signed one, and not what is said of it.
+const MODULE_DIFFERS: &str = "module-differs";
 
 /// How many functions of an object are named.
 const NAMED_FUNCTIONS: usize = 8;
@@ -86,8 +93,14 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
         }
         tail(text, manifest)?;
     }
+    if !report.not_proven.is_empty() {
+        writeln!(text, "not proven")?;
+        report.not_proven.iter().try_for_each(|words| writeln!(text, "  - {words}"))?;
+    }
+    let differs = report.refusal.as_ref().is_some_and(|refusal| refusal.kind == MODULE_DIFFERS);
     let verdict = match (report.authentic, report.complete) {
         (false, _) => "NOT authentic",
+        (true, _) if differs => "authentic, and NOT what the manifest says",
         (true, true) => "authentic",
         (true, false) => "authentic; not all payloads are here",
     };
@@ -191,7 +204,84 @@ fn payload(text: &mut Page, payload: &PayloadReport) -> fmt::Result {
         PayloadState::Digest { .. } => "DIFFERS: it has other bytes".to_owned(),
         PayloadState::Unreadable { problem } => format!("cannot be read: {problem}"),
     };
-    writeln!(text, "     payload   {} ({} bytes) {state}", payload.file, payload.size)
+    writeln!(text, "     payload   {} ({} bytes) {state}", payload.file, payload.size)?;
+    writeln!(text, "     sha256    {}", payload.sha256)?;
+    match &payload.inspected {
+        Some(Inspection::Read(content)) => content_of_module(text, content)?,
+        Some(Inspection::Unreadable { why }) => {
+            writeln!(text, "     in it     NO MODULE that can be read: {why}")?
+        }
+        None => {}
+    }
+    payload.origins.iter().try_for_each(|found| origin(text, found))
+}
+
+/// What is really in a module.
+fn content_of_module(text: &mut Page, content: &Content) -> fmt::Result {
+    let word = if content.agrees() { "just that" } else { "NOT THAT" };
+    let build = content.build_id.as_deref().unwrap_or("none");
+    writeln!(text, "     in it     {word}, by the module's own tables; build id {build}")?;
+    for object in &content.patches {
+        let functions: Vec<String> = object
+            .functions
+            .iter()
+            .map(|(name, sympos)| if *sympos == 0 { name.clone() } else { format!("{name},{sympos}") })
+            .collect();
+        let named = functions.iter().take(NAMED_FUNCTIONS).cloned().collect::<Vec<_>>().join(", ");
+        let more = functions.len().saturating_sub(NAMED_FUNCTIONS);
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+        writeln!(text, "               {}: {named}{more}", object.object)?;
+    }
+    for (when, name) in &content.callbacks {
+        writeln!(text, "               runs {name} as {when}")?;
+    }
+    for Finding { severity, subject, expected, found, .. } in &content.differences {
+        let weight = match severity {
+            Severity::Refuse => "DIFFERS",
+            Severity::Warn => "warning",
+            Severity::Note => "note",
+        };
+        writeln!(text, "     {weight:<8}  {subject}: expected {expected}, found {found}")?;
+    }
+    Ok(())
+}
+
+/// Where it is said to come from.
+fn origin(text: &mut Page, found: &OriginFound) -> fmt::Result {
+    let by = match &found.signed_by {
+        None => "not signed".to_owned(),
+        Some(by) if by.is_empty() => "signed by no key of this policy".to_owned(),
+        Some(by) => format!("signed by {}", list(by)),
+    };
+    match (&found.says, &found.problem) {
+        (Some(Origin::Provenance { builder, materials, .. }), _) => {
+            writeln!(
+                text,
+                "     built     by {builder} from {} inputs ({}, {by})",
+                materials.len(),
+                found.file
+            )
+        }
+        (Some(Origin::Rebuild(rebuild)), _) => {
+            let word = if rebuild.identical { "gives the same bytes" } else { "gives OTHER BYTES" };
+            let patches: Vec<&str> = rebuild.patches.iter().map(|patch| patch.file.as_str()).collect();
+            writeln!(
+                text,
+                "     rebuilt   {word}, from {} for {} ({}, {by})",
+                patches.join(", "),
+                rebuild.kernel,
+                found.file
+            )
+        }
+        (None, problem) => {
+            writeln!(
+                text,
+                "     {} says nothing of it: {}",
+                found.file,
+                problem.as_deref().unwrap_or("unknown")
+            )
+        }
+    }
 }
 
 fn tail(text: &mut Page, manifest: &Manifest) -> fmt::Result {

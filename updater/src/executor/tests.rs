@@ -190,6 +190,11 @@ fn a_granted_manifest_is_applied_once_and_taken_back_once() {
     let applied = scene.begin(&papers, grant.clone());
     assert_eq!(said(&applied), Said::Applied, "{applied:?}");
     assert_eq!(scene.bench.machine.modules(), ["one_function"]);
+    let stored = scene.bench.engine().journal().last().unwrap().unwrap();
+    assert!(stored.by.is_some_and(|by| by.grant.is_some()), "the journal says by whose word");
+    let records = scene.bench.engine().journal().records(0, usize::MAX).unwrap();
+    let event = records.iter().rfind(|exported| exported.record.kind == "event").unwrap();
+    assert!(event.record.by.contains("\"grant\":\""), "{event:?}");
     assert_eq!(said(&scene.outcome(&papers, nonce)), Said::Applied);
     assert_eq!(
         said(&scene.begin(&papers, grant)),
@@ -528,7 +533,7 @@ fn what_was_revoked_can_still_be_taken_back() {
         .bench
         .engine()
         .journal()
-        .write("revoke", |db| db.execute("INSERT OR REPLACE INTO trust_memory VALUES (1, ?1)", [memory]))
+        .write("revoke", |db, _| db.execute("INSERT OR REPLACE INTO trust_memory VALUES (1, ?1)", [memory]))
         .unwrap();
     let word = Word { id: "two", ..Word::default() };
     declined(&scene.apply(&papers, &word), Outcome::NotAuthentic, "revoked");

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use manifests::{Manifest, Payload, Policy, TrustFloor, UtcTime, Verified, VerifyError};
+use manifests::{Envelope, Manifest, Payload, Policy, TrustFloor, UtcTime, Verified, VerifyError};
 use system::lock::Turn;
 use workloads::processes::Onlooker;
 
@@ -15,14 +15,15 @@ use crate::operations::collect::size;
 use crate::operations::errand::Errand;
 use crate::operations::hold::Heeding;
 use crate::operations::publication::keep_fork;
-use crate::operations::trust::{TrustError, authenticate_with, policy_in_force};
+use crate::operations::trust::{TrustError, believe, policy_in_force, read_envelope};
 use crate::operations::{Drive, Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::Plan;
 use crate::plan::planner;
+use crate::state::author::Author;
 use crate::state::floors::{raise_floor, read_floor, reset_clock, see_policy};
 use crate::state::grants::TakenGrant;
 use crate::state::hold::Passed;
-use crate::state::journal::{Origin, TransactionId};
+use crate::state::journal::{Grounds, Origin, TransactionId};
 use crate::state::payloads::PayloadSource;
 
 /// What a livepatch in quarantine means to a plan.
@@ -58,6 +59,8 @@ pub(super) struct Beginning<'a> {
     pub(super) grant: Option<&'a TakenGrant>,
     /// The hold that an operator goes past.
     pub(super) despite: Option<&'a Passed>,
+    /// The envelope of the manifest, as it was signed.
+    pub(super) manifest: Option<&'a str>,
 }
 
 /// What an apply came to.
@@ -85,7 +88,7 @@ impl Engine {
     pub fn plan(&self, request: &Request<'_>) -> Result<Plan, EngineError> {
         // Another command may collect meanwhile, and the host is not held.
         let _in_use = self.payloads.in_use()?;
-        let (manifest, _) = self.believe(request)?;
+        let (manifest, ..) = self.believe_with(request.manifest, request.along)?;
         let plan = self.plan_as(&self.look()?, &self.new_id(), &manifest, request, Onlooker::NOBODY)?;
         self.with_hold(plan)
     }
@@ -114,7 +117,7 @@ impl Engine {
         let mut session = self.lock(&format!("apply {}", request.manifest.display()), Turn::Now)?;
         self.expect_finished()?;
         let despite = self.expect_not_held(request.heeding)?;
-        let (manifest, taken) = self.believe(request)?;
+        let (manifest, envelope, taken) = self.believe_with(request.manifest, request.along)?;
         let origin = Origin::of(&manifest);
         session.say(&origin)?;
         let grant = errand.map(|errand| self.heed_apply(errand, &manifest)).transpose()?;
@@ -131,12 +134,14 @@ impl Engine {
             }
             return Ok(Applied::Nothing(plan));
         }
+        let signed = envelope.to_json();
         let beginning = Beginning {
             id: &id,
             origin: &origin,
             plan: &plan,
             grant: grant.as_ref(),
             despite: despite.as_ref(),
+            manifest: Some(&signed),
         };
         let driven = self.begin(&session, &beginning, listeners, begun)?;
         self.afterwards();
@@ -144,30 +149,28 @@ impl Engine {
     }
 
     pub(super) fn authenticate(&self, manifest: &Path) -> Result<Verified<Manifest>, EngineError> {
-        self.believe_with(manifest, None).map(|(manifest, _)| manifest)
+        self.believe_with(manifest, None).map(|(manifest, ..)| manifest)
     }
 
-    fn believe(&self, request: &Request<'_>) -> Result<(Verified<Manifest>, Taken), EngineError> {
-        self.believe_with(request.manifest, request.along)
-    }
-
-    /// The manifest by what this host believes, with what comes along; and of that what is to be taken up.
+    /// The manifest by what this host believes, with what comes along; the envelope that it came in, and what of the rest is to be
+    /// taken up.
     fn believe_with(
         &self,
         manifest: &Path,
         along: Option<&Along>,
-    ) -> Result<(Verified<Manifest>, Taken), EngineError> {
+    ) -> Result<(Verified<Manifest>, Envelope, Taken), EngineError> {
         let now = self.host.clock.now();
         let (policy, floor) = self.trusting(now)?;
         let (policy, floor, taken) = match along {
             Some(along) => along::with(policy, floor, along, now)?,
             None => (policy, floor, Taken::default()),
         };
-        let manifest = authenticate_with(manifest, &policy, &floor, now, Some(&self.config.store));
-        if let Err(TrustError::NotAuthentic { source: VerifyError::NotLogged(refusal), .. }) = &manifest {
+        let envelope = read_envelope(manifest)?;
+        let believed = believe(manifest, &envelope, &policy, &floor, now, Some(&self.config.store));
+        if let Err(TrustError::NotAuthentic { source: VerifyError::NotLogged(refusal), .. }) = &believed {
             keep_fork(&self.config.store, refusal);
         }
-        Ok((manifest?, taken))
+        Ok((believed?, envelope, taken))
     }
 
     /// The policy in force, and what this host remembers, with what the policy revokes by now.
@@ -184,7 +187,7 @@ impl Engine {
     /// [`EngineError::Lock`], [`EngineError::Journal`].
     pub fn reset_clock(&self, why: &str) -> Result<Option<UtcTime>, EngineError> {
         let _held = self.lock("policy reset-clock", Turn::Now)?;
-        let who = format!("uid {}", nix::unistd::getuid());
+        let who = Author::current().to_string();
         Ok(reset_clock(&mut self.journal(), self.host.clock.now(), &who, why)?)
     }
 
@@ -195,8 +198,9 @@ impl Engine {
         listeners: &Listeners<'_>,
         begun: &dyn Fn(&TransactionId, &Plan),
     ) -> Result<Driven, EngineError> {
-        let Beginning { id, origin, plan, grant, despite } = *beginning;
-        self.journal().begin(id, origin, plan, self.host.clock.now(), grant, despite)?;
+        let Beginning { id, origin, plan, grant, despite, manifest } = *beginning;
+        let grounds = Grounds { grant, despite, manifest };
+        self.journal().begin(id, origin, plan, self.host.clock.now(), grounds)?;
         begun(id, plan);
         let stored = self.journal().transaction(id.as_str())?;
         self.drive(session, stored, Drive::Begin, listeners)

@@ -131,7 +131,7 @@ impl Engine {
         });
         let past: Vec<&TransactionId> = past.map(|stored| &stored.id).collect();
         if !past.is_empty() {
-            self.journal().forget(&past)?;
+            self.journal().forget(&past, self.host.clock.now())?;
         }
         Ok(())
     }

@@ -428,7 +428,7 @@ impl Engine {
 
     /// Takes a grant where nothing is to be done.
     pub(super) fn take_alone(journal: &mut Journal, grant: &TakenGrant) -> Result<(), EngineError> {
-        Ok(journal.write("take a grant", |db| grant.write(db, None))?)
+        Ok(journal.write("take a grant", |db, link| grant.write(db, None, link))?)
     }
 }
 

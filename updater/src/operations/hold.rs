@@ -22,7 +22,8 @@ use system::lock::{HostLock, Looked};
 
 use crate::operations::{Engine, EngineError};
 use crate::plan::Plan;
-use crate::state::hold::{self, Author, Hold, InForce, Moment, Passed};
+use crate::state::author::Author;
+use crate::state::hold::{self, Hold, InForce, Moment, Passed};
 
 /// While this file is there, the host is held.
 pub const FILE: &str = "/etc/update/hold";
@@ -213,7 +214,7 @@ impl Engine {
             Ok(length) if !length.is_zero() => {}
             _ => return Err(HoldError::Over { until, now }.into()),
         }
-        let hold = Hold { until, since: now, reason: reason.0.clone(), by: author() };
+        let hold = Hold { until, since: now, reason: reason.0.clone(), by: Author::current() };
         let replaced = hold::put(&mut self.journal(), &hold, &moment)?;
         // In this order: whoever takes the lock from here on finds the hold.
         let under_way = match HostLock::look(&self.config.store)? {
@@ -228,7 +229,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Journal`].
     pub fn take_hold_off(&self) -> Result<TakenOff, EngineError> {
-        let ended = hold::end(&mut self.journal(), &author(), &self.moment())?;
+        let ended = hold::end(&mut self.journal(), &Author::current(), &self.moment())?;
         Ok(TakenOff { ended, held: self.held()? })
     }
 
@@ -239,7 +240,7 @@ impl Engine {
         match heeding {
             _ if held.is_free() => Ok(None),
             Heeding::Heed => Err(HoldError::Held(held).into()),
-            Heeding::Despite => Ok(Some(Passed { held: held.to_string(), by: author() })),
+            Heeding::Despite => Ok(Some(Passed { held: held.to_string(), by: Author::current() })),
         }
     }
 
@@ -265,22 +266,6 @@ impl Engine {
     fn moment(&self) -> Moment {
         let clock = &self.host.clock;
         Moment { now: clock.now(), boot: self.host.incarnation.boot_id.clone(), elapsed: clock.elapsed() }
-    }
-}
-
-/// Who runs this program.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "whom sudo ran it for is told there and nowhere else; nothing depends on it"
-)]
-fn author() -> Author {
-    // 4294967295 is what the kernel says of who never logged in.
-    let login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
-    let sudo = std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty() && name.len() <= 64);
-    Author {
-        uid: nix::unistd::getuid().as_raw(),
-        login_uid: login.filter(|uid| *uid != u32::MAX),
-        sudo_user: sudo,
     }
 }
 

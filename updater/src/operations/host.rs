@@ -50,6 +50,10 @@ pub struct Host {
     pub root: PathBuf,
     /// While this file is there, the host is held.
     pub hold_file: PathBuf,
+    /// `uname -n`.
+    pub name: String,
+    /// `uname -v`.
+    pub kernel_version: String,
     /// `uname -m`.
     pub arch: String,
     /// The running kernel.
@@ -109,6 +113,8 @@ impl Host {
             medium: Box::new(|directory| medium::Roots::default().medium(directory)),
             root: PathBuf::from("/"),
             hold_file: PathBuf::from(hold::FILE),
+            name: uname.nodename().to_string_lossy().into_owned(),
+            kernel_version: uname.version().to_string_lossy().into_owned(),
             arch: uname.machine().to_string_lossy().into_owned(),
             kernel: identity::of_running(Path::new("/"), release, &uname.version().to_string_lossy()),
             incarnation: Incarnation { boot_id: boot_id()?, userspace: known_userspace() },

@@ -2,12 +2,15 @@
 //!
 //! - [`host`]: the adapters that it works with
 //! - [`survey`]: fills the planner's facts from the running host
+//! - [`inspection`]: what a payload really is, and where it is said to come from
 //! - [`trust`]: whom this host believes: envelope, policy, floors, payload digests
 //! - [`publication`]: what proves that a manifest is in a log
 //! - [`along`]: a policy and revocations that come with a manifest
-//! - [`carried`]: bundles
+//! - [`carried`] is for bundles: what one file brings
 //! - [`policy`]: the trust policy put in force and replaced; revocations taken up
 //! - [`apply`], [`rollback`]: begin a transaction and drive it
+//! - [`evidence`]: what runs here now, signed for others
+//! - [`export`]: the journal's records for somebody else's log
 //! - [`errand`]: the same because a controller of the fleet says when
 //! - [`hold`]: nothing of that for a while, because an operator says so
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
@@ -25,10 +28,13 @@ pub mod apply;
 pub mod carried;
 pub mod collect;
 pub mod errand;
+pub mod evidence;
+pub mod export;
 pub mod exposure;
 pub mod health;
 pub mod hold;
 pub mod host;
+pub mod inspection;
 pub mod policy;
 pub mod publication;
 pub mod removal;
@@ -122,6 +128,15 @@ pub enum EngineError {
     /// The manifest is not to be acted upon, or the policy cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The key of this host's evidence cannot be had.
+    #[error(transparent)]
+    EvidenceKey(#[from] evidence::EvidenceKeyError),
+    /// There is nothing that a VEX document could say.
+    #[error("no manifest that is known here names a vulnerability of the kernel")]
+    NothingToState,
+    /// Records did not get to somebody else's log.
+    #[error(transparent)]
+    Export(#[from] export::ExportError),
     /// A controller's word is not followed.
     #[error(transparent)]
     Errand(#[from] errand::ErrandError),

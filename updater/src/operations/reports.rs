@@ -8,6 +8,7 @@ use crate::operations::apply::Applied;
 use crate::operations::resume::{Reapplied, Resumed};
 use crate::operations::story::GivenUp;
 use crate::plan::Plan;
+use crate::state::author::Actor;
 use crate::state::crash_guard::Quarantined;
 use crate::state::journal::{Origin, Stored, TransactionId};
 use crate::transaction::driver::Reached;
@@ -151,6 +152,8 @@ pub struct Entry<'a> {
     pub id: &'a TransactionId,
     /// What began it.
     pub origin: &'a Origin,
+    /// Who began it; `null` where that was not kept.
+    pub by: Option<&'a Actor>,
     /// When it began.
     pub began: Timestamp,
     /// When the last of its events was.
@@ -163,6 +166,7 @@ impl<'a> Entry<'a> {
     /// The line of a transaction.
     pub fn of(stored: &'a Stored) -> Self {
         let until = stored.events.last().map_or(stored.began, |recorded| recorded.at);
-        Self { id: &stored.id, origin: &stored.origin, began: stored.began, until, outcome: stored.outcome() }
+        let Stored { id, origin, by, began, .. } = stored;
+        Self { id, origin, by: by.as_ref(), began: *began, until, outcome: stored.outcome() }
     }
 }

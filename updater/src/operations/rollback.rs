@@ -233,7 +233,7 @@ impl Engine {
             }
         };
         let origin = Origin::Rollback { of: of.id.clone(), name, version };
-        let beginning = Beginning { id: &id, origin: &origin, plan: &plan, grant, despite };
+        let beginning = Beginning { id: &id, origin: &origin, plan: &plan, grant, despite, manifest: None };
         let driven = self.begin(session, &beginning, listeners, begun)?;
         self.afterwards();
         Ok(driven)

@@ -10,6 +10,7 @@ use workloads::model::WorkloadId;
 use crate::kernel::livepatch::Blocker;
 use crate::kernel::transition::TransitionReport;
 use crate::plan::Action;
+use crate::state::author::Actor;
 use crate::state::hold::Passed;
 use crate::state::journal::{Origin, Stored};
 use crate::transaction::state::{Event, Outcome, Phase, StepIndex, StepStatus};
@@ -21,6 +22,8 @@ pub struct Story {
     pub id: String,
     /// What began it.
     pub origin: Origin,
+    /// Who began it; `null` where that was not kept.
+    pub by: Option<Actor>,
     /// The hold that it was begun despite, and who said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub despite_hold: Option<Passed>,
@@ -135,6 +138,7 @@ impl Story {
         Self {
             id: stored.id.to_string(),
             origin: stored.origin.clone(),
+            by: stored.by.clone(),
             despite_hold: stored.despite.clone(),
             began: stored.began,
             until: stored.events.last().map_or(stored.began, |recorded| recorded.at),

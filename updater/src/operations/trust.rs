@@ -204,28 +204,29 @@ pub fn authenticate_by(
     floor: &TrustFloor,
     now: Timestamp,
 ) -> Result<Verified<Manifest>, TrustError> {
-    authenticate_with(manifest, policy, floor, now, None)
+    believe(manifest, &read_envelope(manifest)?, policy, floor, now, None)
 }
 
-/// As [`authenticate_by`]; what proves that the manifest is in a log may be in `store`, if it does not lie beside it.
+/// As [`authenticate_by`], of an envelope that was read from that file; what proves that the manifest is in a log may be in `store`,
+/// if it does not lie beside it.
 ///
 /// # Errors
-/// [`TrustError`]; nothing was changed.
-pub fn authenticate_with(
+/// [`TrustError::NotAuthentic`], or a proof that cannot be read.
+pub fn believe(
     manifest: &Path,
+    envelope: &Envelope,
     policy: &Policy,
     floor: &TrustFloor,
     now: Timestamp,
     store: Option<&Path>,
 ) -> Result<Verified<Manifest>, TrustError> {
-    let envelope = read_envelope(manifest)?;
     // Proofs are read where somebody asks for them.
     let beside = match policy.transparency() {
-        Some(_) => Beside::of(manifest, &envelope, store)?,
+        Some(_) => Beside::of(manifest, envelope, store)?,
         None => Beside::default(),
     };
     beside
-        .with(floor, |publication| policy.verify_published(&envelope, publication, VerifyAt { now, floor }))
+        .with(floor, |publication| policy.verify_published(envelope, publication, VerifyAt { now, floor }))
         .map_err(|source| TrustError::NotAuthentic { path: manifest.to_owned(), source })
 }
 

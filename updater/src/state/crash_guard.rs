@@ -62,7 +62,7 @@ impl<'a> GuardBook<'a> {
     /// # Errors
     /// [`JournalError`].
     pub fn arm(&self, record: &LoadRecord) -> Result<(), JournalError> {
-        self.journal().write("arm the crash guard", |db| {
+        self.journal().write("arm the crash guard", |db, _| {
             db.execute(
                 "INSERT OR REPLACE INTO crash_guards (digest, value) VALUES (?1, ?2)",
                 params![record.digest.to_string(), encode(record)],
@@ -86,7 +86,7 @@ impl<'a> GuardBook<'a> {
     /// [`JournalError`].
     pub fn disarm(&self, digest: &Sha256, boot: &BootId) -> Result<(), JournalError> {
         if self.armed(Some(digest), boot)? {
-            self.journal().write("disarm the crash guard", |db| {
+            self.journal().write("disarm the crash guard", |db, _| {
                 db.execute("DELETE FROM crash_guards WHERE digest = ?1", params![digest.to_string()])
             })?;
         }
@@ -166,7 +166,7 @@ impl<'a> GuardBook<'a> {
         for record in &records {
             if let Decision::Quarantine(suspicion) = decide(&records, &record.module, &record.digest, boot) {
                 let entry = quarantine(&suspicion, record.digest, now);
-                self.journal().write("quarantine a livepatch", |db| {
+                self.journal().write("quarantine a livepatch", |db, _| {
                     db.execute(
                         "INSERT OR REPLACE INTO quarantine (digest, value) VALUES (?1, ?2)",
                         params![entry.digest.to_string(), encode(&entry)],

@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use manifests::log::{NoteName, SeenCheckpoint};
 use manifests::revocation::Revoked;
 use manifests::verify::AcceptedVersion;
-use manifests::{Document, Policy, TrustFloor, UtcTime, Verified};
+use manifests::{Document, DocumentKind, Policy, TrustFloor, UtcTime, Verified};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
+use crate::state::hold::note;
 use crate::state::journal::{Journal, JournalError, encode};
 
 /// Why the floors cannot be looked at.
@@ -87,7 +88,7 @@ pub fn see_policy(
     now: Timestamp,
 ) -> Result<TrustFloor, JournalError> {
     if floor.see(policy, now) {
-        journal.write("remember what is revoked", |write| keep(write, &floor))?;
+        journal.write("remember what is revoked", |write, _| keep(write, &floor))?;
     }
     Ok(floor)
 }
@@ -97,9 +98,14 @@ pub fn see_policy(
 /// # Errors
 /// [`JournalError::Sqlite`]; the floors are then what they were.
 pub fn raise_floor<T: Document>(journal: &mut Journal, accepted: &Verified<T>) -> Result<(), JournalError> {
-    journal.write("raise the trust floors", |write| {
+    journal.write("raise the trust floors", |write, link| {
         let mut floor = query_floor(write)?;
         floor.raise(accepted);
+        // What a manifest does here, its transaction tells.
+        if T::KIND != DocumentKind::Manifest {
+            let what = format!("{} with SHA-256 {} taken up", T::KIND, accepted.digest());
+            note(write, link, accepted.verified_at().timestamp(), &link.by.author, &what)?;
+        }
         keep(write, &floor)
     })
 }
@@ -115,7 +121,7 @@ pub fn reset_clock(
     who: &str,
     why: &str,
 ) -> Result<Option<UtcTime>, JournalError> {
-    journal.write("forget the evidence of time", |write| {
+    journal.write("forget the evidence of time", |write, link| {
         let mut floor = query_floor(write)?;
         let was = floor.reset_clock();
         let said = was.map_or_else(|| "none".to_owned(), |was| was.to_string());
@@ -123,6 +129,7 @@ pub fn reset_clock(
             "INSERT INTO audit (at, who, what) VALUES (?1, ?2, ?3)",
             params![now.to_string(), who, format!("evidence of time forgotten, which was {said}: {why}")],
         )?;
+        link.audit(write)?;
         keep(write, &floor)?;
         Ok(was)
     })

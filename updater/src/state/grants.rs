@@ -8,6 +8,7 @@ use manifests::{Grant, GrantedAction, LedgerHead, Nonce, Sha256};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use system::boot::BootId;
 
+use crate::state::chain::Link;
 use crate::state::journal::{Journal, JournalError, TransactionId};
 
 /// A grant as it is taken.
@@ -72,7 +73,12 @@ fn action(word: &str) -> GrantedAction {
 
 impl TakenGrant {
     /// Writes it down, with what it begins. A grant that was taken before fails here, and the write with it.
-    pub(crate) fn write(&self, db: &Connection, begins: Option<&TransactionId>) -> rusqlite::Result<()> {
+    pub(crate) fn write(
+        &self,
+        db: &Connection,
+        begins: Option<&TransactionId>,
+        link: Link<'_>,
+    ) -> rusqlite::Result<()> {
         let Grant { id, rollout, nonce, action, epoch, ledger, .. } = self.grant;
         let action = match action {
             GrantedAction::Apply => APPLY,
@@ -94,8 +100,8 @@ impl TakenGrant {
                 self.at.to_string(),
                 begins.map(TransactionId::as_str)
             ],
-        )
-        .map(drop)
+        )?;
+        link.grant(db, id)
     }
 }
 

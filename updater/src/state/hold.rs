@@ -13,31 +13,9 @@ use serde::{Deserialize, Serialize};
 use system::boot::BootId;
 use system::clock::millis;
 
+use crate::state::author::Author;
+use crate::state::chain::Link;
 use crate::state::journal::{Journal, JournalError, encode};
-
-/// Who put a hold on this host, or went past one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Author {
-    /// The user that the program ran as.
-    pub uid: u32,
-    /// The user that logged in, as the kernel keeps it (`/proc/self/loginuid`).
-    pub login_uid: Option<u32>,
-    /// The user that `sudo` says it ran for.
-    pub sudo_user: Option<String>,
-}
-
-impl fmt::Display for Author {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {}", self.uid)?;
-        if let Some(user) = &self.sudo_user {
-            write!(f, ", by sudo for {user}")?;
-        }
-        match self.login_uid {
-            Some(login) if login != self.uid => write!(f, ", logged in as uid {login}"),
-            _ => Ok(()),
-        }
-    }
-}
 
 /// A hold on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,13 +103,20 @@ fn query(db: &Connection) -> rusqlite::Result<Option<Kept>> {
     })
 }
 
-fn note(write: &Connection, at: Timestamp, by: &Author, what: &str) -> rusqlite::Result<()> {
+/// Writes down what an operator did.
+pub(crate) fn note(
+    write: &Connection,
+    link: Link<'_>,
+    at: Timestamp,
+    by: &Author,
+    what: &str,
+) -> rusqlite::Result<()> {
     write
         .execute(
             "INSERT INTO audit (at, who, what) VALUES (?1, ?2, ?3)",
             params![at.to_string(), by.to_string(), what],
         )
-        .map(drop)
+        .and_then(|_| link.audit(write))
 }
 
 /// The hold that is in force; none once its time is over.
@@ -158,10 +143,10 @@ pub fn put(journal: &mut Journal, hold: &Hold, moment: &Moment) -> Result<Option
         boot: moment.boot.clone(),
         elapsed_ms: moment.elapsed,
     };
-    journal.write("hold this host", |write| {
+    journal.write("hold this host", |write, link| {
         let before = query(write)?.filter(|before| !before.left(moment).is_zero());
         write.execute("INSERT OR REPLACE INTO hold (only, value) VALUES (1, ?1)", [encode(&kept)])?;
-        note(write, hold.since, &hold.by, &format!("held until {}: {}", hold.until, hold.reason))?;
+        note(write, link, hold.since, &hold.by, &format!("held until {}: {}", hold.until, hold.reason))?;
         Ok(before.map(|before| before.hold))
     })
 }
@@ -171,11 +156,11 @@ pub fn put(journal: &mut Journal, hold: &Hold, moment: &Moment) -> Result<Option
 /// # Errors
 /// [`JournalError::Sqlite`]; nothing has changed then.
 pub fn end(journal: &mut Journal, by: &Author, moment: &Moment) -> Result<Option<Hold>, JournalError> {
-    journal.write("end the hold of this host", |write| {
+    journal.write("end the hold of this host", |write, link| {
         let before = query(write)?.filter(|before| !before.left(moment).is_zero());
         write.execute("DELETE FROM hold", [])?;
         if let Some(Kept { hold, .. }) = &before {
-            note(write, moment.now, by, &format!("hold ended, which was {hold}"))?;
+            note(write, link, moment.now, by, &format!("hold ended, which was {hold}"))?;
         }
         Ok(before.map(|before| before.hold))
     })
@@ -188,7 +173,7 @@ pub fn end(journal: &mut Journal, by: &Author, moment: &Moment) -> Result<Option
 /// [`JournalError::Sqlite`].
 pub fn count(journal: &mut Journal, moment: &Moment) -> Result<(), JournalError> {
     let Some(kept) = journal.read("read the hold", query)? else { return Ok(()) };
-    journal.write("count the time of the hold", |write| {
+    journal.write("count the time of the hold", |write, _| {
         if kept.left(moment).is_zero() {
             return write.execute("DELETE FROM hold", []).map(drop);
         }

@@ -5,19 +5,24 @@
 //! (`baseline`) change only in the same SQLite transaction as the event that makes them true, so after a
 //! power cut the journal never says one thing and the baseline another.
 //!
+//! Each row that tells what happened has a record in a chain ([`crate::state::chain`]), made in the same write.
+//!
 //! It stores values; it decides nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use manifests::chain::Broken;
 use manifests::{Manifest, Verified};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use system::boot::Incarnation;
 
 use crate::plan::Plan;
+use crate::state::author::{Actor, Author};
 use crate::state::baseline::BaselineChange;
+use crate::state::chain::Link;
 use crate::state::grants::TakenGrant;
 use crate::state::hold::Passed;
 use crate::state::migrations::{self, LAYOUT};
@@ -75,6 +80,9 @@ pub enum JournalError {
         /// The layout found.
         found: i64,
     },
+    /// The chain does not hold: somebody changed the journal beside this program.
+    #[error("the journal does not hold")]
+    Broken(#[from] Broken),
     /// No transaction has this name.
     #[error("no transaction {wanted}")]
     Unknown {
@@ -190,6 +198,8 @@ pub struct Stored {
     pub id: TransactionId,
     /// What began it.
     pub origin: Origin,
+    /// Who began it; nobody that is known where the journal's chain is younger.
+    pub by: Option<Actor>,
     /// The hold that it was begun despite, and who said so.
     pub despite: Option<Passed>,
     /// When it began.
@@ -219,6 +229,19 @@ const RESERVE: u64 = 4 << 20;
 pub struct Journal {
     db: Connection,
     reserve: PathBuf,
+    /// Who writes.
+    by: Actor,
+}
+
+/// What the journal is told when a transaction begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Grounds<'a> {
+    /// The grant that lets it begin, if it is the fleet's doing; it is taken in the same write.
+    pub grant: Option<&'a TakenGrant>,
+    /// The hold that an operator goes past.
+    pub despite: Option<&'a Passed>,
+    /// The envelope of the manifest, as it was signed; none of a rollback.
+    pub manifest: Option<&'a str>,
 }
 
 impl Journal {
@@ -243,11 +266,10 @@ impl Journal {
         if found > LAYOUT {
             return Err(JournalError::Newer { found });
         }
-        Ok(Self { db, reserve })
+        Ok(Self { db, reserve, by: Actor { author: Author::current(), grant: None } })
     }
 
-    /// Record that a transaction begins, and in the same write that the grant is taken which lets it, and who went past
-    /// a hold for it.
+    /// Record that a transaction begins, and on what grounds, as one synced write.
     ///
     /// # Errors
     /// [`JournalError::Sqlite`]; nothing is recorded then.
@@ -257,16 +279,25 @@ impl Journal {
         origin: &Origin,
         plan: &Plan,
         began: Timestamp,
-        grant: Option<&TakenGrant>,
-        despite: Option<&Passed>,
+        Grounds { grant, despite, manifest }: Grounds<'_>,
     ) -> Result<(), JournalError> {
         self.keep_reserve()?;
-        self.write("begin a transaction", |db| {
+        // What follows is done by its word, until something else begins.
+        self.by.grant = grant.map(|grant| grant.grant.id);
+        self.write("begin a transaction", |db, link| {
             db.execute(
-                "INSERT INTO transactions (id, origin, plan, began, despite) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![id.as_str(), encode(origin), encode(plan), began.to_string(), despite.map(encode)],
+                "INSERT INTO transactions (id, origin, plan, began, despite, manifest) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    id.as_str(),
+                    encode(origin),
+                    encode(plan),
+                    began.to_string(),
+                    despite.map(encode),
+                    manifest
+                ],
             )?;
-            grant.map_or(Ok(()), |grant| grant.write(db, Some(id)))
+            link.transaction(db, id)?;
+            grant.map_or(Ok(()), |grant| grant.write(db, Some(id), link))
         })
     }
 
@@ -307,11 +338,8 @@ impl Journal {
         recorded: &Recorded,
         changes: &[BaselineChange],
     ) -> Result<(), JournalError> {
-        let doing = "append an event";
-        let sqlite = |source| JournalError::Sqlite { doing, source };
-        let write = self.db.transaction().map_err(sqlite)?;
-        write
-            .execute(
+        self.write("append an event", |write, link| {
+            write.execute(
                 "INSERT INTO events (tx, seq, at, boot_id, userspace, event)
                  SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3, ?4, ?5 FROM events WHERE tx = ?1",
                 params![
@@ -321,21 +349,20 @@ impl Journal {
                     recorded.during.userspace.as_ref().map(ToString::to_string),
                     encode(&recorded.event)
                 ],
-            )
-            .map_err(sqlite)?;
-        for change in changes {
-            change.write(&write, id).map_err(sqlite)?;
-        }
-        write.commit().map_err(sqlite)
+            )?;
+            link.event(write, id)?;
+            changes.iter().try_for_each(|change| change.write(write, id))
+        })
     }
 
     /// Forget these transactions and their events, as one synced write.
     ///
     /// # Errors
     /// [`JournalError::Sqlite`]; nothing is forgotten then.
-    pub fn forget(&mut self, ids: &[&TransactionId]) -> Result<(), JournalError> {
-        self.write("forget old transactions", |db| {
+    pub fn forget(&mut self, ids: &[&TransactionId], now: Timestamp) -> Result<(), JournalError> {
+        self.write("forget old transactions", |db, link| {
             for id in ids {
+                link.forgotten(db, id, now)?;
                 db.execute("DELETE FROM events WHERE tx = ?1", params![id.as_str()])?;
                 db.execute("DELETE FROM transactions WHERE id = ?1", params![id.as_str()])?;
             }
@@ -343,18 +370,19 @@ impl Journal {
         })
     }
 
-    /// Change rows outside any transaction's events (floors, crash guards), as one synced write.
+    /// Change rows as one synced write; what is told of what happened is recorded by the link.
     ///
     /// # Errors
     /// [`JournalError::Sqlite`].
-    pub fn write<T>(
+    pub(crate) fn write<T>(
         &mut self,
         doing: &'static str,
-        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        change: impl FnOnce(&Transaction<'_>, Link<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
         let sqlite = |source| JournalError::Sqlite { doing, source };
-        let write = self.db.transaction().map_err(sqlite)?;
-        let value = change(&write).map_err(sqlite)?;
+        // At once, not at the first change: the chain's end is read before it is written on.
+        let write = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+        let value = change(&write, Link { by: &self.by }).map_err(sqlite)?;
         write.commit().map_err(sqlite)?;
         Ok(value)
     }
@@ -408,6 +436,16 @@ impl Journal {
         self.ids(open, params![])?.iter().map(|id| self.load(id)).collect()
     }
 
+    /// The envelope of the manifest that a transaction applied; none of a rollback, or of a time when it was not kept.
+    ///
+    /// # Errors
+    /// [`JournalError::Sqlite`].
+    pub fn manifest_of(&self, id: &TransactionId) -> Result<Option<String>, JournalError> {
+        self.read("read the manifest of a transaction", |db| {
+            db.query_row("SELECT manifest FROM transactions WHERE id = ?1", [id.as_str()], |row| row.get(0))
+        })
+    }
+
     fn ids(&self, filter: &str, values: impl rusqlite::Params) -> Result<Vec<TransactionId>, JournalError> {
         self.read("list transactions", |db| {
             db.prepare(&format!("SELECT id FROM transactions {filter} ORDER BY rowid"))?
@@ -417,12 +455,15 @@ impl Journal {
     }
 
     fn load(&self, id: &TransactionId) -> Result<Stored, JournalError> {
-        let (origin, plan, began, despite): (String, String, String, Option<String>) = self
+        type Row = (String, String, String, Option<String>, Option<String>);
+        let (origin, plan, began, despite, by): Row = self
             .read("read a transaction", |db| {
                 db.query_row(
-                    "SELECT origin, plan, began, despite FROM transactions WHERE id = ?1",
+                    "SELECT origin, plan, began, despite,
+                            (SELECT by FROM chain WHERE kind = 'transaction' AND about = ?1)
+                     FROM transactions WHERE id = ?1",
                     params![id.as_str()],
-                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+                    |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
                 )
                 .optional()
             })?
@@ -452,6 +493,7 @@ impl Journal {
         Ok(Stored {
             id: id.clone(),
             origin: decode("origin", &origin)?,
+            by: by.map_or(Ok(None), |text| decode("author of a transaction", &text))?,
             despite: despite.map(|text| decode("passed hold", &text)).transpose()?,
             began: decode_text("begin time", &began)?,
             events,

@@ -1,6 +1,8 @@
 //! What this host keeps on disk: one room for every table and file of the store.
 //!
 //! - [`journal`]: transactions and their events
+//! - [`chain`]: what they are held by, so that a change beside this program shows
+//! - [`author`]: who wrote
 //! - [`baseline`]: what the host should have
 //! - [`crash_guard`]: livepatch loads that the host has not survived yet, and the quarantine
 //! - [`floors`]: versions that it has acted upon
@@ -10,7 +12,9 @@
 //! - [`payloads`]: verified payloads by digest
 //! - [`privacy`]: all of it is root's alone
 
+pub mod author;
 pub mod baseline;
+pub mod chain;
 pub mod crash_guard;
 pub mod floors;
 pub mod grants;

@@ -13,7 +13,7 @@ use workloads::model::{CgroupDriver, Container, ContainerStatus, NetworkPlace, T
 
 use crate::plan::{Action, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
 use crate::state::baseline::Baseline;
-use crate::state::journal::{Journal, Origin, Recorded, TransactionId};
+use crate::state::journal::{Grounds, Journal, Origin, Recorded, TransactionId};
 use crate::transaction::driver::{
     Boundaries, Boundary, DriveError, Driver, Hands, Heard, Onward, Place, Reached, Since, StepError,
 };
@@ -156,7 +156,7 @@ impl Bench {
             digest: Sha256::of(b"demo").to_string(),
             signed_by: Vec::new(),
         };
-        journal.begin(&id, &origin, plan, SystemClock.now(), None, None).unwrap();
+        journal.begin(&id, &origin, plan, SystemClock.now(), Grounds::default()).unwrap();
         Self { store, journal: Mutex::new(journal), id, incarnation: during(BOOT) }
     }
 

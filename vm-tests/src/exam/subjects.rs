@@ -150,8 +150,9 @@ fn kernel_series(lab: &Lab, share: Share) -> Result<String> {
 }
 
 fn secure_boot(lab: &Lab, share: Share) -> Result<String> {
-    let takes =
-        |distribution: Distribution| move || a_locked_down_kernel_takes_what_its_owner_signed(lab, distribution);
+    let takes = |distribution: Distribution| {
+        move || a_locked_down_kernel_takes_what_its_owner_signed(lab, distribution)
+    };
     let units: [(&str, &dyn Fn() -> Result<()>); 2] =
         [("Debian 12", &takes(Distribution::Debian12)), ("Debian 13", &takes(Distribution::Debian13))];
     some_of(&units, 3, share)

@@ -19,8 +19,8 @@ use serde_json::json;
 
 use super::console;
 use super::control::{Guest, GuestCommand};
-use super::host::{program, run};
 use super::firmware::{BootFiles, Firmware};
+use super::host::{program, run};
 use super::kernel::Kernel;
 use super::qemu::{self, Begin, Lifetime, Places, Process};
 use super::qmp::Qmp;

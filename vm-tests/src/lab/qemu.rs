@@ -18,8 +18,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::control::{Guest, PORTS};
-use super::host::program;
 use super::firmware::BootFiles;
+use super::host::program;
 use super::spec::MachineSpec;
 
 /// All that TCG can emulate, under the name of a processor that never had Meltdown (page-table isolation

@@ -31,8 +31,8 @@ use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::inspected::{self, Inspected, Particulars};
 use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, engine};
 use crate::model::{
-    CgroupDriver, CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored,
-    RuntimeName, Unreadable, WorkloadId,
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid,
+    Restored, RuntimeName, Unreadable, WorkloadId,
 };
 use crate::processes::procfs;
 
@@ -201,6 +201,11 @@ impl Lifecycle for Docker {
                 .difference(&before)
                 .for_each(|pid| procfs::kill_session_of(*pid, container.cgroup.as_deref()));
         })
+    }
+
+    fn image(&self, id: &WorkloadId) -> Result<Option<Image>, RuntimeError> {
+        let Some(found) = self.inspected(id)? else { return Ok(None) };
+        engine::image(self.command(), id, &found)
     }
 
     fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {

@@ -9,7 +9,8 @@ use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::inspected::Inspected;
 use crate::lifecycle::{Lifecycle, alive, exec_outcome};
 use crate::model::{
-    Container, ContainerStatus, ExecOutcome, Listing, Obstacle, ObstacleKind, Pid, RuntimeName, WorkloadId,
+    Container, ContainerStatus, ExecOutcome, Image, Listing, Obstacle, ObstacleKind, Pid, RuntimeName,
+    WorkloadId,
 };
 
 fn refused(action: &'static str, id: &WorkloadId) -> impl FnOnce(CommandError) -> RuntimeError {
@@ -77,6 +78,23 @@ pub(super) fn listing(
     }
     listing.containers.sort_by(|a, b| a.id.cmp(&b.id));
     listing
+}
+
+/// What a container was made from, with the layers of that image; `command` is the engine's, to inspect them with.
+pub(super) fn image(
+    command: Invocation<'_>,
+    id: &WorkloadId,
+    found: &Inspected,
+) -> Result<Option<Image>, RuntimeError> {
+    let Some(image) = found.image() else { return Ok(None) };
+    let answer = command
+        .args(["image", "inspect", "--format", "{{json .RootFS.Layers}}", "--", &image.id])
+        .output()
+        .map_err(refused("inspect the image of", id))?;
+    let about = || format!("the image of {id}");
+    let layers: Option<Vec<String>> =
+        serde_json::from_slice(&answer).map_err(|source| RuntimeError::Answer { about: about(), source })?;
+    Ok(Some(Image { layers: layers.unwrap_or_default(), ..image }))
 }
 
 /// A container that the engine removes when it ends.

@@ -9,7 +9,7 @@ use system::process::ProcessIdentity;
 
 use crate::lifecycle::error::RuntimeError;
 use crate::model::{
-    CgroupDriver, Container, ContainerStatus, NetworkPlace, Pid, RuntimeName, Unreadable, WorkloadId,
+    CgroupDriver, Container, ContainerStatus, Image, NetworkPlace, Pid, RuntimeName, Unreadable, WorkloadId,
 };
 
 /// The part of the answer that is used (podman 4 and 5, docker 20 to 28).
@@ -26,6 +26,15 @@ pub(crate) struct Inspected {
     #[serde(default)]
     pub(crate) static_dir: PathBuf,
     state: State,
+    /// The image: podman gives the digest of its configuration bare, docker with `sha256:`.
+    #[serde(default)]
+    image: String,
+    /// podman's.
+    #[serde(default)]
+    image_name: String,
+    /// The digest of the image's manifest; podman's.
+    #[serde(default)]
+    image_digest: String,
     driver: String,
     graph_driver: GraphDriver,
     config: Config,
@@ -61,6 +70,9 @@ struct Layers {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Config {
+    /// The image by the name that the container was made with.
+    #[serde(default)]
+    image: String,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
@@ -161,6 +173,15 @@ impl Inspected {
 
     pub(crate) fn has_processes(&self) -> bool {
         self.status().has_processes()
+    }
+
+    /// What it was made from, but for the layers; `None` if the engine does not say.
+    pub(crate) fn image(&self) -> Option<Image> {
+        let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let bare = self.image.strip_prefix("sha256:").unwrap_or(&self.image);
+        let id = said(bare).map(|id| format!("sha256:{id}"))?;
+        let name = said(&self.image_name).or_else(|| said(&self.config.image));
+        Some(Image { name, id, digest: said(&self.image_digest), layers: Vec::new() })
     }
 
     /// Whether a stop keeps podman from starting it again when it ends.

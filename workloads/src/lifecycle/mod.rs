@@ -27,8 +27,8 @@ pub use self::runtimes::Runtimes;
 use crate::criu::images::{CheckpointContent, CheckpointedProcess};
 use crate::criu::obstacles::bars_the_way_back;
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing, Obstacle,
-    ObstacleKind, Pid, Restored, WorkloadId,
+    CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Image, Listing,
+    Obstacle, ObstacleKind, Pid, Restored, WorkloadId,
 };
 use crate::processes::procfs;
 use crate::processes::procfs::Process;
@@ -91,6 +91,11 @@ pub trait Lifecycle {
         timeout: Duration,
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError>;
+
+    /// What a container was made from; `None` where the runtime knows no images.
+    fn image(&self, _id: &WorkloadId) -> Result<Option<Image>, RuntimeError> {
+        Ok(None)
+    }
 
     /// The runtime's own terms for a container that runs. A bare runtime has none.
     fn terms(&self, _container: &Container) -> Result<Terms, RuntimeError> {

@@ -39,8 +39,8 @@ use crate::lifecycle::helpers::Helpers;
 use crate::lifecycle::inspected::{self, Inspected};
 use crate::lifecycle::{Checkpointer, Lifecycle, Patience, Terms, came_back, can_come_back, engine};
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored, RuntimeName,
-    WorkloadId,
+    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored,
+    RuntimeName, WorkloadId,
 };
 use crate::processes::procfs;
 
@@ -332,6 +332,11 @@ impl Lifecycle for Podman {
                 procfs::kill_session(&pid_file, container.cgroup.as_deref());
             }
         })
+    }
+
+    fn image(&self, id: &WorkloadId) -> Result<Option<Image>, RuntimeError> {
+        let Some(found) = self.inspected(id)? else { return Ok(None) };
+        engine::image(self.command(), id, &found)
     }
 
     fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {

@@ -11,8 +11,8 @@ use crate::lifecycle::containerd;
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::{Checkpointer, Docker, Lifecycle, Podman, Runc, Terms, docker, podman};
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Listing, Pid, Restored, RuntimeName,
-    Unreadable, WorkloadId,
+    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored,
+    RuntimeName, Unreadable, WorkloadId,
 };
 
 /// The annotation by which an engine marks the containers that it has a runtime run.
@@ -108,6 +108,10 @@ impl Lifecycle for Runtimes {
         interrupt: &dyn Interrupt,
     ) -> Result<ExecOutcome, RuntimeError> {
         self.of(id)?.exec(id, command, timeout, interrupt)
+    }
+
+    fn image(&self, id: &WorkloadId) -> Result<Option<Image>, RuntimeError> {
+        self.of(id)?.image(id)
     }
 
     fn terms(&self, container: &Container) -> Result<Terms, RuntimeError> {

@@ -126,6 +126,19 @@ impl Run {
     }
 }
 
+/// What a container was made from, by its engine's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// What it is called.
+    pub name: Option<String>,
+    /// The digest of its configuration, `sha256:…`, which names its layers.
+    pub id: String,
+    /// The digest of its manifest, where the engine keeps it.
+    pub digest: Option<String>,
+    /// The digests of its unpacked layers, `sha256:…`, lowest first.
+    pub layers: Vec<String>,
+}
+
 /// The runtime's containers, and what could not be read of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {

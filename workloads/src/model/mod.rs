@@ -13,8 +13,8 @@ pub use build::{Build, GoBuildId};
 pub use cgroup::{CgroupOwner, CgroupPath, CgroupPathError, KnownContainer, Owners, Place, Units};
 pub use comm::{Comm, SeenPath};
 pub use container::{
-    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Listing,
-    NetworkPlace, Pid, Restored, Run, Unreadable,
+    CgroupDriver, CheckpointDir, CheckpointStats, Container, ContainerStatus, DumpBase, ExecOutcome, Image,
+    Listing, NetworkPlace, Pid, Restored, Run, Unreadable,
 };
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
 pub use probe_site::ProbeSite;

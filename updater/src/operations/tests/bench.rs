@@ -176,6 +176,8 @@ impl Bench {
             }),
             root: self.files.path().to_owned(),
             hold_file: self.files.path().join("hold"),
+            name: "bench".to_owned(),
+            kernel_version: "#1 SMP".to_owned(),
             arch: "x86_64".to_owned(),
             kernel: HostKernel {
                 release: self.kernel.lock().unwrap().parse().unwrap(),

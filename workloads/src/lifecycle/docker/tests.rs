@@ -20,6 +20,7 @@ const DOCKER: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 [ "$1 $2" = "--host unix:///run/docker.sock" ] || exit 125
 shift 2
+[ "$1" = image ] && { echo '["sha256:aa"]'; exit; }
 [ "$1" = container ] && shift
 command=$1; shift
 for name; do :; done
@@ -204,4 +205,14 @@ fn nobody_gets_a_checkpoint_of_it() {
     let error = place.docker().checkpoint(&web(), &images, DumpBase::Nothing).unwrap_err();
     assert!(matches!(error, RuntimeError::NoCheckpoints { .. }), "{error}");
     place.docker().settled(&web()).unwrap();
+}
+
+#[test]
+fn what_a_container_was_made_from_is_named_by_digests() {
+    let place = Place::new();
+    place.says(INSPECTED);
+    let image = place.docker().image(&web()).unwrap().unwrap();
+    assert_eq!(image.name.as_deref(), Some("greet:1"));
+    assert_eq!(image.id, "sha256:0e29d288fbecf135983aa88db61ce06cacad83c8c34540e96fc3a67ef6627625");
+    assert_eq!((image.digest, image.layers), (None, vec!["sha256:aa".to_owned()]));
 }

@@ -20,6 +20,7 @@ const INSPECTED: &str = include_str!("inspected.json");
 const PODMAN: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 bundle=$here/bundle
+[ "$1" = image ] && { echo '["sha256:aa","sha256:bb"]'; exit; }
 [ "$1" = container ] && shift
 command=$1 words="$*"; shift
 for name; do :; done
@@ -314,4 +315,16 @@ fn what_is_kept_by_another_storage_driver_is_told_and_hides_nothing() {
         listing.unreadable[0].to_string().contains("podman:web") && listing.unreadable[0].why.contains("vfs")
     );
     fs::write(place.path("inspected"), INSPECTED).unwrap();
+}
+
+#[test]
+fn what_a_container_was_made_from_is_named_by_digests() {
+    let place = Place::new();
+    let image = place.podman(LONG).image(&id()).unwrap().unwrap();
+    assert_eq!(image.name.as_deref(), Some("localhost/greet:1"));
+    assert_eq!(image.id, "sha256:b3e17d8ae56f7822a95ee89161d9377ee44021a24288c8e670aa138e5e6df4e1");
+    let digest = "sha256:ec15167ba8a66988187bdf9865e659e593a726fb5d941728293f5315b33768d1";
+    assert_eq!(image.digest.as_deref(), Some(digest));
+    assert_eq!(image.layers, ["sha256:aa", "sha256:bb"]);
+    assert_eq!(place.podman(LONG).image(&"podman:other".parse().unwrap()).unwrap(), None);
 }

@@ -310,7 +310,7 @@ fn a_log_policy_means_what_it_seems_to() {
     }
     let policy = policy(&text).unwrap();
     assert_eq!(policy.transparency().unwrap().as_str(), text);
-    let schema_1 = format!("schema: 1\ntransparency: |\n  quorum none\nkeys: []\nroles: []\n");
+    let schema_1 = "schema: 1\ntransparency: |\n  quorum none\nkeys: []\nroles: []\n";
     assert!(Policy::parse(schema_1.as_bytes()).is_err());
 }
 

@@ -98,6 +98,7 @@ fn a_client_reads_a_bundle_as_it_reads_the_repository_that_it_is_of() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test runs a peer")]
 fn another_program_unpacks_it_and_every_target_has_the_digest_that_is_its_name() {
     let (_team, path) = made();
     let into = tempfile::tempdir().unwrap();

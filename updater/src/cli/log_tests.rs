@@ -100,9 +100,10 @@ impl Company {
         let payload = format!("module {version}");
         let text = format!(
             "schema: 1\nname: greet\nversion: {version}\nissued: {issued}\nexpires: {expires}\nseverity: high\n\
-             summary: A fix\ntargets: {{arch: [x86_64], kernels: [6.1.0-50-amd64]}}\ncomponents:\n  - kind: livepatch\n    \
-             module: fix\n    payload: {{file: fix.ko, sha256: {}, size: {}}}\n    kernel: 6.1.0-50-amd64\n    patches: \
-             [{{object: vmlinux, functions: [{{name: cmdline_proc_show}}]}}]\n",
+             summary: A fix\ntargets: {{arch: [x86_64], kernels: [6.1.0-50-amd64]}}\ncomponents:\n  - kind: layer\n    \
+             payload: {{file: fix.tar, sha256: {0}, size: {1}}}\n    format: tar\n    \
+             replaces: [{{path: /usr/lib/libgreet.so.1, sha256: {0}}}]\n    without_checkpoint: fail\n    \
+             probes: [{{kind: tcp, port: 7000, timeout: 5s, interval: 100ms, successes: 1}}]\n",
             Sha256::of(payload.as_bytes()),
             payload.len()
         );
@@ -114,7 +115,7 @@ impl Company {
         }
         fs::create_dir_all(self.path("out")).unwrap();
         fs::write(self.path(&format!("out/greet-{version}.json")), envelope.to_json()).unwrap();
-        fs::write(self.path("out/fix.ko"), payload).unwrap();
+        fs::write(self.path("out/fix.tar"), payload).unwrap();
         self.done(&format!("repo add @repo @out/greet-{version}.json"));
         let _ = self.run("repo sign @repo --key @root.key");
         self.done("repo sign @repo --key @targets.key");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use manifests::evidence as said;
 use manifests::evidence::{BootUuid, Evidence};
 use manifests::{Component, Envelope, KeyId, LivepatchComponent, Manifest, Sha256, UtcTime};
-use patch_tools::check::{KernelFacts, Probe, redirected};
+use patch_tools::check::{FoundSymbols, KernelFacts, Probe, redirected};
 use patch_tools::module::{Module, ObjectName};
 use system::error::with_causes;
 
@@ -301,6 +301,13 @@ impl Seen {
         Self { facts: KernelFacts::from_running(root).ok(), redirected: redirected(root) }
     }
 
+    /// Every name of the places that have this one: ftrace lists a place by the first, such as `__ia32_sys_pause` for
+    /// `__x64_sys_pause`. Empty where addresses are hidden.
+    fn aliases<'a>(&'a self, found: &FoundSymbols, object: &ObjectName, function: &str) -> HashSet<&'a str> {
+        let Some(facts) = &self.facts else { return HashSet::new() };
+        found.in_object(object, function).flat_map(|symbol| facts.symbols.names_at(symbol.address)).collect()
+    }
+
     fn livepatch(&self, patch: &LoadedPatch, ours: Option<said::Ours>) -> said::Livepatch {
         let names: HashSet<&str> = patch
             .objects
@@ -315,7 +322,12 @@ impl Seen {
             };
             let functions = object.functions.iter().map(|function| {
                 let symbols = found.as_ref().map(|found| found.in_object(&name, &function.name).count());
-                let is_it = |probe: &Probe| probe.object == name && probe.function == function.name;
+                let aliases = found.as_ref().map(|found| self.aliases(found, &name, &function.name));
+                let has_name = |listed: &str| match &aliases {
+                    Some(aliases) if !aliases.is_empty() => aliases.contains(listed),
+                    _ => listed == function.name,
+                };
+                let is_it = |probe: &Probe| probe.object == name && has_name(&probe.function);
                 said::PatchedFunction {
                     name: function.name.clone(),
                     sympos: function.sympos,

@@ -87,6 +87,21 @@ fn a_livepatch_in_force_is_shown_with_what_brought_it_and_its_vulnerability_is_n
 }
 
 #[test]
+fn a_function_that_ftrace_lists_by_another_name_of_its_place_is_redirected_all_the_same() {
+    let bench = Bench::new();
+    bench.apply(&fix()).unwrap();
+    let symbols =
+        b"ffffffff81000100 t __ia32_alias\nffffffff81000100 t cmdline_proc_show\nffffffff81000240 T helper\n";
+    bench.write("proc/kallsyms", symbols);
+    for (listed, redirected) in [("__ia32_alias", true), ("cmdline_proc_show", true), ("helper", false)] {
+        bench.write("sys/kernel/tracing/enabled_functions", format!("{listed} (1) R I M\n").as_bytes());
+        let said = evidence(&bench);
+        let function = &said.livepatches[0].patches[0].functions[0];
+        assert_eq!((function.symbols, function.redirected), (Some(1), Some(redirected)), "{listed}");
+    }
+}
+
+#[test]
 fn the_vex_document_says_so_of_the_kernel_that_runs_and_is_bound_to_host_boot_and_time() {
     let bench = Bench::new();
     assert!(matches!(ask(&bench, What::Vex), Err(EngineError::NothingToState)));

@@ -34,7 +34,7 @@ impl Firmware {
     }
 }
 
-/// Packages that are unpacked, never installed.
+/// Packages that are unpacked, never installed; Debian 12's, since later ones lay out their files otherwise.
 const PACKAGES: [&str; 3] = ["ovmf", "shim-signed", "grub-efi-amd64-signed"];
 /// Writes variables into the firmware's store; also Debian's own, from 13 on.
 const VARIABLES: &str = "virt-firmware==26.10";
@@ -101,9 +101,13 @@ pub(crate) struct SecureBoot {
 
 impl SecureBoot {
     pub(crate) fn prepare(cache: &Cache) -> Result<Self> {
-        let tree = cache.entry("secure-boot", &Recipe::of(PACKAGES), |dir| {
+        let recipe = Recipe::of(["secure-boot-2"].iter().chain(&PACKAGES));
+        let tree = cache.entry("secure-boot", &recipe, |dir| {
             let step = Step::begin("unpacking firmware, shim and GRUB");
-            Apt::open(cache)?.unpack(&PACKAGES.map(str::to_owned), dir)?;
+            let apt = Apt::open(cache)?;
+            let packages: Vec<String> =
+                PACKAGES.iter().map(|package| of_debian_12(&apt, package)).collect::<Result<_>>()?;
+            apt.unpack(&packages, dir)?;
             step.end();
             Ok(())
         })?;
@@ -154,4 +158,12 @@ impl SecureBoot {
         }
         Ok(())
     }
+}
+
+/// `NAME=VERSION` of a package in Debian 12, whose updates say so in their versions.
+fn of_debian_12(apt: &Apt, package: &str) -> Result<String> {
+    let versions = apt.versions(package)?;
+    let version = versions.iter().find(|version| version.contains("deb12"));
+    let version = version.with_context(|| format!("{package} has no version of Debian 12: {versions:?}"))?;
+    Ok(format!("{package}={version}"))
 }

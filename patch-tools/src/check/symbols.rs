@@ -49,7 +49,7 @@ impl SymbolList {
     }
 
     /// Every name that an address has in `/proc/kallsyms`; none where addresses are hidden.
-    pub fn names_at(&self, address: u64) -> Vec<&str> {
+    pub(super) fn names_at(&self, address: u64) -> Vec<&str> {
         let Self::Proc(text) = self else { return Vec::new() };
         if address == 0 {
             return Vec::new();

@@ -301,19 +301,30 @@ impl Seen {
         Self { facts: KernelFacts::from_running(root).ok(), redirected: redirected(root) }
     }
 
-    /// Every name of the places that have this one: ftrace lists a place by the first, such as `__ia32_sys_pause` for
-    /// `__x64_sys_pause`. Empty where addresses are hidden.
-    fn aliases<'a>(&'a self, found: &FoundSymbols, object: &ObjectName, function: &str) -> HashSet<&'a str> {
-        let Some(facts) = &self.facts else { return HashSet::new() };
-        found.in_object(object, function).flat_map(|symbol| facts.symbols.names_at(symbol.address)).collect()
+    /// Whether ftrace lists a function, perhaps by another name of its place, such as `__ia32_sys_pause` for `__x64_sys_pause`.
+    /// Addresses are zero where they are hidden.
+    fn is_redirected(
+        &self,
+        found: Option<&FoundSymbols>,
+        object: &ObjectName,
+        function: &str,
+    ) -> Option<bool> {
+        let places = |name: &str| -> Vec<u64> {
+            let symbols = found.into_iter().flat_map(|found| found.in_object(object, name));
+            symbols.map(|symbol| symbol.address).filter(|address| *address != 0).collect()
+        };
+        let ours = places(function);
+        let is_it = |probe: &Probe| {
+            let same_place = || places(&probe.function).iter().any(|place| ours.contains(place));
+            probe.object == *object && (probe.function == function || same_place())
+        };
+        self.redirected.as_ref().map(|probes| probes.iter().any(is_it))
     }
 
     fn livepatch(&self, patch: &LoadedPatch, ours: Option<said::Ours>) -> said::Livepatch {
-        let names: HashSet<&str> = patch
-            .objects
-            .iter()
-            .flat_map(|object| object.functions.iter().map(|function| function.name.as_str()))
-            .collect();
+        let patched = patch.objects.iter().flat_map(|object| &object.functions).map(|one| one.name.as_str());
+        let listed = self.redirected.iter().flatten().map(|probe| probe.function.as_str());
+        let names: HashSet<&str> = patched.chain(listed).collect();
         let found = self.facts.as_ref().map(|facts| facts.symbols.find(&names));
         let patches = patch.objects.iter().map(|object| {
             let name = match object.name.as_str() {
@@ -322,17 +333,11 @@ impl Seen {
             };
             let functions = object.functions.iter().map(|function| {
                 let symbols = found.as_ref().map(|found| found.in_object(&name, &function.name).count());
-                let aliases = found.as_ref().map(|found| self.aliases(found, &name, &function.name));
-                let has_name = |listed: &str| match &aliases {
-                    Some(aliases) if !aliases.is_empty() => aliases.contains(listed),
-                    _ => listed == function.name,
-                };
-                let is_it = |probe: &Probe| probe.object == name && has_name(&probe.function);
                 said::PatchedFunction {
                     name: function.name.clone(),
                     sympos: function.sympos,
                     symbols: symbols.and_then(|count| u32::try_from(count).ok()),
-                    redirected: self.redirected.as_ref().map(|probes| probes.iter().any(is_it)),
+                    redirected: self.is_redirected(found.as_ref(), &name, &function.name),
                 }
             });
             said::PatchedObject { object: object.name.clone(), functions: functions.collect() }

@@ -195,10 +195,7 @@ pub(super) fn examine(
     };
     let file = carried.map_or(args.manifest.as_path(), Carried::manifest);
     let envelope = trust::read_envelope(file).map_err(failures::trust)?;
-    let beside = match policy.transparency() {
-        Some(_) => Beside::of(file, &envelope, store).map_err(failures::trust)?,
-        None => Beside::default(),
-    };
+    let beside = Beside::wanted_by(&policy, file, &envelope, store).map_err(failures::trust)?;
     let Examination { signers: Signers { signatures, roles }, signed, digest, outcome } =
         beside.with(&floor, |publication| {
             policy.examine_published::<Manifest>(&envelope, publication, VerifyAt { now, floor: &floor })

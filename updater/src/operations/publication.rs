@@ -19,7 +19,7 @@ use manifests::log::tree::Position;
 use manifests::log::{
     Checkpoint, History, LogEntry, LogProof, LogRefusal, Note, Publication, SeenCheckpoint, relate,
 };
-use manifests::{Envelope, Sha256, TrustFloor};
+use manifests::{Envelope, Policy, Sha256, TrustFloor};
 use repository::log::memory::keep_evidence;
 use repository::log::store::proof_path;
 use repository::log::{Directory, Files, LogError, Tiles};
@@ -48,6 +48,22 @@ fn log_of(manifest: &Path) -> PathBuf {
 }
 
 impl Beside {
+    /// As [`Self::of`] where the policy asks for it; nothing is read otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn wanted_by(
+        policy: &Policy,
+        manifest: &Path,
+        envelope: &Envelope,
+        store: Option<&Path>,
+    ) -> Result<Self, TrustError> {
+        match policy.transparency() {
+            Some(_) => Self::of(manifest, envelope, store),
+            None => Ok(Self::default()),
+        }
+    }
+
     /// What lies beside a manifest's file; if nothing does, beside what `store` has of a repository.
     ///
     /// # Errors

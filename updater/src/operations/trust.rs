@@ -220,12 +220,7 @@ pub fn believe(
     now: Timestamp,
     store: Option<&Path>,
 ) -> Result<Verified<Manifest>, TrustError> {
-    // Proofs are read where somebody asks for them.
-    let beside = match policy.transparency() {
-        Some(_) => Beside::of(manifest, envelope, store)?,
-        None => Beside::default(),
-    };
-    beside
+    Beside::wanted_by(policy, manifest, envelope, store)?
         .with(floor, |publication| policy.verify_published(envelope, publication, VerifyAt { now, floor }))
         .map_err(|source| TrustError::NotAuthentic { path: manifest.to_owned(), source })
 }

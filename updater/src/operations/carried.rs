@@ -114,7 +114,7 @@ impl Carried {
             Some(settings) => {
                 let repository = |error| CarriedError::Repository(Box::new(error));
                 let root = by_name::pinned(settings).map_err(repository)?;
-                seed(&config.store, scratch.path());
+                seed(&config.store, scratch.path())?;
                 let wanted = Wanted { name: name.clone(), version: Some(*version) };
                 let places = places(&bundle);
                 let fetched = by_name::fetch_from(&root, &places, scratch.path(), &wanted, now);
@@ -197,12 +197,20 @@ fn places(bundle: &Bundle) -> Mirrors {
     Mirrors::new(vec![Bundle::place()], transport, Patience::default(), Arc::new(SystemClock))
 }
 
-/// What this host knows of its repository, as far as the caller may read it: floors for what the bundle says.
-fn seed(store: &Path, scratch: &Path) {
+/// What this host knows of its repository: floors for what the bundle says. Whoever may not look into the store has none.
+fn seed(store: &Path, scratch: &Path) -> Result<(), CarriedError> {
     let (from, to) = (store.join("repository/metadata"), scratch.join("repository/metadata"));
     let copy = |from: &Path, to: &Path| -> io::Result<()> {
         fs::create_dir_all(to)?;
-        for entry in fs::read_dir(from)? {
+        let known = match fs::read_dir(from) {
+            Err(error)
+                if [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied].contains(&error.kind()) =>
+            {
+                return Ok(());
+            }
+            known => known?,
+        };
+        for entry in known {
             let entry = entry?;
             if entry.file_type()?.is_file() {
                 fs::copy(entry.path(), to.join(entry.file_name()))?;
@@ -210,8 +218,9 @@ fn seed(store: &Path, scratch: &Path) {
         }
         Ok(())
     };
-    let _ = copy(&from, &to);
-    let _ = copy(&from.join("root_history"), &to.join("root_history"));
+    copy(&from, &to)
+        .and_then(|()| copy(&from.join("root_history"), &to.join("root_history")))
+        .map_err(|source| CarriedError::Copy { path: to, source })
 }
 
 /// The proof and the log, where they are looked for beside a manifest.

@@ -238,10 +238,7 @@ impl ModuleCertificate {
         let Some(signature) = signature else {
             return Err(ModuleSigningError::Mismatch { subject: self.subject() });
         };
-        let pkcs7 = self.pkcs7(&signature).map_err(|error| ModuleSigningError::Certificate {
-            path: PathBuf::new(),
-            reason: error.to_string(),
-        })?;
+        let pkcs7 = self.pkcs7(&signature).expect("names and numbers that were read from DER can be written");
         let length = u32::try_from(pkcs7.len()).expect("a signature and a name have few bytes");
         Ok([module, &pkcs7, &trailer(length), MAGIC].concat())
     }

@@ -121,9 +121,7 @@ fn write(path: &Path, membership: &Membership) -> Result<(), EnrolError> {
 /// Writes what everybody on this host may read.
 fn publish(path: &Path, text: &str) -> Result<(), EnrolError> {
     let failed = |source| EnrolError::Write { path: path.display().to_string(), source };
-    let mut file = durable::Unnamed::with_mode(path, 0o644).map_err(failed)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
-    file.replace().map_err(failed)
+    durable::publish(path, text.as_bytes()).map_err(failed)
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> String {

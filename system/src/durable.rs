@@ -131,6 +131,13 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.replace()
 }
 
+/// As [`replace`], of mode 0644: everybody may read it, and finds the old content or the new, never a part.
+pub fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = Unnamed::with_mode(path, 0o644)?;
+    file.write_all(content)?;
+    file.replace()
+}
+
 /// Makes a directory that is its owner's alone, and what is missing above it; there already is success.
 pub fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {

@@ -12,9 +12,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use manifests::Sha256;
+use system::durable;
 
 use super::cache::CacheError;
-use super::files;
 use super::kbuild::UnitCommand;
 use super::overlay::Overlay;
 use super::padding;
@@ -172,7 +172,7 @@ impl<'a> Source<'a> {
             if let Some(parent) = kept.parent() {
                 fs::create_dir_all(parent).map_err(CacheError::io("make", parent))?;
             }
-            files::replace(&kept, &content).map_err(CacheError::io("write", &kept))?;
+            durable::publish(&kept, &content).map_err(CacheError::io("write", &kept))?;
         }
         Ok(content)
     }
@@ -210,7 +210,7 @@ impl<'a> Source<'a> {
             .run()
             .map_err(|source| self.failed(unit, source))?;
         if self.version() == Version::Original {
-            files::replace(&kept, &crcs).map_err(CacheError::io("write", &kept))?;
+            durable::publish(&kept, &crcs).map_err(CacheError::io("write", &kept))?;
         }
         Ok(parse_crcs(&String::from_utf8_lossy(&crcs)))
     }

@@ -51,7 +51,7 @@ pub(crate) fn of_cached_file(cache: &Cache, path: &Path) -> Result<Sha256, Diges
     let _ = record
         .parent()
         .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| super::files::replace(&record, format!("{identity} {digest}\n").as_bytes()));
+        .and_then(|()| system::durable::publish(&record, format!("{identity} {digest}\n").as_bytes()));
     Ok(digest)
 }
 

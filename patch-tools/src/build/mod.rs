@@ -33,7 +33,6 @@ mod debian;
 pub mod digest;
 pub mod error;
 pub mod failure;
-mod files;
 mod jobs;
 pub mod kbuild;
 pub mod kernel;

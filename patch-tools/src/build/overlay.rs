@@ -14,9 +14,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::cache::{CacheError, Lock};
-use super::files;
 use super::jobs;
 use super::patch::SourcePath;
+use system::durable;
 
 /// A source tree of one's own, until dropped.
 #[derive(Debug)]
@@ -58,13 +58,13 @@ impl Overlay {
     /// Gives files other contents; `None` removes one.
     pub(super) fn change(&self, contents: &[(SourcePath, Option<Vec<u8>>)]) -> Result<(), CacheError> {
         let list: String = contents.iter().map(|(path, _)| format!("{path}\n")).collect();
-        files::replace(&self.changed, list.as_bytes()).map_err(CacheError::io("write", &self.changed))?;
+        durable::publish(&self.changed, list.as_bytes()).map_err(CacheError::io("write", &self.changed))?;
         for (path, content) in contents {
             let file = self.root.join(path);
             match content {
                 Some(content) => {
                     make_parent(&file)?;
-                    files::replace(&file, content).map_err(CacheError::io("write", &file))?;
+                    durable::publish(&file, content).map_err(CacheError::io("write", &file))?;
                 }
                 None => fs::remove_file(&file).map_err(CacheError::io("remove", &file))?,
             }

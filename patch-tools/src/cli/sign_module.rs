@@ -1,6 +1,5 @@
 //! `patch-tools sign-module`: the signature that a locked-down kernel wants of a livepatch.
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use patch_tools::module::{Layout, Signer};
@@ -8,7 +7,7 @@ use patch_tools::signing::module::{Digest, ModuleCertificate, ModuleKey, ModuleS
 use patch_tools::signing::{Passphrase, SigningError};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use system::durable::Unnamed;
+use system::durable;
 use system::exit::{Exit, Failure};
 
 use super::{file, output};
@@ -86,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let out = args.out.as_deref().unwrap_or(&args.module);
     // Read again, as a host will: what is written has a signature that can be.
     let module = file::module(out, &signed, &Layout::default())?;
-    write(out, &signed).map_err(|error| {
+    durable::publish(out, &signed).map_err(|error| {
         Failure::new(
             Exit::Refused,
             anyhow::Error::new(error).context(format!("cannot write {}", out.display())),
@@ -95,13 +94,6 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let signers = module.signature.map(|signature| signature.signers).unwrap_or_default();
     tell(args, out, &signed, &signers, &certificate)?;
     Ok(Exit::Done)
-}
-
-/// Writes the whole file or nothing.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = Unnamed::with_mode(path, 0o644)?;
-    file.write_all(bytes)?;
-    file.replace()
 }
 
 fn refuse(error: ModuleSigningError) -> Failure {

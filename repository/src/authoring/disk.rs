@@ -1,12 +1,12 @@
 //! Files that a web server reads: whole or not at all, as [`system::durable`] writes them, but for everybody's eyes.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use manifests::bounded;
-use system::durable::{self, Unnamed};
+use system::durable;
 
 use crate::authoring::{AuthoringError, io_error};
 
@@ -21,12 +21,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), AuthoringError> {
 
 /// Writes a file, in place of what has its name.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), AuthoringError> {
-    let write = || {
-        let mut file = Unnamed::with_mode(path, 0o644)?;
-        file.write_all(bytes)?;
-        file.replace()
-    };
-    write().map_err(io_error("write", path))
+    durable::publish(path, bytes).map_err(io_error("write", path))
 }
 
 /// The bytes of a file; nothing if it is not there.

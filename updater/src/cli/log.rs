@@ -650,13 +650,8 @@ fn read_checkpoint(path: &Path) -> Result<(Checkpoint, Note), Failure> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let put = || -> std::io::Result<()> {
-        use std::io::Write as _;
-        let mut file = durable::Unnamed::with_mode(path, 0o644)?;
-        file.write_all(bytes)?;
-        file.replace()
-    };
-    put().map_err(|source| failure(LogError::Io { doing: "write", path: path.to_owned(), source }))
+    durable::publish(path, bytes)
+        .map_err(|source| failure(LogError::Io { doing: "write", path: path.to_owned(), source }))
 }
 
 pub(super) fn failure(error: LogError) -> Failure {

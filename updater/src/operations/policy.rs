@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use manifests::policy::{Edition, RevokedAtBoot};
@@ -99,7 +99,8 @@ impl Engine {
         keep(&kept, bytes).map_err(|source| EngineError::PolicyFile { path: kept.clone(), source })?;
         raise_floor(&mut self.journal(), accepted)?;
         let path = &self.config.policy;
-        put_in_place(path, bytes).map_err(|source| EngineError::PolicyFile { path: path.clone(), source })
+        // Everybody may know whom a host believes.
+        durable::publish(path, bytes).map_err(|source| EngineError::PolicyFile { path: path.clone(), source })
     }
 
     /// Remember for good what a signed revocation names.
@@ -195,13 +196,6 @@ fn brought(stored: &Stored) -> impl Iterator<Item = Sha256> {
         Action::UnpackLayer { layer, .. } => Some(layer),
         _ => None,
     })
-}
-
-/// Everybody may know whom a host believes.
-fn put_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = durable::Unnamed::with_mode(path, 0o644)?;
-    file.write_all(bytes)?;
-    file.replace()
 }
 
 fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -14,9 +14,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use manifests::Sha256;
+use system::durable;
 
 use super::cache::{CacheError, Lock};
-use super::files;
 use super::patch::SourcePath;
 use super::process::{ProcessError, Program};
 use super::root::Tools;
@@ -310,7 +310,7 @@ impl Kbuild {
             .run()
             .map_err(|error| KbuildError::Make { about: source.to_string(), source: error })?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        files::replace(&kept, answer.as_bytes()).map_err(CacheError::io("write", &kept))?;
+        durable::publish(&kept, answer.as_bytes()).map_err(CacheError::io("write", &kept))?;
         Ok(answer)
     }
 

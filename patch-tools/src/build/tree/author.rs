@@ -4,10 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use manifests::Sha256;
+use system::durable;
 
 use super::Tree;
 use crate::build::cache::CacheError;
-use crate::build::files;
 
 const HEADER: &str = include_str!("../../../include/update/livepatch.h");
 
@@ -20,7 +20,7 @@ impl Tree {
         if !header.is_file() {
             let parent = directory.join("update");
             fs::create_dir_all(&parent).map_err(CacheError::io("make", &parent))?;
-            files::replace(&header, HEADER.as_bytes()).map_err(CacheError::io("write", &header))?;
+            durable::publish(&header, HEADER.as_bytes()).map_err(CacheError::io("write", &header))?;
         }
         Ok(directory)
     }

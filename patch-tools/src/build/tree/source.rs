@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use manifests::Sha256;
 use sha2::Digest as _;
+use system::durable;
 
 use super::TreeError;
 use crate::build::cache::{Cache, CacheError};
 use crate::build::progress::Progress;
-use crate::build::{deb, digest, files};
+use crate::build::{deb, digest};
 
 /// A kernel's source.
 #[derive(Debug, Clone)]
@@ -86,7 +87,7 @@ impl SourceOrigin {
             Ok(())
         })?;
         let digest = Sha256::from_bytes(hasher.finalize().into());
-        files::replace(&kept, digest.to_string().as_bytes()).map_err(CacheError::io("write", &kept))?;
+        durable::publish(&kept, digest.to_string().as_bytes()).map_err(CacheError::io("write", &kept))?;
         Ok(Some(digest))
     }
 

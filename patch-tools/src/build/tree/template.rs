@@ -3,10 +3,10 @@
 use std::fs;
 
 use manifests::Sha256;
+use system::durable;
 
 use super::{Tree, TreeError};
 use crate::build::cache::CacheError;
-use crate::build::files;
 use crate::build::link::{TEMPLATE_MAKEFILE, TEMPLATE_SOURCE};
 use crate::build::patch::SourcePath;
 use crate::build::process::Program;
@@ -24,7 +24,7 @@ impl Tree {
             return Ok(object);
         }
         let object = self.compile_template()?;
-        files::replace(&kept, &object).map_err(CacheError::io("write", &kept))?;
+        durable::publish(&kept, &object).map_err(CacheError::io("write", &kept))?;
         Ok(object)
     }
 
@@ -33,7 +33,7 @@ impl Tree {
         fs::create_dir_all(&directory).map_err(CacheError::io("make", &directory))?;
         for (name, text) in [("Makefile", TEMPLATE_MAKEFILE), (FILE, TEMPLATE_SOURCE)] {
             let path = directory.join(name);
-            files::replace(&path, text.as_bytes()).map_err(CacheError::io("write", &path))?;
+            durable::publish(&path, text.as_bytes()).map_err(CacheError::io("write", &path))?;
         }
         let Some(name) = SourcePath::new(FILE) else { unreachable!("a plain file name") };
         let command = self.kbuild.command_in_output(DIRECTORY, &name)?;

@@ -12,11 +12,12 @@ use std::fs;
 use std::path::Path;
 
 use memchr::memmem;
+use system::durable;
 
 use super::super::cache::CacheError;
+use super::super::jobs;
 use super::super::patch::SourcePath;
 use super::super::tree::Tree;
-use super::super::{files, jobs};
 
 /// Headers that the compiler is told to include before every unit (top Makefile, `LINUXINCLUDE`).
 const FORCED: [&str; 3] =
@@ -74,7 +75,7 @@ impl IncludeGraph {
         }
         let sources = Self::of_tree(tree, jobs)?.sources();
         let text: String = sources.0.iter().flat_map(|name| [name, "\n"]).collect();
-        files::replace(&kept, text.as_bytes()).map_err(CacheError::io("write", &kept))?;
+        durable::publish(&kept, text.as_bytes()).map_err(CacheError::io("write", &kept))?;
         Ok(sources)
     }
 
@@ -138,7 +139,7 @@ impl IncludeGraph {
             Ok::<_, CacheError>(text)
         })?;
         let text = texts.concat();
-        files::replace(&kept, text.as_bytes()).map_err(CacheError::io("write", &kept))?;
+        durable::publish(&kept, text.as_bytes()).map_err(CacheError::io("write", &kept))?;
         Ok(text)
     }
 

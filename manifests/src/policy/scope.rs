@@ -67,6 +67,8 @@ pub enum ComponentKind {
     Livepatch,
     /// A fix to files in containers.
     Layer,
+    /// Another image for containers.
+    Image,
 }
 
 impl ComponentKind {
@@ -74,6 +76,7 @@ impl ComponentKind {
         match component {
             Component::Livepatch(_) => Self::Livepatch,
             Component::Layer(_) => Self::Layer,
+            Component::Image(_) => Self::Image,
         }
     }
 }
@@ -210,6 +213,7 @@ fn reached(manifest: &Manifest) -> Vec<Option<&ContainerSelector>> {
     for component in &manifest.components {
         match component {
             Component::Layer(layer) => selectors.push(layer.containers.as_ref()),
+            Component::Image(image) => selectors.push(image.containers.as_ref()),
             Component::Livepatch(livepatch) => {
                 let killed =
                     livepatch.transition.stuck.iter().filter(|rule| rule.action == StuckAction::Kill);

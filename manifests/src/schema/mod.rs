@@ -6,11 +6,14 @@
 //!
 //! - [`livepatch`]: a kernel fix as a module
 //! - [`layer`]: a fix to files in containers
+//! - [`image`]: a whole image for containers; [`handling`]: what both say of how containers are treated
 //! - [`payload`]: the file that goes with a component
 //! - [`probe`]: how to see that something works
 //! - [`validate`]: rules that one field alone cannot state
 //! - [`json`]: the JSON Schema
 
+pub mod handling;
+pub mod image;
 pub mod json;
 pub mod layer;
 pub mod livepatch;
@@ -30,6 +33,7 @@ use crate::names::{CveId, GroupName, KernelRelease, ManifestName};
 use crate::text::Summary;
 use crate::time::UtcTime;
 use crate::yaml;
+use image::ImageComponent;
 use layer::LayerComponent;
 use livepatch::LivepatchComponent;
 use payload::Payload;
@@ -230,6 +234,8 @@ pub enum Component {
     Livepatch(LivepatchComponent),
     /// A fix to files of containers, as a layer over their root.
     Layer(LayerComponent),
+    /// Another image for containers, which are made anew from it.
+    Image(ImageComponent),
 }
 
 impl Component {
@@ -238,6 +244,7 @@ impl Component {
         match self {
             Self::Livepatch(livepatch) => &livepatch.payload,
             Self::Layer(layer) => &layer.payload,
+            Self::Image(image) => &image.payload,
         }
     }
 
@@ -246,6 +253,7 @@ impl Component {
         match self {
             Self::Livepatch(_) => "livepatch",
             Self::Layer(_) => "layer",
+            Self::Image(_) => "image",
         }
     }
 }
@@ -266,6 +274,8 @@ struct RawComponent {
     transition: Option<livepatch::Transition>,
     format: Option<layer::LayerFormat>,
     replaces: Option<Vec<layer::ReplacedFile>>,
+    image: Option<crate::digest::ImageDigest>,
+    instead_of: Option<Vec<crate::digest::ImageDigest>>,
     containers: Option<layer::ContainerSelector>,
     without_checkpoint: Option<layer::WithoutCheckpoint>,
     never_checkpoint: Option<Vec<layer::ContainerSelector>>,
@@ -280,6 +290,7 @@ struct RawComponent {
 enum RawKind {
     Livepatch,
     Layer,
+    Image,
     Kernel,
 }
 
@@ -293,6 +304,8 @@ impl<'de> Deserialize<'de> for Component {
                     &[
                         ("format", raw.format.is_some()),
                         ("replaces", raw.replaces.is_some()),
+                        ("image", raw.image.is_some()),
+                        ("instead_of", raw.instead_of.is_some()),
                         ("containers", raw.containers.is_some()),
                         ("without_checkpoint", raw.without_checkpoint.is_some()),
                         ("never_checkpoint", raw.never_checkpoint.is_some()),
@@ -324,6 +337,8 @@ impl<'de> Deserialize<'de> for Component {
                         ("patches", raw.patches.is_some()),
                         ("replace", raw.replace.is_some()),
                         ("transition", raw.transition.is_some()),
+                        ("image", raw.image.is_some()),
+                        ("instead_of", raw.instead_of.is_some()),
                     ],
                 )?;
                 Ok(Self::Layer(LayerComponent {
@@ -339,8 +354,36 @@ impl<'de> Deserialize<'de> for Component {
                     probes: raw.probes.unwrap_or_default(),
                 }))
             }
+            RawKind::Image => {
+                foreign(
+                    "image",
+                    &[
+                        ("module", raw.module.is_some()),
+                        ("kernel", raw.kernel.is_some()),
+                        ("kernel_build_id", raw.kernel_build_id.is_some()),
+                        ("fixed_in", raw.fixed_in.is_some()),
+                        ("patches", raw.patches.is_some()),
+                        ("replace", raw.replace.is_some()),
+                        ("transition", raw.transition.is_some()),
+                        ("format", raw.format.is_some()),
+                        ("replaces", raw.replaces.is_some()),
+                    ],
+                )?;
+                Ok(Self::Image(ImageComponent {
+                    payload: required(raw.payload, "payload")?,
+                    image: required(raw.image, "image")?,
+                    instead_of: required(raw.instead_of, "instead_of")?,
+                    containers: raw.containers,
+                    without_checkpoint: raw.without_checkpoint.unwrap_or_default(),
+                    never_checkpoint: raw.never_checkpoint.unwrap_or_default(),
+                    on_failure: raw.on_failure.unwrap_or_default(),
+                    order: raw.order,
+                    concurrency: raw.concurrency.unwrap_or(layer::DEFAULT_CONCURRENCY),
+                    probes: raw.probes.unwrap_or_default(),
+                }))
+            }
             RawKind::Kernel => Err(de::Error::custom(
-                "kind `kernel` is reserved for a later schema: expected `livepatch` or `layer`",
+                "kind `kernel` is reserved for a later schema: expected `livepatch`, `layer` or `image`",
             )),
         }
     }

@@ -7,11 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
+use super::handling::Handling;
+use super::image::ImageComponent;
 use super::layer::{ContainerSelector, FileIdentity, LayerComponent};
 use super::livepatch::{FixedIn, LivepatchComponent, Replace};
 use super::payload::Payload;
 use super::probe::{Check, Probe};
 use super::{Arch, Component, Manifest};
+use crate::digest::ImageDigest;
 use crate::duration::Span;
 use crate::names::{Distribution, FileName, KernelRelease, KernelSeries, ModuleName, ObjectName, SymbolName};
 use crate::text::Argument;
@@ -23,9 +26,10 @@ const MAX_LIFETIME: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// The highest version: what every JSON reader and a signed 64-bit column hold exactly (2^53 - 1).
 const MAX_VERSION: u64 = (1 << 53) - 1;
 
-/// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers stream.
+/// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers and images stream.
 const MAX_LIVEPATCH_BYTES: u64 = 64 << 20;
 const MAX_LAYER_BYTES: u64 = 16 << 30;
+const MAX_IMAGE_BYTES: u64 = 16 << 30;
 
 /// Largest file that `replaces` can give a size for: the largest that Linux has (`MAX_LFS_FILESIZE`).
 const MAX_FILE_BYTES: u64 = i64::MAX as u64;
@@ -160,6 +164,14 @@ pub enum RuleError {
         /// The function.
         function: SymbolName,
     },
+    /// An image in place of itself.
+    #[error("{field}: expected other images than the new one, found {image}")]
+    ImageInsteadOfItself {
+        /// The field.
+        field: String,
+        /// The image.
+        image: ImageDigest,
+    },
     /// A selector that selects by nothing.
     #[error("{field}: expected ids or labels, found neither")]
     EmptySelector {
@@ -244,6 +256,7 @@ fn components(manifest: &Manifest) -> Result<(), RuleError> {
                 self::livepatch(&field, livepatch, manifest)?;
             }
             Component::Layer(layer) => self::layer(&field, layer)?,
+            Component::Image(image) => self::image(&field, image)?,
         }
     }
     fixed_alike(&livepatches)
@@ -368,12 +381,30 @@ fn layer(field: &str, layer: &LayerComponent) -> Result<(), RuleError> {
     if let Some(containers) = &layer.containers {
         selector(&format!("{field}.containers"), containers)?;
     }
-    count(&format!("{field}.never_checkpoint"), layer.never_checkpoint.len(), 0, 16)?;
-    for (index, containers) in layer.never_checkpoint.iter().enumerate() {
+    handling(field, &layer.handling())
+}
+
+fn image(field: &str, image: &ImageComponent) -> Result<(), RuleError> {
+    number(&format!("{field}.payload.size"), image.payload.size, 1, MAX_IMAGE_BYTES)?;
+    let instead_of = format!("{field}.instead_of");
+    count(&instead_of, image.instead_of.len(), 1, 64)?;
+    distinct(&instead_of, &image.instead_of)?;
+    if image.instead_of.contains(&image.image) {
+        return Err(RuleError::ImageInsteadOfItself { field: instead_of, image: image.image });
+    }
+    if let Some(containers) = &image.containers {
+        selector(&format!("{field}.containers"), containers)?;
+    }
+    handling(field, &image.handling())
+}
+
+fn handling(field: &str, handling: &Handling<'_>) -> Result<(), RuleError> {
+    count(&format!("{field}.never_checkpoint"), handling.never_checkpoint.len(), 0, 16)?;
+    for (index, containers) in handling.never_checkpoint.iter().enumerate() {
         selector(&format!("{field}.never_checkpoint[{index}]"), containers)?;
     }
-    number(&format!("{field}.concurrency"), layer.concurrency.into(), 1, 64)?;
-    probes(&format!("{field}.probes"), &layer.probes, Where::Container)
+    number(&format!("{field}.concurrency"), handling.concurrency.into(), 1, 64)?;
+    probes(&format!("{field}.probes"), handling.probes, Where::Container)
 }
 
 /// A selector selects by something; leaving it out, where that may be, is how to select everything.

@@ -6,6 +6,7 @@
 //! | [`lifecycle`] | list, dump, restore, start, stop, exec: one adapter for each runtime |
 //! | [`criu`] | CRIU's image files, and what keeps a container from being dumped |
 //! | [`files`] | fix layers, and which directories make up a root file system |
+//! | [`images`] | container images in OCI archives, verified by digest |
 //! | [`network`] | packets of checkpointed connections, network namespaces |
 //! | [`processes`] | who has which file mapped |
 //! | [`limits`] | control groups: resource limits, the freezer |
@@ -20,6 +21,7 @@ pub mod criu;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod images;
 pub mod lifecycle;
 pub mod limits;
 pub mod model;

@@ -11,6 +11,7 @@ pub mod error;
 mod helpers;
 mod inspected;
 pub mod podman;
+mod recreate;
 pub mod runc;
 pub mod runtimes;
 
@@ -22,6 +23,7 @@ use system::command::{CommandError, Finished};
 pub use self::docker::Docker;
 pub use self::error::RuntimeError;
 pub use self::podman::Podman;
+pub use self::recreate::{Recreation, Recreator};
 pub use self::runc::Runc;
 pub use self::runtimes::Runtimes;
 use crate::criu::images::{CheckpointContent, CheckpointedProcess};

@@ -133,7 +133,7 @@ fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<Want
         .map_err(failures::trust)?;
     let layers = manifest.components.iter().filter_map(|component| match component {
         Component::Layer(layer) => Some(layer),
-        Component::Livepatch(_) => None,
+        _ => None,
     });
     Ok(layers
         .flat_map(|layer| {

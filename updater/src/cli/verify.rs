@@ -274,7 +274,7 @@ fn compare(
             PayloadState::Matches => {
                 let inspected = match component {
                     Component::Livepatch(livepatch) => Some(inspect(livepatch, directory)),
-                    Component::Layer(_) => None,
+                    _ => None,
                 };
                 (inspected, origins(payload, directory, judge.policy, judge.floor, judge.now))
             }

@@ -7,7 +7,7 @@ use std::fmt;
 use manifests::log::Logged;
 use manifests::verify::{RoleStanding, SignatureStanding, Standing};
 use manifests::{
-    Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, OnFailure, Probe, Replace,
+    Component, ContainerSelector, FileIdentity, Handling, ImageComponent, LayerComponent, LivepatchComponent, Manifest, OnFailure, Probe, Replace,
     WithoutCheckpoint,
 };
 
@@ -88,6 +88,7 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
             match component {
                 Component::Livepatch(livepatch) => self::livepatch(text, index, livepatch)?,
                 Component::Layer(layer) => self::layer(text, index, layer)?,
+                Component::Image(image) => self::image(text, index, image)?,
             }
             self::payload(text, payload)?;
         }
@@ -168,15 +169,7 @@ fn livepatch(text: &mut Page, index: usize, livepatch: &LivepatchComponent) -> f
 }
 
 fn layer(text: &mut Page, index: usize, layer: &LayerComponent) -> fmt::Result {
-    let which = match &layer.containers {
-        None => "any container".to_owned(),
-        Some(selector) => {
-            let labels = selector.labels.iter().map(|label| format!("{}={}", label.name, label.value));
-            let ids = (!selector.ids.is_empty()).then(|| list(&selector.ids));
-            let parts: Vec<String> = ids.into_iter().chain(labels).collect();
-            format!("containers {}", parts.join(", "))
-        }
-    };
+    let which = which(layer.containers.as_ref());
     writeln!(text, "  {index}. restart {which} that maps one of these files, on a fixed copy")?;
     for file in &layer.replaces {
         let identity = match &file.identity {
@@ -185,15 +178,39 @@ fn layer(text: &mut Page, index: usize, layer: &LayerComponent) -> fmt::Result {
         };
         writeln!(text, "     file      {} ({identity})", file.path)?;
     }
-    let order = layer.order.as_ref().map_or_else(|| "id".to_owned(), |order| format!("label {}", order.name));
-    writeln!(text, "     order     by {order}, {} at a time", layer.concurrency)?;
-    let otherwise = match layer.without_checkpoint {
+    handling(text, &layer.handling())
+}
+
+fn image(text: &mut Page, index: usize, image: &ImageComponent) -> fmt::Result {
+    let which = which(image.containers.as_ref());
+    writeln!(text, "  {index}. make {which} anew that was made from one of these images")?;
+    for digest in &image.instead_of {
+        writeln!(text, "     image     {digest}")?;
+    }
+    writeln!(text, "     from      {}", image.image)?;
+    handling(text, &image.handling())
+}
+
+/// The containers that a selector takes.
+fn which(selector: Option<&ContainerSelector>) -> String {
+    let Some(selector) = selector else { return "any container".to_owned() };
+    let labels = selector.labels.iter().map(|label| format!("{}={}", label.name, label.value));
+    let ids = (!selector.ids.is_empty()).then(|| list(&selector.ids));
+    let parts: Vec<String> = ids.into_iter().chain(labels).collect();
+    format!("containers {}", parts.join(", "))
+}
+
+/// How containers are treated.
+fn handling(text: &mut Page, handling: &Handling<'_>) -> fmt::Result {
+    let order = handling.order.map_or_else(|| "id".to_owned(), |order| format!("label {}", order.name));
+    writeln!(text, "     order     by {order}, {} at a time", handling.concurrency)?;
+    let otherwise = match handling.without_checkpoint {
         WithoutCheckpoint::Fail => "refuse the manifest",
         WithoutCheckpoint::Skip => "leave the container as it is",
         WithoutCheckpoint::Restart => "restart it, and lose its memory when going back",
     };
     writeln!(text, "     if a container cannot be checkpointed: {otherwise}")?;
-    probes(text, "     ", &layer.probes)
+    probes(text, "     ", handling.probes)
 }
 
 fn payload(text: &mut Page, payload: &PayloadReport) -> fmt::Result {

@@ -59,6 +59,7 @@ use system::boot::BootError;
 use system::command::HeldLock;
 use system::lock::{HostLock, LockError, Turn};
 use workloads::files::rootfs::RootfsError;
+use workloads::images::ImageArchiveError;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::model::{Container, Listing};
 use workloads::probes::ProbeError;
@@ -174,6 +175,14 @@ pub enum EngineError {
         module: String,
         /// Where and why.
         source: patch_tools::module::ParseError,
+    },
+    /// A payload is authentic and not the image that it should be.
+    #[error("payload {file} is not the image that the manifest means")]
+    Image {
+        /// Its name in the manifest.
+        file: String,
+        /// What is wrong with it.
+        source: Box<ImageArchiveError>,
     },
     /// The kernel cannot be asked.
     #[error("look at the kernel")]
@@ -448,6 +457,7 @@ impl Engine {
             leases: &self.host.leases,
             lifecycle: &*session.adapters.lifecycle,
             checkpointer: &*session.adapters.checkpointer,
+            recreator: &*session.adapters.recreator,
             mounts: &*self.host.mounts,
             hold: &*self.host.hold,
             limits: &*self.host.limits,

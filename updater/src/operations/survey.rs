@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, ModuleName, Replace};
+use manifests::{
+    Component, ContainerSelector, FileIdentity, ImageComponent, ImageDigest, LayerComponent, LivepatchComponent,
+    Manifest, ModuleName, Replace,
+};
 use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
 use system::medium::Medium;
+use workloads::images::ImageArchive;
 use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
 use workloads::processes::{Mapped, Onlooker, Wanted};
 
@@ -16,7 +20,7 @@ use crate::kernel::preflight::Keeps;
 use crate::operations::apply::Quarantine;
 use crate::operations::{Engine, EngineError, Session};
 use crate::plan::facts::{
-    AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
+    AffectedBy, ContainerFacts, HostFacts, ImageFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
 };
 use crate::plan::planner::layer_directory;
 use crate::state::baseline::Baseline;
@@ -37,7 +41,7 @@ impl Engine {
     ) -> Result<HostFacts, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let mut livepatches = BTreeMap::new();
-        let mut layers = Vec::new();
+        let (mut layers, mut images) = (Vec::new(), Vec::new());
         let mut stuck_tasks_matter = false;
         for index in manifest.for_kernel(&self.host.kernel).taken {
             match &manifest.components[index] {
@@ -47,12 +51,24 @@ impl Engine {
                     livepatches.insert(index, facts);
                 }
                 Component::Layer(layer) => layers.push((index, layer)),
+                Component::Image(image) => images.push((index, image)),
             }
         }
-        let (containers, unreadable) = if layers.is_empty() {
+        let (mut containers, mut unreadable) = if layers.is_empty() {
             Default::default()
         } else {
             self.survey_containers(session, &layers, onlooker)?
+        };
+        let unfit = if images.is_empty() {
+            Vec::new()
+        } else {
+            let (remade, untold) = self.survey_images(session, &images)?;
+            let unfit = self.unfit_images(&images, &remade)?;
+            merge(&mut containers, remade);
+            if layers.is_empty() {
+                unreadable = untold;
+            }
+            unfit
         };
         let running = if stuck_tasks_matter { session.running()? } else { Vec::new() };
         Ok(HostFacts {
@@ -62,6 +78,7 @@ impl Engine {
             now: self.host.clock.now(),
             livepatches,
             containers,
+            images: unfit,
             running,
             unreadable,
             settings: self.settings(),
@@ -185,7 +202,7 @@ impl Engine {
             .containers
             .into_iter()
             .filter(|container| container.status.has_processes())
-            .filter(|container| layers.iter().any(|(_, layer)| selects(layer, container)))
+            .filter(|container| layers.iter().any(|(_, layer)| selects(layer.containers.as_ref(), container)))
             .collect();
         let wanted: Vec<Wanted> = layers
             .iter()
@@ -199,7 +216,7 @@ impl Engine {
         let mapped = self.host.observer.mapped(&concerned, &wanted, onlooker)?;
         let mut found = Vec::new();
         for (container, mapped) in concerned.into_iter().zip(mapped) {
-            let selecting = layers.iter().filter(|(_, layer)| selects(layer, &container));
+            let selecting = layers.iter().filter(|(_, layer)| selects(layer.containers.as_ref(), &container));
             let by: Vec<(&LayerComponent, AffectedBy)> = selecting
                 .filter_map(|(component, layer)| Some((*layer, affected_by(*component, layer, &mapped)?)))
                 .collect();
@@ -221,6 +238,83 @@ impl Engine {
         Ok((found, listing.unreadable))
     }
 
+    /// Containers that run and were made from an image at fault.
+    pub(super) fn survey_images(
+        &self,
+        session: &Session,
+        images: &[(usize, &ImageComponent)],
+    ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
+        let listing = session.adapters.lifecycle.list()?;
+        let mut found = Vec::new();
+        for container in listing.containers.into_iter().filter(|container| container.status.has_processes()) {
+            let selecting = images.iter().filter(|(_, image)| selects(image.containers.as_ref(), &container));
+            let selecting: Vec<_> = selecting.collect();
+            let made_from = match selecting.is_empty() {
+                true => None,
+                false => session.adapters.lifecycle.image(&container.id)?,
+            };
+            let Some(made_from) = made_from else { continue };
+            let Ok(configuration) = made_from.id.parse::<ImageDigest>() else { continue };
+            let manifest = made_from.digest.as_ref().and_then(|digest| digest.parse().ok());
+            let by = selecting.into_iter().filter(|(_, image)| image.replaces(&configuration, manifest.as_ref()));
+            let affected: Vec<AffectedBy> = by
+                .map(|(component, _)| AffectedBy { component: *component, files: Vec::new(), unknown: Vec::new() })
+                .collect();
+            if !affected.is_empty() {
+                let facts = ContainerFacts { affected, ..self.container_facts(session, container)? };
+                found.push(self.with_image(session, facts)?);
+            }
+        }
+        Ok((found, listing.unreadable))
+    }
+
+    /// What is known of a container, and on what terms it can be made anew.
+    pub(super) fn with_image(
+        &self,
+        session: &Session,
+        facts: ContainerFacts,
+    ) -> Result<ContainerFacts, EngineError> {
+        let recreation = session.adapters.recreator.recreation(&facts.container.id)?;
+        let from = recreation.image.and_then(|image| image.id.parse().ok());
+        let mut unmet = facts.unmet;
+        unmet.extend(recreation.unmet.into_iter().map(|found| Unmet {
+            subject: format!("container {}", facts.container.id),
+            expected: "a container that its engine can make anew".to_owned(),
+            found,
+        }));
+        let image = from.map(|from| ImageFacts { from, restart: recreation.restart });
+        Ok(ContainerFacts { unmet, image, changes: recreation.changes, ..facts })
+    }
+
+    /// What keeps the new images from running here, where any is needed.
+    fn unfit_images(
+        &self,
+        images: &[(usize, &ImageComponent)],
+        containers: &[ContainerFacts],
+    ) -> Result<Vec<Unmet>, EngineError> {
+        let mut unfit = Vec::new();
+        for (index, component) in images {
+            let is_needed =
+                |facts: &ContainerFacts| facts.affected.iter().any(|affected| affected.component == *index);
+            if !containers.iter().any(is_needed) {
+                continue;
+            }
+            let file = self.payloads.open(&component.payload.sha256)?;
+            let archive = ImageArchive::open(&file, &component.image).map_err(|source| EngineError::Image {
+                file: component.payload.file.to_string(),
+                source: Box::new(source),
+            })?;
+            if !archive.platform().is_for(&self.host.arch) {
+                unfit.push(Unmet {
+                    subject: format!("image {}", component.image),
+                    expected: format!("an image for Linux on {}", self.host.arch),
+                    found: archive.platform().to_string(),
+                });
+            }
+        }
+        Ok(unfit)
+    }
+
     /// The facts of one container, affected or not; `None` if it does not run.
     pub(super) fn survey_container(
         &self,
@@ -232,6 +326,30 @@ impl Engine {
         running.map(|container| self.container_facts(session, container)).transpose()
     }
 
+    /// The facts of a container that is to have the image `before` again, running or not; `None` if it is gone.
+    pub(super) fn survey_exchanged(
+        &self,
+        session: &Session,
+        id: &WorkloadId,
+        before: &ImageDigest,
+    ) -> Result<Option<ContainerFacts>, EngineError> {
+        let Some(container) = session.adapters.lifecycle.inspect(id)? else { return Ok(None) };
+        let facts = match container.status.has_processes() {
+            true => Some(self.container_facts(session, container)?),
+            false => self.survey_stopped(&container)?,
+        };
+        let Some(facts) = facts else { return Ok(None) };
+        let mut facts = self.with_image(session, facts)?;
+        if !session.adapters.recreator.has_image(&id.runtime, before)? {
+            facts.unmet.push(Unmet {
+                subject: format!("container {id}"),
+                expected: format!("the image that it had before, {before}"),
+                found: format!("{} has it no more", id.runtime),
+            });
+        }
+        Ok(Some(facts))
+    }
+
     /// The facts of a container that does not run, as it was when it did; `None` if its files are gone.
     pub(super) fn survey_stopped(&self, known: &Container) -> Result<Option<ContainerFacts>, EngineError> {
         let topology = match self.host.mounts.current(&known.rootfs) {
@@ -241,7 +359,7 @@ impl Engine {
         let container =
             Container { status: ContainerStatus::Stopped, init: None, started: None, ..known.clone() };
         let (affected, obstacles, unmet, changes) = Default::default();
-        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet, changes }))
+        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet, changes, image: None }))
     }
 
     fn container_facts(
@@ -275,7 +393,8 @@ impl Engine {
             verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string);
         let obstacles = obstacles.chain(self.unfit_medium()).collect();
         let affected = Vec::new();
-        Ok(ContainerFacts { container, topology, affected, obstacles, unmet, changes: terms.changes })
+        let changes = terms.changes;
+        Ok(ContainerFacts { container, topology, affected, obstacles, unmet, changes, image: None })
     }
 }
 
@@ -315,9 +434,18 @@ fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Opt
     (!files.is_empty() || !unknown.is_empty()).then_some(AffectedBy { component, files, unknown })
 }
 
+/// Puts the facts of containers together; of one that is in both, what either says.
+fn merge(all: &mut Vec<ContainerFacts>, more: Vec<ContainerFacts>) {
+    for facts in more {
+        match all.iter_mut().find(|known| known.container.id == facts.container.id) {
+            Some(known) => known.affected.extend(facts.affected),
+            None => all.push(facts),
+        }
+    }
+}
+
 /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
-fn selects(layer: &LayerComponent, container: &Container) -> bool {
+fn selects(selector: Option<&ContainerSelector>, container: &Container) -> bool {
     let label = |name: &str| container.annotations.get(name).map(String::as_str);
-    let named = layer.containers.as_ref();
-    named.is_none_or(|selector| selector.selects(&container.id.to_string(), label))
+    selector.is_none_or(|selector| selector.selects(&container.id.to_string(), label))
 }

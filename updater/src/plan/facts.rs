@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{GroupName, HostKernel, ModuleName, Sha256};
+use manifests::{GroupName, HostKernel, ImageDigest, ModuleName, Sha256};
 use workloads::model::{Container, Topology, Unreadable};
 
 /// A host as it is at one instant, seen with one manifest in mind.
@@ -23,8 +23,10 @@ pub struct HostFacts {
     pub now: Timestamp,
     /// One entry for each livepatch component that fits the running kernel, by its index in the manifest.
     pub livepatches: BTreeMap<usize, LivepatchFacts>,
-    /// Every running container that a layer component affects.
+    /// Every running container that a layer or image component affects.
     pub containers: Vec<ContainerFacts>,
+    /// Preconditions of image components that do not hold, whichever container they are for.
+    pub images: Vec<Unmet>,
     /// Every running container, where a livepatch asks for what may be done to their stuck tasks.
     pub running: Vec<Container>,
     /// Containers, affected or not, that the runtime could not describe whole.
@@ -112,12 +114,23 @@ pub struct ContainerFacts {
     pub unmet: Vec<Unmet>,
     /// What differs after a restart, one sentence each, because its engine cannot do otherwise.
     pub changes: Vec<String>,
+    /// What it was made from, where it is to be made anew.
+    pub image: Option<ImageFacts>,
+}
+
+/// What a container was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// The image, by its configuration.
+    pub from: ImageDigest,
+    /// The container's restart policy in the words of `--restart`.
+    pub restart: String,
 }
 
 /// One reason why a container is affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AffectedBy {
-    /// Index of the layer component in the manifest.
+    /// Index of the layer or image component in the manifest.
     pub component: usize,
     /// The mapped files, as the container sees them.
     pub files: Vec<PathBuf>,

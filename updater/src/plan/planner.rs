@@ -9,16 +9,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use manifests::{
-    Component, ComponentFit, ContainerId, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
+    Component, ComponentFit, ContainerId, FailureScope, Handling, KernelOutcome, KernelSelection, LayerComponent,
     LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile, StuckAction,
     StuckRule, WithoutCheckpoint,
 };
 use workloads::model::{Container, FreshUpper, NetworkPlace, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
+use crate::plan::images::removals;
 use crate::plan::{
     Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo,
 };
+
+mod images;
 
 /// Why this host cannot take this manifest. Nothing was touched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +49,7 @@ pub fn plan(manifest: &Manifest, facts: &HostFacts, name: &str) -> Result<Plan, 
         }
     }
     draft.containers(manifest, &selection, name);
+    draft.images(manifest, &selection, name);
     draft.notes.extend(facts.unreadable.iter().map(ToString::to_string));
     draft.finish(manifest)
 }
@@ -109,7 +113,7 @@ impl<'a> Draft<'a> {
         let fits =
             selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
                 Component::Livepatch(livepatch) => Some((livepatch, fit)),
-                Component::Layer(_) => None,
+                _ => None,
             });
         if selection.outcome == KernelOutcome::NoneFits {
             let builds: Vec<_> = fits.filter_map(|(livepatch, fit)| other_build(livepatch, fit)).collect();
@@ -137,7 +141,7 @@ impl<'a> Draft<'a> {
     fn kernels(&self, manifest: &Manifest, selection: &KernelSelection) -> String {
         let of = |index: &usize| match &manifest.components[*index] {
             Component::Livepatch(livepatch) => Some(livepatch.kernel.to_string()),
-            Component::Layer(_) => None,
+            _ => None,
         };
         let components: BTreeSet<String> =
             selection.livepatches.iter().filter_map(|(index, _)| of(index)).collect();
@@ -237,7 +241,7 @@ impl<'a> Draft<'a> {
             .filter(|(index, _)| selection.taken.contains(index))
             .filter_map(|(index, component)| match component {
                 Component::Layer(layer) => Some((index, layer)),
-                Component::Livepatch(_) => None,
+                _ => None,
             })
             .collect();
         let mut work = Vec::new();
@@ -248,7 +252,7 @@ impl<'a> Draft<'a> {
                 .filter_map(|affected| layers.get(&affected.component).copied())
                 .collect();
             if let Some(first) = by.first() {
-                work.push((order_key(first, known), known, by));
+                work.push((order_key(&first.handling(), known), known, by));
             }
         }
         work.sort_by(|(a, ..), (b, ..)| a.cmp(b));
@@ -271,7 +275,16 @@ impl<'a> Draft<'a> {
         self.stage(unpack);
         let width =
             lanes.iter().flat_map(|(by, ..)| by.iter()).map(|layer| layer.concurrency).min().unwrap_or(1);
-        let mut lanes = lanes.into_iter().map(|(_, network, steps)| (network, steps)).peekable();
+        self.batches(width, lanes.into_iter().map(|(_, network, steps)| (network, steps)));
+    }
+
+    /// Stages of so many containers at once.
+    fn batches<'b>(
+        &mut self,
+        width: u32,
+        lanes: impl Iterator<Item = (&'b NetworkPlace, Vec<(Action, Undo)>)>,
+    ) {
+        let mut lanes = lanes.peekable();
         while lanes.peek().is_some() {
             self.lanes(one_lane_a_namespace(lanes.by_ref().take(width.max(1) as usize)));
         }
@@ -286,7 +299,8 @@ impl<'a> Draft<'a> {
     ) -> Option<Vec<(Action, Undo)>> {
         let id = &known.container.id;
         self.unmet.extend(known.unmet.iter().cloned());
-        let feels = self.feels(known, by);
+        let handling: Vec<Handling<'_>> = by.iter().map(|layer| layer.handling()).collect();
+        let feels = self.feels(known, &handling);
         let files = known.affected.iter().flat_map(|affected| affected.files.iter().cloned()).collect();
         for unknown in known.affected.iter().flat_map(|affected| &affected.unknown) {
             self.notes.push(format!(
@@ -297,7 +311,7 @@ impl<'a> Draft<'a> {
             container: known.container.clone(),
             topology: known.topology.clone(),
             files,
-            on_failure: together(by),
+            on_failure: together(&handling),
             feels: feels.clone(),
         });
         let checkpoint = match feels {
@@ -334,11 +348,7 @@ impl<'a> Draft<'a> {
             Undo::SwitchBack { container: id.clone(), to: known.topology.with_new_work(&fresh.back) },
         ));
         steps.push((Action::Start { container: id.clone() }, Undo::StopTrial { container: id.clone() }));
-        let probes = by.iter().flat_map(|layer| layer.probes.iter());
-        steps.extend(
-            sited(probes, &ProbeSite::Container { container: id.clone() })
-                .map(|probe| (Action::Probe(probe), Undo::Nothing)),
-        );
+        steps.extend(probes_of(id, &handling));
         // The start's undo ends what maps them.
         let mut replaced: Vec<ReplacedFile> = Vec::new();
         for file in by.iter().flat_map(|layer| &layer.replaces) {
@@ -350,17 +360,17 @@ impl<'a> Draft<'a> {
         Some(steps)
     }
 
-    fn feels(&mut self, known: &ContainerFacts, by: &[&LayerComponent]) -> Feels {
+    fn feels(&mut self, known: &ContainerFacts, by: &[Handling<'_>]) -> Feels {
         let mut obstacles: Vec<String> = known.obstacles.clone();
         let label = |name: &str| known.container.annotations.get(name).map(String::as_str);
-        let mut never = by.iter().flat_map(|layer| &layer.never_checkpoint);
+        let mut never = by.iter().flat_map(|handling| handling.never_checkpoint);
         if never.any(|selector| selector.selects(&known.container.id.to_string(), label)) {
             obstacles.push("the manifest forbids to write its memory down".to_owned());
         }
         if obstacles.is_empty() {
             return Feels::RestartWithCheckpoint;
         }
-        let any = |wanted| by.iter().any(|layer| layer.without_checkpoint == wanted);
+        let any = |wanted| by.iter().any(|handling| handling.without_checkpoint == wanted);
         if any(WithoutCheckpoint::Fail) {
             let subject = format!("container {}", known.container.id);
             for obstacle in &obstacles {
@@ -387,7 +397,10 @@ impl<'a> Draft<'a> {
             self.steps.iter().filter_map(probe).collect()
         };
         let updated = |id: &&&WorkloadId| {
-            let confirms = |step: &Step| matches!(&step.action, Action::ConfirmEffect { container, .. } if container == **id);
+            let confirms = |step: &Step| {
+                let confirms = matches!(step.action, Action::ConfirmEffect { .. } | Action::ConfirmImage { .. });
+                confirms && step.action.container() == Some(**id)
+            };
             self.steps.iter().any(confirms)
         };
         let of =
@@ -415,9 +428,11 @@ impl<'a> Draft<'a> {
                 _ => None,
             })
             .collect();
+        let removals = removals(&self.steps, &why);
         self.stage(held.into_iter().map(|container| {
             (Action::ReleaseConnections { container }, Undo::Impossible { why: why.clone() })
         }));
+        self.stage(removals);
         let on_failure = match manifest.rollback.on_failure {
             OnRollback::Automatic => OnFailure::RollBack,
             OnRollback::Hold => OnFailure::Hold,
@@ -451,9 +466,9 @@ fn one_lane_a_namespace<'a>(
     lanes.into_iter().map(|(_, steps)| steps).collect()
 }
 
-/// A container goes back alone if every layer that affects it says so.
-fn together(by: &[&LayerComponent]) -> FailureScope {
-    match by.iter().all(|layer| layer.on_failure == FailureScope::Workload) {
+/// A container goes back alone if every component that affects it says so.
+fn together(by: &[Handling<'_>]) -> FailureScope {
+    match by.iter().all(|handling| handling.on_failure == FailureScope::Workload) {
         true => FailureScope::Workload,
         false => FailureScope::All,
     }
@@ -524,9 +539,17 @@ fn sited<'a>(
     probes.into_iter().map(move |probe| SitedProbe { site: site.clone(), probe: probe.clone() })
 }
 
+/// The probes that its components want of a container.
+fn probes_of(id: &WorkloadId, by: &[Handling<'_>]) -> Vec<(Action, Undo)> {
+    let probes = by.iter().flat_map(|handling| handling.probes);
+    sited(probes, &ProbeSite::Container { container: id.clone() })
+        .map(|probe| (Action::Probe(probe), Undo::Nothing))
+        .collect()
+}
+
 /// Containers sort by the ordering label's value (those without it last), then by name.
-fn order_key(layer: &LayerComponent, known: &ContainerFacts) -> (bool, String, WorkloadId) {
-    let value = layer.order.as_ref().and_then(|order| known.container.annotations.get(order.name.as_str()));
+fn order_key(handling: &Handling<'_>, known: &ContainerFacts) -> (bool, String, WorkloadId) {
+    let value = handling.order.and_then(|order| known.container.annotations.get(order.name.as_str()));
     (value.is_none(), value.cloned().unwrap_or_default(), known.container.id.clone())
 }
 

@@ -261,7 +261,7 @@ impl Performer<'_> {
     }
 
     /// The container that the plan was made for still runs, with the same first process.
-    fn expect_unchanged(&self, planned: &PlannedContainer) -> Result<Container, StepError> {
+    pub(super) fn expect_unchanged(&self, planned: &PlannedContainer) -> Result<Container, StepError> {
         let id = &planned.container.id;
         match self.running(id)? {
             Some(now) if self.is_planned(planned, &now) => Ok(now),

@@ -46,6 +46,7 @@ impl Performer<'_> {
             let left = watch.saturating_sub(self.clock.elapsed() - begun);
             if left.is_zero() {
                 self.confirm_effects(at, of)?;
+                self.confirm_images(at, of)?;
                 return Ok(json!({ "rounds": rounds }));
             }
             self.clock.sleep(left.min(ROUND));

@@ -11,7 +11,7 @@ pub mod error;
 mod helpers;
 mod inspected;
 pub mod podman;
-mod recreate;
+pub mod recreate;
 pub mod runc;
 pub mod runtimes;
 

@@ -78,7 +78,7 @@ pub trait Recreator {
 }
 
 /// The requests that an exchange is made of.
-pub(super) trait Names {
+pub trait Names {
     /// Whether there is a container of this name.
     fn exists(&self, name: &ContainerId) -> Result<bool, RuntimeError>;
 
@@ -90,7 +90,7 @@ pub(super) trait Names {
 }
 
 /// The policy of a container that nobody starts again.
-pub(super) const NEVER: &str = "no";
+pub const NEVER: &str = "no";
 
 /// Which of the three names are there: the container's own, that of the trial, that of what was set aside.
 fn seen(engine: &dyn Names, id: &WorkloadId, replacement: &Replacement) -> Result<[bool; 3], RuntimeError> {
@@ -105,7 +105,11 @@ fn unexpected(id: &WorkloadId, replacement: &Replacement, seen: [bool; 3]) -> Ru
     RuntimeError::Names { id: id.clone(), trial: replacement.trial.clone(), aside: replacement.aside.clone(), found }
 }
 
-pub(super) fn exchange(
+/// Sets the container aside and puts the one on trial in its place, from wherever an earlier exchange was cut.
+///
+/// # Errors
+/// [`RuntimeError::Names`] if the names are none that an exchange leaves, and what the engine says.
+pub fn exchange(
     engine: &dyn Names,
     id: &WorkloadId,
     replacement: &Replacement,
@@ -124,7 +128,11 @@ pub(super) fn exchange(
     engine.set_restart(&id.id, restart)
 }
 
-pub(super) fn put_back(
+/// The other way round.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn put_back(
     engine: &dyn Names,
     id: &WorkloadId,
     replacement: &Replacement,

@@ -202,6 +202,7 @@ impl Bench {
                     livepatch: machine.clone(),
                     lifecycle: containers.clone(),
                     checkpointer: containers.clone(),
+                    recreator: containers.clone(),
                     prober: containers.clone(),
                 })
             }),

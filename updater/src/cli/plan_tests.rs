@@ -36,3 +36,11 @@ fn a_plan_without_containers_or_without_work_says_so() {
     bench.apply(&text).unwrap();
     insta::assert_snapshot!(format!("{before}\n# once more\n{}", render(&bench.plan(&text).unwrap())));
 }
+
+#[test]
+fn a_plan_says_which_container_is_made_anew_from_what() {
+    let (bench, text) = crate::operations::tests::images::host_and_manifest();
+    let page = render(&bench.plan(&text).unwrap()).to_string();
+    let steps = page.find("[ 1/").unwrap();
+    insta::assert_snapshot!(&page[..steps]);
+}

@@ -7,8 +7,8 @@ use std::fmt;
 use manifests::log::Logged;
 use manifests::verify::{RoleStanding, SignatureStanding, Standing};
 use manifests::{
-    Component, ContainerSelector, FileIdentity, Handling, ImageComponent, LayerComponent, LivepatchComponent, Manifest, OnFailure, Probe, Replace,
-    WithoutCheckpoint,
+    Component, ContainerSelector, FileIdentity, Handling, ImageComponent, LayerComponent, LivepatchComponent,
+    Manifest, OnFailure, Probe, Replace, WithoutCheckpoint,
 };
 
 use manifests::provenance::Origin;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use manifests::{
-    Component, ContainerSelector, FileIdentity, ImageComponent, ImageDigest, LayerComponent, LivepatchComponent,
-    Manifest, ModuleName, Replace,
+    Component, ContainerSelector, FileIdentity, ImageComponent, ImageDigest, LayerComponent,
+    LivepatchComponent, Manifest, ModuleName, Replace,
 };
 use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
@@ -256,9 +256,14 @@ impl Engine {
             let Some(made_from) = made_from else { continue };
             let Ok(configuration) = made_from.id.parse::<ImageDigest>() else { continue };
             let manifest = made_from.digest.as_ref().and_then(|digest| digest.parse().ok());
-            let by = selecting.into_iter().filter(|(_, image)| image.replaces(&configuration, manifest.as_ref()));
+            let by =
+                selecting.into_iter().filter(|(_, image)| image.replaces(&configuration, manifest.as_ref()));
             let affected: Vec<AffectedBy> = by
-                .map(|(component, _)| AffectedBy { component: *component, files: Vec::new(), unknown: Vec::new() })
+                .map(|(component, _)| AffectedBy {
+                    component: *component,
+                    files: Vec::new(),
+                    unknown: Vec::new(),
+                })
                 .collect();
             if !affected.is_empty() {
                 let facts = ContainerFacts { affected, ..self.container_facts(session, container)? };
@@ -300,9 +305,8 @@ impl Engine {
                 continue;
             }
             let file = self.payloads.open(&component.payload.sha256)?;
-            let archive = ImageArchive::open(&file, &component.image).map_err(|source| EngineError::Image {
-                file: component.payload.file.to_string(),
-                source: Box::new(source),
+            let archive = ImageArchive::open(&file, &component.image).map_err(|source| {
+                EngineError::Image { file: component.payload.file.to_string(), source: Box::new(source) }
             })?;
             if !archive.platform().is_for(&self.host.arch) {
                 unfit.push(Unmet {

@@ -18,8 +18,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use manifests::{
-    ContainerId, FailureScope, ImageDigest, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile,
-    Sha256,
+    ContainerId, FailureScope, ImageDigest, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe,
+    ReplacedFile, Sha256,
 };
 use serde::{Deserialize, Serialize};
 use system::clock::millis;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use manifests::{
-    Component, ComponentFit, ContainerId, FailureScope, Handling, KernelOutcome, KernelSelection, LayerComponent,
-    LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile, StuckAction,
-    StuckRule, WithoutCheckpoint,
+    Component, ComponentFit, ContainerId, FailureScope, Handling, KernelOutcome, KernelSelection,
+    LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile,
+    StuckAction, StuckRule, WithoutCheckpoint,
 };
 use workloads::model::{Container, FreshUpper, NetworkPlace, WorkloadId};
 
@@ -398,7 +398,8 @@ impl<'a> Draft<'a> {
         };
         let updated = |id: &&&WorkloadId| {
             let confirms = |step: &Step| {
-                let confirms = matches!(step.action, Action::ConfirmEffect { .. } | Action::ConfirmImage { .. });
+                let confirms =
+                    matches!(step.action, Action::ConfirmEffect { .. } | Action::ConfirmImage { .. });
                 confirms && step.action.container() == Some(**id)
             };
             self.steps.iter().any(confirms)

@@ -45,7 +45,11 @@ impl Performer<'_> {
         Ok(json!({ "name": replacement.trial }))
     }
 
-    pub(super) fn remove_replacement(&self, id: &WorkloadId, trial: &ContainerId) -> Result<Value, StepError> {
+    pub(super) fn remove_replacement(
+        &self,
+        id: &WorkloadId,
+        trial: &ContainerId,
+    ) -> Result<Value, StepError> {
         let trial = WorkloadId::new(id.runtime.clone(), trial.clone());
         self.recreator.remove(&trial).map_err(doing("remove the new", &trial))?;
         Ok(Value::Null)
@@ -79,9 +83,17 @@ impl Performer<'_> {
         Ok(Value::Null)
     }
 
-    pub(super) fn remove_replaced(&self, id: &WorkloadId, aside: &ContainerId) -> Result<Value, StepError> {
+    /// The container that was set aside, and with it its checkpoint, which nothing else can be restored from: it holds
+    /// secrets.
+    pub(super) fn remove_replaced(
+        &self,
+        at: &Place<'_>,
+        id: &WorkloadId,
+        aside: &ContainerId,
+    ) -> Result<Value, StepError> {
         let aside = WorkloadId::new(id.runtime.clone(), aside.clone());
         self.recreator.remove(&aside).map_err(doing("remove the old", &aside))?;
+        self.dossier(at, id).discard().map_err(doing("remove the checkpoint of the old", id))?;
         Ok(Value::Null)
     }
 

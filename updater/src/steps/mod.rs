@@ -153,7 +153,7 @@ impl Hands for Performer<'_> {
                 self.exchange_containers(container, replacement)
             }
             Action::ConfirmImage { container, image } => self.confirm_image(container, image),
-            Action::RemoveReplaced { container, aside } => self.remove_replaced(container, aside),
+            Action::RemoveReplaced { container, aside } => self.remove_replaced(at, container, aside),
             Action::PrepareRootfs { container, layers, fresh } => {
                 self.prepare_rootfs(at, container, layers, fresh)
             }

@@ -163,7 +163,8 @@ impl Blobs {
     /// Reads the archive once, to its end.
     fn read(archive: &File, limits: Limits) -> Result<Self, ImageArchiveError> {
         let file = archive.try_clone().map_err(ImageArchiveError::io("read the image's archive"))?;
-        let bounds = layer::Limits { bytes: limits.archive, entries: limits.files, ..layer::Limits::default() };
+        let bounds =
+            layer::Limits { bytes: limits.archive, entries: limits.files, ..layer::Limits::default() };
         let mut members = Members::of(archive, bounds)?;
         let (mut layout, mut index) = (None, None);
         let mut blobs: BTreeMap<Sha256, Blob> = BTreeMap::new();
@@ -224,7 +225,11 @@ impl Blobs {
                 }
                 Leads::ToIndex => {
                     let (allowed, found) = (DEPTH as u64, DEPTH as u64 + 1);
-                    return Err(ImageArchiveError::TooMuch { what: "indexes below each other", allowed, found });
+                    return Err(ImageArchiveError::TooMuch {
+                        what: "indexes below each other",
+                        allowed,
+                        found,
+                    });
                 }
                 Leads::Elsewhere => {}
             }

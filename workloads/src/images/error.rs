@@ -22,7 +22,9 @@ pub enum ImageArchiveError {
         source: io::Error,
     },
     /// A file that an image layout does not have.
-    #[error("the archive is no OCI image layout: expected oci-layout, index.json and blobs/sha256/DIGEST, found {name}")]
+    #[error(
+        "the archive is no OCI image layout: expected oci-layout, index.json and blobs/sha256/DIGEST, found {name}"
+    )]
     Stray {
         /// Its name.
         name: EntryName,

@@ -32,6 +32,17 @@ pub use archive::{ImageArchive, Platform};
 pub use error::{Document, ImageArchiveError};
 pub use pack::Form;
 
+/// Reads bytes as each kind of document, for [`crate::fuzzing`].
+pub(crate) fn read_documents(bytes: &[u8]) {
+    let _ = documents::check_layout(bytes).map_err(|error| error.to_string());
+    let _ = documents::index(bytes).map_err(|error| error.to_string());
+    let _ =
+        documents::configuration(bytes).and_then(|found| found.diff_ids()).map_err(|error| error.to_string());
+    if let Ok(manifest) = documents::manifest(bytes) {
+        manifest.layers.iter().for_each(|layer| drop(layer.packing().map_err(|error| error.to_string())));
+    }
+}
+
 /// How much there may be of an image. Beyond it, it is a bomb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -53,7 +53,8 @@ impl ImageArchive {
             }
             Form::Docker => {
                 let layers: Vec<String> = self.layers.iter().map(|layer| name(&layer.blob)).collect();
-                let image = json!([{ "Config": name(&self.configuration), "RepoTags": null, "Layers": layers }]);
+                let image =
+                    json!([{ "Config": name(&self.configuration), "RepoTags": null, "Layers": layers }]);
                 put(&mut archive, "manifest.json", image.to_string().as_bytes())?;
             }
         }

@@ -51,7 +51,8 @@ fn an_engine_gets_the_image_alone_in_its_own_form_with_the_same_bytes() {
     let other = Specimen::small("other");
     specimen.files.extend(other.files.into_iter().filter(|(name, _)| name.starts_with("blobs/")));
     let mut specimen = with_index(specimen, |index| {
-        index["manifests"][0]["annotations"] = json!({ "org.opencontainers.image.ref.name": "localhost/evil:1" });
+        index["manifests"][0]["annotations"] =
+            json!({ "org.opencontainers.image.ref.name": "localhost/evil:1" });
     });
     // One blob is there once, of both.
     specimen.files.sort();
@@ -68,7 +69,9 @@ fn an_engine_gets_the_image_alone_in_its_own_form_with_the_same_bytes() {
     assert!(!index.contains("evil"), "{index}");
 
     let files = contents(&docker);
-    let [image] = &serde_json::from_slice::<Vec<Value>>(&files["manifest.json"]).unwrap()[..] else { panic!() };
+    let [image] = &serde_json::from_slice::<Vec<Value>>(&files["manifest.json"]).unwrap()[..] else {
+        panic!()
+    };
     assert_eq!(image["RepoTags"], Value::Null);
     let config = &files[image["Config"].as_str().unwrap()];
     assert_eq!(digest(config), specimen.image);
@@ -255,9 +258,10 @@ fn the_documents_of_docker_are_taken_too() {
     let mut specimen = Specimen::small("web");
     let manifest = specimen.files[3].clone();
     let text = String::from_utf8(manifest.1).unwrap();
-    let text = text
-        .replace(MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
-        .replace("application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    let text = text.replace(MANIFEST, "application/vnd.docker.distribution.manifest.v2+json").replace(
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    );
     specimen.files[3] = blob(text.as_bytes());
     let entry = descriptor("application/vnd.docker.distribution.manifest.v2+json", text.as_bytes());
     let specimen = with_index(specimen, |index| index["manifests"] = json!([entry]));

@@ -102,18 +102,19 @@ fn unexpected(id: &WorkloadId, replacement: &Replacement, seen: [bool; 3]) -> Ru
     let names = [&id.id, &replacement.trial, &replacement.aside];
     let there = names.iter().zip(seen).filter(|(_, there)| *there);
     let found = there.map(|(name, _)| name.to_string()).collect();
-    RuntimeError::Names { id: id.clone(), trial: replacement.trial.clone(), aside: replacement.aside.clone(), found }
+    RuntimeError::Names {
+        id: id.clone(),
+        trial: replacement.trial.clone(),
+        aside: replacement.aside.clone(),
+        found,
+    }
 }
 
 /// Sets the container aside and puts the one on trial in its place, from wherever an earlier exchange was cut.
 ///
 /// # Errors
 /// [`RuntimeError::Names`] if the names are none that an exchange leaves, and what the engine says.
-pub fn exchange(
-    engine: &dyn Names,
-    id: &WorkloadId,
-    replacement: &Replacement,
-) -> Result<(), RuntimeError> {
+pub fn exchange(engine: &dyn Names, id: &WorkloadId, replacement: &Replacement) -> Result<(), RuntimeError> {
     let Replacement { trial, aside, restart } = replacement;
     match seen(engine, id, replacement)? {
         [true, true, false] => {
@@ -132,11 +133,7 @@ pub fn exchange(
 ///
 /// # Errors
 /// As [`exchange`].
-pub fn put_back(
-    engine: &dyn Names,
-    id: &WorkloadId,
-    replacement: &Replacement,
-) -> Result<(), RuntimeError> {
+pub fn put_back(engine: &dyn Names, id: &WorkloadId, replacement: &Replacement) -> Result<(), RuntimeError> {
     let Replacement { trial, aside, restart } = replacement;
     match seen(engine, id, replacement)? {
         // Set aside or not: the old one is in place.

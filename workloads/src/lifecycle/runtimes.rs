@@ -15,8 +15,8 @@ use crate::lifecycle::{
     Checkpointer, Docker, Lifecycle, Podman, Recreation, Recreator, Runc, Terms, docker, podman,
 };
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Replacement, Restored,
-    RuntimeName, Unreadable, WorkloadId,
+    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Replacement,
+    Restored, RuntimeName, Unreadable, WorkloadId,
 };
 
 /// The annotation by which an engine marks the containers that it has a runtime run.

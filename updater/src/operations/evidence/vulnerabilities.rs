@@ -131,7 +131,8 @@ fn judge(
     let mut words: Vec<String> = judged.into_iter().map(|(_, why)| why).collect();
     words.sort();
     words.dedup();
-    let has_layers = manifest.components.iter().any(|component| !matches!(component, Component::Livepatch(_)));
+    let has_layers =
+        manifest.components.iter().any(|component| !matches!(component, Component::Livepatch(_)));
     let said = format!("{name} version {version}: {}", words.join("; "));
     Some(match (has_layers, status) {
         (true, Status::NotAffected | Status::Fixed) => {

@@ -13,7 +13,7 @@ mod evidence;
 mod foreign;
 mod holds;
 mod hostile;
-mod images;
+pub(crate) mod images;
 mod media;
 mod one_way_in;
 mod policies;

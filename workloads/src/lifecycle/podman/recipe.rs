@@ -70,7 +70,8 @@ impl Recipe {
     /// # Errors
     /// Why there is none, as a sentence.
     pub(super) fn of(record: &[String]) -> Result<Self, String> {
-        let Some(verb) = record.iter().skip(1).position(|word| matches!(word.as_str(), "run" | "create")) else {
+        let Some(verb) = record.iter().skip(1).position(|word| matches!(word.as_str(), "run" | "create"))
+        else {
             return Err("podman has kept no command line that made it".to_owned());
         };
         let (before, after) = (&record[1..=verb], &record[verb + 2..]);
@@ -87,7 +88,8 @@ impl Recipe {
                 recipe.command = words.cloned().collect();
                 return Ok(recipe);
             } else if let Some(long) = word.strip_prefix("--") {
-                let (name, inline) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+                let (name, inline) =
+                    long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
                 let takes_next = inline.is_none() && !SWITCHES.contains(&name);
                 let value = if takes_next { words.next() } else { None };
                 if LEFT_OUT.contains(&name) {
@@ -98,7 +100,8 @@ impl Recipe {
             } else if let Some(short) = word.strip_prefix('-').filter(|short| !short.is_empty()) {
                 let switches = short.find(|letter| !SHORT_SWITCHES.contains(letter));
                 let (switches, rest) = short.split_at(switches.unwrap_or(short.len()));
-                let kept: String = switches.chars().filter(|letter| !SHORT_LEFT_OUT.contains(*letter)).collect();
+                let kept: String =
+                    switches.chars().filter(|letter| !SHORT_LEFT_OUT.contains(*letter)).collect();
                 // A letter with a value: what follows it in this word, or the next word.
                 let value = if rest.len() == 1 { words.next() } else { None };
                 let left_out = rest.starts_with(|letter| SHORT_LEFT_OUT.contains(letter));

@@ -139,8 +139,8 @@ impl Podman {
         let asked = self.ask(&["container", "inspect", "--", name.as_str()])?.success();
         let json = asked.map_err(|source| RuntimeError::Engine { runtime: NAME, source })?;
         let about = || format!("container {NAME}:{name}");
-        let mut all: Vec<Value> =
-            serde_json::from_slice(&json).map_err(|source| RuntimeError::Answer { about: about(), source })?;
+        let mut all: Vec<Value> = serde_json::from_slice(&json)
+            .map_err(|source| RuntimeError::Answer { about: about(), source })?;
         Ok(all.pop().unwrap_or_default())
     }
 
@@ -149,7 +149,13 @@ impl Podman {
         Ok(image.id.trim_start_matches("sha256:").to_owned())
     }
 
-    fn make(&self, recipe: &Recipe, name: &ContainerId, image: &str, volumes: &[String]) -> Result<(), RuntimeError> {
+    fn make(
+        &self,
+        recipe: &Recipe,
+        name: &ContainerId,
+        image: &str,
+        volumes: &[String],
+    ) -> Result<(), RuntimeError> {
         let words = recipe.words(name.as_str(), image, volumes);
         let run = self.command().limit(self.patience.long, WhenLate::Kill).args(words).output();
         let id = WorkloadId::new(NAME, name.clone());
@@ -161,7 +167,8 @@ impl Podman {
         if !self.has_image(&NAME, image)? {
             return Ok(None);
         }
-        let asked = self.ask(&["image", "inspect", "--format", "{{json .RootFS.Layers}}", "--", &bare(image)])?;
+        let asked =
+            self.ask(&["image", "inspect", "--format", "{{json .RootFS.Layers}}", "--", &bare(image)])?;
         let json = asked.success().map_err(|source| RuntimeError::Engine { runtime: NAME, source })?;
         let about = format!("image {image}");
         serde_json::from_slice(&json).map_err(|source| RuntimeError::Answer { about, source })
@@ -207,7 +214,8 @@ impl Recreator for Podman {
         let restart = found.restart_words();
         let mut unmet: Vec<String> = Recipe::of(found.create_command()).err().into_iter().collect();
         if restart != NEVER && !self.can_set_restart() {
-            unmet.push("its restart policy cannot be taken off and put on again before podman 5.1".to_owned());
+            unmet
+                .push("its restart policy cannot be taken off and put on again before podman 5.1".to_owned());
         }
         let mut changes = terms::addresses(&found);
         changes.push(engine::own_files());
@@ -218,10 +226,9 @@ impl Recreator for Podman {
         let asked = self.ask(&["image", "exists", &bare(image)])?;
         match asked.status.code() {
             Some(NO_SUCH) => Ok(false),
-            _ => asked
-                .success()
-                .map(|_| true)
-                .map_err(|source| RuntimeError::Engine { runtime: NAME, source }),
+            _ => {
+                asked.success().map(|_| true).map_err(|source| RuntimeError::Engine { runtime: NAME, source })
+            }
         }
     }
 

@@ -100,6 +100,16 @@ impl Plan {
         })
     }
 
+    /// Whether it is a container that is exchanged for another one, and that its engine would have started at boot.
+    pub fn starts_by_policy(&self, container: &WorkloadId) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::ExchangeContainers { container: own, replacement } => {
+                own == container && matches!(&*replacement.restart, "always" | "unless-stopped")
+            }
+            _ => false,
+        })
+    }
+
     /// The affected containers that the manifest leaves alone: they go on running what it replaces.
     pub fn skipped(&self) -> impl Iterator<Item = &WorkloadId> {
         let skipped = |planned: &&PlannedContainer| matches!(planned.feels, Feels::Skipped { .. });
@@ -504,7 +514,7 @@ pub enum Undo {
     PutReplacedBack {
         /// Which.
         container: WorkloadId,
-        /// The image of the one that is in its place; it must not run.
+        /// The image of the one that is in its place, which ends if it runs.
         image: ImageDigest,
         /// What the two are called.
         replacement: Replacement,

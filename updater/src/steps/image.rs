@@ -3,6 +3,8 @@
 //! The order is: give the engine the image, make the new container beside the old one, take the old one down (as for any other
 //! restart), exchange their names, start. Which container has which name is on the engine's disk, and outlives a reboot.
 
+use std::time::Duration;
+
 use manifests::{ContainerId, ImageDigest, Sha256};
 use serde_json::{Value, json};
 use workloads::images::ImageArchive;
@@ -71,13 +73,9 @@ impl Performer<'_> {
         image: &ImageDigest,
         replacement: &Replacement,
     ) -> Result<Value, StepError> {
-        if let Some(running) = self.running(id)?
-            && self.made_from(id)?.as_deref() == Some(&*image.to_string())
-        {
-            return Err(doing("put back", id)(format!(
-                "expected the new one in its place not to run, found first process {:?}: somebody else started it",
-                running.init
-            )));
+        // After a boot its engine may have started it by its policy: it is on trial all the same.
+        if self.running(id)?.is_some() && self.made_from(id)?.as_deref() == Some(&*image.to_string()) {
+            self.lifecycle.stop(id, Duration::ZERO).map_err(doing("end the trial of", id))?;
         }
         self.recreator.put_back(id, replacement).map_err(doing("put back", id))?;
         Ok(Value::Null)

@@ -11,6 +11,7 @@ use system::command::CommandError;
 
 use crate::criu::images::{ImageError, last_errors};
 use crate::images::ImageArchiveError;
+use crate::lifecycle::docker::ApiError;
 use crate::model::{Container, ContainerStatus, Obstacle, RuntimeName, WorkloadId};
 
 /// How many of CRIU's error lines an error carries: the cause and its consequences up the stack.
@@ -173,6 +174,22 @@ pub enum RuntimeError {
         runtime: RuntimeName,
         /// What the command said.
         source: CommandError,
+    },
+    /// An engine whose daemon does not run, and is not woken to be asked.
+    #[error("{runtime}'s daemon does not run: its containers can be put in order when it does")]
+    EngineDown {
+        /// The engine.
+        runtime: RuntimeName,
+    },
+    /// An engine's interface said no.
+    #[error("could not {action} container {id}")]
+    Api {
+        /// What was asked.
+        action: &'static str,
+        /// The container.
+        id: WorkloadId,
+        /// What it said.
+        source: ApiError,
     },
     /// A runtime that makes no containers from images.
     #[error("{runtime} makes no containers from images, expected nobody to ask for one")]

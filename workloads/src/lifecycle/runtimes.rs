@@ -71,7 +71,6 @@ impl Runtimes {
 }
 
 impl Recreator for Runc {}
-impl Recreator for Docker {}
 
 impl Lifecycle for Runtimes {
     /// A host without runc has none of its containers; an engine that does not answer is told beside the others.

@@ -183,6 +183,39 @@ fn what_stands_in_the_way_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn one_that_was_stopped_and_set_aside_when_the_power_failed_is_started_again_by_its_policy() {
+    let host = || {
+        Bench::with(FakeMachine::new(), |all| {
+            all.with("web").made_from(old()).with_obstacle(ObstacleKind::NoCheckpoints, "docker")
+        })
+    };
+    let mut after_the_commit = 0;
+    for boundary in 0.. {
+        let bench = host();
+        let text = text(&bench).replace("checkpoint: fail", "checkpoint: restart");
+        if bench.apply_until(&text, &Cut::at(boundary)).is_ok() {
+            break;
+        }
+        let aside = bench.containers.names().iter().any(|(name, _)| name.ends_with("-old"));
+        bench.reboot();
+        let context = format!("boundary {boundary}");
+        never_two(&bench, &context);
+        assert!(!bench.resume().needs_operator(), "{context}");
+        let names = bench.containers.names();
+        let [(name, runs)] = &names[..] else { panic!("{context}: {names:?}") };
+        assert_eq!(
+            (name.as_str(), bench.containers.recipe("web").1.as_str()),
+            ("web", "always"),
+            "{context}"
+        );
+        let is_old = bench.containers.recipe("web").0 == Some(old());
+        assert!(!aside || !is_old || *runs, "{context}: nobody starts it");
+        after_the_commit += u32::from(!is_old);
+    }
+    assert!(after_the_commit > 2);
+}
+
+#[test]
 fn a_payload_that_is_not_the_image_that_was_meant_is_refused() {
     let bench = host();
     let (text, id) = manifest(&bench, "amd64");
@@ -404,7 +437,7 @@ fn no_checkpoint_brings_a_removed_container_back() {
 }
 
 #[test]
-fn a_container_that_somebody_started_in_the_place_of_a_trial_needs_an_operator() {
+fn a_trial_that_its_engine_started_at_boot_ends_and_the_old_one_comes_back() {
     // Cut when the new one is in place and has not passed its probe.
     let started =
         |bench: &Bench| bench.containers.process("web").is_some_and(|one| one.version == Version::Fixed);
@@ -420,10 +453,7 @@ fn a_container_that_somebody_started_in_the_place_of_a_trial_needs_an_operator()
     };
     bench.reboot();
     bench.containers.start_by_others("web", None);
-    let resumed = bench.resume();
-    assert!(resumed.needs_operator(), "{resumed:?}");
-    never_two(&bench, "somebody else");
-    bench.containers.end("web");
+    never_two(&bench, "at boot");
     assert!(!bench.resume().needs_operator());
     assert_eq!(bench.containers.names(), [("web".to_owned(), true)]);
     assert_eq!(bench.containers.process("web").unwrap().memory, MEMORY, "its memory came back");

@@ -122,7 +122,7 @@ impl ImageArchive {
         expect_at_most("layers", limits.layers as u64, diff_ids.len() as u64)?;
         let layers = contents.layers.iter().zip(diff_ids).map(|(layer, diff_id)| {
             let blob = blobs.named(layer, Document::Manifest)?;
-            Ok(LayerBlob { blob, packing: layer.packing()?, diff_id })
+            Ok::<_, ImageArchiveError>(LayerBlob { blob, packing: layer.packing()?, diff_id })
         });
         let layers = layers.collect::<Result<_, ImageArchiveError>>()?;
         let platform = Platform { os: configured.os, architecture: configured.architecture };

@@ -39,7 +39,7 @@ pub(super) fn recipe(of: &Value, own: &Value, image: &str) -> Recipe {
     }
     for name in ENTRIES_OF_THE_IMAGE {
         if let Some(entries) = config.get_mut(name).and_then(Value::as_object_mut) {
-            entries.retain(|entry, value| own[name].get(entry) != Some(value));
+            entries.retain(|entry, value| own[name].get(entry) != Some(&*value));
         }
     }
     if let Some(variables) = config.get_mut("Env").and_then(Value::as_array_mut) {
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(
             create,
             json!({
-                "User": "", "Env": ["A=own"], "Image": "sha256:new", "Labels": {"tier": "web"}, "Volumes": {},
+                "Env": ["A=own"], "Image": "sha256:new", "Labels": {"tier": "web"}, "Volumes": {},
                 "ExposedPorts": {"81/tcp": {}},
                 "HostConfig": {
                     "Binds": ["config:/etc/greet", format!("{NAMELESS}:/data")], "NetworkMode": "shop", "Memory": 5,

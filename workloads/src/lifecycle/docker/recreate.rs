@@ -109,7 +109,8 @@ impl Docker {
     /// All that docker says of a container.
     fn answer(&self, name: &ContainerId) -> Result<Value, RuntimeError> {
         let words = ["container", "inspect", "--", name.as_str()];
-        Ok(self.told(&words, format!("container {NAME}:{name}"))?[0].take())
+        let told = self.told(&words, format!("container {NAME}:{name}"))?;
+        Ok(told.get(0).cloned().unwrap_or_default())
     }
 
     /// What an image says of the containers that are made from it.
@@ -219,7 +220,7 @@ impl Recreator for Docker {
         let own = original["Image"].as_str().unwrap_or_default().to_owned();
         let configuration = self.image_configuration(&own)?;
         let trial = WorkloadId::new(NAME, replacement.trial.clone());
-        let expect_same = |beside: &[&str], recipe: &Recipe| {
+        let expect_same = |beside: &[&str], recipe: &Recipe| -> Result<(), RuntimeError> {
             let nameless: &[&str] =
                 if recipe.nameless.is_empty() { &[] } else { &["HostConfig.Binds", "Mounts"] };
             let copy = self.answer(&trial.id)?;

@@ -301,3 +301,7 @@ impl Recreator for Podman {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "recreate_tests.rs"]
+mod tests;

@@ -16,14 +16,14 @@ use patch_tools::check::{Finding, Severity};
 
 use crate::cli::output::Page;
 use crate::cli::verify::{History, InBundle, PayloadReport, Report};
-use crate::operations::inspection::{Content, Inspection, OriginFound};
+use crate::operations::inspection::{Content, ImageFound, Inspection, OriginFound};
 use crate::operations::trust::PayloadState;
 
 /// The refusal of signed bytes that are no manifest, by its [`manifests::VerifyError::kind`].
 const MALFORMED: &str = "malformed-manifest";
 
-/// The refusal of a module that is the signed one, and not what is said of it.
-const MODULE_DIFFERS: &str = "module-differs";
+/// The refusals of a module and of an image that is the signed one, and not what is said of it.
+const DIFFERS: [&str; 2] = ["module-differs", "image-differs"];
 
 /// How many functions of an object are named.
 const NAMED_FUNCTIONS: usize = 8;
@@ -98,7 +98,7 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
         writeln!(text, "not proven")?;
         report.not_proven.iter().try_for_each(|words| writeln!(text, "  - {words}"))?;
     }
-    let differs = report.refusal.as_ref().is_some_and(|refusal| refusal.kind == MODULE_DIFFERS);
+    let differs = report.refusal.as_ref().is_some_and(|refusal| DIFFERS.contains(&refusal.kind));
     let verdict = match (report.authentic, report.complete) {
         (false, _) => "NOT authentic",
         (true, _) if differs => "authentic, and NOT what the manifest says",
@@ -228,6 +228,14 @@ fn payload(text: &mut Page, payload: &PayloadReport) -> fmt::Result {
         Some(Inspection::Unreadable { why }) => {
             writeln!(text, "     in it     NO MODULE that can be read: {why}")?
         }
+        None => {}
+    }
+    match &payload.image {
+        Some(ImageFound::Read { manifest, platform, layers, unpacked }) => writeln!(
+            text,
+            "     in it     that image, for {platform}, manifest {manifest}; {layers} layers of {unpacked} bytes"
+        )?,
+        Some(ImageFound::Unreadable { why }) => writeln!(text, "     in it     NOT that image: {why}")?,
         None => {}
     }
     payload.origins.iter().try_for_each(|found| origin(text, found))

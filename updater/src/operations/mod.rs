@@ -15,6 +15,7 @@
 //! - [`hold`]: nothing of that for a while, because an operator says so
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
+//! - `images`: what containers were made from
 //! - [`status`], [`story`]: what is, and what was
 //! - [`removal`]: whether the host can do without this program
 //! - [`repository`]: manifests and payloads by name, and what is new
@@ -34,6 +35,7 @@ pub mod exposure;
 pub mod health;
 pub mod hold;
 pub mod host;
+mod images;
 pub mod inspection;
 pub mod policy;
 pub mod publication;

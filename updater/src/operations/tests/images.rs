@@ -33,7 +33,7 @@ fn blob(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// An image of one layer in an OCI archive, and its id.
-fn image(architecture: &str) -> (Vec<u8>, ImageDigest) {
+pub(crate) fn image(architecture: &str) -> (Vec<u8>, ImageDigest) {
     let layer = b"its files";
     let digest = |bytes: &[u8]| ImageDigest::from(Sha256::of(bytes));
     let described = |kind: &str, bytes: &[u8]| json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest(bytes), "size": bytes.len() });
@@ -141,6 +141,15 @@ fn a_container_is_made_anew_from_the_signed_image_and_its_peers_are_told() {
     whole(&bench, Outcome::Committed, "apply");
     assert_eq!(bench.containers.recipe("web").0, Some(id));
     assert!(bench.plan(&text).unwrap().is_empty(), "once is enough");
+    let status = bench.engine().status().unwrap();
+    let [image] = &status.images[..] else { panic!("{status:?}") };
+    assert_eq!((image.image, &image.standing, image.running), (id, &standing::Standing::InForce, true));
+    bench.containers.remake("web", old());
+    let status = bench.engine().status().unwrap();
+    assert!(
+        matches!(&status.images[0].standing, standing::Standing::Gone { why } if why.contains("made anew since"))
+    );
+    assert!(status.is_sound(), "whoever makes a container anew knows why");
 }
 
 #[test]
@@ -391,6 +400,7 @@ fn a_rollback_makes_the_container_anew_from_its_old_image() {
     assert_eq!((process.memory, process.version), (0, Version::Old));
     assert_eq!(bench.containers.recipe("web"), (Some(old()), "always".to_owned()));
     nothing_left(&bench, "rollback");
+    assert!(bench.engine().status().unwrap().images.is_empty());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod helpers;
 mod inspected;
 pub mod podman;
 pub mod recreate;
+mod rootless;
 pub mod runc;
 pub mod runtimes;
 

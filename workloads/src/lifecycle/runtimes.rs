@@ -9,10 +9,10 @@ use system::command::HeldLock;
 
 use crate::criu::images::CheckpointContent;
 use crate::images::ImageArchive;
-use crate::lifecycle::containerd;
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::{
-    Checkpointer, Docker, Lifecycle, Podman, Recreation, Recreator, Runc, Terms, docker, podman,
+    Checkpointer, Docker, Lifecycle, Podman, Recreation, Recreator, Runc, Terms, containerd, docker, podman,
+    rootless,
 };
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Replacement,
@@ -93,6 +93,7 @@ impl Lifecycle for Runtimes {
             }
         }
         all.unreadable.extend(containerd::told(Path::new(containerd::TASKS)));
+        all.unreadable.extend(rootless::told(Path::new(rootless::USERS)));
         all.containers.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(all)
     }

@@ -6,13 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use manifests::{ContainerId, ImageDigest};
+use manifests::ImageDigest;
 use system::command::CommandError;
 
 use crate::criu::images::{ImageError, last_errors};
 use crate::images::ImageArchiveError;
 use crate::lifecycle::docker::ApiError;
-use crate::model::{Container, ContainerStatus, Obstacle, RuntimeName, WorkloadId};
+use crate::model::{Container, ContainerStatus, Obstacle, Replacement, RuntimeName, WorkloadId};
 
 /// How many of CRIU's error lines an error carries: the cause and its consequences up the stack.
 const CRIU_LINES: usize = 6;
@@ -227,16 +227,14 @@ pub enum RuntimeError {
     },
     /// Containers have other names than an exchange leaves behind, cut or not.
     #[error(
-        "expected container {id} beside {trial} (to take its place) or {aside} (set aside), found {}: somebody else has \
-         renamed or removed one", list(.found)
+        "expected container {id} beside {} (to take its place) or {} (set aside), found {}: somebody else has \
+         renamed or removed one", .replacement.trial, .replacement.aside, list(.found)
     )]
     Names {
         /// The container.
         id: WorkloadId,
-        /// The new one's first name.
-        trial: ContainerId,
-        /// The old one's later name.
-        aside: ContainerId,
+        /// The other two names.
+        replacement: Box<Replacement>,
         /// Which of the three are there.
         found: Vec<String>,
     },

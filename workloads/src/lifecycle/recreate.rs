@@ -102,12 +102,7 @@ fn unexpected(id: &WorkloadId, replacement: &Replacement, seen: [bool; 3]) -> Ru
     let names = [&id.id, &replacement.trial, &replacement.aside];
     let there = names.iter().zip(seen).filter(|(_, there)| *there);
     let found = there.map(|(name, _)| name.to_string()).collect();
-    RuntimeError::Names {
-        id: id.clone(),
-        trial: replacement.trial.clone(),
-        aside: replacement.aside.clone(),
-        found,
-    }
+    RuntimeError::Names { id: id.clone(), replacement: Box::new(replacement.clone()), found }
 }
 
 /// Sets the container aside and puts the one on trial in its place, from wherever an earlier exchange was cut.

@@ -191,13 +191,7 @@ impl Podman {
 
 impl Names for Podman {
     fn exists(&self, name: &ContainerId) -> Result<bool, RuntimeError> {
-        let id = || WorkloadId::new(NAME, name.clone());
-        // podman takes the beginning of an id for a name, too.
-        let asked = self.ask(&["container", "exists", "--", name.as_str()])?;
-        match asked.status.code() {
-            Some(NO_SUCH) => Ok(false),
-            _ => Ok(asked.status.success() && self.inspected(&id())?.is_some()),
-        }
+        Ok(self.inspected(&WorkloadId::new(NAME, name.clone()))?.is_some())
     }
 
     fn rename(&self, from: &ContainerId, to: &ContainerId) -> Result<(), RuntimeError> {

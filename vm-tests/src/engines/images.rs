@@ -1,4 +1,4 @@
-//! A container of podman's that is made anew from another image: what podman says of it before and after, what its peers feel,
+//! A container that is made anew from another image: what its engine says of it before and after, what its peers feel,
 //! and what is left of it after a power cut.
 
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::stage::Stage;
 use crate::stepped::Stepped;
 
 const NEXT_IMAGES: &str = include_str!("../../guest/next-images.sh");
+const NEXT_IMAGES_OF_DOCKER: &str = include_str!("../../guest/next-images-docker.sh");
 
 /// What podman must say otherwise of a container that was made anew from another image: what it is, and when; where its files
 /// lie; and where it is, since podman gives another address at every start.
@@ -45,22 +46,96 @@ const REMADE: &[&str] = &[
     "NetworkSettings.Networks.podman.Aliases",
 ];
 
-/// The host of podman's container `web`, with two archives of images beside.
-fn stage(lab: &Lab) -> Result<Stage> {
-    super::podman::stage(lab)?.after(lab, "podman-images", Recipe::of([NEXT_IMAGES]), |machine| {
-        machine.guest().write_file("/root/next-images.sh", NEXT_IMAGES.as_bytes(), 0o755)?;
+/// A host with an engine's container `web`, and archives of images beside.
+fn with_images(lab: &Lab, stage: Stage, kind: &str, script: &str) -> Result<Stage> {
+    stage.after(lab, kind, Recipe::of([script]), |machine| {
+        machine.guest().write_file("/root/next-images.sh", script.as_bytes(), 0o755)?;
         machine.command(["sh", "-e", "/root/next-images.sh"]).timeout(PATIENCE).check().map(drop)
     })
 }
 
+fn stage(lab: &Lab) -> Result<Stage> {
+    with_images(lab, super::podman::stage(lab)?, "podman-images", NEXT_IMAGES)
+}
+
+/// What docker must say otherwise of a container that was made anew from another image.
+const REMADE_BY_DOCKER: &[&str] = &[
+    "Id",
+    "Created",
+    "Image",
+    "Config.Image",
+    "Config.Hostname",
+    "ResolvConfPath",
+    "HostnamePath",
+    "HostsPath",
+    "LogPath",
+    "GraphDriver.Data",
+    "NetworkSettings.Networks.shop_default.DNSNames",
+    "NetworkSettings.Networks.shop_default.IPAddress",
+];
+
+/// One of docker's, of a compose project: no memory of it is kept, and all else stays as it was; and a power cut when the old
+/// one is set aside ends with the old one, which runs.
+///
+/// # Errors
+/// If it is not so.
+pub fn dockers_container_is_made_anew_from_a_signed_image(lab: &Lab) -> Result<()> {
+    let stage = with_images(lab, super::docker::stage(lab)?, "docker-images", NEXT_IMAGES_OF_DOCKER)?;
+    let mut scene = stage.open(lab)?;
+    let machine = &mut scene.machine;
+    let restart = "\n    without_checkpoint: restart";
+    let manifest = publish(&stage, machine, "docker", 2, restart)?;
+    shell(machine, "docker exec web sh -c 'echo kept >/data/kept'")?;
+    let before = view(machine, "docker")?;
+    let old = made_from(machine, "docker")?;
+
+    let run = Stepped::start(machine, &format!("update apply {manifest}"))?;
+    let aside = |machine: &Machine| -> Result<bool> {
+        Ok(shell(machine, "docker ps --all --format '{{.Names}}'")?.contains("-old"))
+    };
+    loop {
+        run.wait_for(machine, |line| line.contains(" after ") && line.contains("\"event\":\"done\""))?;
+        if aside(machine)? {
+            break;
+        }
+        run.go_on(machine)?;
+    }
+    machine.cut_power()?;
+    machine.boot_again()?;
+    shell(
+        machine,
+        "systemctl start docker.service && for i in $(seq 120); do
+            systemctl is-active --quiet update-resume-docker.service || \
+                [ $(systemctl show -p SubState --value update-resume-docker.service) = dead ] && exit 0
+            sleep 1
+        done; exit 1",
+    )?;
+    update(machine, &["resume"], 0)?;
+    expect_web_alone(machine, "docker")?;
+    ensure!(made_from(machine, "docker")? == old, "it is not made from its old image");
+    ensure!(super::docker::peek(machine)?.contains("version=1"), "{}", super::docker::peek(machine)?);
+    expect_same(&before, &view(machine, "docker")?, &[super::docker::ANEW, REMADE_BY_DOCKER])?;
+
+    update(machine, &["apply", &manifest], 0)?;
+    expect_image(machine, "docker", 2)?;
+    ensure!(super::docker::peek(machine)?.contains("version=2"), "{}", super::docker::peek(machine)?);
+    expect_same(&before, &view(machine, "docker")?, &[super::docker::ANEW, REMADE_BY_DOCKER])?;
+    ensure!(shell(machine, "docker exec web cat /data/kept")? == "kept");
+    super::expect_supervised(machine, "docker")?;
+    update(machine, &["status"], 0)?;
+
+    update(machine, &["rollback"], 0)?;
+    ensure!(made_from(machine, "docker")? == old, "it is not made from its old image");
+    ensure!(super::docker::peek(machine)?.contains("version=1"), "{}", super::docker::peek(machine)?);
+    ensure!(shell(machine, "docker exec web cat /data/kept")? == "kept");
+    expect_web_alone(machine, "docker")
+}
+
 /// Signs a manifest that brings `web` this image, with these words beside; its path in the machine.
-fn publish(stage: &Stage, machine: &Machine, version: u32, more: &str) -> Result<String> {
-    let said = |command: &str| shell(machine, command);
+fn publish(stage: &Stage, machine: &Machine, engine: &str, version: u32, more: &str) -> Result<String> {
     let archive = format!("/root/greet-{version}.oci.tar");
-    let sha256 = said(&format!("sha256sum {archive} | cut -d' ' -f1"))?;
-    let (size, image) =
-        (said(&format!("stat -c %s {archive}"))?, said(&format!("cat /root/greet-{version}.id"))?);
-    let old = said("podman inspect -f '{{.Image}}' web")?;
+    let sha256 = shell(machine, &format!("sha256sum {archive} | cut -d' ' -f1"))?;
+    let size = shell(machine, &format!("stat -c %s {archive}"))?;
     let draft = Draft {
         name: format!("greet-image-{version}"),
         livepatch: None,
@@ -72,10 +147,12 @@ fn publish(stage: &Stage, machine: &Machine, version: u32, more: &str) -> Result
         "components:
   - kind: image
     payload: {{file: greet-{version}.oci.tar, sha256: {sha256}, size: {size}}}
-    image: \"sha256:{image}\"
-    instead_of: [\"sha256:{old}\"]
-    containers: {{ids: [\"podman:web\"]}}
+    image: \"{image}\"
+    instead_of: [\"{old}\"]
+    containers: {{ids: [\"{engine}:web\"]}}
     probes:{probes}{more}\n",
+        image = wanted(machine, version)?,
+        old = made_from(machine, engine)?,
         probes = draft.probes
     );
     let yaml = draft.yaml(&stage.props, &machine.spec().kernel)?.replace("components:\n", &component);
@@ -85,18 +162,30 @@ fn publish(stage: &Stage, machine: &Machine, version: u32, more: &str) -> Result
     Ok(path)
 }
 
-fn expect_image(machine: &Machine, version: u32) -> Result<()> {
-    let found = shell(machine, "podman inspect -f '{{.Image}}' web")?;
-    let expected = shell(machine, &format!("cat /root/greet-{version}.id"))?;
+/// The id of an image, with its algorithm, which podman leaves out.
+fn digest(text: &str) -> String {
+    format!("sha256:{}", text.trim_start_matches("sha256:"))
+}
+
+fn wanted(machine: &Machine, version: u32) -> Result<String> {
+    Ok(digest(&shell(machine, &format!("cat /root/greet-{version}.id"))?))
+}
+
+fn made_from(machine: &Machine, engine: &str) -> Result<String> {
+    Ok(digest(&shell(machine, &format!("{engine} inspect -f '{{{{.Image}}}}' web"))?))
+}
+
+fn expect_image(machine: &Machine, engine: &str, version: u32) -> Result<()> {
+    let (found, expected) = (made_from(machine, engine)?, wanted(machine, version)?);
     ensure!(found == expected, "web is made from {found}, expected {expected}");
     Ok(())
 }
 
-/// Nothing is called as it was during the exchange, and podman's own check finds nothing amiss.
-fn expect_web_alone(machine: &Machine) -> Result<()> {
-    let names = shell(machine, "podman ps --all --format '{{.Names}}'")?;
+/// Nothing is left of the exchange.
+fn expect_web_alone(machine: &Machine, engine: &str) -> Result<()> {
+    let names = shell(machine, &format!("{engine} ps --all --format '{{{{.Names}}}}'"))?;
     ensure!(names == "web", "there are others: {names}");
-    let volumes = shell(machine, "podman volume ls --quiet")?;
+    let volumes = shell(machine, &format!("{engine} volume ls --quiet"))?;
     ensure!(volumes == "data", "there are other volumes: {volumes}");
     expect_nothing_left(machine)
 }
@@ -110,11 +199,11 @@ pub fn podmans_container_is_made_anew_from_a_signed_image(lab: &Lab) -> Result<(
     let stage = stage(lab)?;
     let scene = stage.open(lab)?;
     let machine = &scene.machine;
-    let manifest = publish(&stage, machine, 2, "")?;
+    let manifest = publish(&stage, machine, "podman", 2, "")?;
     shell(machine, "podman exec web sh -c 'echo kept >/data/kept'")?;
     let client = client(machine)?;
     let before = view(machine, "podman")?;
-    let old = shell(machine, "podman inspect -f '{{.Image}}' web")?;
+    let old = made_from(machine, "podman")?;
 
     let plan = update(machine, &["plan", &manifest], 0)?;
     ensure!(
@@ -123,7 +212,7 @@ pub fn podmans_container_is_made_anew_from_a_signed_image(lab: &Lab) -> Result<(
     );
     ensure!(plan.contains("what it wrote outside of its volumes"), "it does not say what is not kept");
     update(machine, &["apply", &manifest], 0)?;
-    expect_image(machine, 2)?;
+    expect_image(machine, "podman", 2)?;
     ensure!(peek(machine)?.contains("version=2"), "{}", peek(machine)?);
     let end = client.wait_for_end(Duration::from_secs(10))?;
     ensure!(end.what == "reset", "expected a reset, found {}", end.what);
@@ -141,7 +230,7 @@ pub fn podmans_container_is_made_anew_from_a_signed_image(lab: &Lab) -> Result<(
     ensure!(peek(machine)?.contains("version=1"), "{}", peek(machine)?);
     expect_same(&before, &view(machine, "podman")?, &[AWAY, REMADE])?;
     ensure!(shell(machine, "podman exec web cat /data/kept")? == "kept");
-    expect_web_alone(machine)
+    expect_web_alone(machine, "podman")
 }
 
 /// An image that fails its probe brings the old container back, with memory, connection and address; one that podman could
@@ -153,7 +242,7 @@ pub fn podmans_container_comes_back_where_its_new_image_fails(lab: &Lab) -> Resu
     let stage = stage(lab)?;
     let scene = stage.open(lab)?;
     let machine = &scene.machine;
-    let manifest = publish(&stage, machine, 3, "")?;
+    let manifest = publish(&stage, machine, "podman", 3, "")?;
     let client = client(machine)?;
     let (before, instance) = (view(machine, "podman")?, peek(machine)?);
 
@@ -164,7 +253,7 @@ pub fn podmans_container_comes_back_where_its_new_image_fails(lab: &Lab) -> Resu
     let word = |text: &str| text.split(' ').find(|word| word.starts_with("instance=")).map(str::to_owned);
     ensure!(word(&instance) == word(&peek(machine)?), "it is another process: {instance}");
     expect_same(&before, &view(machine, "podman")?, &[AWAY])?;
-    expect_web_alone(machine)?;
+    expect_web_alone(machine, "podman")?;
 
     // Its memory limit is not the one any more that it was made with.
     shell(machine, "podman update --memory 200m web")?;
@@ -173,7 +262,7 @@ pub fn podmans_container_comes_back_where_its_new_image_fails(lab: &Lab) -> Resu
     client.wait_for_replies(2, PATIENCE)?;
     client.stop()?;
     ensure!(word(&instance) == word(&peek(machine)?), "it was touched: {instance}");
-    expect_web_alone(machine)?;
+    expect_web_alone(machine, "podman")?;
     expect_supervised(machine)
 }
 
@@ -186,7 +275,7 @@ pub fn podmans_container_is_one_after_a_power_cut(lab: &Lab) -> Result<()> {
     let stage = stage(lab)?;
     let mut scene = stage.open(lab)?;
     let machine = &mut scene.machine;
-    let manifest = publish(&stage, machine, 2, "")?;
+    let manifest = publish(&stage, machine, "podman", 2, "")?;
     client(machine)?.stop()?;
     let before = view(machine, "podman")?;
 
@@ -206,7 +295,7 @@ pub fn podmans_container_is_one_after_a_power_cut(lab: &Lab) -> Result<()> {
     ensure!(reply.contains("version=1") && !reply.contains("count=0 "), "its memory is lost: {reply}");
     expect_same(&before, &view(machine, "podman")?, &[AWAY, ASKED_TO_START])?;
     update(machine, &["status"], 0)?;
-    expect_web_alone(machine)?;
+    expect_web_alone(machine, "podman")?;
 
     let run = Stepped::start(machine, &format!("update apply {manifest}"))?;
     // The first step after the commit.
@@ -214,9 +303,9 @@ pub fn podmans_container_is_one_after_a_power_cut(lab: &Lab) -> Result<()> {
     machine.cut_power()?;
     machine.boot_again()?;
     update(machine, &["resume"], 0)?;
-    expect_image(machine, 2)?;
+    expect_image(machine, "podman", 2)?;
     ensure!(address(machine)?.starts_with("10.88."), "it was not started at boot");
     ensure!(peek(machine)?.contains("version=2"), "{}", peek(machine)?);
     update(machine, &["status"], 0)?;
-    expect_web_alone(machine)
+    expect_web_alone(machine, "podman")
 }

@@ -9,6 +9,7 @@ use crate::engines::docker::{
     dockers_container_gets_a_fix_by_a_restart_and_stays_dockers, dockers_container_goes_back_to_its_old_files,
 };
 use crate::engines::images::{
+    dockers_container_is_made_anew_from_a_signed_image,
     podmans_container_comes_back_where_its_new_image_fails,
     podmans_container_is_made_anew_from_a_signed_image, podmans_container_is_one_after_a_power_cut,
 };
@@ -88,7 +89,7 @@ pub const SUBJECTS: &[Subject] = &[
             fails; the power cut while its memory is in a checkpoint alone; one of docker's: an update and its rollback; a \
             probe that fails and a power cut; podman's made anew from another image: an update and its rollback; a probe that \
             fails, and a container that podman could not make again; power cuts while the old one is set aside and after the \
-            commit",
+            commit; docker's: a power cut, an update and its rollback",
         reason: "every command of an engine takes an emulated machine five to twenty seconds, and each unit needs dozens",
         examine: engines,
     },
@@ -197,6 +198,7 @@ fn engines(lab: &Lab, share: Share) -> Result<String> {
                 podmans_container_comes_back_where_its_new_image_fails(lab)
             }),
             ("another image: power cuts", &|| podmans_container_is_one_after_a_power_cut(lab)),
+            ("another image: docker", &|| dockers_container_is_made_anew_from_a_signed_image(lab)),
         ],
         8,
         share,

@@ -13,6 +13,7 @@ use crate::lab::machine::Machine;
 use crate::publisher::{Draft, SIGNERS, place};
 use crate::stage::Stage;
 use crate::stepped::Stepped;
+use crate::trials::{index_of, recorded};
 
 const NEXT_IMAGES: &str = include_str!("../../guest/next-images.sh");
 const NEXT_IMAGES_OF_DOCKER: &str = include_str!("../../guest/next-images-docker.sh");
@@ -89,17 +90,11 @@ pub fn dockers_container_is_made_anew_from_a_signed_image(lab: &Lab) -> Result<(
     let before = view(machine, "docker")?;
     let old = made_from(machine, "docker")?;
 
+    let exchanged = index_of(machine, &manifest, "exchange-containers", "docker:web")?;
     let run = Stepped::start(machine, &format!("update apply {manifest}"))?;
-    let aside = |machine: &Machine| -> Result<bool> {
-        Ok(shell(machine, "docker ps --all --format '{{.Names}}'")?.contains("-old"))
-    };
-    loop {
-        run.wait_for(machine, |line| line.contains(" after ") && line.contains("\"event\":\"done\""))?;
-        if aside(machine)? {
-            break;
-        }
-        run.go_on(machine)?;
-    }
+    run.wait_for(machine, recorded(exchanged))?;
+    let names = shell(machine, "docker ps --all --format '{{.Names}}'")?;
+    ensure!(names.lines().count() == 2 && names.contains("-old"), "not exchanged: {names}");
     machine.cut_power()?;
     machine.boot_again()?;
     shell(
@@ -279,11 +274,9 @@ pub fn podmans_container_is_one_after_a_power_cut(lab: &Lab) -> Result<()> {
     client(machine)?.stop()?;
     let before = view(machine, "podman")?;
 
+    let exchanged = index_of(machine, &manifest, "exchange-containers", "podman:web")?;
     let run = Stepped::start(machine, &format!("update apply {manifest}"))?;
-    run.wait_for(machine, |line| line.contains(" after ") && line.contains("\"pages_written\""))?;
-    run.go_on(machine)?;
-    // The exchange is the first step after the checkpoint.
-    run.wait_for(machine, |line| line.contains(" after ") && line.contains("\"event\":\"done\""))?;
+    run.wait_for(machine, recorded(exchanged))?;
     let names = shell(machine, "podman ps --all --format '{{.Names}}'")?;
     ensure!(names.lines().count() == 2 && names.contains("-old"), "not exchanged: {names}");
     machine.cut_power()?;

@@ -256,3 +256,7 @@ impl Recreator for Docker {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "recreate_tests.rs"]
+mod tests;

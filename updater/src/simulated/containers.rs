@@ -584,10 +584,16 @@ impl Lifecycle for FakeContainers {
         Ok(ExecOutcome::Exited { status: 0, stderr_tail: String::new() })
     }
 
-    fn image(&self, id: &WorkloadId) -> Result<Option<Image>, RuntimeError> {
+    fn image(&self, id: &WorkloadId) -> Result<Option<workloads::model::Image>, RuntimeError> {
         let state = self.life(id)?;
         let image = state.containers.get(id).and_then(|one| one.image);
-        Ok(image.map(|image| Image { name: None, id: image.to_string(), digest: None, layers: Vec::new() }))
+        let made_from = |image: ImageDigest| workloads::model::Image {
+            name: None,
+            id: image.to_string(),
+            digest: None,
+            layers: Vec::new(),
+        };
+        Ok(image.map(made_from))
     }
 }
 
@@ -656,7 +662,7 @@ impl Recreator for FakeContainers {
         replacement: &Replacement,
     ) -> Result<(), RuntimeError> {
         let trial = WorkloadId::new(id.runtime.clone(), replacement.trial.clone());
-        self.remove(&trial)?;
+        Recreator::remove(self, &trial)?;
         let mut state = self.life(id)?;
         assert!(state.images.contains(image), "{id} is made from an image that is not there");
         let at = self.directory.path().join(trial.to_string());

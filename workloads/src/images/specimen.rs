@@ -131,7 +131,14 @@ impl Specimen {
             let mut header = tar::Header::new_ustar();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
-            archive.append_data(&mut header, name, &bytes[..]).unwrap();
+            if name.contains("..") {
+                // The writer would not.
+                header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+                header.set_cksum();
+                archive.append(&header, &bytes[..]).unwrap();
+            } else {
+                archive.append_data(&mut header, name, &bytes[..]).unwrap();
+            }
         }
         archive.into_inner().unwrap()
     }
@@ -150,7 +157,8 @@ pub(crate) fn file_of(bytes: &[u8]) -> File {
 }
 
 /// What lies in a plain archive.
-pub(crate) fn contents(archive: &File) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn contents(mut archive: &File) -> BTreeMap<String, Vec<u8>> {
+    archive.rewind().unwrap();
     let mut archive = tar::Archive::new(archive);
     let entries = archive.entries().unwrap().map(|entry| {
         let mut entry = entry.unwrap();

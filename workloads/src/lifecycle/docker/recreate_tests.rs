@@ -65,7 +65,10 @@ fn serve(mut stream: UnixStream, here: &Path, drift: fn(&mut Value)) -> (String,
     if let Some(name) = path.strip_prefix("/containers/create?name=") {
         let web = fs::read_to_string(here.join("containers/web")).unwrap();
         let id = "b76e8104af1cb71acb5dba93b72818b50ed3065e33cd3d30be103c7cfc0c60a2";
-        let mut made: Value = serde_json::from_str(&web.replace(id, &"0123456789abcdef".repeat(4))).unwrap();
+        let mut made: Value = serde_json::from_str(
+            &web.replace(id, &"0123456789abcdef".repeat(4)).replace(&id[..12], "0123456789ab"),
+        )
+        .unwrap();
         made[0]["Name"] = format!("/{name}").into();
         made[0]["Image"] = body["Image"].clone();
         made[0]["State"]["Status"] = "created".into();

@@ -46,8 +46,12 @@ const ITS_OWN: &[&str] = &[
     "NetworkSettings.Ports",
     "Config.CreateCommand",
     "HostConfig.RestartPolicy",
-    // Set when it is started.
+    // Set when it is started (5.4.2).
+    "Config.Annotations.io.container.manager",
+    "Config.Annotations.org.opencontainers.image.stopSignal",
     "Config.Annotations.org.systemd.property",
+    "HostConfig.Annotations.io.container.manager",
+    "HostConfig.Annotations.org.opencontainers.image.stopSignal",
     "HostConfig.Annotations.org.systemd.property",
 ];
 
@@ -67,6 +71,9 @@ const ITS_OWN_IN_A_NETWORK: &[&str] = &[
 
 /// Variables that podman adds when it starts a container.
 const ADDED_AT_START: [&str; 4] = ["HOME=", "HOSTNAME=", "TERM=", "container="];
+
+/// Limits that podman sets when it starts a container for which nobody has said others.
+const SET_AT_START: [&str; 2] = ["RLIMIT_NOFILE", "RLIMIT_NPROC"];
 
 /// What the image decides, where the command line does not.
 const OF_THE_IMAGE: &[&str] = &[
@@ -118,6 +125,12 @@ fn view(answer: &Value) -> recreate::View {
     if let Some(variables) = answer["Config"]["Env"].as_array_mut() {
         let added = |text: &str| ADDED_AT_START.iter().any(|name| text.starts_with(name));
         variables.retain(|variable| !variable.as_str().is_some_and(added));
+    }
+    if let Some(limits) = answer["HostConfig"]["Ulimits"].as_array_mut() {
+        let by_podman = |limit: &Value| {
+            SET_AT_START.iter().any(|name| limit["Name"] == *name) && limit["Soft"] == limit["Hard"]
+        };
+        limits.retain(|limit| !by_podman(limit));
     }
     // The name that a container without one gets when it is started.
     if answer["Config"]["Hostname"].as_str().is_some_and(|name| !name.is_empty() && id.starts_with(name)) {

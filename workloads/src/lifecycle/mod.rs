@@ -13,6 +13,7 @@ mod inspected;
 pub mod podman;
 pub mod runc;
 pub mod runtimes;
+pub mod trial;
 
 use std::time::Duration;
 

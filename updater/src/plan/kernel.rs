@@ -70,6 +70,12 @@ fn kexec(kexec: &Kexec) -> Vec<Unmet> {
             ),
         );
     }
+    if !kexec.systemd {
+        miss("systemd, which ends services in order before", "another init".to_owned());
+    }
+    if kexec.program.is_none() {
+        miss("the program kexec, by which systemd hands over", "none (package kexec-tools)".to_owned());
+    }
     if kexec.loaded == Some(true) {
         miss("no image loaded", "one that somebody else has loaded (kexec -u unloads it)".to_owned());
     }

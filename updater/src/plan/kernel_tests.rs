@@ -27,6 +27,8 @@ fn kernels() -> Kernels {
             disabled: Some(false),
             lockdown: Some("none".to_owned()),
             loaded: Some(false),
+            program: Some(PathBuf::from("/usr/sbin/kexec")),
+            systemd: true,
             panic_s: Some(10),
         },
         cpu: Vec::new(),
@@ -52,6 +54,8 @@ fn each_thing_in_the_way_is_named_with_what_was_expected() {
     assert!(told(|kernels| kernels.kexec.disabled = Some(true)).contains("kexec_load_disabled = 0, found 1"));
     assert!(told(|kernels| kernels.kexec.by_descriptor = Some(false)).contains("CONFIG_KEXEC_FILE"));
     assert!(told(|kernels| kernels.kexec.loaded = Some(true)).contains("kexec -u"));
+    assert!(told(|kernels| kernels.kexec.program = None).contains("package kexec-tools"));
+    assert!(told(|kernels| kernels.kexec.systemd = false).contains("another init"));
     let locked = told(|kernels| kernels.kexec.lockdown = Some("integrity".to_owned()));
     assert!(locked.contains("lockdown integrity, as under Secure Boot"), "{locked}");
     assert!(told(|kernels| kernels.installed.clear()).contains("no image of that release"));
@@ -71,7 +75,8 @@ fn each_thing_in_the_way_is_named_with_what_was_expected() {
 #[test]
 fn what_cannot_be_told_is_noted_and_forbids_nothing() {
     let mut kernels = kernels();
-    kernels.kexec = Kexec { panic_s: Some(0), ..Kexec::default() };
+    let (program, systemd) = (kernels.kexec.program.clone(), true);
+    kernels.kexec = Kexec { program, systemd, panic_s: Some(0), ..Kexec::default() };
     let newer: KernelRelease = "6.12.118+deb13-amd64".parse().unwrap();
     if let Loader::Grub { default, once, .. } = &mut kernels.loader {
         (*default, *once) = (Some(newer.clone()), Some(newer));

@@ -11,6 +11,9 @@ use super::{Installed, Kernels, Kexec, Loader};
 /// GRUB's directory in Debian and its derivatives, and in Fedora's family.
 const GRUB: [&str; 2] = ["boot/grub", "boot/grub2"];
 
+/// Where the package `kexec-tools` has its program.
+const PROGRAM: [&str; 2] = ["/usr/sbin/kexec", "/sbin/kexec"];
+
 /// Flags of `/proc/cpuinfo` that stand for a part of what XSAVE saves, or change what a frame of a signal or a stack is.
 const FEATURES: [&str; 8] = ["fxsr", "xsave", "xsavec", "avx", "avx512f", "pku", "amx_tile", "user_shstk"];
 
@@ -107,6 +110,11 @@ fn kexec(root: &Path, running: &KernelRelease) -> Kexec {
         disabled: switch("proc/sys/kernel/kexec_load_disabled").map(|value| value != 0),
         lockdown: text(root, "sys/kernel/security/lockdown").and_then(|text| in_force(&text)),
         loaded: switch("sys/kernel/kexec_loaded").map(|value| value != 0),
+        program: PROGRAM
+            .into_iter()
+            .map(PathBuf::from)
+            .find(|path| root.join(&path.strip_prefix("/").unwrap_or(path)).exists()),
+        systemd: root.join("run/systemd/system").is_dir(),
         panic_s: switch("proc/sys/kernel/panic"),
     }
 }
@@ -177,6 +185,8 @@ mod tests {
         let found = look(&[
             ("proc/sys/kernel/kexec_load_disabled", "1\n"),
             ("proc/sys/kernel/panic", "10\n"),
+            ("usr/sbin/kexec", ""),
+            ("run/systemd/system/a", ""),
             ("sys/kernel/kexec_loaded", "0\n"),
             ("sys/kernel/security/lockdown", "none [integrity] confidentiality\n"),
             ("boot/config-6.12.107+deb13-amd64", "# CONFIG_KEXEC_FILE is not set\n"),
@@ -187,6 +197,8 @@ mod tests {
             disabled: Some(true),
             lockdown: Some("integrity".to_owned()),
             loaded: Some(false),
+            program: Some("/usr/sbin/kexec".into()),
+            systemd: true,
             panic_s: Some(10),
         };
         assert_eq!(found.kexec, expected);

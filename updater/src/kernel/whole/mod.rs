@@ -74,6 +74,10 @@ pub struct Kexec {
     pub lockdown: Option<String>,
     /// Whether an image is loaded already.
     pub loaded: Option<bool>,
+    /// The program by which systemd hands over at the end of a shutdown.
+    pub program: Option<PathBuf>,
+    /// Whether systemd runs, which ends services in order before.
+    pub systemd: bool,
     /// After how many seconds a panic of the running kernel boots the host; 0 for never.
     pub panic_s: Option<i64>,
 }

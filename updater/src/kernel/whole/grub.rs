@@ -109,7 +109,7 @@ impl Menu {
     }
 
     /// The entry that is taken by itself; `environment` is the text of `grubenv`, if there is one.
-    pub fn default(&self, environment: Option<&str>) -> Option<&Entry> {
+    pub fn taken(&self, environment: Option<&str>) -> Option<&Entry> {
         let named = self.default.as_deref().unwrap_or("0");
         match named {
             "${saved_entry}" => self.named(&variable(environment?, "saved_entry")?),

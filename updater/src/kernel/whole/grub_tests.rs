@@ -65,7 +65,7 @@ fn the_entries_are_told_with_their_kernels() {
 
 #[test]
 fn the_default_is_found_by_place_id_or_title_and_in_a_submenu() {
-    assert_eq!(kernel(Menu::parse(MENU).default(None)), NEW);
+    assert_eq!(kernel(Menu::parse(MENU).taken(None)), NEW);
     for (name, expected) in [
         ("0", NEW),
         ("1>2", OLD),
@@ -77,7 +77,7 @@ fn the_default_is_found_by_place_id_or_title_and_in_a_submenu() {
         ("7", None),
         ("gnulinux-6.12.107+deb13-amd64-advanced-4d", None),
     ] {
-        assert_eq!(kernel(with_default(name).default(None)), expected, "{name}");
+        assert_eq!(kernel(with_default(name).taken(None)), expected, "{name}");
     }
 }
 
@@ -85,8 +85,8 @@ fn the_default_is_found_by_place_id_or_title_and_in_a_submenu() {
 fn what_was_saved_and_what_is_for_once_come_from_the_environment() {
     let environment = "# GRUB Environment Block\nsaved_entry=1>2\nnext_entry=\n########";
     let menu = with_default("${saved_entry}");
-    assert_eq!(kernel(menu.default(Some(environment))), OLD);
-    assert_eq!(menu.default(None), None);
+    assert_eq!(kernel(menu.taken(Some(environment))), OLD);
+    assert_eq!(menu.taken(None), None);
     assert_eq!(menu.once(Some(environment)), None);
     assert_eq!(kernel(menu.once(Some("next_entry=0\n"))), NEW);
 }
@@ -107,6 +107,6 @@ fn what_is_no_menu_has_no_default_and_breaks_nothing() {
     for text in
         ["", "}", "}\n}\nmenuentry 'a' {", "submenu {", "set default=", "linux /boot/vmlinuz-6.1", "'"]
     {
-        assert_eq!(kernel(Menu::parse(text).default(Some("saved_entry"))), None, "{text}");
+        assert_eq!(kernel(Menu::parse(text).taken(Some("saved_entry"))), None, "{text}");
     }
 }

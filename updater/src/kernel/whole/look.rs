@@ -92,7 +92,7 @@ fn loader(root: &Path) -> Loader {
     let kernel = |entry: Option<&super::grub::Entry>| entry.and_then(|entry| entry.kernel.clone());
     Loader::Grub {
         configuration: PathBuf::from("/").join(directory).join("grub.cfg"),
-        default: kernel(menu.default(environment.as_deref())),
+        default: kernel(menu.taken(environment.as_deref())),
         once: kernel(menu.once(environment.as_deref())),
     }
 }

@@ -100,9 +100,11 @@ fn render(report: &Report<'_>) -> Page {
     for note in notes {
         let _ = writeln!(text, "note: {note}");
     }
-    match obstacles.len() {
-        0 => drop(writeln!(text, "nothing stands in the way of another kernel")),
-        _ => obstacles.iter().for_each(|unmet| drop(writeln!(text, "IN THE WAY: {unmet}"))),
+    if obstacles.is_empty() {
+        let _ = writeln!(text, "nothing stands in the way of another kernel");
+    }
+    for unmet in obstacles {
+        let _ = writeln!(text, "IN THE WAY: {unmet}");
     }
     text
 }

@@ -21,6 +21,7 @@
 //! | [`series`] | a livepatch for a kernel of each series that people run |
 //! | [`soft_reboots`] | userspace is started anew on the running kernel, in the middle of an update and after it |
 //! | [`trials`] | what containers and their peers feel, on any Debian |
+//! | [`whole_kernels`] | what a host says of its kernels, and whether it can checkpoint |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
@@ -85,3 +86,4 @@ pub mod stage;
 pub mod stepped;
 pub mod suite;
 pub mod trials;
+pub mod whole_kernels;

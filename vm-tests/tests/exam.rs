@@ -44,6 +44,11 @@ fn containers_of_engines_stay_their_engines() -> Result<()> {
 }
 
 #[test]
+fn a_host_says_what_its_kernels_are_and_whether_it_can_checkpoint() -> Result<()> {
+    sample("whole-kernels")
+}
+
+#[test]
 fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
     sample("newcomers")
 }

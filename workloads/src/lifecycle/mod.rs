@@ -15,6 +15,7 @@ pub mod recreate;
 mod rootless;
 pub mod runc;
 pub mod runtimes;
+pub mod trial;
 
 use std::time::Duration;
 

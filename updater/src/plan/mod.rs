@@ -2,22 +2,16 @@
 //!
 //! [`planner`] makes a [`Plan`] out of a verified manifest and [`HostFacts`](facts::HostFacts) and is pure: the
 //! same inputs give the same plan, and `update plan` prints exactly what `update apply` obeys. [`facts`] says
-<<<<<<< HEAD
-//! what the planner needs to know of a host; `images` has the steps that make a container anew. [`reverse`] plans the rollback of a committed transaction with the
-=======
-//! what the planner needs to know of a host, [`kernel`] what stands in the way of another kernel. [`reverse`] plans the rollback of a committed transaction with the
->>>>>>> main
+//! what the planner needs to know of a host, [`kernel`] what stands in the way of another kernel; `images` has the steps that make
+//! a container anew. [`reverse`] plans the rollback of a committed transaction with the
 //! same steps.
 //!
 //! A step names its action and its undo. Undo is data, chosen here and not at the time of trouble;
 //! [`Undo::Impossible`] is an honest value that a plan contains only after its commit step.
 
 pub mod facts;
-<<<<<<< HEAD
 mod images;
-=======
 pub mod kernel;
->>>>>>> main
 pub mod planner;
 pub mod reverse;
 

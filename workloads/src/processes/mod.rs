@@ -28,11 +28,21 @@ pub mod watchdog;
 pub use self::affected::{Mapped, Match};
 pub use self::contents::Wanted;
 pub use self::observe::Procfs;
+pub use self::scan::Scan;
 pub use self::program::{NotProven, Program};
 pub use self::unknown::{Reason, Unknown};
 pub use self::watchdog::{LookError, Onlooker, Stopped};
 pub use crate::files::foreign::is_own_system;
 use crate::model::{Container, Obstacle};
+
+/// What can be seen of all processes of the host.
+pub trait Everywhere {
+    /// Those that have mapped files among `wanted`, or code that is not on disk any more.
+    ///
+    /// # Errors
+    /// [`LookError`]: when nothing could be looked at at all. Trouble with one process is with that process.
+    fn scan(&self, wanted: &[Wanted], onlooker: Onlooker<'_>) -> Result<Scan, LookError>;
+}
 
 /// What can be seen of running containers without asking the runtime.
 pub trait Observer {

@@ -1,8 +1,9 @@
-//! What can be seen of running containers from outside: [`Observer`] over `/proc`.
+//! What can be seen from outside: [`Observer`] and [`Everywhere`] over `/proc`.
 
 use crate::criu::obstacles;
 use crate::model::{Container, Obstacle};
-use crate::processes::Observer;
+use crate::processes::scan::{Scan, scan};
+use crate::processes::{Everywhere, Observer};
 use crate::processes::affected::{Mapped, mapped};
 use crate::processes::contents::Wanted;
 use crate::processes::watchdog::{LookError, Onlooker};
@@ -10,6 +11,12 @@ use crate::processes::watchdog::{LookError, Onlooker};
 /// The kernel's own account of processes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Procfs;
+
+impl Everywhere for Procfs {
+    fn scan(&self, wanted: &[Wanted], onlooker: Onlooker<'_>) -> Result<Scan, LookError> {
+        scan(wanted, onlooker)
+    }
+}
 
 impl Observer for Procfs {
     fn mapped(

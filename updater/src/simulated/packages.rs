@@ -126,11 +126,6 @@ impl FakeHost {
         }
     }
 
-    /// Somebody ends a service.
-    pub(crate) fn stop(&self, name: &str) {
-        self.lock().services.get_mut(&name.parse::<ServiceName>().unwrap()).unwrap().runs = None;
-    }
-
     /// A service that systemd restarts for nobody.
     pub(crate) fn refuse(&self, name: &str) {
         let mut state = self.lock();

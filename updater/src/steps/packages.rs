@@ -132,7 +132,8 @@ impl Performer<'_> {
     }
 
     /// Restarts what runs on the packages that are gone again: each service that was restarted, or has ended, since the plan.
-    /// After a reboot systemd starts them all; what it has started by now may run on what was there a moment ago.
+    /// After a reboot systemd starts them all; what it has started by now may run on what was there a moment ago, or have
+    /// failed on it.
     pub(super) fn restart_services_again(
         &self,
         at: &Place<'_>,
@@ -145,7 +146,7 @@ impl Performer<'_> {
         let mut now = self.look(services)?;
         if at.since.userspace_is_gone() {
             let outdated = self.outdated(services)?;
-            now.retain(|now| now.is_active() && outdated.contains(&now.name));
+            now.retain(|now| now.has_failed() || now.is_active() && outdated.contains(&now.name));
         } else {
             now.retain(|now| !untouched(now));
         }

@@ -48,6 +48,12 @@ impl Service {
         self.active == "active"
     }
 
+    /// Whether it has come to a bad end, and nobody has started it since.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.active == "failed"
+    }
+
     /// How it stands, for people: `active`, `failed (exit-code)`.
     #[must_use]
     pub fn standing(&self) -> String {

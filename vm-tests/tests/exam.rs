@@ -44,6 +44,11 @@ fn containers_of_engines_stay_their_engines() -> Result<()> {
 }
 
 #[test]
+fn packages_of_the_host_and_its_services_are_all_new_or_all_old() -> Result<()> {
+    sample("services")
+}
+
+#[test]
 fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
     sample("newcomers")
 }

@@ -87,15 +87,12 @@ impl Performer<'_> {
         self.await_turn()?;
         let begun = self.clock.elapsed();
         let mut files = Vec::new();
-        let mut half_way = false;
         for PackageSwitch { package, from, to } in switches {
             let now = self.has(package)?;
             let version = now.as_ref().map(|now| &now.version);
             match &now {
                 Some(now) if is_at(now, from) => continue,
-                Some(now) if version == Some(&from.version) || version == Some(&to.version) => {
-                    half_way |= now.state != PackageState::Whole;
-                }
+                _ if version == Some(&from.version) || version == Some(&to.version) => {}
                 now => {
                     return Err(doing("put back", package)(format!(
                         "expected {} or {}, found {}: somebody else installed it since; see that it is the right one, \
@@ -112,11 +109,12 @@ impl Performer<'_> {
         if files.is_empty() {
             return Ok(json!({ "note": "they are there" }));
         }
-        if half_way && let Err(error) = self.packages.configure_pending() {
-            // The old packages may be installed all the same: what is half-way is what they replace.
-            tracing::warn!(error = &error as &dyn std::error::Error, "what dpkg has begun cannot be finished");
+        // Over what is half-way, too: its own scripts are asked to finish only if there is no other way.
+        if let Err(error) = self.packages.install(&files) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "what dpkg has begun is finished first");
+            self.packages.configure_pending().map_err(doing("finish", "what dpkg has begun"))?;
+            self.packages.install(&files).map_err(doing("put back", list(switches)))?;
         }
-        self.packages.install(&files).map_err(doing("put back", list(switches)))?;
         self.see(switches, |switch| &switch.from)?;
         Ok(json!({ "took_us": micros(self.clock.elapsed() - begun) }))
     }

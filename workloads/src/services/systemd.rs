@@ -27,11 +27,31 @@ impl Services for Systemd {
         if names.is_empty() {
             return Ok(());
         }
-        if self.shown(names)?.iter().any(|(_, units)| *units == UnitsOnDisk::Changed) {
-            systemctl("have systemd read its units again", &["daemon-reload"], &[])?;
+        let shown = self.shown(names)?;
+        if shown.iter().any(|(_, units)| *units == UnitsOnDisk::Changed) {
+            systemctl::<&str>("have systemd read its units again", &["daemon-reload"], &[])?;
         }
-        systemctl("restart services", &["restart"], names).map(drop)
+        let units = || names.iter().map(ServiceName::as_str).collect::<Vec<_>>();
+        // What failed on other files has used up its attempts, and its count of them is not this start's.
+        let _ = systemctl("have systemd forget failures", &["reset-failed"], &units());
+        for (service, _) in &shown {
+            revive_sockets(service)?;
+        }
+        systemctl("restart services", &["restart"], &units()).map(drop)
     }
+}
+
+/// systemd gives up a socket whose service does not start, and takes it up again only while the service does not run.
+fn revive_sockets(service: &Service) -> Result<(), ServiceError> {
+    for socket in &service.sockets {
+        if systemctl("ask systemd about sockets", &["show", "--property=ActiveState", "--value"], &[socket])?.trim()
+            == "failed"
+        {
+            systemctl("stop a service without its socket", &["stop"], &[&service.name])?;
+            systemctl("open a socket again", &["start"], &[socket])?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether systemd has read a unit as it is on disk.
@@ -46,18 +66,23 @@ impl Systemd {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let answer = systemctl("ask systemd about services", &["show", PROPERTIES], names)?;
+        let units: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
+        let answer = systemctl("ask systemd about services", &["show", PROPERTIES], &units)?;
         parse(names, &answer)
     }
 }
 
-fn systemctl(doing: &'static str, words: &[&str], names: &[ServiceName]) -> Result<String, ServiceError> {
+fn systemctl<U: AsRef<str>>(
+    doing: &'static str,
+    words: &[&str],
+    units: &[U],
+) -> Result<String, ServiceError> {
     let failed = |source: CommandError| ServiceError::Command { doing, source };
     let run = Invocation::new("systemctl")
         .args(["--no-pager", "--no-ask-password"])
         .args(words)
         .arg("--")
-        .args(names.iter().map(ServiceName::as_str))
+        .args(units.iter().map(AsRef::as_ref))
         .limit(PATIENCE, WhenLate::Kill);
     Ok(String::from_utf8_lossy(&run.output().map_err(failed)?).into_owned())
 }

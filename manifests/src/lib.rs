@@ -65,8 +65,8 @@ pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use log::{LogEntry, LogPolicy, LogRefusal, Logged, Publication};
 pub use names::{
     ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,
-    LabelName, ManifestName, ModuleName, NameError, ObjectName, PackageArch, PackageName, RoleName, ServiceName,
-    SymbolName, WorkloadName, ZoneName,
+    LabelName, ManifestName, ModuleName, NameError, ObjectName, PackageArch, PackageName, RoleName,
+    ServiceName, SymbolName, WorkloadName, ZoneName,
 };
 pub use order::{OrderError, Ordered, RolloutOrder};
 pub use package::{KernelPackage, PackageVersion};

@@ -103,8 +103,8 @@ fn expect(machine: &Machine, name: &str, library: Library) -> Result<()> {
 
 /// Package and services are in this version, and the host is as it should be.
 fn whole(machine: &Machine, library: Library) -> Result<()> {
-    let dpkg =
-        machine.sh(&format!("dpkg-query -W -f '${{db:Status-Abbrev}} ${{Version}}' {PACKAGE}; dpkg --audit"))?;
+    let dpkg = machine
+        .sh(&format!("dpkg-query -W -f '${{db:Status-Abbrev}} ${{Version}}' {PACKAGE}; dpkg --audit"))?;
     ensure!(dpkg.trim() == format!("ii  {}", version(library)), "dpkg says `{dpkg}`");
     for name in [ACTIVATED, KEEPER] {
         expect(machine, name, library)?;
@@ -139,10 +139,8 @@ fn knock(machine: &Machine) -> Result<()> {
 }
 
 fn nobody_was_refused(machine: &Machine) -> Result<()> {
-    let said = machine.sh(
-        "rm /run/knocking; sleep 1; for name in greet-activated greet-kept; do \
-        echo $name $(wc -l </run/$name.all) knocks, lost: $(cat /run/$name.lost 2>/dev/null); done",
-    )?;
+    let said = machine.sh("rm /run/knocking; sleep 1; for name in greet-activated greet-kept; do \
+        echo $name $(wc -l </run/$name.all) knocks, lost: $(cat /run/$name.lost 2>/dev/null); done")?;
     println!("{said}");
     for line in said.lines() {
         let knocks: u32 = line.split(' ').nth(1).and_then(|word| word.parse().ok()).context("no number")?;

@@ -282,9 +282,10 @@ fn compare(
         let (file, size, sha256) = (payload.file.clone(), payload.size, payload.sha256);
         PayloadReport { file, size, sha256, state, inspected, origins }
     };
-    let payloads = manifest.components.iter().flat_map(|component| {
-        component.payloads().into_iter().map(move |payload| (component, payload))
-    });
+    let payloads = manifest
+        .components
+        .iter()
+        .flat_map(|component| component.payloads().into_iter().map(move |payload| (component, payload)));
     Ok(payloads.map(compare).collect())
 }
 

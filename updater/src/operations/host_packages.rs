@@ -97,14 +97,14 @@ impl Engine {
         running: Vec<Container>,
         facts: &mut PackageFacts,
     ) -> Result<(), EngineError> {
-        let cgroups: Vec<PathBuf> =
-            running.iter().filter_map(|container| container.cgroup.clone()).collect();
+        let cgroups: Vec<PathBuf> = running.iter().filter_map(|container| container.cgroup.clone()).collect();
         let known = running.into_iter().filter_map(|container| {
             let cgroup = container.cgroup?.to_str()?.parse().ok()?;
             Some(KnownContainer { id: container.id.id, cgroup })
         });
         let owners = Owners::new(None, known.collect());
-        let at_fault = |stale: &&Stale| stale.files.iter().any(|file| matches!(file.why, Why::AtFault { .. }));
+        let at_fault =
+            |stale: &&Stale| stale.files.iter().any(|file| matches!(file.why, Why::AtFault { .. }));
         let mut files: BTreeMap<ServiceName, Vec<PathBuf>> = BTreeMap::new();
         let mut others = Vec::new();
         for stale in scan.stale.iter().filter(at_fault) {
@@ -133,7 +133,9 @@ impl Engine {
         }
         let more = others.len().saturating_sub(NAMED);
         others.truncate(NAMED);
-        others.extend((more > 0).then(|| format!("{more} more processes outside of services do (update scan)")));
+        others.extend(
+            (more > 0).then(|| format!("{more} more processes outside of services do (update scan)")),
+        );
         let unknown = scan.unknown.iter().take(NAMED).map(|unknown: &Unknown| {
             format!("a process may run what is replaced, since something cannot be told: {unknown}")
         });
@@ -189,13 +191,11 @@ fn who(stale: &Stale, owners: &Owners) -> Who {
     match (owner, service.and_then(|unit| unit.parse::<ServiceName>().ok())) {
         (Some(CgroupOwner::Container(_)), _) => Who::Container,
         (_, Some(service)) => Who::Service(service),
-        (_, None) => {
-            Who::Other(match (&units.unit, &units.user_unit) {
-                (None, _) => "outside of units".to_owned(),
-                (Some(unit), None) => format!("in {unit}"),
-                (Some(unit), Some(own)) => format!("in {own} of {unit}"),
-            })
-        }
+        (_, None) => Who::Other(match (&units.unit, &units.user_unit) {
+            (None, _) => "outside of units".to_owned(),
+            (Some(unit), None) => format!("in {unit}"),
+            (Some(unit), Some(own)) => format!("in {own} of {unit}"),
+        }),
     }
 }
 

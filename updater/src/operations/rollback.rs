@@ -10,8 +10,8 @@ use crate::operations::apply::Beginning;
 use crate::operations::hold::Heeding;
 use crate::operations::{Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
-use crate::plan::planner::Refusal;
 use crate::plan::packages::PackageSwitch;
+use crate::plan::planner::Refusal;
 use crate::plan::reverse;
 use crate::plan::reverse::{Memory, ReverseFacts};
 use crate::plan::{Action, Feels, LoadedPayload, Plan, Undo};
@@ -203,10 +203,7 @@ impl Engine {
                 unmet.push(Unmet {
                     subject: format!("livepatch {module}"),
                     expected: "its module in the store, to be loaded again".to_owned(),
-                    found: format!(
-                        "{} ({PUT_BACK})",
-                        with_causes(&error)
-                    ),
+                    found: format!("{} ({PUT_BACK})", with_causes(&error)),
                 });
             }
         }

@@ -62,10 +62,7 @@ pub enum Standing {
 impl Standing {
     /// Whether nobody has to do anything about it.
     pub fn is_sound(&self) -> bool {
-        matches!(
-            self,
-            Self::InForce | Self::OtherKernel { .. } | Self::Gone { .. } | Self::Superseded { .. }
-        )
+        matches!(self, Self::InForce | Self::OtherKernel { .. } | Self::Gone { .. } | Self::Superseded { .. })
     }
 
     /// Whether what the host has under that name, if anything, is not it.

@@ -239,7 +239,11 @@ impl PackagePlan {
             return;
         }
         if installed.hold == Hold::Held {
-            self.miss(&package, "a package that nobody has put on hold", "on hold (apt-mark unhold ends that)");
+            self.miss(
+                &package,
+                "a package that nobody has put on hold",
+                "on hold (apt-mark unhold ends that)",
+            );
         }
         let mut scripts = BTreeSet::new();
         for build in [new, old] {
@@ -299,7 +303,9 @@ impl Back<'_> {
         for PlannedPackage { switch, scripts } in &self.done.packages {
             let PackageSwitch { package, from, to } = switch;
             match self.installed.get(package) {
-                None => notes.push(format!("package {package} is not installed any more; there is nothing to put back")),
+                None => notes.push(format!(
+                    "package {package} is not installed any more; there is nothing to put back"
+                )),
                 Some(now) if now.state != PackageState::Whole => unmet.push(Unmet {
                     subject: format!("package {package}"),
                     expected: "a package that is whole".to_owned(),

@@ -14,9 +14,7 @@ use manifests::{PackageVersion, ServiceName};
 use system::clock::Clock as _;
 use system::command::CommandError;
 use workloads::model::{Pid, SeenPath, Units};
-use workloads::packages::{
-    Described, Hold, Installed, PackageError, PackageId, PackageState, Packages,
-};
+use workloads::packages::{Described, Hold, Installed, PackageError, PackageId, PackageState, Packages};
 use workloads::processes::scan::{Scan, Stale, StaleFile, Why};
 use workloads::processes::{Everywhere, LookError, Onlooker, Stopped, Wanted};
 use workloads::services::{Service, ServiceError, Services};
@@ -198,7 +196,8 @@ impl FakeHost {
 }
 
 fn failed(doing: &str, why: &str) -> PackageError {
-    let source = CommandError::Run { program: "dpkg".to_owned(), source: std::io::Error::other(why.to_owned()) };
+    let source =
+        CommandError::Run { program: "dpkg".to_owned(), source: std::io::Error::other(why.to_owned()) };
     PackageError::Command { doing: doing.to_owned(), source }
 }
 
@@ -347,9 +346,9 @@ impl Everywhere for FakeHost {
             let runs = if old_copy { Some(version(OLD)) } else { service.runs.clone() };
             Some((format!("/system.slice/{name}"), 100 + service.run, runs?))
         });
-        let session = state.session.then(|| {
-            ("/user.slice/user-1000.slice/session-3.scope".to_owned(), 99, version(OLD))
-        });
+        let session = state
+            .session
+            .then(|| ("/user.slice/user-1000.slice/session-3.scope".to_owned(), 99, version(OLD)));
         let stale = services.chain(session).filter_map(|(cgroup, pid, runs)| {
             let mut files = Vec::new();
             let file = |why| StaleFile { path: LIBRARY.into(), why, is_program: false };

@@ -157,7 +157,8 @@ impl Performer<'_> {
 
     /// Those of the services that run code which is not on disk any more.
     fn outdated(&self, services: &[ServiceName]) -> Result<Vec<ServiceName>, StepError> {
-        let scan = self.everywhere.scan(&[], Onlooker::NOBODY).map_err(doing("look through", names(services)))?;
+        let scan =
+            self.everywhere.scan(&[], Onlooker::NOBODY).map_err(doing("look through", names(services)))?;
         let is_outdated = |name: &&ServiceName| scan.stale.iter().any(|stale| is_of(stale, name));
         Ok(services.iter().filter(is_outdated).cloned().collect())
     }
@@ -281,7 +282,10 @@ fn expect_running(what: &str, services: &[Service]) -> Result<(), StepError> {
         return Ok(());
     }
     let all: Vec<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
-    Err(doing(what, names(&all))(format!("expected all to be active and to stay so, found {}", found.join("; "))))
+    Err(doing(what, names(&all))(format!(
+        "expected all to be active and to stay so, found {}",
+        found.join("; ")
+    )))
 }
 
 /// Who maps what from where.

@@ -126,7 +126,9 @@ fn work<const N: usize>(
     match run.and_then(Finished::success) {
         Ok(_) => Ok(()),
         // Nothing was begun: another one was quicker.
-        Err(CommandError::Failed { stderr_tail, .. }) if stderr_tail.contains("locked by another process") => {
+        Err(CommandError::Failed { stderr_tail, .. })
+            if stderr_tail.contains("locked by another process") =>
+        {
             Err(PackageError::Busy { holder: stderr_tail })
         }
         Err(source) => Err(PackageError::Command { doing: doing.to_owned(), source }),
@@ -216,7 +218,10 @@ mod tests {
     fn what_dpkg_says_of_a_package_is_read() {
         let read = |answer: &str| installed(&id("libssl3:amd64"), answer).unwrap();
         let whole = read("install installed ok 3.0.17-1~deb12u3\n").unwrap();
-        assert_eq!((whole.version.as_str(), whole.state, whole.hold), ("3.0.17-1~deb12u3", PackageState::Whole, Hold::Free));
+        assert_eq!(
+            (whole.version.as_str(), whole.state, whole.hold),
+            ("3.0.17-1~deb12u3", PackageState::Whole, Hold::Free)
+        );
         assert_eq!(read("hold installed ok 3.0.17-1\n").unwrap().hold, Hold::Held);
         for (answer, how) in [
             ("install half-installed reinstreq 1.0-1\n", "half-installed, reinstreq"),
@@ -236,8 +241,10 @@ mod tests {
 
     #[test]
     fn packages_that_are_neither_whole_nor_gone_are_told() {
-        let answer = "adduser installed ok\nold config-files ok\nnew unpacked ok\nbad half-installed reinstreq\n";
-        let told: Vec<_> = broken(answer).into_iter().map(|(package, how)| format!("{package}: {how}")).collect();
+        let answer =
+            "adduser installed ok\nold config-files ok\nnew unpacked ok\nbad half-installed reinstreq\n";
+        let told: Vec<_> =
+            broken(answer).into_iter().map(|(package, how)| format!("{package}: {how}")).collect();
         assert_eq!(told, ["new: unpacked", "bad: half-installed, reinstreq"]);
     }
 
@@ -247,7 +254,11 @@ mod tests {
         for name in ["./", "./control", "./md5sums", "./prerm", "./postinst", "./triggers"] {
             let mut header = tar::Header::new_gnu();
             header.set_size(0);
-            header.set_entry_type(if name == "./" { tar::EntryType::Directory } else { tar::EntryType::Regular });
+            header.set_entry_type(if name == "./" {
+                tar::EntryType::Directory
+            } else {
+                tar::EntryType::Regular
+            });
             archive.append_data(&mut header, name, io::empty()).unwrap();
         }
         assert_eq!(scripts(&archive.into_inner().unwrap()).unwrap(), ["postinst", "prerm"]);

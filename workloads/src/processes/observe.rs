@@ -2,11 +2,11 @@
 
 use crate::criu::obstacles;
 use crate::model::{Container, Obstacle};
-use crate::processes::scan::{Scan, scan};
-use crate::processes::{Everywhere, Observer};
 use crate::processes::affected::{Mapped, mapped};
 use crate::processes::contents::Wanted;
+use crate::processes::scan::{Scan, scan};
 use crate::processes::watchdog::{LookError, Onlooker};
+use crate::processes::{Everywhere, Observer};
 
 /// The kernel's own account of processes.
 #[derive(Debug, Clone, Copy, Default)]

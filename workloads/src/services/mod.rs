@@ -174,8 +174,13 @@ mod tests {
             let why = caution(&name.parse().unwrap());
             assert!(why.is_some_and(|why| why.contains(word)), "{name}: {why:?}");
         }
-        for name in ["nginx.service", "ssh.service", "postgresql@15-main.service", "gettysburg.service", "dbus-x.service"]
-        {
+        for name in [
+            "nginx.service",
+            "ssh.service",
+            "postgresql@15-main.service",
+            "gettysburg.service",
+            "dbus-x.service",
+        ] {
             assert_eq!(caution(&name.parse().unwrap()), None, "{name}");
         }
     }

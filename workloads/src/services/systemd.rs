@@ -44,7 +44,8 @@ impl Services for Systemd {
 /// systemd gives up a socket whose service does not start, and takes it up again only while the service does not run.
 fn revive_sockets(service: &Service) -> Result<(), ServiceError> {
     for socket in &service.sockets {
-        if systemctl("ask systemd about sockets", &["show", "--property=ActiveState", "--value"], &[socket])?.trim()
+        if systemctl("ask systemd about sockets", &["show", "--property=ActiveState", "--value"], &[socket])?
+            .trim()
             == "failed"
         {
             systemctl("stop a service without its socket", &["stop"], &[&service.name])?;

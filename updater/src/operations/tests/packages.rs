@@ -249,7 +249,9 @@ fn a_rollback_over_somebody_elses_upgrade_is_refused() {
     bench.host.install_by_others("1.1-1");
     let failure = failures::engine(bench.rollback().unwrap_err());
     assert_eq!(failure.exit(), Exit::Refused);
-    assert!(failure.for_person().contains("expected 1.0-2, found 1.1-1, which somebody else installed since"));
+    assert!(
+        failure.for_person().contains("expected 1.0-2, found 1.1-1, which somebody else installed since")
+    );
 }
 
 #[test]
@@ -267,7 +269,10 @@ fn hosts_that_have_neither_version_whole_are_refused_by_name() {
     let bench = host();
     bench.host.install_by_others("0.9-1");
     let words = refused(&bench, PACKAGES);
-    assert!(words.contains("package libgreet1:amd64: expected 1.0-1, or 1.0-2 already, found 0.9-1"), "{words}");
+    assert!(
+        words.contains("package libgreet1:amd64: expected 1.0-1, or 1.0-2 already, found 0.9-1"),
+        "{words}"
+    );
 
     bench.host.install_by_others(OLD);
     bench.host.break_package("half-configured");

@@ -5,13 +5,13 @@ use std::path::{Component, PathBuf};
 
 use fleet::facts::Standing;
 use manifests::{Manifest, PackageChange, PackageComponent, ServiceName};
-use workloads::model::{CgroupOwner, Container, KnownContainer, Owners};
+use workloads::model::{CgroupOwner, Container, KnownContainer, Owners, SeenPath};
 use workloads::packages::{Installed, PackageError, PackageId};
 use workloads::processes::scan::{Scan, Stale, Why};
-use workloads::processes::{Onlooker, Unknown};
+use workloads::processes::{HostPaths, Onlooker, Unknown};
 use workloads::services::Service;
 
-use crate::operations::survey::{package_of, wanted};
+use crate::operations::survey::{host_paths, package_of, wanted};
 use crate::operations::{Engine, EngineError, Session};
 use crate::plan::Plan;
 use crate::plan::facts::{PackageFacts, ServiceFacts, Unmet};
@@ -62,9 +62,9 @@ impl Engine {
             }
         }
         if !facts.installed.is_empty() {
-            let files = components.iter().flat_map(|(_, component)| &component.replaces);
-            let scan = self.host.everywhere.scan(&wanted(files), onlooker)?;
-            self.tell_who(&scan, session.running()?, &mut facts)?;
+            let files = || components.iter().flat_map(|(_, component)| &component.replaces);
+            let scan = self.host.everywhere.scan(&wanted(files()), onlooker)?;
+            self.tell_who(&scan, &host_paths(files()), session.running()?, &mut facts)?;
         }
         Ok(facts)
     }
@@ -94,6 +94,7 @@ impl Engine {
     fn tell_who(
         &self,
         scan: &Scan,
+        places: &HostPaths,
         running: Vec<Container>,
         facts: &mut PackageFacts,
     ) -> Result<(), EngineError> {
@@ -108,15 +109,23 @@ impl Engine {
         let mut files: BTreeMap<ServiceName, Vec<PathBuf>> = BTreeMap::new();
         let mut others = Vec::new();
         for stale in scan.stale.iter().filter(at_fault) {
-            let paths = stale.files.iter().filter(|file| matches!(file.why, Why::AtFault { .. }));
-            let paths = paths.map(|file| file.path.to_text());
+            let found = stale.files.iter().filter(|file| matches!(file.why, Why::AtFault { .. }));
+            let (own, copies): (Vec<&SeenPath>, Vec<&SeenPath>) =
+                found.map(|file| &file.path).partition(|path| places.has(path));
+            let paths = own.iter().map(|path| path.to_text());
             match who(stale, &owners) {
+                Who::Container => {}
+                _ if own.is_empty() => others.push(format!(
+                    "{} (pid {}) runs copies that no package of the manifest replaces: {}",
+                    stale.comm,
+                    stale.pid,
+                    copies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                )),
                 Who::Service(name) if holds_containers(&name, &cgroups) => others.push(format!(
                     "{} (pid {}) supervises containers in {name}, and is not restarted under them",
                     stale.comm, stale.pid
                 )),
                 Who::Service(name) => files.entry(name).or_default().extend(paths),
-                Who::Container => {}
                 Who::Other(place) => others.push(format!(
                     "{} (pid {}) {place} runs {}, and goes on with it until it ends",
                     stale.comm,

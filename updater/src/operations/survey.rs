@@ -11,7 +11,7 @@ use patch_tools::module::Module;
 use system::medium::Medium;
 use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
 use workloads::packages::PackageId;
-use workloads::processes::{Mapped, Onlooker, Wanted};
+use workloads::processes::{HostPaths, Mapped, Onlooker, Pid, Wanted};
 
 use crate::config::CheckpointMedium;
 use crate::kernel::livepatch::{Enabled, PatchState};
@@ -115,14 +115,15 @@ impl Engine {
             of.is_none_or(|(_, package)| known.as_ref().is_some_and(|known| has_any(known, package)))
         };
         replacing.retain(|replacing| is_here(replacing.component));
-        let (containers, unreadable) = match known.is_some() {
-            _ if replacing.is_empty() => Default::default(),
+        let layers = replacing.iter().any(|one| one.layer.is_some());
+        let found = match replacing.is_empty() {
+            true => Ok(Default::default()),
+            false => self.survey_containers(session, &replacing, onlooker),
+        };
+        let (containers, unreadable) = match found {
             // A host without containers takes packages.
-            true => match self.survey_containers(session, &replacing, onlooker) {
-                Err(EngineError::Runtime(error)) if error.is_absence() => Default::default(),
-                found => found?,
-            },
-            false => self.survey_containers(session, &replacing, onlooker)?,
+            Err(EngineError::Runtime(error)) if error.is_absence() && !layers => Default::default(),
+            found => found?,
         };
         let running = if stuck_tasks_matter { session.running()? } else { Vec::new() };
         Ok(HostFacts {
@@ -262,9 +263,14 @@ impl Engine {
         let mapped = self.host.observer.mapped(&concerned, &wanted, onlooker)?;
         let mut found = Vec::new();
         for (container, mapped) in concerned.into_iter().zip(mapped) {
-            let selecting = replacing.iter().filter(|one| one.selects(&container));
-            let by: Vec<(&Replacing<'_>, AffectedBy)> =
-                selecting.filter_map(|one| Some((one, one.affects(&mapped)?))).collect();
+            let mut by: Vec<(&Replacing<'_>, AffectedBy)> = Vec::new();
+            for one in replacing.iter().filter(|one| one.selects(&container)) {
+                if let Some(affected) = one.affects(&mapped)
+                    && self.reaches(one, &mapped, onlooker)?
+                {
+                    by.push((one, affected));
+                }
+            }
             if by.is_empty() {
                 continue;
             }
@@ -282,6 +288,23 @@ impl Engine {
             }
         }
         Ok((found, listing.unreadable))
+    }
+
+    /// Whether what was found is what the component replaces: a layer reaches every file of a container, a package those that
+    /// are the host's.
+    fn reaches(
+        &self,
+        one: &Replacing<'_>,
+        mapped: &Mapped,
+        onlooker: Onlooker<'_>,
+    ) -> Result<bool, EngineError> {
+        if one.layer.is_some() {
+            return Ok(true);
+        }
+        let pids: Vec<Pid> =
+            mapped.matches.iter().flat_map(|found| found.processes.iter().copied()).collect();
+        let on_host = self.host.observer.on_host_files(&pids, &host_paths(one.replaces), onlooker)?;
+        Ok(!on_host.is_empty())
     }
 
     /// The facts of one container, affected or not; `None` if it does not run.
@@ -367,6 +390,11 @@ fn told(component: &LivepatchComponent, finding: Finding) -> Unmet {
         expected: finding.expected,
         found: finding.found,
     }
+}
+
+/// Where the files lie that packages replace.
+pub(super) fn host_paths<'a>(files: impl IntoIterator<Item = &'a ReplacedFile>) -> HostPaths {
+    HostPaths::of(files.into_iter().map(|file| &file.path))
 }
 
 /// Whether any package of the component is installed.

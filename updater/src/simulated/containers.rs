@@ -808,6 +808,18 @@ impl Observer for FakeContainers {
         Ok(containers.iter().map(look).collect())
     }
 
+    fn on_host_files(
+        &self,
+        processes: &[Pid],
+        _: &HostPaths,
+        _: Onlooker<'_>,
+    ) -> Result<Vec<Pid>, LookError> {
+        let state = self.lock();
+        let on_host = state.containers.values().filter(|one| one.on_host_files);
+        let pids: Vec<Pid> = on_host.filter_map(|one| Some(one.process?.pid)).collect();
+        Ok(processes.iter().copied().filter(|pid| pids.contains(pid)).collect())
+    }
+
     fn obstacles(&self, container: &Container) -> Vec<Obstacle> {
         self.machine.sleep(Duration::from_millis(1));
         self.lock().containers[&container.id].obstacles.clone()

@@ -13,8 +13,8 @@ use std::time::Duration;
 use manifests::{ReplacedFile, ServiceName, Sha256};
 use serde_json::{Value, json};
 use workloads::packages::{Installed, PackageError, PackageId, PackageState};
-use workloads::processes::scan::{Stale, Why};
-use workloads::processes::{Onlooker, Wanted};
+use workloads::processes::scan::{Stale, StaleFile, Why};
+use workloads::processes::{HostPaths, Onlooker, Wanted};
 use workloads::services::Service;
 
 use crate::plan::Action;
@@ -174,7 +174,9 @@ impl Performer<'_> {
         let onlooker = Onlooker { interrupt: self.interrupt, told: &|_| () };
         let scan = self.everywhere.scan(&wanted, onlooker).map_err(doing("look through", names(services)))?;
         let of = |stale: &&Stale| services.iter().any(|name| is_of(stale, name));
-        let found: Vec<String> = scan.stale.iter().filter(of).filter_map(who).collect();
+        let places = HostPaths::of(replaced.iter().map(|file| &file.path));
+        let found: Vec<String> =
+            scan.stale.iter().filter(of).filter_map(|stale| who(stale, &places)).collect();
         if found.is_empty() {
             return Ok(Value::Null);
         }
@@ -288,9 +290,10 @@ fn expect_running(what: &str, services: &[Service]) -> Result<(), StepError> {
     )))
 }
 
-/// Who maps what from where.
-fn who(stale: &Stale) -> Option<String> {
-    let at_fault = stale.files.iter().filter(|file| matches!(file.why, Why::AtFault { .. }));
+/// Who maps what from where, of files that a package has.
+fn who(stale: &Stale, places: &HostPaths) -> Option<String> {
+    let is_at_fault = |file: &&StaleFile| matches!(file.why, Why::AtFault { .. }) && places.has(&file.path);
+    let at_fault = stale.files.iter().filter(is_at_fault);
     let files: Vec<String> = at_fault.map(|file| file.path.to_string()).collect();
     (!files.is_empty()).then(|| format!("{} ({}) with {}", stale.pid, stale.comm, files.join(", ")))
 }

@@ -15,7 +15,7 @@ mod holds;
 mod hostile;
 mod media;
 mod one_way_in;
-mod packages;
+pub(crate) mod packages;
 mod policies;
 mod refusals;
 mod removal;

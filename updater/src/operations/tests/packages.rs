@@ -425,3 +425,12 @@ fn a_kill_or_power_cut_at_any_boundary_leaves_no_container_on_the_other_files() 
         }
     }
 }
+
+#[test]
+fn a_container_with_a_copy_of_its_own_is_no_matter_of_the_packages() {
+    let bench = with_containers(|all| all.with("web"));
+    let plan = bench.plan(PACKAGES).unwrap();
+    assert!(plan.containers.is_empty(), "{:?}", plan.containers);
+    committed(&bench.apply(PACKAGES).unwrap());
+    assert_eq!(bench.containers.process("web").unwrap().memory, MEMORY);
+}

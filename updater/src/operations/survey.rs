@@ -9,9 +9,9 @@ use manifests::{
 use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
 use system::medium::Medium;
-use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Pid, Unreadable, WorkloadId};
 use workloads::packages::PackageId;
-use workloads::processes::{HostPaths, Mapped, Onlooker, Pid, Wanted};
+use workloads::processes::{HostPaths, Mapped, Onlooker, Wanted};
 
 use crate::config::CheckpointMedium;
 use crate::kernel::livepatch::{Enabled, PatchState};

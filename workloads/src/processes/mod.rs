@@ -36,7 +36,7 @@ pub use self::scan::Scan;
 pub use self::unknown::{Reason, Unknown};
 pub use self::watchdog::{LookError, Onlooker, Stopped};
 pub use crate::files::foreign::is_own_system;
-use crate::model::{Container, Obstacle};
+use crate::model::{Container, Obstacle, Pid};
 
 /// What can be seen of all processes of the host.
 pub trait Everywhere {

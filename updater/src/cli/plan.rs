@@ -14,7 +14,7 @@ use crate::operations::reports::Planned;
 use crate::plan::packages::{PackageSwitch, PlannedPackage, PlannedService, ServiceFeels};
 use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
-/// Show what `apply` would do here, and what each container will feel
+/// Show what `apply` would do here, and what each service and container will feel
 ///
 /// Changes nothing but the store, into which the payloads are copied.
 #[derive(Debug, clap::Args)]

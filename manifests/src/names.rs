@@ -190,7 +190,7 @@ word! {
     /// A systemd service by its whole name: `nginx.service`, `postgresql@15-main.service`.
     ServiceName,
     what: "service name",
-    rule: "at most 255 characters of A-Z, a-z, 0-9, ':', '-', '_', '.', '\\\\', '@', ending with .service",
+    rule: "at most 255 characters of A-Z, a-z, 0-9, ':', '-', '_', '.', '\\', '@', ending with .service",
     schema: { "pattern": r"^[A-Za-z0-9_\\@][A-Za-z0-9:_.\\@-]*\.service$", "maxLength": 255 },
     check: |s| {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b':' | b'-' | b'_' | b'.' | b'\\' | b'@');

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -214,10 +214,11 @@ impl State {
     }
 }
 
-/// What a package file says, if it is one.
+/// What a package file says, if it is one. It may be read again.
 fn read(file: &File) -> Option<(PackageId, PackageVersion)> {
-    let mut text = String::new();
-    { file }.read_to_string(&mut text).ok()?;
+    let mut room = [0; 256];
+    let length = file.read_at(&mut room, 0).ok()?;
+    let text = std::str::from_utf8(&room[..length]).ok()?;
     let mut words = text.split_whitespace();
     let (name, version, architecture) = (words.next()?, words.next()?, words.next()?);
     let package = PackageId { name: name.parse().ok()?, architecture: architecture.parse().ok()? };

@@ -3,7 +3,8 @@
 //!
 //! The test command takes the compilers on the path, of which `gcc-12` is one. With `UPDATE_EXAM` set all of them
 //! are needed: `cargo run -p patch-tools --example fetch-compilers` unpacks them into the cache. `UPDATE_MATRIX` names
-//! some of them. A case is left
+//! some of them; `UPDATE_MATRIX_KERNELS` names kernels, which `patch-tools build` has prepared, whose compilers are taken with
+//! the options that the distribution has configured. A case is left
 //! out for a compiler only where its `expect.json` names a feature that the compiler lacks, and of all cells at
 //! most one in twenty.
 
@@ -46,9 +47,12 @@ fn try_case(name: &str, compiler: &Compiler, records: Records) -> Outcome {
     }
 }
 
-/// Those on the path; in an exam all; or the one that `UPDATE_MATRIX` names.
+/// Those on the path; in an exam all; or those that are named.
 fn compilers() -> Vec<Compiler> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(kernels) = set("UPDATE_MATRIX_KERNELS") {
+        return kernels.split(',').map(Compiler::of_kernel).collect();
+    }
     if let Some(wanted) = set("UPDATE_MATRIX") {
         let wanted = ALL.into_iter().filter(|name| wanted.split(',').any(|one| one == *name));
         return wanted.map(|name| Compiler::find(name).expect(name)).collect();
@@ -56,8 +60,8 @@ fn compilers() -> Vec<Compiler> {
     let exam = set("UPDATE_EXAM").is_some();
     let find = |name| if exam { Compiler::find(name) } else { Compiler::on_path(name) };
     let compilers: Vec<Compiler> = ALL.into_iter().filter_map(find).collect();
-    let found: Vec<&str> = compilers.iter().map(|compiler| compiler.name).collect();
-    assert!(found.contains(&"gcc-12"), "gcc-12 is needed, found {found:?}");
+    let found: Vec<String> = compilers.iter().map(Compiler::label).collect();
+    assert!(found.iter().any(|name| name == "gcc-12"), "gcc-12 is needed, found {found:?}");
     assert!(!exam || found == ALL, "the exam needs {ALL:?} (examples/fetch-compilers), found {found:?}");
     compilers
 }
@@ -80,9 +84,9 @@ fn every_behaviour_holds_with_every_compiler_and_both_kinds_of_ftrace_records() 
                     let outcome = try_case(case, compiler, *records);
                     if let Outcome::Fails(why) = &outcome {
                         // At once: all of them take a while.
-                        eprintln!("FAILED: {} {records:?} {case}: {why}", compiler.name);
+                        eprintln!("FAILED: {} {records:?} {case}: {why}", compiler.label());
                     }
-                    let key = (compiler.name, format!("{records:?}"), case.clone());
+                    let key = (compiler.label(), format!("{records:?}"), case.clone());
                     outcomes.lock().unwrap().insert(key, outcome);
                 }
             });

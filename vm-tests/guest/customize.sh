@@ -87,7 +87,7 @@ for unit in \
 	ldconfig kmod-static-nodes modprobe@configfs modprobe@drm modprobe@fuse \
 	modprobe@efi_pstore systemd-pstore systemd-quotacheck systemd-repart \
 	e2scrub_reap getty@tty1 serial-getty@ttyS0 console-getty keyboard-setup nftables \
-	containerd docker; do
+	containerd docker apparmor; do
 	case $unit in *.*) ;; *) unit=$unit.service ;; esac
 	ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done

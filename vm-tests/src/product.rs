@@ -24,6 +24,9 @@ pub(crate) const GUEST_GLIBC_MINOR: u32 = 36;
 pub(crate) const TEST_FEATURES: &str = "updater/power-cuts";
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Has the compiler link a program with all of its libraries.
+const STATIC: &str = "-C target-feature=+crt-static";
+
 /// Installs what was pushed into a guest.
 const INSTALL: &str = "dpkg --install /root/packages/*.deb >/dev/null && rm -r /root/packages && sync";
 
@@ -72,7 +75,7 @@ impl Product {
         };
         let mut flags = "";
         if build == Build::Release || glibc_minor()? > GUEST_GLIBC_MINOR {
-            flags = "-C target-feature=+crt-static";
+            flags = STATIC;
             cargo.args(["--target", TARGET]).env("RUSTFLAGS", flags);
         }
         if build == Build::Release {
@@ -89,16 +92,15 @@ impl Product {
         })
     }
 
-    /// Builds `update` alone, as users get it.
+    /// Builds one program of one package of the workspace, as users get it.
     ///
     /// # Errors
     /// If Cargo fails.
-    pub fn update_for_users() -> Result<PathBuf> {
-        let mut cargo = cargo_build_of(&["updater"])?;
-        let flags = "-C target-feature=+crt-static";
-        cargo.args(["--target", TARGET, "--bin", "update"]);
-        for_release(&mut cargo, flags)?;
-        executable(&built(cargo).context("building update")?, "update")
+    pub fn one_for_users(package: &str, name: &str) -> Result<PathBuf> {
+        let mut cargo = cargo_build_of(&[package])?;
+        cargo.args(["--target", TARGET, "--bin", name]);
+        for_release(&mut cargo, STATIC)?;
+        executable(&built(cargo).with_context(|| format!("building {name}"))?, name)
     }
 
     /// Builds `update-sign-pkcs11`, which is linked with this host's C library, since it loads others.

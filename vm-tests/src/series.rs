@@ -37,6 +37,25 @@ const SIZELIMIT: &str = r#"
  }
 "#;
 
+/// The lines of both files move, and nothing of them changes.
+const MOVED: &str = r#"
+--- a/fs/proc/cmdline.c
++++ b/fs/proc/cmdline.c
+@@ -7,4 +7,5 @@
+ static int cmdline_proc_show(struct seq_file *m, void *v)
+ {
++
+ 	seq_puts(m, saved_command_line);
+ 	seq_putc(m, '\n');
+--- a/drivers/block/loop.c
++++ b/drivers/block/loop.c
+@@ -690,3 +690,4 @@
+ static ssize_t loop_attr_sizelimit_show(struct loop_device *lo, char *buf)
+ {
++
+ 	return sysfs_emit(buf, "%llu\n", (unsigned long long)lo->lo_sizelimit);
+"#;
+
 /// What both show, as one line.
 const LOOK: &str = "echo $(cat /proc/cmdline) / $(cat /sys/block/loop0/loop/sizelimit)";
 
@@ -47,6 +66,7 @@ const LOOK: &str = "echo $(cat /proc/cmdline) / $(cat /sys/block/loop0/loop/size
 pub fn takes_a_livepatch(lab: &Lab, release: &str) -> Result<()> {
     let work = tempfile::tempdir()?;
     let module = build(work.path(), release)?;
+    finds_nothing_where_lines_move(work.path(), release)?;
     let machine = lab.boot(&MachineSpec::with_kernel(release))?;
     ensure!(machine.sh("uname -r")?.trim() == release);
     machine.guest().push(&module, "/root/fix.ko")?;
@@ -69,16 +89,32 @@ pub fn takes_a_livepatch(lab: &Lab, release: &str) -> Result<()> {
 
 /// Builds the livepatch and returns its file.
 fn build(work: &Path, release: &str) -> Result<PathBuf> {
-    fs::write(work.join("cmdline.patch"), CMDLINE)?;
-    fs::write(work.join("sizelimit.patch"), SIZELIMIT)?;
+    let report =
+        patch_tools_build(work, release, &[("cmdline.patch", CMDLINE), ("sizelimit.patch", SIZELIMIT)], 0)?;
+    let module = report["files"]["module"].as_str().context("the module's file")?;
+    Ok(work.join(module))
+}
+
+/// A livepatch of nothing is refused.
+fn finds_nothing_where_lines_move(work: &Path, release: &str) -> Result<()> {
+    let report = patch_tools_build(work, release, &[("moved.patch", MOVED)], 3)?;
+    ensure!(report["details"]["reason"] == "unchanged", "{report}");
+    Ok(())
+}
+
+fn patch_tools_build(work: &Path, release: &str, patches: &[(&str, &str)], code: i32) -> Result<Value> {
+    for (name, patch) in patches {
+        fs::write(work.join(name), patch)?;
+    }
     let built = Command::new(Product::build(Build::Tests)?.patch_tools)
-        .args(["build", "cmdline.patch", "sizelimit.patch", "--name", "fix", "--json", "--kernel", release])
+        .arg("build")
+        .args(patches.iter().map(|(name, _)| name))
+        .args(["--name", "fix", "--json", "--kernel", release])
         .current_dir(work)
         .output()
         .context("starting patch-tools")?;
     let text = String::from_utf8_lossy(&built.stdout);
-    ensure!(built.status.success(), "{text}{}", String::from_utf8_lossy(&built.stderr));
-    let report: Value = serde_json::from_str(&text)?;
-    let module = report["files"]["module"].as_str().context("the module's file")?;
-    Ok(work.join(module))
+    let told = String::from_utf8_lossy(&built.stderr);
+    ensure!(built.status.code() == Some(code), "expected exit code {code}: {}\n{text}{told}", built.status);
+    Ok(serde_json::from_str(&text)?)
 }

@@ -114,6 +114,20 @@ fn transactions(machine: &Machine) -> Result<usize> {
     Ok(machine.sh("update history --json")?.lines().count())
 }
 
+/// The agent's AppArmor profile is in force, and root itself gets at nothing else through it.
+fn confined(machine: &Machine) -> Result<()> {
+    let profile = machine.sh("cat /proc/$(pidof update-agent)/attr/current")?;
+    ensure!(profile.trim() == "update-agent (enforce)", "{profile}");
+    let asked =
+        |prefix: &str| machine.sh(&format!("{prefix} update-agent --settings /etc/shadow run 2>&1; true"));
+    let (free, confined) = (asked("")?, asked("aa-exec --profile=update-agent --")?);
+    ensure!(
+        !free.contains("Permission denied") && confined.contains("Permission denied"),
+        "{free}\n{confined}"
+    );
+    Ok(())
+}
+
 #[test]
 fn two_machines_come_in_by_a_token_and_take_a_manifest_in_waves_that_stop_and_go_back() -> Result<()> {
     let lab = Lab::for_test()?;
@@ -154,6 +168,7 @@ fn two_machines_come_in_by_a_token_and_take_a_manifest_in_waves_that_stop_and_go
         ensure!(transactions(machine)? == 1);
         let who = machine.sh("ps -o user= -C update-agent")?;
         ensure!(who.trim().starts_with("update"), "the agent runs as {who}");
+        confined(machine)?;
     }
 
     // One that fails on the first host that takes it: the other never begins.

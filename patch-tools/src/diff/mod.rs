@@ -217,7 +217,14 @@ pub fn compare(orig: &[u8], patched: &[u8], options: &Options<'_>) -> Result<Dif
         let sympos = match resolver.replaceable(original) {
             Ok(located) => located.sympos,
             Err(reason) => {
-                refused.push(Refused { subject: Subject::Symbol(name), reason });
+                let subject = Subject::Symbol(name);
+                // What has run and is gone has no symbol either.
+                let is_gone = |one: &Refused| {
+                    one.subject == subject && matches!(one.reason, Refusal::InitChanged { .. })
+                };
+                if !refused.iter().any(is_gone) {
+                    refused.push(Refused { subject, reason });
+                }
                 continue;
             }
         };

@@ -27,8 +27,11 @@ pub(crate) enum Records {
 /// One compiler.
 #[derive(Debug, Clone)]
 pub(crate) struct Compiler {
-    pub(crate) name: &'static str,
+    /// As it is called on the path.
+    name: &'static str,
     program: Program,
+    /// The kernel whose options it gets, and these.
+    kernel: Option<(String, Vec<String>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,12 +41,13 @@ enum Program {
     Unpacked(PathBuf),
 }
 
-/// Options that shape a stock x86-64 kernel's objects, and those that the differ needs.
-const OPTIONS: [&str; 18] = [
+/// Options that the differ needs, and tests.
+const NEEDED: [&str; 6] =
+    ["-g0", "-ffreestanding", "-fno-pic", "-ffunction-sections", "-fdata-sections", "-w"];
+
+/// Options that shape a stock x86-64 kernel's objects, where no kernel's own are taken.
+const SHAPE: [&str; 12] = [
     "-O2",
-    "-g0",
-    "-ffreestanding",
-    "-fno-pic",
     "-fno-pie",
     "-fno-common",
     "-fno-strict-aliasing",
@@ -55,27 +59,62 @@ const OPTIONS: [&str; 18] = [
     "-mno-red-zone",
     "-mno-sse",
     "-mfentry",
-    "-ffunction-sections",
-    "-fdata-sections",
-    "-w",
 ];
 
 impl Compiler {
     /// The one that the cases are written for.
     pub(crate) fn reference() -> Self {
-        Self { name: "gcc", program: Program::OnPath }
+        Self { name: "gcc", program: Program::OnPath, kernel: None }
+    }
+
+    /// What tells it from the others.
+    pub(crate) fn label(&self) -> String {
+        let of_kernel = self.kernel.as_ref().map(|(release, _)| format!(" as for {release}"));
+        format!("{}{}", self.name, of_kernel.unwrap_or_default())
+    }
+
+    /// The compiler of a kernel that `patch-tools build` has prepared, with the options that shape that kernel's code.
+    pub(crate) fn of_kernel(release: &str) -> Self {
+        let cache = Cache::of_user().unwrap().packages();
+        let trees = std::fs::read_dir(cache.parent().unwrap().join("trees")).unwrap();
+        let is_of = |tree: &PathBuf| {
+            std::fs::read_to_string(tree.join("output/include/config/kernel.release"))
+                .is_ok_and(|found| found.trim() == release)
+        };
+        let tree = trees.map(|tree| tree.unwrap().path()).find(is_of);
+        let tree = tree.unwrap_or_else(|| panic!("patch-tools build has to prepare {release} first"));
+        let command = std::fs::read_dir(tree.join("asking")).unwrap().find_map(|answer| {
+            let answer = std::fs::read_to_string(answer.unwrap().path()).ok()?;
+            let command = answer.lines().find_map(|line| line.strip_prefix("@compile "))?;
+            let compile = command.split(" -c ").next()?;
+            // A part of the kernel that is traced, as most are.
+            compile.contains(" -pg ").then(|| compile.to_owned())
+        });
+        let command = command.expect("a unit of the kernel that was compiled");
+        let mut words = command.split_whitespace();
+        let program = words.next().unwrap();
+        let name =
+            ALL.into_iter().find(|name| program.ends_with(name)).unwrap_or_else(|| panic!("{program}"));
+        let shapes = |word: &&str| {
+            ["-f", "-m", "-O"].iter().any(|kind| word.starts_with(kind))
+                && !["-fmacro-prefix-map", "-mrecord-mcount"].iter().any(|other| word.starts_with(other))
+        };
+        let options = words.filter(shapes).map(str::to_owned).collect();
+        let compiler = Self::find(name).unwrap_or_else(|| panic!("{name} is needed for {release}"));
+        Self { kernel: Some((release.to_owned(), options)), ..compiler }
     }
 
     /// The compiler of this name, if it is on the path.
     pub(crate) fn on_path(name: &'static str) -> Option<Self> {
         let found = Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
-        found.then_some(Self { name, program: Program::OnPath })
+        found.then_some(Self { name, program: Program::OnPath, kernel: None })
     }
 
     /// The same, or the one in the cache.
     pub(crate) fn find(name: &'static str) -> Option<Self> {
         let unpacked = Cache::of_user().ok()?.packages().parent()?.join("compilers").join(name);
-        let unpacked = unpacked.is_dir().then_some(Self { name, program: Program::Unpacked(unpacked) });
+        let program = Program::Unpacked(unpacked.clone());
+        let unpacked = unpacked.is_dir().then_some(Self { name, program, kernel: None });
         Self::on_path(name).or(unpacked)
     }
 
@@ -85,7 +124,11 @@ impl Compiler {
 
     /// Compiles `UNIT.c` of a directory to `UNIT.o`.
     pub(crate) fn compile(&self, directory: &Path, unit: &str, options: &[&str], records: Records) {
-        let mut options: Vec<&str> = OPTIONS.iter().chain(options).copied().collect();
+        let shape: Vec<&str> = match &self.kernel {
+            Some((_, options)) => options.iter().map(String::as_str).collect(),
+            None => SHAPE.to_vec(),
+        };
+        let mut options: Vec<&str> = shape.iter().chain(&NEEDED).chain(options).copied().collect();
         let mnop = records == Records::NoOps;
         if !self.is_clang() && !mnop {
             options.push("-mrecord-mcount");

@@ -43,7 +43,7 @@ const GOAL: f64 = 1.3;
 pub fn scan(runs: NonZeroUsize) -> Result<()> {
     ensure!(is_root(), "the processes of others are looked at by root only; run this as root");
     let cache = Cache::open()?;
-    let update = Product::update_for_users()?;
+    let update = Product::one_for_users("updater", "update")?;
     let host = Bare::debian(&cache, "bookworm", &PACKAGES)?;
     let room = host.path().join("root");
     fs::copy(&update, room.join("update"))?;

@@ -20,6 +20,7 @@ pub enum Distribution {
 
 /// What every machine has.
 const PACKAGES: &[&str] = &[
+    "apparmor",
     "btrfs-progs",
     "busybox-static",
     "criu",

@@ -85,6 +85,17 @@ pub(super) struct Module {
     pub(super) phases: BTreeMap<String, f64>,
 }
 
+/// What is done to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It becomes what it is in the later version.
+    #[default]
+    Fix,
+    /// Its lines move, and nothing of it may count as changed.
+    MovedLines,
+}
+
 /// One attempt at a fix.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Attempt {
@@ -102,6 +113,8 @@ pub(super) struct Builder<'a> {
     pub(super) program: &'a Path,
     pub(super) sources: &'a Sources,
     pub(super) release: &'a str,
+    /// What is done to each file.
+    pub(super) change: Change,
     /// Where patches and modules go.
     pub(super) work: &'a Path,
 }
@@ -162,7 +175,11 @@ impl Builder<'_> {
             let outcome = Outcome::Failed { kind: "harness".to_owned(), why: format!("{error:#}") };
             Attempt { outcome, headers: Vec::new(), seconds: 0.0 }
         };
-        let mut draft = match Draft::of(self.sources, &candidate.path) {
+        let draft = match self.change {
+            Change::Fix => Draft::of(self.sources, &candidate.path),
+            Change::MovedLines => Draft::moving_lines(self.sources, &candidate.path),
+        };
+        let mut draft = match draft {
             Ok(draft) => draft,
             Err(error) => return Ok(failed(error)),
         };

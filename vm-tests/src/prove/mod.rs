@@ -33,6 +33,7 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
+pub use building::Change;
 use building::{Attempt, Builder};
 use carry::Carry;
 use report::Row;
@@ -44,7 +45,7 @@ use trial::Bench;
 use crate::exam::Share;
 use crate::lab::apt::Apt;
 use crate::lab::{Lab, kernel};
-use crate::product::{Build, Product};
+use crate::product::Product;
 
 /// What to prove.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Options {
     pub kernel: String,
     /// The version of its source package that has the fixes; the newest if not given.
     pub later: Option<String>,
+    /// What is done to each file.
+    pub change: Change,
     /// How many fixes that count to try.
     pub limit: usize,
     /// Only these files.
@@ -89,7 +92,7 @@ pub enum Beginning {
 pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
     let program = match &options.program {
         Some(program) => program.clone(),
-        None => Product::build(Build::Release)?.patch_tools,
+        None => Product::one_for_users("patch-tools", "patch-tools")?,
     };
     let package = sources::source_package(&options.kernel)?;
     let apt = Apt::open(lab.cache())?;
@@ -111,10 +114,16 @@ pub fn run(lab: &Lab, options: &Options) -> Result<Report> {
     chosen.retain(|_| number.next().is_some_and(|number| options.share.takes(number)));
     eprintln!("{} files differ between {old} and {new} and are ours to see", chosen.len());
     let work = tempfile::tempdir()?;
-    let builder =
-        Builder { program: &program, sources: &sources, release: &options.kernel, work: work.path() };
+    let builder = Builder {
+        program: &program,
+        sources: &sources,
+        release: &options.kernel,
+        change: options.change,
+        work: work.path(),
+    };
     let mut report = Report {
         kernel: options.kernel.clone(),
+        change: options.change,
         package,
         old,
         new,

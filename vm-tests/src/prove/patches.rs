@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::sources::{Sources, difference};
 
@@ -45,6 +45,18 @@ impl<'s> Draft<'s> {
             hunks: BTreeMap::new(),
             tried: BTreeSet::new(),
         })
+    }
+
+    /// Two empty lines at the start of a C file: all of its lines move, and nothing of it changes.
+    pub(super) fn moving_lines(sources: &'s Sources, path: &str) -> Result<Self> {
+        let text = String::from_utf8_lossy(&std::fs::read(sources.earlier(path))?).into_owned();
+        let mut file = format!("--- a/{path}\n+++ b/{path}\n@@ -1,3 +1,5 @@\n+\n+\n");
+        ensure!(text.lines().count() > 3, "{path} has hardly a line");
+        text.split_inclusive('\n').take(3).for_each(|line| {
+            file.push(' ');
+            file.push_str(line);
+        });
+        Ok(Self { sources, path: path.to_owned(), file, hunks: BTreeMap::new(), tried: BTreeSet::new() })
     }
 
     /// Headers of which hunks were taken along.

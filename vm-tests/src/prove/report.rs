@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::building::{Attempt, Module, Outcome};
+use super::building::{Attempt, Change, Module, Outcome};
 use super::carry::{Carry, RULE};
 use super::rules::Right;
 use super::selection::Area;
@@ -158,6 +158,8 @@ impl Counts {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     pub(super) kernel: String,
+    #[serde(default)]
+    pub(super) change: Change,
     pub(super) package: String,
     pub(super) old: String,
     pub(super) new: String,
@@ -172,7 +174,9 @@ impl Report {
     /// the rule on the source says that a livepatch can carry it.
     pub(super) fn resume(&mut self, json: &str) -> serde_json::Result<()> {
         let before: Self = serde_json::from_str(json)?;
-        if (&before.kernel, &before.old, &before.new) == (&self.kernel, &self.old, &self.new) {
+        let of =
+            |report: &Self| (report.kernel.clone(), report.change, report.old.clone(), report.new.clone());
+        if of(&before) == of(self) {
             // The program may have been mended since.
             let may_come_through = |row: &Row| match &row.build.outcome {
                 Outcome::Failed { .. } => true,
@@ -184,6 +188,15 @@ impl Report {
             self.rows = before.rows.into_iter().filter(ended).collect();
         }
         Ok(())
+    }
+
+    /// Whether all came to the end that it should come to.
+    pub fn is_good(&self) -> bool {
+        let total = self.total();
+        match self.change {
+            Change::Fix => total.failed + total.overcautious == 0,
+            Change::MovedLines => total.tried() > 0 && total.unchanged == total.tried(),
+        }
     }
 
     /// Everything together.
@@ -218,6 +231,28 @@ impl Report {
     ///
     /// The refusals that are argued are picked by the seed.
     pub(super) fn markdown(&self, seed: u64) -> String {
+        match self.change {
+            Change::Fix => self.of_fixes(seed) + &self.files(),
+            Change::MovedLines => self.of_moved_lines() + &self.files(),
+        }
+    }
+
+    fn of_moved_lines(&self) -> String {
+        let total = self.total();
+        format!(
+            "# {} {} with moved lines, for {}\n\n\
+             Each file got two empty lines at its start, and was built with `patch-tools build`, which has to find \
+             nothing that changed.\n\n**So it found in {} of {} files.**\n\n{}",
+            self.package,
+            self.old,
+            self.kernel,
+            total.unchanged,
+            total.tried(),
+            self.summary(),
+        )
+    }
+
+    fn of_fixes(&self, seed: u64) -> String {
         let total = self.total();
         let mut text = format!(
             "# Fixes of {} {} as livepatches for {}\n\n\
@@ -242,7 +277,11 @@ impl Report {
         text.push_str(&self.by_rule());
         text.push_str(&self.argued(seed));
         text.push_str(&self.times());
-        text.push_str("\n## Files\n\n| file | seconds | outcome |\n|---|---|---|\n");
+        text
+    }
+
+    fn files(&self) -> String {
+        let mut text = "\n## Files\n\n| file | seconds | outcome |\n|---|---|---|\n".to_owned();
         for row in &self.rows {
             let seconds = format!("{:.1}", row.build.seconds);
             let _ = writeln!(text, "| {} | {seconds} | {} |", row.path, row.words());
@@ -379,6 +418,7 @@ mod tests {
 
     fn report(rows: Vec<Row>) -> Report {
         Report {
+            change: Change::Fix,
             kernel: "6.12.1".to_owned(),
             package: "linux".to_owned(),
             old: "1".to_owned(),

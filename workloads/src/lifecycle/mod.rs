@@ -11,6 +11,7 @@ pub mod error;
 mod helpers;
 mod inspected;
 pub mod podman;
+mod rootless;
 pub mod runc;
 pub mod runtimes;
 

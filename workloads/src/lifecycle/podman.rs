@@ -287,14 +287,11 @@ impl Lifecycle for Podman {
         let ids = self.command().args(["ps", "--all", "--quiet", "--no-trunc"]).output().map_err(failed)?;
         let ids = String::from_utf8_lossy(&ids);
         let ids: Vec<&str> = ids.split_whitespace().collect();
-        let mut listing = Listing::default();
-        if !ids.is_empty() {
-            let json =
-                self.command().args(["container", "inspect", "--"]).args(ids).output().map_err(failed)?;
-            listing = engine::listing(&NAME, &inspected::all(&NAME, &json)?, describe::container);
+        if ids.is_empty() {
+            return Ok(Listing::default());
         }
-        listing.unreadable.splice(0..0, describe::rootless());
-        Ok(listing)
+        let json = self.command().args(["container", "inspect", "--"]).args(ids).output().map_err(failed)?;
+        Ok(engine::listing(&NAME, &inspected::all(&NAME, &json)?, describe::container))
     }
 
     fn inspect(&self, id: &WorkloadId) -> Result<Option<Container>, RuntimeError> {

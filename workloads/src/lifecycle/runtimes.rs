@@ -7,9 +7,10 @@ use system::clock::Interrupt;
 use system::command::HeldLock;
 
 use crate::criu::images::CheckpointContent;
-use crate::lifecycle::containerd;
 use crate::lifecycle::error::RuntimeError;
-use crate::lifecycle::{Checkpointer, Docker, Lifecycle, Podman, Runc, Terms, docker, podman};
+use crate::lifecycle::{
+    Checkpointer, Docker, Lifecycle, Podman, Runc, Terms, containerd, docker, podman, rootless,
+};
 use crate::model::{
     CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored,
     RuntimeName, Unreadable, WorkloadId,
@@ -84,6 +85,7 @@ impl Lifecycle for Runtimes {
             }
         }
         all.unreadable.extend(containerd::told(Path::new(containerd::TASKS)));
+        all.unreadable.extend(rootless::told(Path::new(rootless::USERS)));
         all.containers.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(all)
     }

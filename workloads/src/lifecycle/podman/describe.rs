@@ -1,7 +1,5 @@
 //! podman's containers as everybody else knows them, and those of users.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,7 +7,7 @@ use serde::Deserialize;
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::inspected::{Inspected, Particulars};
 use crate::lifecycle::podman::NAME;
-use crate::model::{CgroupDriver, Container, Unreadable};
+use crate::model::{CgroupDriver, Container};
 
 /// The label by which podman knows the systemd unit that a container belongs to.
 const UNIT: &str = "PODMAN_SYSTEMD_UNIT";
@@ -53,32 +51,4 @@ pub(super) fn restore_time(report: &[u8]) -> Option<Duration> {
     let [restored] = &report.container_statistics[..] else { return None };
     let time = restored.criu_statistics.as_ref()?.restore_time?;
     Some(Duration::from_micros(time.into()))
-}
-
-/// Where systemd's users have their control groups.
-const USERS: &str = "/sys/fs/cgroup/user.slice";
-
-/// How far below it a rootless container's group lies: user-1000.slice/user@1000.service/user.slice/libpod-….scope.
-const DEPTH: usize = 5;
-
-/// Containers of users' own podman, found by their control groups. They are told, since root's podman does not.
-pub(super) fn rootless() -> Vec<Unreadable> {
-    let mut found = Vec::new();
-    let mut waiting = vec![(PathBuf::from(USERS), DEPTH)];
-    while let Some((directory, depth)) = waiting.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let scope = name.strip_prefix("libpod-").and_then(|rest| rest.strip_suffix(".scope"));
-            if let Some(id) = scope.filter(|id| !id.starts_with("conmon-")) {
-                let user = directory.strip_prefix(USERS).unwrap_or(&directory).display();
-                found.push(Unreadable {
-                    container: format!("{NAME}:{}", id.get(..12).unwrap_or(id)),
-                    why: format!("it is rootless, of a user's own podman ({user}), and is left alone"),
-                });
-            } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                waiting.push((entry.path(), depth - 1));
-            }
-        }
-    }
-    found
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use compiled::behaviour::{Expected, Names, check, lacks};
+use compiled::behaviour::{Expected, Names, check};
 use compiled::compilers::{ALL, Compiler, Records};
 use compiled::{Case, sources};
 
@@ -36,7 +36,7 @@ fn cases() -> Vec<String> {
 fn try_case(name: &str, compiler: &Compiler, records: Records) -> Outcome {
     let expected = std::fs::read_to_string(sources().join(name).join("expect.json")).unwrap();
     let expected: Expected = serde_json::from_str(&expected).unwrap();
-    if let Some(feature) = expected.needs.filter(|feature| lacks(compiler.is_clang(), feature)) {
+    if let Some(feature) = expected.needs.filter(|feature| compiler.lacks(feature)) {
         return Outcome::LeftOut(feature);
     }
     let tried = || check(&Case::compiled_by(name, compiler, records), Names::OfTheSource);

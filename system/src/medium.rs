@@ -23,13 +23,25 @@ use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 pub enum Medium {
     /// Memory: gone with the power.
     Memory,
+    /// Memory that goes out to a device that can be read without a key; gone with the power all the same.
+    Swapped {
+        /// The swap space, and what it is on.
+        what: String,
+    },
     /// A device that cannot be read without its key.
     Encrypted,
     /// Something that can be read without a key, or of which that cannot be told.
     Readable {
-        /// What: a device with its number, or swap space.
+        /// What: a device with its number.
         what: String,
     },
+}
+
+impl Medium {
+    /// Whether what is written there is gone after a cold boot.
+    pub fn is_gone_with_the_power(&self) -> bool {
+        matches!(self, Self::Memory | Self::Swapped { .. })
+    }
 }
 
 impl fmt::Display for Medium {
@@ -37,6 +49,7 @@ impl fmt::Display for Medium {
         match self {
             Self::Memory => f.write_str("memory"),
             Self::Encrypted => f.write_str("an encrypted device"),
+            Self::Swapped { what } => write!(f, "memory that is swapped out to {what}"),
             Self::Readable { what } => f.write_str(what),
         }
     }
@@ -81,9 +94,7 @@ impl Roots {
             let found = fs::metadata(&path)?;
             let device = if found.rdev() == 0 { found.dev() } else { found.rdev() };
             if let Medium::Readable { what } = self.device(device) {
-                return Ok(Medium::Readable {
-                    what: format!("memory that is swapped out to {name}, {what}"),
-                });
+                return Ok(Medium::Swapped { what: format!("{name}, {what}") });
             }
         }
         Ok(Medium::Memory)
@@ -219,8 +230,10 @@ mod tests {
         assert_eq!(roots.swapped_memory().unwrap(), Medium::Memory);
         let line = format!("{heading}{}  file\t\t1024\t\t0\t\t-2\n", swap.path().display());
         fs::write(proc.path().join("swaps"), line).unwrap();
-        let Medium::Readable { what } = roots.swapped_memory().unwrap() else { panic!("taken for private") };
-        assert!(what.contains("swapped out to"), "{what}");
+        let swapped = roots.swapped_memory().unwrap();
+        assert!(swapped.is_gone_with_the_power() && swapped != Medium::Memory, "{swapped:?}");
+        let words = swapped.to_string();
+        assert!(words.starts_with("memory that is swapped out to /"), "{words}");
     }
 
     #[test]

@@ -22,6 +22,7 @@
 //! | [`services`] | packages of the host, and the services that run what they bring |
 //! | [`soft_reboots`] | userspace is started anew on the running kernel, in the middle of an update and after it |
 //! | [`trials`] | what containers and their peers feel, on any Debian |
+//! | [`whole_kernels`] | what a host says of its kernels, and whether it can checkpoint |
 //! | [`suite`] | the README's test command |
 //! | [`cli`] | the `vm-tests` program, for people |
 //!
@@ -87,3 +88,4 @@ pub mod stage;
 pub mod stepped;
 pub mod suite;
 pub mod trials;
+pub mod whole_kernels;

@@ -49,6 +49,11 @@ fn packages_of_the_host_and_its_services_are_all_new_or_all_old() -> Result<()> 
 }
 
 #[test]
+fn a_host_says_what_its_kernels_are_and_whether_it_can_checkpoint() -> Result<()> {
+    sample("whole-kernels")
+}
+
+#[test]
 fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
     sample("newcomers")
 }

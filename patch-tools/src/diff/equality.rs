@@ -352,7 +352,7 @@ fn slice<'d>(bytes: &'d [u8], range: &std::ops::Range<u64>) -> &'d [u8] {
 }
 
 /// The string at a place, which need not be where the compiler started one, and the width of its characters.
-fn string<'d>(unit: &Unit<'d>, (atom, offset): (AtomId, i64)) -> Option<(usize, &'d [u8])> {
+pub(super) fn string<'d>(unit: &Unit<'d>, (atom, offset): (AtomId, i64)) -> Option<(usize, &'d [u8])> {
     let width = character(unit.section(unit.atom(atom).section()))?;
     Some((width, unit.bytes(atom).get(piece(unit, atom, offset)?)?))
 }

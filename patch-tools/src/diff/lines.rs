@@ -4,7 +4,8 @@
 //! functions. Two functions that differ in nothing else are the same. The rule is strict: every byte that
 //! differs must be the immediate of an instruction that does nothing but pass it on, and on every path that
 //! value must end up as the line argument of a function known to use it for reporting only. For printk, the
-//! format must print it as a number right behind a source file's name.
+//! format must print it as a number right behind a source file's name. The same number may stand in a text
+//! already (`FILE_LINE` of the kernel's fortified `memcpy`), in a function that prints.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::rc::Rc;
 
 use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register};
 
-use super::equality::{Equality, same_kind};
+use super::equality::{Equality, same_kind, string};
 use super::names::cold_parent;
 use super::unit::code::{Decoded, instructions};
 use super::unit::{AtomId, Reference, Target, Unit};
@@ -131,17 +132,18 @@ pub(crate) fn only_line_numbers(
     if references.len() != part.references.len() {
         return None;
     }
+    let mut helper = None;
     for (a, b) in references.iter().zip(&part.references) {
         let at = (equality.orig.atom(orig).start, equality.patched.atom(patched).start);
-        let same = a.reloc.offset - at.0 == b.reloc.offset - at.1
-            && same_kind(a.reloc.kind, b.reloc.kind)
-            && equality.same_target(a.target, b.target, 0);
-        if !same {
+        if a.reloc.offset - at.0 != b.reloc.offset - at.1 || !same_kind(a.reloc.kind, b.reloc.kind) {
             return None;
+        }
+        if !equality.same_target(a.target, b.target, 0) {
+            let printer = same_but_line_in_text(equality, a.target, b.target).then(|| part.printer());
+            helper = Some(printer.flatten()?.to_owned());
         }
     }
     let before = instructions(left, equality.orig.atom(orig).start);
-    let mut helper = None;
     for (index, old) in before.enumerate() {
         let new = part.code.get(index)?;
         let (from, to) = (bytes_of(equality.orig, orig, &old), bytes_of(equality.patched, patched, new));
@@ -160,6 +162,35 @@ pub(crate) fn only_line_numbers(
         helper = Some(flow.consumer(&part, index)?);
     }
     helper
+}
+
+/// Whether both are texts, the same but for a line number behind a source file's name.
+fn same_but_line_in_text(equality: &Equality<'_, '_>, orig: Target<'_>, patched: Target<'_>) -> bool {
+    let text = |unit, target| match target {
+        Target::Atom { atom, offset } => string(unit, (atom, offset)).filter(|(width, _)| *width == 1),
+        _ => None,
+    };
+    match (text(equality.orig, orig), text(equality.patched, patched)) {
+        (Some((_, a)), Some((_, b))) => same_but_line(a, b),
+        _ => false,
+    }
+}
+
+/// `at file.c:12` and `at file.c:14`.
+fn same_but_line(a: &[u8], b: &[u8]) -> bool {
+    let common = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let start = common - a[..common].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (from, to) = (digits(&a[start..]), digits(&b[start..]));
+    let is_line = |text: &[u8]| {
+        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        number.is_some_and(|number: u64| (1..MAX_LINE).contains(&number))
+    };
+    let of_a_source = [".c:", ".h:"].iter().any(|end| a[..start].ends_with(end.as_bytes()));
+    of_a_source
+        && is_line(&a[start..start + from])
+        && is_line(&b[start..start + to])
+        && a[start + from..] == b[start + to..]
 }
 
 fn bytes_of<'d>(unit: &Unit<'d>, atom: AtomId, decoded: &Decoded) -> &'d [u8] {
@@ -217,6 +248,14 @@ impl<'d> Part<'d> {
     fn reference_in(&self, decoded: &Decoded) -> Option<&Reference<'d>> {
         let at = self.references.partition_point(|reference| reference.reloc.offset < decoded.start);
         self.references.get(at).filter(|reference| reference.reloc.offset < decoded.end)
+    }
+
+    /// A function that only prints, if one is called.
+    fn printer(&self) -> Option<&'d str> {
+        self.references.iter().find_map(|reference| match reference.target {
+            Target::Undefined { name, .. } => PRINTERS.contains(&name).then_some(name),
+            _ => None,
+        })
     }
 
     /// Whether the bytes differ only where a relocation fills them in.
@@ -425,7 +464,26 @@ fn touches_stack(info: &mut InstructionInfoFactory, instruction: &Instruction) -
 
 #[cfg(test)]
 mod tests {
-    use super::verbs;
+    use super::{same_but_line, verbs};
+
+    #[test]
+    fn texts_differ_in_a_line_only_where_a_number_stands_behind_a_source_file() {
+        let same = |a: &str, b: &str| same_but_line(a.as_bytes(), b.as_bytes());
+        assert!(same("field at fs/a.c:99", "field at fs/a.c:101"));
+        assert!(same("a.h:1129 is late", "a.h:1131 is late"));
+        for (a, b) in [
+            ("limit:10", "limit:12"),
+            ("a.c:10", "a.c:12 more"),
+            ("a.c:10 of 3", "a.c:12 of 4"),
+            ("a.c:10", "a.c:1x"),
+            ("a.c:0", "a.c:2"),
+            ("a.c:2000000", "a.c:2000001"),
+            ("b.c:10", "a.c:10"),
+            ("a.c:10", ""),
+        ] {
+            assert!(!same(a, b) && !same(b, a), "{a} {b}");
+        }
+    }
 
     #[test]
     fn conversions_of_a_format_are_told_in_order() {

@@ -21,7 +21,7 @@ use super::Case;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Expected {
     verdict: String,
-    /// What a compiler has to be able to do for the case to be one; see [`lacks`].
+    /// What a compiler has to be able to do for the case to be one; see `Compiler::lacks`.
     pub(crate) needs: Option<String>,
     object: Option<String>,
     /// Names of changed functions, in any order.
@@ -63,7 +63,7 @@ pub(crate) fn run(case: &Case, expected: &Expected) -> Diff {
     };
     let mut table = SymbolTable::new();
     if let Some(symbols) = &case.symbols {
-        table.read(&renamed(symbols, &case.orig), &object).unwrap();
+        table.read(&with_helpers(&renamed(symbols, &case.orig), case), &object).unwrap();
     }
     let mut options = Options::new(object);
     options.symbols = case.symbols.as_ref().map(|_| &table);
@@ -86,6 +86,28 @@ fn renamed(symbols: &[u8], orig: &[u8]) -> Vec<u8> {
         }
     };
     text.lines().map(line).collect::<String>().into_bytes()
+}
+
+/// The symbols of a case, and those that a compiler uses by itself, which every kernel that is compiled so exports.
+fn with_helpers(symbols: &[u8], case: &Case) -> Vec<u8> {
+    let mut helpers = BTreeSet::new();
+    for object in [&case.orig, &case.patched] {
+        let elf = Elf::parse(object).unwrap();
+        let used = elf.symbols().iter().filter(|symbol| symbol.place == Place::Undefined);
+        let is_helper = |name: &&str| ["__x86_", "__stack_chk_"].iter().any(|kind| name.starts_with(kind));
+        helpers.extend(used.map(|symbol| symbol.name).filter(is_helper).map(str::to_owned));
+    }
+    let text = std::str::from_utf8(symbols).unwrap();
+    let at = text.lines().position(|line| line.contains('\t')).unwrap_or(usize::MAX);
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let of_modules = lines.split_off(at.min(lines.len()));
+    let known: BTreeSet<&str> = text.split_whitespace().collect();
+    for (number, helper) in helpers.iter().filter(|helper| !known.contains(helper.as_str())).enumerate() {
+        lines.push(format!("ffffffff8f{number:04x}00 T {helper}"));
+        lines.push(format!("ffffffff8f{number:04x}80 r __ksymtab_{helper}"));
+    }
+    lines.extend(of_modules);
+    (lines.join("\n") + "\n").into_bytes()
 }
 
 /// How names are compared.
@@ -139,15 +161,6 @@ fn source_name(name: &str) -> String {
         }
         ["str1" | "str2" | "cst16", ..] => name.to_owned(),
         [.., last] => last.to_owned(),
-    }
-}
-
-/// Whether a compiler lacks what a case needs.
-pub(crate) fn lacks(clang: bool, feature: &str) -> bool {
-    match feature {
-        // Splitting functions, and making variants of them, by what the calls look like.
-        "cold parts" | "partial inlining" | "clones" | "mergeable wide strings" => clang,
-        other => panic!("no compiler feature {other}"),
     }
 }
 
@@ -278,6 +291,9 @@ fn zero_fields(elf: &Elf<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `endbr64`.
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
 /// Every replaced function is in the list of places that ftrace may rewrite, right at its start.
 fn has_records(elf: &Elf<'_>, report: &Report) -> anyhow::Result<()> {
     let mut listed = BTreeSet::new();
@@ -298,7 +314,10 @@ fn has_records(elf: &Elf<'_>, report: &Report) -> anyhow::Result<()> {
         let symbol = elf.symbols().iter().find(|symbol| symbol.name == function.new_symbol);
         let symbol = symbol.with_context(|| format!("no {}", function.new_symbol))?;
         let Place::Section(section) = symbol.place else { anyhow::bail!("{symbol:?}") };
-        ensure!(listed.contains(&(section, symbol.value)), "no record of {} in {listed:?}", function.name);
+        // Behind the landing pad of indirect branches, where there is one.
+        let code = elf.sections()[section].data.get(symbol.value as usize..).unwrap_or_default();
+        let entry = symbol.value + if code.starts_with(&ENDBR64) { ENDBR64.len() as u64 } else { 0 };
+        ensure!(listed.contains(&(section, entry)), "no record of {} in {listed:?}", function.name);
     }
     Ok(())
 }

@@ -118,6 +118,18 @@ impl Compiler {
         Self::on_path(name).or(unpacked)
     }
 
+    /// Whether it does not do what a case needs, or is told not to.
+    pub(crate) fn lacks(&self, feature: &str) -> bool {
+        match feature {
+            // Splitting functions, and making variants of them, by what the calls look like.
+            "cold parts" | "partial inlining" | "clones" | "mergeable wide strings" => self.is_clang(),
+            "jump tables" => {
+                self.kernel.iter().any(|(_, options)| options.iter().any(|it| it == "-fno-jump-tables"))
+            }
+            other => panic!("no compiler feature {other}"),
+        }
+    }
+
     pub(crate) fn is_clang(&self) -> bool {
         self.name.starts_with("clang")
     }

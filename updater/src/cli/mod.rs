@@ -12,6 +12,7 @@ mod executor;
 pub(crate) mod failures;
 mod history;
 mod hold;
+mod kernel;
 mod key;
 mod log;
 mod plan;
@@ -83,6 +84,7 @@ enum Command {
     Resume(resume::Args),
     Hold(hold::Args),
     Unhold(hold::Unhold),
+    Kernel(kernel::Args),
     Key(key::Args),
     Policy(policy::Args),
     Repo(repo::Args),
@@ -131,6 +133,7 @@ impl Cli {
             Command::Resume(args) => resume::run(args, global),
             Command::Hold(args) => hold::run(args, global),
             Command::Unhold(args) => hold::unhold(args, global),
+            Command::Kernel(args) => kernel::run(args, global),
             Command::Key(args) => key::run(args, global),
             Command::Policy(args) => policy::run(args, global),
             Command::Repo(args) => repo::run(args, global),

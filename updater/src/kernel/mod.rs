@@ -12,6 +12,7 @@
 //! | [`guard`] | whether a livepatch that may have crashed the host is loaded again |
 //! | [`identity`] | which kernel runs: release, build, package |
 //! | [`survival`] | have systemd look whether the host lives on after a load |
+//! | [`whole`] | another kernel: which are installed, which one boots, kexec |
 //! | [`error`] | what can go wrong here |
 //!
 //! Nothing here decides what is to be done: plans are made in `plan`, kept in `transaction`. The
@@ -28,6 +29,7 @@ pub mod survival;
 pub mod sysfs;
 mod tasks;
 pub mod transition;
+pub mod whole;
 
 pub use error::{KernelError, LoadRefusal, UnloadRefusal};
 pub use kmsg::KernelWords;

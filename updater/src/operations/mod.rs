@@ -17,6 +17,7 @@
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
 //! - [`status`], [`story`]: what is, and what was
+//! - [`whole_kernel`]: which kernels there are, and whether another one can take over
 //! - [`removal`]: whether the host can do without this program
 //! - [`repository`]: manifests and payloads by name, and what is new
 //! - [`reports`]: what they came to, as a program reads it
@@ -49,6 +50,7 @@ pub mod status;
 pub mod story;
 pub mod survey;
 pub mod trust;
+pub mod whole_kernel;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};

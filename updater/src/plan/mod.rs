@@ -2,13 +2,15 @@
 //!
 //! [`planner`] makes a [`Plan`] out of a verified manifest and [`HostFacts`](facts::HostFacts) and is pure: the
 //! same inputs give the same plan, and `update plan` prints exactly what `update apply` obeys. [`facts`] says
-//! what the planner needs to know of a host. [`packages`] plans those of the host. [`reverse`] plans the rollback of a committed transaction with the
+//! what the planner needs to know of a host, [`kernel`] what stands in the way of another kernel. [`packages`] plans those
+//! of the host. [`reverse`] plans the rollback of a committed transaction with the
 //! same steps.
 //!
 //! A step names its action and its undo. Undo is data, chosen here and not at the time of trouble;
 //! [`Undo::Impossible`] is an honest value that a plan contains only after its commit step.
 
 pub mod facts;
+pub mod kernel;
 pub mod packages;
 pub mod planner;
 pub mod reverse;

@@ -29,6 +29,7 @@ use crate::soft_reboots::{
 };
 use crate::stage::Stage;
 use crate::trials::TRIALS;
+use crate::whole_kernels::a_host_says_what_its_kernels_are_and_whether_it_can_checkpoint;
 
 /// So many files hold more than 150 fixes that count; the whole list is six times as long and of the same kinds.
 const FIXES: usize = 280;
@@ -97,6 +98,12 @@ pub const SUBJECTS: &[Subject] = &[
             dpkg unpacks and configures; `update` killed while dpkg works",
         reason: "dpkg and systemd take an emulated machine many seconds each time, and some units boot it",
         examine: services,
+    },
+    Subject {
+        name: "whole-kernels",
+        units: "what `update kernel status` says, and its trial of a checkpoint, on Debian 12 and 13",
+        reason: "each needs a machine with the containers of the tests, on another system",
+        examine: whole_kernels,
     },
     Subject {
         name: "newcomers",
@@ -215,6 +222,15 @@ fn services(lab: &Lab, share: Share) -> Result<String> {
         2,
         share,
     )
+}
+
+fn whole_kernels(lab: &Lab, share: Share) -> Result<String> {
+    let says = |distribution: Distribution| {
+        move || a_host_says_what_its_kernels_are_and_whether_it_can_checkpoint(lab, distribution)
+    };
+    let units: [(&str, &dyn Fn() -> Result<()>); 2] =
+        [("Debian 12", &says(Distribution::Debian12)), ("Debian 13", &says(Distribution::Debian13))];
+    some_of(&units, 5, share)
 }
 
 fn newcomers(lab: &Lab, share: Share) -> Result<String> {

@@ -14,6 +14,7 @@ pub mod podman;
 mod rootless;
 pub mod runc;
 pub mod runtimes;
+pub mod trial;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 //! `user-1000.slice/user@1000.service/user.slice/libpod-ID.scope`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::model::Unreadable;
 

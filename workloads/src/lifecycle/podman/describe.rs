@@ -1,4 +1,4 @@
-//! podman's containers as everybody else knows them, and those of users.
+//! podman's containers as everybody else knows them.
 
 use std::time::Duration;
 

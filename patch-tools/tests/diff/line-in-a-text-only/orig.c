@@ -1,0 +1,10 @@
+#include "kernel.h"
+
+#define TEXT(line) #line
+#define LINE(line) TEXT(line)
+
+int report(int value)
+{
+	_printk("field \"name\" at " __FILE__ ":" LINE(__LINE__) ": %d bytes\n", value);
+	return value;
+}

@@ -1,0 +1,10 @@
+#include "kernel.h"
+
+#define TEXT(line) #line
+#define LINE(line) TEXT(line)
+
+/* Moves the line. */
+const char *place(void)
+{
+	return "at " __FILE__ ":" LINE(__LINE__);
+}

@@ -7,6 +7,8 @@
 //! | [`criu`] | CRIU's image files, and what keeps a container from being dumped |
 //! | [`files`] | fix layers, and which directories make up a root file system |
 //! | [`network`] | packets of checkpointed connections, network namespaces |
+//! | [`packages`] | what the package manager has installed, and installing it |
+//! | [`services`] | what systemd runs, and restarting it |
 //! | [`processes`] | who has which file mapped |
 //! | [`limits`] | control groups: resource limits, the freezer |
 //! | [`probes`] | is the new version any good |
@@ -24,5 +26,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod model;
 pub mod network;
+pub mod packages;
 pub mod probes;
 pub mod processes;
+pub mod services;

@@ -67,6 +67,8 @@ pub enum ComponentKind {
     Livepatch,
     /// A fix to files in containers.
     Layer,
+    /// A fix to files of the host, as packages.
+    Package,
 }
 
 impl ComponentKind {
@@ -74,6 +76,7 @@ impl ComponentKind {
         match component {
             Component::Livepatch(_) => Self::Livepatch,
             Component::Layer(_) => Self::Layer,
+            Component::Package(_) => Self::Package,
         }
     }
 }
@@ -210,6 +213,8 @@ fn reached(manifest: &Manifest) -> Vec<Option<&ContainerSelector>> {
     for component in &manifest.components {
         match component {
             Component::Layer(layer) => selectors.push(layer.containers.as_ref()),
+            // It changes the host under all of them, whichever it restarts.
+            Component::Package(_) => selectors.push(None),
             Component::Livepatch(livepatch) => {
                 let killed =
                     livepatch.transition.stuck.iter().filter(|rule| rule.action == StuckAction::Kill);

@@ -3,7 +3,7 @@
 //! A host in the middle of an operation is not out of order: what does not look sound is looked at once more
 //! while nobody can begin anything, or is said to be in progress.
 
-use manifests::UtcTime;
+use manifests::{PackageVersion, UtcTime};
 use serde::Serialize;
 use system::lock::{HostLock, Looked};
 use workloads::model::Container;
@@ -33,6 +33,8 @@ pub struct Status {
     pub no_livepatch: Option<String>,
     /// Root file systems that it should have.
     pub rootfs: Vec<RootfsStatus>,
+    /// Packages that it should have.
+    pub packages: Vec<PackageStatus>,
     /// Livepatches that it does not load again by itself.
     pub quarantined: Vec<Quarantined>,
     /// What holds this host as it is.
@@ -57,13 +59,15 @@ impl Status {
     /// Since when things that it has, or should have, are revoked.
     pub fn revoked(&self) -> impl Iterator<Item = UtcTime> {
         let livepatches = self.livepatches.iter().filter_map(|livepatch| livepatch.revoked);
-        livepatches.chain(self.rootfs.iter().filter_map(|rootfs| rootfs.revoked))
+        let packages = self.packages.iter().filter_map(|package| package.revoked);
+        livepatches.chain(self.rootfs.iter().filter_map(|rootfs| rootfs.revoked)).chain(packages)
     }
 
     /// How the host stands to everything that it should have.
     pub fn standings(&self) -> impl Iterator<Item = &Standing> {
         let livepatches = self.livepatches.iter().map(|livepatch| &livepatch.standing);
-        livepatches.chain(self.rootfs.iter().map(|rootfs| &rootfs.standing))
+        let packages = self.packages.iter().map(|package| &package.standing);
+        livepatches.chain(self.rootfs.iter().map(|rootfs| &rootfs.standing)).chain(packages)
     }
 }
 
@@ -98,6 +102,22 @@ pub struct RootfsStatus {
     /// The container as the runtime sees it; `null` if it does not run.
     pub running: Option<Container>,
     /// Since when a layer of it must not be in force any more; `null` if all may.
+    pub revoked: Option<UtcTime>,
+}
+
+/// A package that the host should have.
+#[derive(Debug, Serialize)]
+pub struct PackageStatus {
+    /// Its name and architecture.
+    pub package: String,
+    /// The version to which the host was committed.
+    pub version: PackageVersion,
+    /// The version that is installed; `null` if none is.
+    pub installed: Option<PackageVersion>,
+    /// Whether that is as it should be.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// Since when it must not be in force any more; `null` if it may, or is not.
     pub revoked: Option<UtcTime>,
 }
 
@@ -162,6 +182,18 @@ impl Engine {
                 revoked: known.layers().find_map(|layer| revoked.get(&layer).copied()),
             });
         }
+        let packages = baseline.packages.iter().map(|known| {
+            let (standing, installed) = self.package_standing(known);
+            let in_force = standing == Standing::InForce;
+            PackageStatus {
+                package: known.package.to_string(),
+                version: known.version.clone(),
+                installed,
+                standing,
+                revoked: revoked.get(&known.payload).copied().filter(|_| in_force),
+            }
+        });
+        let packages = packages.collect();
         let unreadable = match session.adapters.lifecycle.list() {
             Ok(listing) => listing.unreadable.iter().map(ToString::to_string).collect(),
             Err(error) if error.is_absence() => Vec::new(),
@@ -175,6 +207,7 @@ impl Engine {
             foreign,
             no_livepatch,
             rootfs,
+            packages,
             quarantined,
             held: self.held()?,
             unfinished: unfinished.into_iter().map(|stored| stored.id.to_string()).collect(),

@@ -3,6 +3,7 @@
 //! - [`livepatch`]: load, wait, remove; `ownership`: whose a loaded module is
 //! - [`container`]: pre-dump, hold, checkpoint, switch, start, and how each is taken back
 //! - `restore`: a container's way back from its checkpoint
+//! - [`packages`]: packages of the host, and the services that run on them
 //! - [`probe`]: probes and the settle time
 //! - `effect`: nobody maps what the fix replaces
 //! - [`dossier`]: what a container's checkpoint directory says about it, for the undo and for `update show`
@@ -16,6 +17,7 @@ pub mod dossier;
 mod effect;
 pub mod livepatch;
 pub(crate) mod ownership;
+pub mod packages;
 pub mod probe;
 mod restore;
 
@@ -32,8 +34,10 @@ use workloads::lifecycle::{Checkpointer, Lifecycle};
 use workloads::limits::Limits;
 use workloads::limits::freezer::{Freezer, LeaseStore};
 use workloads::network::ConnectionHold;
+use workloads::packages::Packages;
 use workloads::probes::Prober;
-use workloads::processes::Observer;
+use workloads::processes::{Everywhere, Observer};
+use workloads::services::Services;
 
 use crate::kernel::livepatch::Livepatch;
 use crate::kernel::transition::TransitionEvent;
@@ -71,6 +75,12 @@ pub struct Performer<'a> {
     pub limits: &'a (dyn Limits + Sync),
     /// What can be seen of containers from outside.
     pub observer: &'a (dyn Observer + Sync),
+    /// What can be seen of all processes.
+    pub everywhere: &'a (dyn Everywhere + Sync),
+    /// The package manager.
+    pub packages: &'a (dyn Packages + Sync),
+    /// The service manager.
+    pub services: &'a (dyn Services + Sync),
     /// Probes.
     pub prober: &'a (dyn Prober + Sync),
     /// Unpacked layers.
@@ -151,6 +161,10 @@ impl Hands for Performer<'_> {
             Action::SwitchRootfs { container, to } => self.switch_rootfs(at, container, to),
             Action::Start { container } => self.start(at, container),
             Action::RestoreRetained { container, of } => self.restore_retained(at, container, of),
+            Action::ExpectServices { services } => self.expect_services(at, services),
+            Action::InstallPackages { packages } => self.install_packages(packages),
+            Action::RestartServices { services } => self.restart_services(services),
+            Action::ConfirmServices { services, replaced } => self.confirm_services(services, replaced),
             Action::Probe(probe) => self.probe(probe),
             Action::ConfirmEffect { container, replaced } => self.confirm_effect(container, replaced),
             Action::Settle { container, watch, probes } => {
@@ -176,6 +190,8 @@ impl Hands for Performer<'_> {
             Undo::SwitchBack { container, to } => self.switch_back(at, container, to),
             Undo::StopTrial { container } => self.stop_trial(at, container),
             Undo::StartAgain { container } => self.start_again(at, container),
+            Undo::RestartServices { services } => self.restart_services_again(at, services),
+            Undo::ReinstallPackages { packages } => self.reinstall_packages(packages),
             Undo::Impossible { why } => {
                 Err(StepError::doing(format!("undo: {}", at.step.action.title()))(why.clone()))
             }

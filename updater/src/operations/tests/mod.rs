@@ -15,6 +15,7 @@ mod holds;
 mod hostile;
 mod media;
 mod one_way_in;
+pub(crate) mod packages;
 mod policies;
 mod refusals;
 mod removal;

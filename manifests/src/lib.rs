@@ -65,7 +65,8 @@ pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use log::{LogEntry, LogPolicy, LogRefusal, Logged, Publication};
 pub use names::{
     ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,
-    LabelName, ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName, WorkloadName, ZoneName,
+    LabelName, ManifestName, ModuleName, NameError, ObjectName, PackageArch, PackageName, RoleName,
+    ServiceName, SymbolName, WorkloadName, ZoneName,
 };
 pub use order::{OrderError, Ordered, RolloutOrder};
 pub use package::{KernelPackage, PackageVersion};
@@ -82,6 +83,7 @@ pub use schema::layer::{
 pub use schema::livepatch::{
     FixedIn, LivepatchComponent, PatchedFunction, PatchedObject, Replace, StuckAction, StuckRule, Transition,
 };
+pub use schema::package::{PackageBuild, PackageChange, PackageComponent, ServiceRules};
 pub use schema::payload::Payload;
 pub use schema::probe::{Check, HttpUrl, Probe};
 pub use schema::{Arch, Component, Manifest, OnFailure, Rollback, Severity, Targets};

@@ -8,6 +8,8 @@
 //! | [`files`] | fix layers, and which directories make up a root file system |
 //! | [`images`] | container images in OCI archives, verified by digest |
 //! | [`network`] | packets of checkpointed connections, network namespaces |
+//! | [`packages`] | what the package manager has installed, and installing it |
+//! | [`services`] | what systemd runs, and restarting it |
 //! | [`processes`] | who has which file mapped |
 //! | [`limits`] | control groups: resource limits, the freezer |
 //! | [`probes`] | is the new version any good |
@@ -26,5 +28,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod model;
 pub mod network;
+pub mod packages;
 pub mod probes;
 pub mod processes;
+pub mod services;

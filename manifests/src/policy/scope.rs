@@ -69,6 +69,8 @@ pub enum ComponentKind {
     Layer,
     /// Another image for containers.
     Image,
+    /// A fix to files of the host, as packages.
+    Package,
 }
 
 impl ComponentKind {
@@ -77,6 +79,7 @@ impl ComponentKind {
             Component::Livepatch(_) => Self::Livepatch,
             Component::Layer(_) => Self::Layer,
             Component::Image(_) => Self::Image,
+            Component::Package(_) => Self::Package,
         }
     }
 }
@@ -214,6 +217,8 @@ fn reached(manifest: &Manifest) -> Vec<Option<&ContainerSelector>> {
         match component {
             Component::Layer(layer) => selectors.push(layer.containers.as_ref()),
             Component::Image(image) => selectors.push(image.containers.as_ref()),
+            // It changes the host under all of them, whichever it restarts.
+            Component::Package(_) => selectors.push(None),
             Component::Livepatch(livepatch) => {
                 let killed =
                     livepatch.transition.stuck.iter().filter(|rule| rule.action == StuckAction::Kill);

@@ -7,7 +7,8 @@
 //! - [`livepatch`]: a kernel fix as a module
 //! - [`layer`]: a fix to files in containers
 //! - [`image`]: a whole image for containers; [`handling`]: what both say of how containers are treated
-//! - [`payload`]: the file that goes with a component
+//! - [`package`]: a fix to files of the host, as Debian packages
+//! - [`payload`]: the files that go with components
 //! - [`probe`]: how to see that something works
 //! - [`validate`]: rules that one field alone cannot state
 //! - [`json`]: the JSON Schema
@@ -17,6 +18,7 @@ pub mod image;
 pub mod json;
 pub mod layer;
 pub mod livepatch;
+pub mod package;
 pub mod payload;
 pub mod probe;
 pub(crate) mod validate;
@@ -34,8 +36,9 @@ use crate::text::Summary;
 use crate::time::UtcTime;
 use crate::yaml;
 use image::ImageComponent;
-use layer::LayerComponent;
+use layer::{ContainerSelector, LayerComponent, ReplacedFile};
 use livepatch::LivepatchComponent;
+use package::PackageComponent;
 use payload::Payload;
 use probe::Probe;
 
@@ -94,9 +97,9 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The payload of each component, in order.
+    /// The payloads of all components, in order.
     pub fn payloads(&self) -> impl Iterator<Item = &Payload> {
-        self.components.iter().map(Component::payload)
+        self.components.iter().flat_map(Component::payloads)
     }
 }
 
@@ -236,15 +239,40 @@ pub enum Component {
     Layer(LayerComponent),
     /// Another image for containers, which are made anew from it.
     Image(ImageComponent),
+    /// A fix to files of the host, as Debian packages.
+    Package(PackageComponent),
 }
 
 impl Component {
-    /// The file that this component needs.
-    pub fn payload(&self) -> &Payload {
+    /// The files that this component needs, of a package the new one before the old one.
+    pub fn payloads(&self) -> Vec<&Payload> {
         match self {
-            Self::Livepatch(livepatch) => &livepatch.payload,
-            Self::Layer(layer) => &layer.payload,
-            Self::Image(image) => &image.payload,
+            Self::Livepatch(livepatch) => vec![&livepatch.payload],
+            Self::Layer(layer) => vec![&layer.payload],
+            Self::Image(image) => vec![&image.payload],
+            Self::Package(component) => {
+                let builds = component.packages.iter().flat_map(|change| [&change.new, &change.old]);
+                builds.map(|build| &build.payload).collect()
+            }
+        }
+    }
+
+    /// The files at fault that it replaces, wherever they are mapped; none of a livepatch.
+    pub fn replaces(&self) -> &[ReplacedFile] {
+        match self {
+            Self::Livepatch(_) | Self::Image(_) => &[],
+            Self::Layer(layer) => &layer.replaces,
+            Self::Package(component) => &component.replaces,
+        }
+    }
+
+    /// Which of the containers that map such a file it is for; nothing for every one.
+    pub fn containers(&self) -> Option<&ContainerSelector> {
+        match self {
+            Self::Livepatch(_) => None,
+            Self::Layer(layer) => layer.containers.as_ref(),
+            Self::Image(image) => image.containers.as_ref(),
+            Self::Package(component) => component.containers.as_ref(),
         }
     }
 
@@ -254,6 +282,7 @@ impl Component {
             Self::Livepatch(_) => "livepatch",
             Self::Layer(_) => "layer",
             Self::Image(_) => "image",
+            Self::Package(_) => "package",
         }
     }
 }
@@ -283,6 +312,8 @@ struct RawComponent {
     order: Option<layer::Order>,
     concurrency: Option<u32>,
     probes: Option<Vec<Probe>>,
+    packages: Option<Vec<package::PackageChange>>,
+    services: Option<package::ServiceRules>,
 }
 
 #[derive(Deserialize)]
@@ -291,6 +322,7 @@ enum RawKind {
     Livepatch,
     Layer,
     Image,
+    Package,
     Kernel,
 }
 
@@ -313,6 +345,8 @@ impl<'de> Deserialize<'de> for Component {
                         ("order", raw.order.is_some()),
                         ("concurrency", raw.concurrency.is_some()),
                         ("probes", raw.probes.is_some()),
+                        ("packages", raw.packages.is_some()),
+                        ("services", raw.services.is_some()),
                     ],
                 )?;
                 Ok(Self::Livepatch(LivepatchComponent {
@@ -339,6 +373,8 @@ impl<'de> Deserialize<'de> for Component {
                         ("transition", raw.transition.is_some()),
                         ("image", raw.image.is_some()),
                         ("instead_of", raw.instead_of.is_some()),
+                        ("packages", raw.packages.is_some()),
+                        ("services", raw.services.is_some()),
                     ],
                 )?;
                 Ok(Self::Layer(LayerComponent {
@@ -367,6 +403,8 @@ impl<'de> Deserialize<'de> for Component {
                         ("transition", raw.transition.is_some()),
                         ("format", raw.format.is_some()),
                         ("replaces", raw.replaces.is_some()),
+                        ("packages", raw.packages.is_some()),
+                        ("services", raw.services.is_some()),
                     ],
                 )?;
                 Ok(Self::Image(ImageComponent {
@@ -382,8 +420,38 @@ impl<'de> Deserialize<'de> for Component {
                     probes: raw.probes.unwrap_or_default(),
                 }))
             }
+            RawKind::Package => {
+                foreign(
+                    "package",
+                    &[
+                        ("payload", raw.payload.is_some()),
+                        ("image", raw.image.is_some()),
+                        ("instead_of", raw.instead_of.is_some()),
+                        ("module", raw.module.is_some()),
+                        ("kernel", raw.kernel.is_some()),
+                        ("kernel_build_id", raw.kernel_build_id.is_some()),
+                        ("fixed_in", raw.fixed_in.is_some()),
+                        ("patches", raw.patches.is_some()),
+                        ("replace", raw.replace.is_some()),
+                        ("transition", raw.transition.is_some()),
+                        ("format", raw.format.is_some()),
+                        ("on_failure", raw.on_failure.is_some()),
+                        ("order", raw.order.is_some()),
+                        ("concurrency", raw.concurrency.is_some()),
+                        ("probes", raw.probes.is_some()),
+                    ],
+                )?;
+                Ok(Self::Package(PackageComponent {
+                    packages: required(raw.packages, "packages")?,
+                    replaces: required(raw.replaces, "replaces")?,
+                    services: raw.services.unwrap_or_default(),
+                    containers: raw.containers,
+                    without_checkpoint: raw.without_checkpoint.unwrap_or_default(),
+                    never_checkpoint: raw.never_checkpoint.unwrap_or_default(),
+                }))
+            }
             RawKind::Kernel => Err(de::Error::custom(
-                "kind `kernel` is reserved for a later schema: expected `livepatch`, `layer` or `image`",
+                "kind `kernel` is reserved for a later schema: expected `livepatch`, `layer`, `image` or `package`",
             )),
         }
     }

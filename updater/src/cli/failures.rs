@@ -11,6 +11,7 @@ use system::command::CommandError;
 use system::exit::{Exit, Failure, State};
 use system::lock::LockError;
 use workloads::lifecycle::error::RuntimeError;
+use workloads::packages::PackageError;
 use workloads::processes::LookError;
 
 use crate::config::ConfigError;
@@ -401,6 +402,12 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             .next("see that the log listens; what was handed on is not repeated with --cursor"),
         EngineError::Journal(_) => {
             Failure::new(Exit::Refused, error).next("see that the store is writable and its disk is not full")
+        }
+        EngineError::Packages(PackageError::Busy { holder }) => {
+            let holder = holder.clone();
+            Failure::new(Exit::Busy, error)
+                .because("nobody holding the package manager", holder)
+                .next("wait until dpkg or apt has ended, and try again")
         }
         EngineError::Runtime(RuntimeError::List { source: CommandError::Missing { .. } }) => {
             Failure::new(Exit::Refused, error)

@@ -11,9 +11,10 @@ use crate::cli::{Global, failures};
 use crate::operations::apply::Quarantine;
 use crate::operations::hold::Heeding;
 use crate::operations::reports::Planned;
+use crate::plan::packages::{PackageSwitch, PlannedPackage, PlannedService, ServiceFeels};
 use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
-/// Show what `apply` would do here, and what each container will feel
+/// Show what `apply` would do here, and what each service and container will feel
 ///
 /// Changes nothing but the store, into which the payloads are copied.
 #[derive(Debug, clap::Args)]
@@ -75,8 +76,17 @@ fn write_plan(text: &mut Page, plan: &Plan) -> fmt::Result {
     for note in &plan.notes {
         writeln!(text, "note: {note}")?;
     }
+    for planned in &plan.packages {
+        package(text, planned)?;
+    }
+    for planned in &plan.services {
+        service(text, planned)?;
+    }
     for planned in &plan.containers {
         container(text, planned, plan)?;
+    }
+    if !plan.packages.is_empty() && plan.services.is_empty() {
+        writeln!(text, "no service is affected")?;
     }
     if plan.containers.is_empty() {
         writeln!(text, "no container is affected")?;
@@ -92,6 +102,43 @@ fn write_plan(text: &mut Page, plan: &Plan) -> fmt::Result {
     }
     for (index, step) in plan.steps.iter().enumerate() {
         writeln!(text, "[{:>2}/{}] {}", index + 1, plan.steps.len(), step.action.title())?;
+    }
+    Ok(())
+}
+
+fn package(text: &mut Page, planned: &PlannedPackage) -> fmt::Result {
+    let PlannedPackage { switch: PackageSwitch { package, from, to }, scripts } = planned;
+    writeln!(text, "package {package}: {} is installed in place of {}", to.version, from.version)?;
+    writeln!(text, "    on failure: {} is installed again", from.version)?;
+    if !scripts.is_empty() {
+        writeln!(
+            text,
+            "    no way back: what its scripts do beside its files, as root ({})",
+            scripts.join(", ")
+        )?;
+    }
+    Ok(())
+}
+
+fn service(text: &mut Page, PlannedService { service, files, feels }: &PlannedService) -> fmt::Result {
+    match feels {
+        ServiceFeels::Restart => {
+            writeln!(text, "service {}: is restarted by systemd on the new files", service.name)?;
+            let mut kept: Vec<String> = service.sockets.clone();
+            if service.kept_descriptors > 0 {
+                kept.push(format!("the {} descriptors that systemd keeps for it", service.kept_descriptors));
+            }
+            let kept = if kept.is_empty() { "nothing".to_owned() } else { kept.join(", ") };
+            writeln!(text, "    stays open meanwhile: {kept}")?;
+            writeln!(text, "    on failure: it is restarted once more, on the old files")?;
+        }
+        ServiceFeels::Left { why } => {
+            writeln!(text, "service {}: is left alone, and goes on running the files below", service.name)?;
+            writeln!(text, "    because: {why}")?;
+        }
+    }
+    for file in files {
+        writeln!(text, "    runs {}", file.display())?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use manifests::log::Logged;
 use manifests::provenance::Origin;
 use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
-use manifests::{Component, FileName, Manifest, Policy, Sha256, TrustFloor, UtcTime, VerifyAt};
+use manifests::{Component, FileName, Manifest, Payload, Policy, Sha256, TrustFloor, UtcTime, VerifyAt};
 use patch_tools::check::{Finding, Severity};
 use repository::bundle::Bundle;
 use serde::Serialize;
@@ -120,7 +120,7 @@ pub(super) struct Report {
     pub(super) refusal: Option<Refusal>,
     /// What it says; absent until its signatures satisfy the policy.
     pub(super) contents: Option<Manifest>,
-    /// The payload of each component, in order.
+    /// The payloads of each component, in order.
     pub(super) payloads: Vec<PayloadReport>,
     /// Where it is published; absent unless the policy asks for that.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -270,15 +270,14 @@ fn compare(
         _ => None,
     };
     let directory = args.payloads.as_deref().or(unpacked.as_deref()).unwrap_or(beside);
-    let compare = |component: &Component| {
-        let payload = component.payload();
+    let compare = |(component, payload): (&Component, &Payload)| {
         let state = trust::compare_payload(payload, directory);
         let (inspected, image, origins) = match state {
             PayloadState::Matches => {
                 let (inspected, image) = match component {
                     Component::Livepatch(livepatch) => (Some(inspect(livepatch, directory)), None),
                     Component::Image(image) => (None, Some(inspect_image(image, directory))),
-                    _ => (None, None),
+                    Component::Layer(_) | Component::Package(_) => (None, None),
                 };
                 (inspected, image, origins(payload, directory, judge.policy, judge.floor, judge.now))
             }
@@ -287,7 +286,11 @@ fn compare(
         let (file, size, sha256) = (payload.file.clone(), payload.size, payload.sha256);
         PayloadReport { file, size, sha256, state, inspected, image, origins }
     };
-    Ok(manifest.components.iter().map(compare).collect())
+    let payloads = manifest
+        .components
+        .iter()
+        .flat_map(|component| component.payloads().into_iter().map(move |payload| (component, payload)));
+    Ok(payloads.map(compare).collect())
 }
 
 /// A payload that is there must be the signed one; one that was asked for must be there.

@@ -1,6 +1,7 @@
 //! Whole operations on this host: what the subcommands and the agent call.
 //!
 //! - [`host`]: the adapters that it works with
+//! - `host_packages`: what is installed, and which services run it
 //! - [`survey`]: fills the planner's facts from the running host
 //! - [`inspection`]: what a payload really is, and where it is said to come from
 //! - [`trust`]: whom this host believes: envelope, policy, floors, payload digests
@@ -36,6 +37,7 @@ pub mod exposure;
 pub mod health;
 pub mod hold;
 pub mod host;
+mod host_packages;
 mod images;
 pub mod inspection;
 pub mod policy;
@@ -66,8 +68,10 @@ use workloads::files::rootfs::RootfsError;
 use workloads::images::ImageArchiveError;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::model::{Container, Listing};
+use workloads::packages::PackageError;
 use workloads::probes::ProbeError;
 use workloads::processes::LookError;
+use workloads::services::ServiceError;
 
 use crate::config::Config;
 use crate::kernel::error::KernelError;
@@ -203,8 +207,14 @@ pub enum EngineError {
     /// The containers cannot be asked.
     #[error("look at the containers")]
     Runtime(#[from] RuntimeError),
-    /// The processes of containers were not looked at to the end.
-    #[error("look at the processes of containers")]
+    /// The package manager cannot be asked, or somebody else has it.
+    #[error("look at the packages of this host")]
+    Packages(#[from] PackageError),
+    /// The service manager cannot be asked.
+    #[error("look at the services of this host")]
+    Services(#[from] ServiceError),
+    /// Processes were not looked at to the end.
+    #[error("look at the processes of this host")]
     Processes(#[from] LookError),
     /// A root file system cannot be looked at.
     #[error("look at the root file systems")]
@@ -466,6 +476,9 @@ impl Engine {
             hold: &*self.host.hold,
             limits: &*self.host.limits,
             observer: &*self.host.observer,
+            everywhere: &*self.host.everywhere,
+            packages: &*self.host.packages,
+            services: &*self.host.services,
             prober: &*session.adapters.prober,
             layers: &*self.host.layers,
             payloads: &self.payloads,

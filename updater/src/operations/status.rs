@@ -3,7 +3,7 @@
 //! A host in the middle of an operation is not out of order: what does not look sound is looked at once more
 //! while nobody can begin anything, or is said to be in progress.
 
-use manifests::{ImageDigest, UtcTime};
+use manifests::{ImageDigest, PackageVersion, UtcTime};
 use serde::Serialize;
 use system::lock::{HostLock, Looked};
 use workloads::model::Container;
@@ -36,6 +36,8 @@ pub struct Status {
     pub rootfs: Vec<RootfsStatus>,
     /// Images that containers were made anew from.
     pub images: Vec<ImageStatus>,
+    /// Packages that it should have.
+    pub packages: Vec<PackageStatus>,
     /// Livepatches that it does not load again by itself.
     pub quarantined: Vec<Quarantined>,
     /// What holds this host as it is.
@@ -60,15 +62,20 @@ impl Status {
     /// Since when things that it has, or should have, are revoked.
     pub fn revoked(&self) -> impl Iterator<Item = UtcTime> {
         let livepatches = self.livepatches.iter().filter_map(|livepatch| livepatch.revoked);
-        let rootfs = self.rootfs.iter().filter_map(|rootfs| rootfs.revoked);
-        livepatches.chain(rootfs).chain(self.images.iter().filter_map(|image| image.revoked))
+        let packages = self.packages.iter().filter_map(|package| package.revoked);
+        let images = self.images.iter().filter_map(|image| image.revoked);
+        livepatches
+            .chain(self.rootfs.iter().filter_map(|rootfs| rootfs.revoked))
+            .chain(packages)
+            .chain(images)
     }
 
     /// How the host stands to everything that it should have.
     pub fn standings(&self) -> impl Iterator<Item = &Standing> {
         let livepatches = self.livepatches.iter().map(|livepatch| &livepatch.standing);
-        let rootfs = self.rootfs.iter().map(|rootfs| &rootfs.standing);
-        livepatches.chain(rootfs).chain(self.images.iter().map(|image| &image.standing))
+        let packages = self.packages.iter().map(|package| &package.standing);
+        let images = self.images.iter().map(|image| &image.standing);
+        livepatches.chain(self.rootfs.iter().map(|rootfs| &rootfs.standing)).chain(packages).chain(images)
     }
 }
 
@@ -119,6 +126,22 @@ pub struct ImageStatus {
     /// Whether the container runs.
     pub running: bool,
     /// Since when the image must not be in force any more; `null` if it may, or is not.
+    pub revoked: Option<UtcTime>,
+}
+
+/// A package that the host should have.
+#[derive(Debug, Serialize)]
+pub struct PackageStatus {
+    /// Its name and architecture.
+    pub package: String,
+    /// The version to which the host was committed.
+    pub version: PackageVersion,
+    /// The version that is installed; `null` if none is.
+    pub installed: Option<PackageVersion>,
+    /// Whether that is as it should be.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// Since when it must not be in force any more; `null` if it may, or is not.
     pub revoked: Option<UtcTime>,
 }
 
@@ -198,6 +221,18 @@ impl Engine {
                     .and_then(|payload| revoked.get(&payload).copied()),
             });
         }
+        let packages = baseline.packages.iter().map(|known| {
+            let (standing, installed) = self.package_standing(known);
+            let in_force = standing == Standing::InForce;
+            PackageStatus {
+                package: known.package.to_string(),
+                version: known.version.clone(),
+                installed,
+                standing,
+                revoked: revoked.get(&known.payload).copied().filter(|_| in_force),
+            }
+        });
+        let packages = packages.collect();
         let unreadable = match session.adapters.lifecycle.list() {
             Ok(listing) => listing.unreadable.iter().map(ToString::to_string).collect(),
             Err(error) if error.is_absence() => Vec::new(),
@@ -212,6 +247,7 @@ impl Engine {
             no_livepatch,
             rootfs,
             images,
+            packages,
             quarantined,
             held: self.held()?,
             unfinished: unfinished.into_iter().map(|stored| stored.id.to_string()).collect(),

@@ -3,28 +3,79 @@
 use std::collections::BTreeMap;
 
 use manifests::{
-    Component, ContainerSelector, FileIdentity, ImageComponent, ImageDigest, LayerComponent,
-    LivepatchComponent, Manifest, ModuleName, Replace,
+    Component, ContainerSelector, FileIdentity, LivepatchComponent, Manifest, ModuleName, PackageComponent,
+    Replace, ReplacedFile, Sha256,
 };
 use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
 use system::medium::Medium;
-use workloads::images::ImageArchive;
-use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
-use workloads::processes::{Mapped, Onlooker, Wanted};
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Pid, Unreadable, WorkloadId};
+use workloads::packages::PackageId;
+use workloads::processes::{HostPaths, Mapped, Onlooker, Wanted};
 
 use crate::config::CheckpointMedium;
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
 use crate::kernel::preflight::Keeps;
 use crate::operations::apply::Quarantine;
+use crate::operations::images::merge;
 use crate::operations::{Engine, EngineError, Session};
 use crate::plan::facts::{
-    AffectedBy, ContainerFacts, HostFacts, ImageFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
+    AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, PackageFacts, Presence, ReplacedPatch, Unmet,
 };
 use crate::plan::planner::layer_directory;
 use crate::state::baseline::Baseline;
 use crate::steps::ownership::Whose;
+
+/// The files that a component replaces, and in which containers.
+#[derive(Clone, Copy)]
+pub(super) struct Replacing<'a> {
+    /// The component's index in the manifest.
+    component: usize,
+    replaces: &'a [ReplacedFile],
+    containers: Option<&'a ContainerSelector>,
+    /// The layer that brings the fixed ones; nothing where packages of the host do.
+    layer: Option<&'a Sha256>,
+}
+
+impl<'a> Replacing<'a> {
+    /// Nothing of a livepatch.
+    pub(super) fn of((index, component): (usize, &'a Component)) -> Option<Self> {
+        let layer = match component {
+            Component::Livepatch(_) | Component::Image(_) => return None,
+            Component::Layer(layer) => Some(&layer.payload.sha256),
+            Component::Package(_) => None,
+        };
+        let (replaces, containers) = (component.replaces(), component.containers());
+        Some(Self { component: index, replaces, containers, layer })
+    }
+
+    /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
+    fn selects(&self, container: &Container) -> bool {
+        let label = |name: &str| container.annotations.get(name).map(String::as_str);
+        self.containers.is_none_or(|selector| selector.selects(&container.id.to_string(), label))
+    }
+
+    /// How it affects a container, if it does. One of which something could not be told is taken to be affected by a layer;
+    /// files of the host are in few containers.
+    fn affects(&self, mapped: &Mapped) -> Option<AffectedBy> {
+        let is_at_fault =
+            |identity: &FileIdentity| self.replaces.iter().any(|file| file.identity == *identity);
+        let matches = mapped.matches.iter().filter(|found| is_at_fault(&found.identity));
+        let files: Vec<_> = matches.map(|found| found.path.to_text()).collect();
+        let unknown: Vec<String> = match self.layer {
+            Some(_) => mapped.unknown.iter().map(ToString::to_string).collect(),
+            None => Vec::new(),
+        };
+        let component = self.component;
+        (!files.is_empty() || !unknown.is_empty()).then_some(AffectedBy { component, files, unknown })
+    }
+}
+
+pub(super) fn wanted<'a>(files: impl IntoIterator<Item = &'a ReplacedFile>) -> Vec<Wanted> {
+    let wanted = |file: &ReplacedFile| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) };
+    files.into_iter().map(wanted).collect()
+}
 
 impl Engine {
     /// Everything that planning this manifest needs to know.
@@ -41,7 +92,7 @@ impl Engine {
     ) -> Result<HostFacts, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let mut livepatches = BTreeMap::new();
-        let (mut layers, mut images) = (Vec::new(), Vec::new());
+        let (mut replacing, mut packages, mut images) = (Vec::new(), Vec::new(), Vec::new());
         let mut stuck_tasks_matter = false;
         for index in manifest.for_kernel(&self.host.kernel).taken {
             match &manifest.components[index] {
@@ -50,14 +101,31 @@ impl Engine {
                     let facts = self.survey_livepatch(session, livepatch, &baseline, quarantine)?;
                     livepatches.insert(index, facts);
                 }
-                Component::Layer(layer) => layers.push((index, layer)),
+                Component::Layer(_) => {}
                 Component::Image(image) => images.push((index, image)),
+                Component::Package(component) => packages.push((index, component)),
             }
+            replacing.extend(Replacing::of((index, &manifest.components[index])));
         }
-        let (mut containers, mut unreadable) = if layers.is_empty() {
-            Default::default()
-        } else {
-            self.survey_containers(session, &layers, onlooker)?
+        let known = match packages.is_empty() {
+            true => None,
+            false => Some(self.survey_packages(session, &packages, onlooker)?),
+        };
+        // Where nothing of a component is installed, what its files are called somewhere else is no matter.
+        let is_here = |component: usize| {
+            let of = packages.iter().find(|(index, _)| *index == component);
+            of.is_none_or(|(_, package)| known.as_ref().is_some_and(|known| has_any(known, package)))
+        };
+        replacing.retain(|replacing| is_here(replacing.component));
+        let layers = replacing.iter().any(|one| one.layer.is_some());
+        let found = match replacing.is_empty() {
+            true => Ok(Default::default()),
+            false => self.survey_containers(session, &replacing, onlooker),
+        };
+        let (mut containers, mut unreadable) = match found {
+            // A host without containers takes packages.
+            Err(EngineError::Runtime(error)) if error.is_absence() && !layers => Default::default(),
+            found => found?,
         };
         let unfit = if images.is_empty() {
             Vec::new()
@@ -65,7 +133,7 @@ impl Engine {
             let (remade, untold) = self.survey_images(session, &images)?;
             let unfit = self.unfit_images(&images, &remade)?;
             merge(&mut containers, remade);
-            if layers.is_empty() {
+            if replacing.is_empty() {
                 unreadable = untold;
             }
             unfit
@@ -77,6 +145,7 @@ impl Engine {
             groups: self.config.groups.clone(),
             now: self.host.clock.now(),
             livepatches,
+            packages: known,
             containers,
             images: unfit,
             running,
@@ -193,7 +262,7 @@ impl Engine {
     pub(super) fn survey_containers(
         &self,
         session: &Session,
-        layers: &[(usize, &LayerComponent)],
+        replacing: &[Replacing<'_>],
         onlooker: Onlooker<'_>,
     ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
         let listing = session.adapters.lifecycle.list()?;
@@ -202,34 +271,31 @@ impl Engine {
             .containers
             .into_iter()
             .filter(|container| container.status.has_processes())
-            .filter(|container| layers.iter().any(|(_, layer)| selects(layer.containers.as_ref(), container)))
+            .filter(|container| replacing.iter().any(|one| one.selects(container)))
             .collect();
-        let wanted: Vec<Wanted> = layers
-            .iter()
-            .flat_map(|(_, layer)| {
-                layer
-                    .replaces
-                    .iter()
-                    .map(|file| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) })
-            })
-            .collect();
+        let wanted = wanted(replacing.iter().flat_map(|one| one.replaces));
         let mapped = self.host.observer.mapped(&concerned, &wanted, onlooker)?;
         let mut found = Vec::new();
         for (container, mapped) in concerned.into_iter().zip(mapped) {
-            let selecting = layers.iter().filter(|(_, layer)| selects(layer.containers.as_ref(), &container));
-            let by: Vec<(&LayerComponent, AffectedBy)> = selecting
-                .filter_map(|(component, layer)| Some((*layer, affected_by(*component, layer, &mapped)?)))
-                .collect();
+            let mut by: Vec<(&Replacing<'_>, AffectedBy)> = Vec::new();
+            for one in replacing.iter().filter(|one| one.selects(&container)) {
+                if let Some(affected) = one.affects(&mapped)
+                    && self.reaches(one, &mapped, onlooker)?
+                {
+                    by.push((one, affected));
+                }
+            }
             if by.is_empty() {
                 continue;
             }
             let mut facts = self.container_facts(session, container)?;
             // What runs on the fix already is not restarted time and again because something cannot be told.
-            let is_fixed = |layer: &LayerComponent| {
-                let directory = layer_directory(&self.config.store, &layer.payload.sha256);
-                facts.topology.overlay().is_some_and(|overlay| overlay.lower.contains(&directory))
+            let is_fixed = |one: &Replacing<'_>| {
+                let directory = one.layer.map(|layer| layer_directory(&self.config.store, layer));
+                let lower = facts.topology.overlay().map(|overlay| &overlay.lower);
+                directory.zip(lower).is_some_and(|(directory, lower)| lower.contains(&directory))
             };
-            let by = by.into_iter().filter(|(layer, by)| !by.files.is_empty() || !is_fixed(layer));
+            let by = by.into_iter().filter(|(one, by)| !by.files.is_empty() || !is_fixed(one));
             facts.affected = by.map(|(_, by)| by).collect();
             if !facts.affected.is_empty() {
                 found.push(facts);
@@ -238,85 +304,21 @@ impl Engine {
         Ok((found, listing.unreadable))
     }
 
-    /// Containers that run and were made from an image at fault.
-    pub(super) fn survey_images(
+    /// Whether what was found is what the component replaces: a layer reaches every file of a container, a package those that
+    /// are the host's.
+    fn reaches(
         &self,
-        session: &Session,
-        images: &[(usize, &ImageComponent)],
-    ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
-        let listing = session.adapters.lifecycle.list()?;
-        let mut found = Vec::new();
-        for container in listing.containers.into_iter().filter(|container| container.status.has_processes()) {
-            let selecting = images.iter().filter(|(_, image)| selects(image.containers.as_ref(), &container));
-            let selecting: Vec<_> = selecting.collect();
-            let made_from = match selecting.is_empty() {
-                true => None,
-                false => session.adapters.lifecycle.image(&container.id)?,
-            };
-            let Some(made_from) = made_from else { continue };
-            let Ok(configuration) = made_from.id.parse::<ImageDigest>() else { continue };
-            let manifest = made_from.digest.as_ref().and_then(|digest| digest.parse().ok());
-            let by =
-                selecting.into_iter().filter(|(_, image)| image.replaces(&configuration, manifest.as_ref()));
-            let affected: Vec<AffectedBy> = by
-                .map(|(component, _)| AffectedBy {
-                    component: *component,
-                    files: Vec::new(),
-                    unknown: Vec::new(),
-                })
-                .collect();
-            if !affected.is_empty() {
-                let facts = ContainerFacts { affected, ..self.container_facts(session, container)? };
-                found.push(self.with_image(session, facts)?);
-            }
+        one: &Replacing<'_>,
+        mapped: &Mapped,
+        onlooker: Onlooker<'_>,
+    ) -> Result<bool, EngineError> {
+        if one.layer.is_some() {
+            return Ok(true);
         }
-        Ok((found, listing.unreadable))
-    }
-
-    /// What is known of a container, and on what terms it can be made anew.
-    pub(super) fn with_image(
-        &self,
-        session: &Session,
-        facts: ContainerFacts,
-    ) -> Result<ContainerFacts, EngineError> {
-        let recreation = session.adapters.recreator.recreation(&facts.container.id)?;
-        let from = recreation.image.and_then(|image| image.id.parse().ok());
-        let mut unmet = facts.unmet;
-        unmet.extend(recreation.unmet.into_iter().map(|found| Unmet {
-            subject: format!("container {}", facts.container.id),
-            expected: "a container that its engine can make anew".to_owned(),
-            found,
-        }));
-        let image = from.map(|from| ImageFacts { from, restart: recreation.restart });
-        Ok(ContainerFacts { unmet, image, changes: recreation.changes, ..facts })
-    }
-
-    /// What keeps the new images from running here, where any is needed.
-    fn unfit_images(
-        &self,
-        images: &[(usize, &ImageComponent)],
-        containers: &[ContainerFacts],
-    ) -> Result<Vec<Unmet>, EngineError> {
-        let mut unfit = Vec::new();
-        for (index, component) in images {
-            let is_needed =
-                |facts: &ContainerFacts| facts.affected.iter().any(|affected| affected.component == *index);
-            if !containers.iter().any(is_needed) {
-                continue;
-            }
-            let file = self.payloads.open(&component.payload.sha256)?;
-            let archive = ImageArchive::open(&file, &component.image).map_err(|source| {
-                EngineError::Image { file: component.payload.file.to_string(), source: Box::new(source) }
-            })?;
-            if !archive.platform().is_for(&self.host.arch) {
-                unfit.push(Unmet {
-                    subject: format!("image {}", component.image),
-                    expected: format!("an image for Linux on {}", self.host.arch),
-                    found: archive.platform().to_string(),
-                });
-            }
-        }
-        Ok(unfit)
+        let pids: Vec<Pid> =
+            mapped.matches.iter().flat_map(|found| found.processes.iter().copied()).collect();
+        let on_host = self.host.observer.on_host_files(&pids, &host_paths(one.replaces), onlooker)?;
+        Ok(!on_host.is_empty())
     }
 
     /// The facts of one container, affected or not; `None` if it does not run.
@@ -328,30 +330,6 @@ impl Engine {
         let found = session.adapters.lifecycle.inspect(id)?;
         let running = found.filter(|container| container.status.has_processes());
         running.map(|container| self.container_facts(session, container)).transpose()
-    }
-
-    /// The facts of a container that is to have the image `before` again, running or not; `None` if it is gone.
-    pub(super) fn survey_exchanged(
-        &self,
-        session: &Session,
-        id: &WorkloadId,
-        before: &ImageDigest,
-    ) -> Result<Option<ContainerFacts>, EngineError> {
-        let Some(container) = session.adapters.lifecycle.inspect(id)? else { return Ok(None) };
-        let facts = match container.status.has_processes() {
-            true => Some(self.container_facts(session, container)?),
-            false => self.survey_stopped(&container)?,
-        };
-        let Some(facts) = facts else { return Ok(None) };
-        let mut facts = self.with_image(session, facts)?;
-        if !session.adapters.recreator.has_image(&id.runtime, before)? {
-            facts.unmet.push(Unmet {
-                subject: format!("container {id}"),
-                expected: format!("the image that it had before, {before}"),
-                found: format!("{} has it no more", id.runtime),
-            });
-        }
-        Ok(Some(facts))
     }
 
     /// The facts of a container that does not run, as it was when it did; `None` if its files are gone.
@@ -366,7 +344,7 @@ impl Engine {
         Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet, changes, image: None }))
     }
 
-    fn container_facts(
+    pub(super) fn container_facts(
         &self,
         session: &Session,
         container: Container,
@@ -429,27 +407,16 @@ fn told(component: &LivepatchComponent, finding: Finding) -> Unmet {
     }
 }
 
-/// How a layer affects a container, if it does. One of which something could not be told is taken to be affected.
-fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Option<AffectedBy> {
-    let is_at_fault = |identity: &FileIdentity| layer.replaces.iter().any(|file| file.identity == *identity);
-    let matches = mapped.matches.iter().filter(|found| is_at_fault(&found.identity));
-    let files: Vec<_> = matches.map(|found| found.path.to_text()).collect();
-    let unknown: Vec<String> = mapped.unknown.iter().map(ToString::to_string).collect();
-    (!files.is_empty() || !unknown.is_empty()).then_some(AffectedBy { component, files, unknown })
+/// Where the files lie that packages replace.
+pub(super) fn host_paths<'a>(files: impl IntoIterator<Item = &'a ReplacedFile>) -> HostPaths {
+    HostPaths::of(files.into_iter().map(|file| &file.path))
 }
 
-/// Puts the facts of containers together; of one that is in both, what either says.
-fn merge(all: &mut Vec<ContainerFacts>, more: Vec<ContainerFacts>) {
-    for facts in more {
-        match all.iter_mut().find(|known| known.container.id == facts.container.id) {
-            Some(known) => known.affected.extend(facts.affected),
-            None => all.push(facts),
-        }
-    }
+/// Whether any package of the component is installed.
+fn has_any(known: &PackageFacts, component: &PackageComponent) -> bool {
+    component.packages.iter().any(|change| known.installed.contains_key(&package_of(change)))
 }
 
-/// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
-fn selects(selector: Option<&ContainerSelector>, container: &Container) -> bool {
-    let label = |name: &str| container.annotations.get(name).map(String::as_str);
-    selector.is_none_or(|selector| selector.selects(&container.id.to_string(), label))
+pub(super) fn package_of(change: &manifests::PackageChange) -> PackageId {
+    PackageId { name: change.name.clone(), architecture: change.architecture.clone() }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`planner`] makes a [`Plan`] out of a verified manifest and [`HostFacts`](facts::HostFacts) and is pure: the
 //! same inputs give the same plan, and `update plan` prints exactly what `update apply` obeys. [`facts`] says
-//! what the planner needs to know of a host, [`kernel`] what stands in the way of another kernel; `images` has the steps that make
-//! a container anew. [`reverse`] plans the rollback of a committed transaction with the
+//! what the planner needs to know of a host, [`kernel`] what stands in the way of another kernel. [`packages`] plans those
+//! of the host; `images` has the steps that make a container anew. [`reverse`] plans the rollback of a committed transaction with the
 //! same steps.
 //!
 //! A step names its action and its undo. Undo is data, chosen here and not at the time of trouble;
@@ -12,6 +12,7 @@
 pub mod facts;
 mod images;
 pub mod kernel;
+pub mod packages;
 pub mod planner;
 pub mod reverse;
 
@@ -21,18 +22,26 @@ use std::time::Duration;
 
 use manifests::{
     ContainerId, FailureScope, ImageDigest, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe,
-    ReplacedFile, Sha256,
+    ReplacedFile, ServiceName, Sha256,
 };
 use serde::{Deserialize, Serialize};
 use system::clock::millis;
 pub use workloads::model::ProbeSite;
 use workloads::model::{Container, FreshUpper, Replacement, RuntimeName, Topology, WorkloadId};
 
+use crate::plan::packages::{PackageSwitch, PlannedPackage, PlannedService, ServiceFeels};
+
 /// The whole of what a transaction will do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The containers that the steps name, and what each of them will feel.
     pub containers: Vec<PlannedContainer>,
+    /// The packages of the host that the steps install.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PlannedPackage>,
+    /// The services of the host that run what these packages replace, and what each of them will feel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<PlannedService>,
     /// The steps. Stages run one after the other; the lanes of a stage run side by side.
     pub steps: Vec<Step>,
     /// What happens when a step before the commit fails.
@@ -75,6 +84,8 @@ impl Plan {
                     | Action::RemoveLivepatch { .. }
                     | Action::SwitchRootfs { .. }
                     | Action::ExchangeContainers { .. }
+                    | Action::InstallPackages { .. }
+                    | Action::RestartServices { .. }
             )
         })
     }
@@ -116,6 +127,11 @@ impl Plan {
     pub fn skipped(&self) -> impl Iterator<Item = &WorkloadId> {
         let skipped = |planned: &&PlannedContainer| matches!(planned.feels, Feels::Skipped { .. });
         self.containers.iter().filter(skipped).map(|planned| &planned.container.id)
+    }
+
+    /// The services that the steps restart.
+    pub fn restarted_services(&self) -> impl Iterator<Item = &PlannedService> {
+        self.services.iter().filter(|planned| planned.feels == ServiceFeels::Restart)
     }
 
     /// Whether there is nothing to do: the host has what the manifest wants, but for what it skips.
@@ -341,6 +357,28 @@ pub enum Action {
         /// The transaction whose checkpoint it is.
         of: String,
     },
+    /// See that the services run as when the plan was made.
+    ExpectServices {
+        /// Which.
+        services: Vec<ServiceName>,
+    },
+    /// Install other versions of packages of the host, all together.
+    InstallPackages {
+        /// Which.
+        packages: Vec<PackageSwitch>,
+    },
+    /// Have systemd restart services, all together, and see that they run.
+    RestartServices {
+        /// Which.
+        services: Vec<ServiceName>,
+    },
+    /// See that no process of the services maps a file that the fix replaces. Seen once more after the settle time.
+    ConfirmServices {
+        /// Which.
+        services: Vec<ServiceName>,
+        /// The files.
+        replaced: Vec<ReplacedFile>,
+    },
     /// Ask until the answer is right often enough, or fail.
     Probe(SitedProbe),
     /// See that no process of the container maps a file that the fix replaces. Seen once more after the settle time.
@@ -409,6 +447,12 @@ impl Action {
             Self::RestoreRetained { container, of } => {
                 format!("restore {container} from the checkpoint of {of}")
             }
+            Self::ExpectServices { services } => format!("see that {} run as planned", join(services)),
+            Self::InstallPackages { packages } => format!("install {}", join(packages)),
+            Self::RestartServices { services } => format!("restart {}", join(services)),
+            Self::ConfirmServices { services, .. } => {
+                format!("see the effect of the fix in {}", join(services))
+            }
             Self::Probe(SitedProbe { site: ProbeSite::Host, .. }) => "probe the host".to_owned(),
             Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => {
                 format!("probe {container}")
@@ -447,6 +491,10 @@ impl Action {
             _ => None,
         }
     }
+}
+
+fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// How a step is taken back. Every undo is safe to repeat and safe where the step never acted.
@@ -525,6 +573,16 @@ pub enum Undo {
     StartAgain {
         /// Which.
         container: WorkloadId,
+    },
+    /// Restart the services that were restarted since, on the files that are there by then; leave those that were not.
+    RestartServices {
+        /// Which.
+        services: Vec<ServiceName>,
+    },
+    /// Install the packages again that were there before. What their maintainer scripts did besides may stay.
+    ReinstallPackages {
+        /// Which.
+        packages: Vec<PackageSwitch>,
     },
     /// There is no way back.
     Impossible {

@@ -1,22 +1,23 @@
 //! From a verified manifest and the facts of a host to a plan. Pure.
 //!
 //! The order is the least disturbing first: layers are unpacked while nothing is touched, livepatches go
-//! live, then the affected containers are restarted, as many at a time as the manifest allows. Host probes
-//! and the settle time follow, then the commit.
+//! live, then packages of the host are installed and what runs on them is restarted, then the containers that get
+//! layers, as many at a time as the manifest allows. Host probes and the settle time follow, then the commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use manifests::{
-    Component, ComponentFit, ContainerId, FailureScope, Handling, KernelOutcome, KernelSelection,
-    LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile,
-    StuckAction, StuckRule, WithoutCheckpoint,
+    Component, ComponentFit, ContainerId, ContainerSelector, FailureScope, Handling, KernelOutcome,
+    KernelSelection, LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, PackageComponent,
+    Probe, Replace, ReplacedFile, StuckAction, StuckRule, WithoutCheckpoint,
 };
 use workloads::model::{Container, FreshUpper, NetworkPlace, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
 use crate::plan::images::removals;
+use crate::plan::packages::{self, PackagePlan, PlannedPackage, PlannedService};
 use crate::plan::{
     Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo,
 };
@@ -48,6 +49,7 @@ pub fn plan(manifest: &Manifest, facts: &HostFacts, name: &str) -> Result<Plan, 
             draft.livepatch(component, known);
         }
     }
+    draft.packages(manifest, &selection);
     draft.containers(manifest, &selection, name);
     draft.images(manifest, &selection, name);
     draft.notes.extend(facts.unreadable.iter().map(ToString::to_string));
@@ -60,9 +62,11 @@ struct Draft<'a> {
     steps: Vec<Step>,
     stage: u32,
     containers: Vec<PlannedContainer>,
+    packages: Vec<PlannedPackage>,
+    services: Vec<PlannedService>,
     unmet: Vec<Unmet>,
     notes: Vec<String>,
-    /// Livepatches that the kernel does not need.
+    /// Livepatches that the kernel does not need, and packages that the host does not have.
     fixed: Vec<String>,
 }
 
@@ -73,6 +77,8 @@ impl<'a> Draft<'a> {
             steps: Vec::new(),
             stage: 0,
             containers: Vec::new(),
+            packages: Vec::new(),
+            services: Vec::new(),
             unmet: Vec::new(),
             notes: Vec::new(),
             fixed: Vec::new(),
@@ -233,6 +239,41 @@ impl<'a> Draft<'a> {
         containers.map(|container| container.id.id.clone()).collect()
     }
 
+    fn packages(&mut self, manifest: &Manifest, selection: &KernelSelection) {
+        let components = packages::components(manifest, selection);
+        let Some(known) = &self.facts.packages else { return };
+        let mut affected = Vec::new();
+        for container in &self.facts.containers {
+            let of = |component: usize| components.iter().find(|(index, _)| *index == component);
+            let by: Vec<&PackageComponent> =
+                container.affected.iter().filter_map(|by| Some(of(by.component)?.1)).collect();
+            if by.is_empty() {
+                continue;
+            }
+            if by.len() < container.affected.len() {
+                self.miss(
+                    format!("container {}", container.container.id),
+                    "a container that runs what either a layer or a package replaces",
+                    "one that runs both",
+                );
+                continue;
+            }
+            self.unmet.extend(container.unmet.iter().cloned());
+            let without: Vec<_> = by.iter().map(|component| component.without_checkpoint).collect();
+            let never: Vec<_> = by.iter().flat_map(|component| &component.never_checkpoint).collect();
+            affected.push((container, self.feels(container, &without, &never)));
+        }
+        let PackagePlan { packages, services, containers, stages, unmet, notes, absent } =
+            packages::plan(&components, known, affected);
+        self.packages = packages;
+        self.services = services;
+        self.containers.extend(containers);
+        stages.into_iter().for_each(|steps| self.stage(steps));
+        self.unmet.extend(unmet);
+        self.notes.extend(notes);
+        self.fixed.extend(absent);
+    }
+
     fn containers(&mut self, manifest: &Manifest, selection: &KernelSelection, name: &str) {
         let layers: BTreeMap<usize, &LayerComponent> = manifest
             .components
@@ -299,8 +340,10 @@ impl<'a> Draft<'a> {
     ) -> Option<Vec<(Action, Undo)>> {
         let id = &known.container.id;
         self.unmet.extend(known.unmet.iter().cloned());
+        let without: Vec<_> = by.iter().map(|layer| layer.without_checkpoint).collect();
+        let never: Vec<_> = by.iter().flat_map(|layer| &layer.never_checkpoint).collect();
+        let feels = self.feels(known, &without, &never);
         let handling: Vec<Handling<'_>> = by.iter().map(|layer| layer.handling()).collect();
-        let feels = self.feels(known, &handling);
         let files = known.affected.iter().flat_map(|affected| affected.files.iter().cloned()).collect();
         for unknown in known.affected.iter().flat_map(|affected| &affected.unknown) {
             self.notes.push(format!(
@@ -360,17 +403,22 @@ impl<'a> Draft<'a> {
         Some(steps)
     }
 
-    fn feels(&mut self, known: &ContainerFacts, by: &[Handling<'_>]) -> Feels {
+    /// What a container feels, by what each of the components that affect it says.
+    fn feels(
+        &mut self,
+        known: &ContainerFacts,
+        without: &[WithoutCheckpoint],
+        never: &[&ContainerSelector],
+    ) -> Feels {
         let mut obstacles: Vec<String> = known.obstacles.clone();
         let label = |name: &str| known.container.annotations.get(name).map(String::as_str);
-        let mut never = by.iter().flat_map(|handling| handling.never_checkpoint);
-        if never.any(|selector| selector.selects(&known.container.id.to_string(), label)) {
+        if never.iter().any(|selector| selector.selects(&known.container.id.to_string(), label)) {
             obstacles.push("the manifest forbids to write its memory down".to_owned());
         }
         if obstacles.is_empty() {
             return Feels::RestartWithCheckpoint;
         }
-        let any = |wanted| by.iter().any(|handling| handling.without_checkpoint == wanted);
+        let any = |wanted| without.contains(&wanted);
         if any(WithoutCheckpoint::Fail) {
             let subject = format!("container {}", known.container.id);
             for obstacle in &obstacles {
@@ -438,9 +486,22 @@ impl<'a> Draft<'a> {
             OnRollback::Automatic => OnFailure::RollBack,
             OnRollback::Hold => OnFailure::Hold,
         };
-        let Self { containers, steps, mut notes, fixed, .. } = self;
-        let mut plan = Plan { containers, steps, on_failure, notes: Vec::new(), not_needed: Vec::new() };
-        let nothing = self.facts.livepatches.is_empty() && plan.containers.is_empty() && plan.is_empty();
+        let Self { containers, packages, services, steps, mut notes, fixed, .. } = self;
+        let mut plan = Plan {
+            containers,
+            packages,
+            services,
+            steps,
+            on_failure,
+            notes: Vec::new(),
+            not_needed: Vec::new(),
+        };
+        let has_packages = self.facts.packages.as_ref().is_some_and(|known| !known.installed.is_empty());
+        let nothing = self.facts.livepatches.is_empty()
+            && plan.containers.is_empty()
+            && plan.services.is_empty()
+            && plan.is_empty()
+            && !has_packages;
         match nothing {
             true => plan.not_needed = fixed,
             false => notes.extend(fixed),

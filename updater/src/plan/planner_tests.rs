@@ -108,6 +108,7 @@ fn facts(containers: Vec<ContainerFacts>) -> HostFacts {
         groups: vec!["canary".parse().unwrap()],
         now: "2026-11-02T00:00:00Z".parse().unwrap(),
         livepatches: [(0, absent())].into(),
+        packages: None,
         containers,
         images: Vec::new(),
         running: Vec::new(),

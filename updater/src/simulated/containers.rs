@@ -33,6 +33,7 @@ use workloads::probes::*;
 use workloads::processes::*;
 
 use crate::simulated::machine::FakeMachine;
+use crate::simulated::packages::FakeHost;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +130,8 @@ struct Fake {
     described: Container,
     process: Option<Process>,
     mounted: Topology,
+    /// Its processes map the library of the host, not one of their own.
+    on_host_files: bool,
     obstacles: Vec<Obstacle>,
     /// What cannot be told of its processes.
     unknown: Vec<Unknown>,
@@ -170,6 +173,7 @@ struct State {
 pub(crate) struct FakeContainers {
     state: Mutex<State>,
     machine: Arc<FakeMachine>,
+    host: Arc<FakeHost>,
     directory: tempfile::TempDir,
 }
 
@@ -182,8 +186,14 @@ pub(crate) fn vulnerable() -> FileIdentity {
 pub(crate) const MEMORY: u64 = 42;
 
 impl FakeContainers {
-    pub(crate) fn new(machine: Arc<FakeMachine>) -> Self {
-        Self { state: Mutex::default(), machine, directory: tempfile::tempdir().unwrap() }
+    pub(crate) fn new(machine: Arc<FakeMachine>, host: Arc<FakeHost>) -> Self {
+        Self { state: Mutex::default(), machine, host, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Every container runs the library of the host.
+    pub(crate) fn on_host_files(self) -> Self {
+        self.lock().containers.values_mut().for_each(|one| one.on_host_files = true);
+        self
     }
 
     /// Adds a running container with one connection, on an overlay.
@@ -220,6 +230,7 @@ impl FakeContainers {
                 described,
                 process: Some(process),
                 mounted,
+                on_host_files: false,
                 obstacles: Vec::new(),
                 unknown: Vec::new(),
                 connections: [(connection, Peer::Established)].into(),
@@ -414,7 +425,7 @@ impl FakeContainers {
         match one.under_way.clone() {
             Some(_) if hangs => return Err(still_running("dump or restore", id)),
             Some(UnderWay::Dump(dir)) => one.dump(&dir),
-            Some(UnderWay::Restore(dir)) => drop(state.restore(id, &dir)?),
+            Some(UnderWay::Restore(dir)) => drop(state.restore(id, &dir, self.host.is_fixed())?),
             None => return Ok(state),
         }
         state.get(id)?.under_way = None;
@@ -457,8 +468,15 @@ impl State {
     }
 
     /// What a restore does in the end.
-    fn restore(&mut self, id: &WorkloadId, dir: &CheckpointDir) -> Result<Pid, RuntimeError> {
+    fn restore(
+        &mut self,
+        id: &WorkloadId,
+        dir: &CheckpointDir,
+        host_is_fixed: bool,
+    ) -> Result<Pid, RuntimeError> {
         let image = image(id, dir)?;
+        let on_host_files = self.get(id)?.on_host_files;
+        assert!(!on_host_files || !host_is_fixed, "{id} was restored on the new files of the host");
         let process = self.process(image.memory, image.version, true);
         let one = self.get(id)?;
         assert!(one.mounted.shows_the_same_as(&image.mounted), "{id} restored on {:?}", one.mounted);
@@ -545,8 +563,8 @@ impl Lifecycle for FakeContainers {
             Topology::Overlay(overlay) | Topology::Stored(overlay) => overlay.lower.as_slice(),
             Topology::Plain => &[],
         };
-        let layered =
-            lower.iter().any(|directory| directory.components().any(|part| part.as_os_str() == "layers"));
+        let layered = one.on_host_files && self.host.is_fixed()
+            || lower.iter().any(|directory| directory.components().any(|part| part.as_os_str() == "layers"));
         let image = one.image;
         let fixed = layered || image.is_some_and(|image| state.fixed_images.contains(&image));
         if image.is_some() && fixed && state.trouble.contains(&Trouble::NoStart) {
@@ -789,7 +807,7 @@ impl Checkpointer for FakeContainers {
         }
         let has = |trouble| state.trouble.contains(&trouble);
         let (lacking, short_lived) = (has(Trouble::Lacking), has(Trouble::ShortLived));
-        let init = state.restore(id, dir)?;
+        let init = state.restore(id, dir, self.host.is_fixed())?;
         let gone = vec![SLEEPER.to_owned()];
         if lacking {
             let (id, found) = (id.clone(), "running".to_owned());
@@ -976,6 +994,18 @@ impl Observer for FakeContainers {
             Mapped { matches: found.into_iter().collect(), unknown: one.unknown.clone() }
         };
         Ok(containers.iter().map(look).collect())
+    }
+
+    fn on_host_files(
+        &self,
+        processes: &[Pid],
+        _: &HostPaths,
+        _: Onlooker<'_>,
+    ) -> Result<Vec<Pid>, LookError> {
+        let state = self.lock();
+        let on_host = state.containers.values().filter(|one| one.on_host_files);
+        let pids: Vec<Pid> = on_host.filter_map(|one| Some(one.process?.pid)).collect();
+        Ok(processes.iter().copied().filter(|pid| pids.contains(pid)).collect())
     }
 
     fn obstacles(&self, container: &Container) -> Vec<Obstacle> {

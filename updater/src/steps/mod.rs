@@ -4,6 +4,7 @@
 //! - [`container`]: pre-dump, hold, checkpoint, switch, start, and how each is taken back
 //! - `image`: a container is exchanged for one that was made from another image
 //! - `restore`: a container's way back from its checkpoint
+//! - [`packages`]: packages of the host, and the services that run on them
 //! - [`probe`]: probes and the settle time
 //! - `effect`: nobody maps what the fix replaces
 //! - [`dossier`]: what a container's checkpoint directory says about it, for the undo and for `update show`
@@ -18,6 +19,7 @@ mod effect;
 mod image;
 pub mod livepatch;
 pub(crate) mod ownership;
+pub mod packages;
 pub mod probe;
 mod restore;
 
@@ -34,8 +36,10 @@ use workloads::lifecycle::{Checkpointer, Lifecycle, Recreator};
 use workloads::limits::Limits;
 use workloads::limits::freezer::{Freezer, LeaseStore};
 use workloads::network::ConnectionHold;
+use workloads::packages::Packages;
 use workloads::probes::Prober;
-use workloads::processes::Observer;
+use workloads::processes::{Everywhere, Observer};
+use workloads::services::Services;
 
 use crate::kernel::livepatch::Livepatch;
 use crate::kernel::transition::TransitionEvent;
@@ -75,6 +79,12 @@ pub struct Performer<'a> {
     pub limits: &'a (dyn Limits + Sync),
     /// What can be seen of containers from outside.
     pub observer: &'a (dyn Observer + Sync),
+    /// What can be seen of all processes.
+    pub everywhere: &'a (dyn Everywhere + Sync),
+    /// The package manager.
+    pub packages: &'a (dyn Packages + Sync),
+    /// The service manager.
+    pub services: &'a (dyn Services + Sync),
     /// Probes.
     pub prober: &'a (dyn Prober + Sync),
     /// Unpacked layers.
@@ -164,6 +174,10 @@ impl Hands for Performer<'_> {
             Action::SwitchRootfs { container, to } => self.switch_rootfs(at, container, to),
             Action::Start { container } => self.start(at, container),
             Action::RestoreRetained { container, of } => self.restore_retained(at, container, of),
+            Action::ExpectServices { services } => self.expect_services(at, services),
+            Action::InstallPackages { packages } => self.install_packages(packages),
+            Action::RestartServices { services } => self.restart_services(services),
+            Action::ConfirmServices { services, replaced } => self.confirm_services(services, replaced),
             Action::Probe(probe) => self.probe(probe),
             Action::ConfirmEffect { container, replaced } => self.confirm_effect(container, replaced),
             Action::Settle { container, watch, probes } => {
@@ -193,6 +207,8 @@ impl Hands for Performer<'_> {
                 self.put_replaced_back(container, image, replacement)
             }
             Undo::StartAgain { container } => self.start_again(at, container),
+            Undo::RestartServices { services } => self.restart_services_again(at, services),
+            Undo::ReinstallPackages { packages } => self.reinstall_packages(packages),
             Undo::Impossible { why } => {
                 Err(StepError::doing(format!("undo: {}", at.step.action.title()))(why.clone()))
             }

@@ -25,6 +25,10 @@ use crate::product::{Build, Product};
 use crate::prove::{self, Beginning, Change};
 use crate::secure_boot::a_locked_down_kernel_takes_what_its_owner_signed;
 use crate::series::takes_a_livepatch;
+use crate::services::{
+    a_bad_library_of_the_host_goes_back, a_dpkg_that_outlives_update_is_waited_for,
+    a_library_of_the_host_is_fixed_and_given_back, a_power_cut_in_dpkg_leaves_the_old_package,
+};
 use crate::soft_reboots::{
     a_soft_reboot_before_the_commit_brings_the_memory_back, soft_reboots_keep_what_is_committed,
 };
@@ -93,6 +97,14 @@ pub const SUBJECTS: &[Subject] = &[
             commit; docker's: a power cut, an update and its rollback",
         reason: "every command of an engine takes an emulated machine five to twenty seconds, and each unit needs dozens",
         examine: engines,
+    },
+    Subject {
+        name: "services",
+        units: "a library of the host in a package, and services with socket activation and kept descriptors: fixed and \
+            rolled back on Debian 12, and on 13; a probe that fails, and a library that does not work; the power cut while \
+            dpkg unpacks and configures; `update` killed while dpkg works",
+        reason: "dpkg and systemd take an emulated machine many seconds each time, and some units boot it",
+        examine: services,
     },
     Subject {
         name: "whole-kernels",
@@ -208,6 +220,21 @@ fn engines(lab: &Lab, share: Share) -> Result<String> {
             ("another image: docker", &|| dockers_container_is_made_anew_from_a_signed_image(lab)),
         ],
         8,
+        share,
+    )
+}
+
+fn services(lab: &Lab, share: Share) -> Result<String> {
+    use Distribution::{Debian12, Debian13};
+    some_of(
+        &[
+            ("fixed and rolled back", &|| a_library_of_the_host_is_fixed_and_given_back(lab, Debian12)),
+            ("a bad library", &|| a_bad_library_of_the_host_goes_back(lab, Debian12)),
+            ("a power cut in dpkg", &|| a_power_cut_in_dpkg_leaves_the_old_package(lab, Debian12)),
+            ("a dpkg that outlives update", &|| a_dpkg_that_outlives_update_is_waited_for(lab, Debian12)),
+            ("on Debian 13", &|| a_library_of_the_host_is_fixed_and_given_back(lab, Debian13)),
+        ],
+        2,
         share,
     )
 }

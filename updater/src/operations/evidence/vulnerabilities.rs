@@ -131,12 +131,11 @@ fn judge(
     let mut words: Vec<String> = judged.into_iter().map(|(_, why)| why).collect();
     words.sort();
     words.dedup();
-    let has_layers =
-        manifest.components.iter().any(|component| !matches!(component, Component::Livepatch(_)));
+    let has_files = manifest.components.iter().any(|component| !matches!(component, Component::Livepatch(_)));
     let said = format!("{name} version {version}: {}", words.join("; "));
-    Some(match (has_layers, status) {
+    Some(match (has_files, status) {
         (true, Status::NotAffected | Status::Fixed) => {
-            let open = "; it also fixes files of containers, and does not say which vulnerability is whose";
+            let open = "; it also fixes files, and does not say which vulnerability is whose";
             (Status::UnderInvestigation, said + open)
         }
         _ => (status, said),

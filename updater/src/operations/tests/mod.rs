@@ -16,6 +16,7 @@ mod hostile;
 pub(crate) mod images;
 mod media;
 mod one_way_in;
+pub(crate) mod packages;
 mod policies;
 mod refusals;
 mod removal;

@@ -64,7 +64,9 @@ impl Draft<'_> {
         self.unmet.extend(known.unmet.iter().cloned());
         let image = known.image.as_ref()?;
         let handling: Vec<Handling<'_>> = by.iter().map(|image| image.handling()).collect();
-        let feels = self.feels(known, &handling);
+        let without: Vec<_> = by.iter().map(|image| image.without_checkpoint).collect();
+        let never: Vec<_> = by.iter().flat_map(|image| &image.never_checkpoint).collect();
+        let feels = self.feels(known, &without, &never);
         let taken = match feels {
             Feels::Skipped { .. } | Feels::NotRunning => None,
             Feels::RestartWithCheckpoint => Some(Taken::WithCheckpoint),

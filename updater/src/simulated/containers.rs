@@ -696,6 +696,7 @@ impl Recreator for FakeContainers {
             described,
             process: None,
             mounted,
+            on_host_files: false,
             obstacles: Vec::new(),
             unknown: Vec::new(),
             connections: BTreeMap::new(),

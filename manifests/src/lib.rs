@@ -54,7 +54,7 @@ pub mod verify;
 pub mod vex;
 pub mod yaml;
 
-pub use digest::{BuildId, Sha256};
+pub use digest::{BuildId, ImageDigest, Sha256};
 pub use document::{Document, DocumentKind};
 pub use duration::{Period, Span};
 pub use envelope::{Envelope, EnvelopeError};
@@ -74,6 +74,8 @@ pub use policy::succession::{PolicyDocument, SuccessionError};
 pub use policy::{Policy, PolicyError};
 pub use revocation::{Revocation, Revoked, Withdrawn};
 pub use rollout::{Asked, NotAllowed, Part, Profile, RollbackAllowed, Rollout, RolloutError, Schedule};
+pub use schema::handling::Handling;
+pub use schema::image::ImageComponent;
 pub use schema::layer::{
     ContainerSelector, FailureScope, FileIdentity, Label, LayerComponent, LayerFormat, Order, OrderBy,
     ReplacedFile, WithoutCheckpoint,

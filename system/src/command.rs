@@ -149,6 +149,7 @@ pub struct Invocation<'a> {
     program: OsString,
     args: Vec<OsString>,
     input: Vec<u8>,
+    input_file: Option<File>,
     limit: Duration,
     late: WhenLate,
     lock: Option<&'a HeldLock>,
@@ -223,6 +224,7 @@ impl<'a> Invocation<'a> {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             input: Vec::new(),
+            input_file: None,
             limit: Duration::from_secs(30),
             late: WhenLate::Kill,
             lock: None,
@@ -248,6 +250,12 @@ impl<'a> Invocation<'a> {
     /// What it reads from its stdin; nothing by default.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = bytes.into();
+        self
+    }
+
+    /// What it reads from its stdin, from where the file is.
+    pub fn input_file(mut self, file: File) -> Self {
+        self.input_file = Some(file);
         self
     }
 
@@ -331,7 +339,9 @@ impl<'a> Invocation<'a> {
             .env("PATH", SEARCH_PATH)
             .env("LC_ALL", "C")
             .envs(self.environment.iter().cloned());
-        if self.input.is_empty() {
+        if let Some(file) = &self.input_file {
+            command.stdin(file.try_clone().map_err(failed)?);
+        } else if self.input.is_empty() {
             command.stdin(Stdio::null());
         } else {
             let mut input = memory_file("stdin").map_err(failed)?;
@@ -627,5 +637,9 @@ mod tests {
     #[test]
     fn input_reaches_the_program() {
         assert_eq!(Invocation::new("cat").input("one\ntwo\n").output().unwrap(), b"one\ntwo\n");
+        let mut file = memory_file("input").unwrap();
+        file.write_all(b"three\n").unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        assert_eq!(Invocation::new("cat").input_file(file).output().unwrap(), b"three\n");
     }
 }

@@ -6,6 +6,7 @@
 //! | [`lifecycle`] | list, dump, restore, start, stop, exec: one adapter for each runtime |
 //! | [`criu`] | CRIU's image files, and what keeps a container from being dumped |
 //! | [`files`] | fix layers, and which directories make up a root file system |
+//! | [`images`] | container images in OCI archives, verified by digest |
 //! | [`network`] | packets of checkpointed connections, network namespaces |
 //! | [`packages`] | what the package manager has installed, and installing it |
 //! | [`services`] | what systemd runs, and restarting it |
@@ -22,6 +23,7 @@ pub mod criu;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod images;
 pub mod lifecycle;
 pub mod limits;
 pub mod model;

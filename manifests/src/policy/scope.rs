@@ -67,6 +67,8 @@ pub enum ComponentKind {
     Livepatch,
     /// A fix to files in containers.
     Layer,
+    /// Another image for containers.
+    Image,
     /// A fix to files of the host, as packages.
     Package,
 }
@@ -76,6 +78,7 @@ impl ComponentKind {
         match component {
             Component::Livepatch(_) => Self::Livepatch,
             Component::Layer(_) => Self::Layer,
+            Component::Image(_) => Self::Image,
             Component::Package(_) => Self::Package,
         }
     }
@@ -213,6 +216,7 @@ fn reached(manifest: &Manifest) -> Vec<Option<&ContainerSelector>> {
     for component in &manifest.components {
         match component {
             Component::Layer(layer) => selectors.push(layer.containers.as_ref()),
+            Component::Image(image) => selectors.push(image.containers.as_ref()),
             // It changes the host under all of them, whichever it restarts.
             Component::Package(_) => selectors.push(None),
             Component::Livepatch(livepatch) => {

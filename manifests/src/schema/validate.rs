@@ -7,12 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
+use super::image::ImageComponent;
 use super::layer::{ContainerSelector, FileIdentity, LayerComponent, ReplacedFile};
 use super::livepatch::{FixedIn, LivepatchComponent, Replace};
 use super::package::{PackageChange, PackageComponent};
 use super::payload::Payload;
 use super::probe::{Check, Probe};
 use super::{Arch, Component, Manifest};
+use crate::digest::ImageDigest;
 use crate::duration::Span;
 use crate::names::{
     Distribution, FileName, KernelRelease, KernelSeries, ModuleName, ObjectName, ServiceName, SymbolName,
@@ -27,9 +29,10 @@ const MAX_LIFETIME: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// The highest version: what every JSON reader and a signed 64-bit column hold exactly (2^53 - 1).
 const MAX_VERSION: u64 = (1 << 53) - 1;
 
-/// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers stream.
+/// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers and images stream.
 const MAX_LIVEPATCH_BYTES: u64 = 64 << 20;
 const MAX_LAYER_BYTES: u64 = 16 << 30;
+const MAX_IMAGE_BYTES: u64 = 16 << 30;
 const MAX_PACKAGE_BYTES: u64 = 4 << 30;
 
 /// Largest file that `replaces` can give a size for: the largest that Linux has (`MAX_LFS_FILESIZE`).
@@ -187,6 +190,14 @@ pub enum RuleError {
         /// The function.
         function: SymbolName,
     },
+    /// An image in place of itself.
+    #[error("{field}: expected other images than the new one, found {image}")]
+    ImageInsteadOfItself {
+        /// The field.
+        field: String,
+        /// The image.
+        image: ImageDigest,
+    },
     /// A selector that selects by nothing.
     #[error("{field}: expected ids or labels, found neither")]
     EmptySelector {
@@ -273,6 +284,7 @@ fn components(manifest: &Manifest) -> Result<(), RuleError> {
                 self::livepatch(&field, livepatch, manifest)?;
             }
             Component::Layer(layer) => self::layer(&field, layer)?,
+            Component::Image(image) => self::image(&field, image)?,
             Component::Package(component) => {
                 for PackageChange { name, architecture, .. } in &component.packages {
                     let package = format!("{name}:{architecture}");
@@ -440,6 +452,22 @@ fn replaces(field: &str, files: &[ReplacedFile]) -> Result<(), RuleError> {
         }
     }
     Ok(())
+}
+
+fn image(field: &str, image: &ImageComponent) -> Result<(), RuleError> {
+    number(&format!("{field}.payload.size"), image.payload.size, 1, MAX_IMAGE_BYTES)?;
+    let instead_of = format!("{field}.instead_of");
+    count(&instead_of, image.instead_of.len(), 1, 64)?;
+    distinct(&instead_of, &image.instead_of)?;
+    if image.instead_of.contains(&image.image) {
+        return Err(RuleError::ImageInsteadOfItself { field: instead_of, image: image.image });
+    }
+    if let Some(containers) = &image.containers {
+        selector(&format!("{field}.containers"), containers)?;
+    }
+    never_checkpoint(field, &image.never_checkpoint)?;
+    number(&format!("{field}.concurrency"), image.concurrency.into(), 1, 64)?;
+    probes(&format!("{field}.probes"), &image.probes, Where::Container)
 }
 
 fn never_checkpoint(field: &str, selectors: &[ContainerSelector]) -> Result<(), RuleError> {

@@ -418,6 +418,8 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             Failure::new(Exit::FailedRestored, error).next("try again; nothing had begun")
         }
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
+        EngineError::Image { .. } => Failure::new(Exit::Refused, error)
+            .next("tell who signed the manifest: its payload and its digest of the image do not go together"),
         EngineError::Module { .. } => Failure::new(Exit::Refused, error)
             .next("tell who signed the manifest: the payload is the signed one, and is no livepatch module"),
         EngineError::Host(KernelError::NoLivepatch { .. }) => Failure::new(Exit::Refused, error)

@@ -83,7 +83,7 @@ fn write_plan(text: &mut Page, plan: &Plan) -> fmt::Result {
         service(text, planned)?;
     }
     for planned in &plan.containers {
-        container(text, planned)?;
+        container(text, planned, plan)?;
     }
     if !plan.packages.is_empty() && plan.services.is_empty() {
         writeln!(text, "no service is affected")?;
@@ -143,8 +143,30 @@ fn service(text: &mut Page, PlannedService { service, files, feels }: &PlannedSe
     Ok(())
 }
 
-fn container(text: &mut Page, planned: &PlannedContainer) -> fmt::Result {
+fn container(text: &mut Page, planned: &PlannedContainer, plan: &Plan) -> fmt::Result {
+    let exchanged = plan.exchanged(&planned.container.id);
     let (happens, connections, on_failure, obstacles): (_, _, _, &[String]) = match &planned.feels {
+        Feels::RestartWithCheckpoint if exchanged.is_some() => (
+            "is made anew from another image, with a checkpoint of the old one to go back to",
+            "held during the trial; at the commit their peers are reset, on failure they go on",
+            "the old one comes back with memory, files and connections",
+            &[],
+        ),
+        Feels::RestartWithoutCheckpoint { obstacles } if exchanged.is_some() => (
+            "is made anew from another image, without a checkpoint of the old one",
+            "end with the old one",
+            "the old one is started afresh on its own files, and its memory is lost",
+            obstacles,
+        ),
+        Feels::NotRunning if exchanged.is_some() => (
+            "does not run and is not started; it is made anew from another image",
+            "it has none",
+            "the old one stays as it is now",
+            &[],
+        ),
+        Feels::Skipped { obstacles } if planned.files.is_empty() => {
+            ("is left alone, and stays what it was made from", "feel nothing", "nothing", obstacles)
+        }
         Feels::RestartWithCheckpoint => (
             "is restarted on the fixed files, with a checkpoint to go back to",
             "held during the trial; at the commit their peers are reset, on failure they go on",
@@ -168,6 +190,9 @@ fn container(text: &mut Page, planned: &PlannedContainer) -> fmt::Result {
         }
     };
     writeln!(text, "container {}: {happens}", planned.container.id)?;
+    if let Some((from, image)) = exchanged {
+        writeln!(text, "    from {image}, instead of {from}")?;
+    }
     writeln!(text, "    its connections: {connections}")?;
     let scope = match planned.on_failure {
         FailureScope::Workload => "; the rest of the manifest goes on without it",

@@ -39,6 +39,14 @@ fn a_plan_without_containers_or_without_work_says_so() {
 }
 
 #[test]
+fn a_plan_says_which_container_is_made_anew_from_what() {
+    let (bench, text) = crate::operations::tests::images::host_and_manifest();
+    let page = render(&bench.plan(&text).unwrap()).to_string();
+    let steps = page.find("[ 1/").unwrap();
+    insta::assert_snapshot!(&page[..steps]);
+}
+
+#[test]
 fn a_plan_says_what_becomes_of_packages_and_services_and_what_is_left_alone() {
     let bench = host();
     bench.host.start(&["dbus.service"]);

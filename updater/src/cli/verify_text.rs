@@ -7,8 +7,8 @@ use std::fmt;
 use manifests::log::Logged;
 use manifests::verify::{RoleStanding, SignatureStanding, Standing};
 use manifests::{
-    Component, ContainerSelector, FileIdentity, LayerComponent, LivepatchComponent, Manifest, OnFailure,
-    PackageChange, PackageComponent, Probe, Replace, ReplacedFile, WithoutCheckpoint,
+    Component, ContainerSelector, FileIdentity, ImageComponent, LayerComponent, LivepatchComponent, Manifest,
+    OnFailure, PackageChange, PackageComponent, Probe, Replace, ReplacedFile, WithoutCheckpoint,
 };
 
 use manifests::provenance::Origin;
@@ -16,14 +16,14 @@ use patch_tools::check::{Finding, Severity};
 
 use crate::cli::output::Page;
 use crate::cli::verify::{History, InBundle, PayloadReport, Report};
-use crate::operations::inspection::{Content, Inspection, OriginFound};
+use crate::operations::inspection::{Content, ImageFound, Inspection, OriginFound};
 use crate::operations::trust::PayloadState;
 
 /// The refusal of signed bytes that are no manifest, by its [`manifests::VerifyError::kind`].
 const MALFORMED: &str = "malformed-manifest";
 
-/// The refusal of a module that is the signed one, and not what is said of it.
-const MODULE_DIFFERS: &str = "module-differs";
+/// The refusals of a module and of an image that is the signed one, and not what is said of it.
+const DIFFERS: [&str; 2] = ["module-differs", "image-differs"];
 
 /// How many functions of an object are named.
 const NAMED_FUNCTIONS: usize = 8;
@@ -89,6 +89,7 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
             match component {
                 Component::Livepatch(livepatch) => self::livepatch(text, index, livepatch)?,
                 Component::Layer(layer) => self::layer(text, index, layer)?,
+                Component::Image(image) => self::image(text, index, image)?,
                 Component::Package(component) => self::package(text, index, component)?,
             }
             let own = payloads.by_ref().take(component.payloads().len());
@@ -100,7 +101,7 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
         writeln!(text, "not proven")?;
         report.not_proven.iter().try_for_each(|words| writeln!(text, "  - {words}"))?;
     }
-    let differs = report.refusal.as_ref().is_some_and(|refusal| refusal.kind == MODULE_DIFFERS);
+    let differs = report.refusal.as_ref().is_some_and(|refusal| DIFFERS.contains(&refusal.kind));
     let verdict = match (report.authentic, report.complete) {
         (false, _) => "NOT authentic",
         (true, _) if differs => "authentic, and NOT what the manifest says",
@@ -215,6 +216,19 @@ fn replaced(text: &mut Page, files: &[ReplacedFile]) -> fmt::Result {
     Ok(())
 }
 
+fn image(text: &mut Page, index: usize, image: &ImageComponent) -> fmt::Result {
+    let which = selected(image.containers.as_ref());
+    writeln!(text, "  {index}. make {which} anew that was made from one of these images")?;
+    for digest in &image.instead_of {
+        writeln!(text, "     image     {digest}")?;
+    }
+    writeln!(text, "     from      {}", image.image)?;
+    let order = image.order.as_ref().map_or_else(|| "id".to_owned(), |order| format!("label {}", order.name));
+    writeln!(text, "     order     by {order}, {} at a time", image.concurrency)?;
+    without_checkpoint(text, image.without_checkpoint)?;
+    probes(text, "     ", &image.probes)
+}
+
 fn without_checkpoint(text: &mut Page, without: WithoutCheckpoint) -> fmt::Result {
     let otherwise = match without {
         WithoutCheckpoint::Fail => "refuse the manifest",
@@ -239,6 +253,14 @@ fn payload(text: &mut Page, payload: &PayloadReport) -> fmt::Result {
         Some(Inspection::Unreadable { why }) => {
             writeln!(text, "     in it     NO MODULE that can be read: {why}")?
         }
+        None => {}
+    }
+    match &payload.image {
+        Some(ImageFound::Read { manifest, platform, layers, unpacked }) => writeln!(
+            text,
+            "     in it     that image, for {platform}, manifest {manifest}; {layers} layers of {unpacked} bytes"
+        )?,
+        Some(ImageFound::Unreadable { why }) => writeln!(text, "     in it     NOT that image: {why}")?,
         None => {}
     }
     payload.origins.iter().try_for_each(|found| origin(text, found))

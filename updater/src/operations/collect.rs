@@ -230,6 +230,10 @@ impl Needed {
                 Action::UnpackLayer { layer, .. } => {
                     self.payloads.insert(layer.to_string());
                 }
+                // What has ended needs no archive: engines have their images.
+                Action::LoadImage { payload, .. } if stored.outcome().is_none() => {
+                    self.payloads.insert(payload.to_string());
+                }
                 Action::SwitchRootfs { container, to }
                     if stored.outcome() != Some(Outcome::RolledBack)
                         && !stored.progress.given_up().contains_key(container) =>

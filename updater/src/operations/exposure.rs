@@ -164,16 +164,21 @@ impl Engine {
 
     fn file_exposure(&self, seen: &Seen, manifest: &Manifest) -> Result<Standing, EngineError> {
         let components = manifest.components.iter().enumerate();
-        let layers: Vec<_> = components
-            .filter_map(|(index, component)| match component {
-                Component::Layer(layer) => Some((index, layer)),
-                Component::Livepatch(_) | Component::Package(_) => None,
-            })
-            .collect();
+        let (mut layers, mut images) = (Vec::new(), Vec::new());
+        for (index, component) in components {
+            match component {
+                Component::Layer(layer) => layers.push((index, layer)),
+                Component::Image(image) => images.push((index, image)),
+                Component::Livepatch(_) | Component::Package(_) => {}
+            }
+        }
         let replacing: Vec<Replacing<'_>> =
             manifest.components.iter().enumerate().filter_map(Replacing::of).collect();
-        if layers.is_empty() || seen.nothing_runs()? {
+        if layers.is_empty() && images.is_empty() || seen.nothing_runs()? {
             return Ok(Standing::Clear);
+        }
+        if !images.is_empty() && !self.survey_images(&seen.session, &images)?.0.is_empty() {
+            return Ok(Standing::Exposed);
         }
         let (found, unreadable) = self.survey_containers(&seen.session, &replacing, Onlooker::NOBODY)?;
         let maps = |container: &crate::plan::facts::ContainerFacts| {

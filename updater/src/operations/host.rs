@@ -17,7 +17,7 @@ use workloads::files::layer::LayerStore;
 use workloads::files::rootfs::OverlayMounts;
 use workloads::files::{Layers, RootfsMounts};
 use workloads::lifecycle::error::RuntimeError;
-use workloads::lifecycle::{Checkpointer, Lifecycle, Runtimes};
+use workloads::lifecycle::{Checkpointer, Lifecycle, Recreator, Runtimes};
 use workloads::limits::Limits;
 use workloads::limits::freezer::{CgroupFreezer, Freezer, LeaseStore};
 use workloads::limits::knobs::CgroupLimits;
@@ -98,6 +98,8 @@ pub struct Adapters {
     pub lifecycle: Arc<dyn Lifecycle + Send + Sync>,
     /// Writes their memory to disk, and brings it back.
     pub checkpointer: Arc<dyn Checkpointer + Send + Sync>,
+    /// Makes them anew from other images.
+    pub recreator: Arc<dyn Recreator + Send + Sync>,
     /// Probes.
     pub prober: Arc<dyn Prober + Send + Sync>,
 }
@@ -152,6 +154,7 @@ impl Host {
                     livepatch: Arc::new(Sysfs::new(Roots::default(), known.containers)?),
                     prober: Arc::new(Probes::new(runtime.clone())),
                     lifecycle: runtime.clone(),
+                    recreator: runtime.clone(),
                     checkpointer: runtime,
                 })
             }),

@@ -16,6 +16,7 @@
 //! - [`hold`]: nothing of that for a while, because an operator says so
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
+//! - `images`: what containers were made from
 //! - [`status`], [`story`]: what is, and what was
 //! - [`whole_kernel`]: which kernels there are, and whether another one can take over
 //! - [`removal`]: whether the host can do without this program
@@ -37,6 +38,7 @@ pub mod health;
 pub mod hold;
 pub mod host;
 mod host_packages;
+mod images;
 pub mod inspection;
 pub mod policy;
 pub mod publication;
@@ -63,6 +65,7 @@ use system::boot::BootError;
 use system::command::HeldLock;
 use system::lock::{HostLock, LockError, Turn};
 use workloads::files::rootfs::RootfsError;
+use workloads::images::ImageArchiveError;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::model::{Container, Listing};
 use workloads::packages::PackageError;
@@ -180,6 +183,14 @@ pub enum EngineError {
         module: String,
         /// Where and why.
         source: patch_tools::module::ParseError,
+    },
+    /// A payload is authentic and not the image that it should be.
+    #[error("payload {file} is not the image that the manifest means")]
+    Image {
+        /// Its name in the manifest.
+        file: String,
+        /// What is wrong with it.
+        source: Box<ImageArchiveError>,
     },
     /// The kernel cannot be asked.
     #[error("look at the kernel")]
@@ -460,6 +471,7 @@ impl Engine {
             leases: &self.host.leases,
             lifecycle: &*session.adapters.lifecycle,
             checkpointer: &*session.adapters.checkpointer,
+            recreator: &*session.adapters.recreator,
             mounts: &*self.host.mounts,
             hold: &*self.host.hold,
             limits: &*self.host.limits,

@@ -114,7 +114,12 @@ impl Engine {
         {
             let affected =
                 vec![AffectedBy { component: 0, files: planned.files.clone(), unknown: Vec::new() }];
-            let facts = match self.survey_container(session, &planned.container.id)? {
+            let id = &planned.container.id;
+            if let Some((before, _)) = done.exchanged(id) {
+                containers.extend(self.survey_exchanged(session, id, before)?);
+                continue;
+            }
+            let facts = match self.survey_container(session, id)? {
                 Some(facts) => Some(facts),
                 None => self.survey_stopped(&planned.container)?,
             };
@@ -129,7 +134,10 @@ impl Engine {
         let memory = match back {
             Back::Files => Memory::StartAfresh,
             Back::Checkpoint => {
-                for planned in containers.iter().filter(|planned| planned.container.status.has_processes()) {
+                let restored = |planned: &&ContainerFacts| {
+                    planned.container.status.has_processes() && planned.image.is_none()
+                };
+                for planned in containers.iter().filter(restored) {
                     let dossier = Dossier::new(&self.config.checkpoints(), &of.id, &planned.container.id);
                     if !matches!(dossier.after(), Ok(Some(_))) {
                         return Err(EngineError::NothingToRollBack(format!(

@@ -18,6 +18,7 @@ use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
 use crate::kernel::preflight::Keeps;
 use crate::operations::apply::Quarantine;
+use crate::operations::images::merge;
 use crate::operations::{Engine, EngineError, Session};
 use crate::plan::facts::{
     AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, PackageFacts, Presence, ReplacedPatch, Unmet,
@@ -41,7 +42,7 @@ impl<'a> Replacing<'a> {
     /// Nothing of a livepatch.
     pub(super) fn of((index, component): (usize, &'a Component)) -> Option<Self> {
         let layer = match component {
-            Component::Livepatch(_) => return None,
+            Component::Livepatch(_) | Component::Image(_) => return None,
             Component::Layer(layer) => Some(&layer.payload.sha256),
             Component::Package(_) => None,
         };
@@ -91,7 +92,7 @@ impl Engine {
     ) -> Result<HostFacts, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let mut livepatches = BTreeMap::new();
-        let (mut replacing, mut packages) = (Vec::new(), Vec::new());
+        let (mut replacing, mut packages, mut images) = (Vec::new(), Vec::new(), Vec::new());
         let mut stuck_tasks_matter = false;
         for index in manifest.for_kernel(&self.host.kernel).taken {
             match &manifest.components[index] {
@@ -101,6 +102,7 @@ impl Engine {
                     livepatches.insert(index, facts);
                 }
                 Component::Layer(_) => {}
+                Component::Image(image) => images.push((index, image)),
                 Component::Package(component) => packages.push((index, component)),
             }
             replacing.extend(Replacing::of((index, &manifest.components[index])));
@@ -120,10 +122,21 @@ impl Engine {
             true => Ok(Default::default()),
             false => self.survey_containers(session, &replacing, onlooker),
         };
-        let (containers, unreadable) = match found {
+        let (mut containers, mut unreadable) = match found {
             // A host without containers takes packages.
             Err(EngineError::Runtime(error)) if error.is_absence() && !layers => Default::default(),
             found => found?,
+        };
+        let unfit = if images.is_empty() {
+            Vec::new()
+        } else {
+            let (remade, untold) = self.survey_images(session, &images)?;
+            let unfit = self.unfit_images(&images, &remade)?;
+            merge(&mut containers, remade);
+            if replacing.is_empty() {
+                unreadable = untold;
+            }
+            unfit
         };
         let running = if stuck_tasks_matter { session.running()? } else { Vec::new() };
         Ok(HostFacts {
@@ -134,6 +147,7 @@ impl Engine {
             livepatches,
             packages: known,
             containers,
+            images: unfit,
             running,
             unreadable,
             settings: self.settings(),
@@ -327,10 +341,10 @@ impl Engine {
         let container =
             Container { status: ContainerStatus::Stopped, init: None, started: None, ..known.clone() };
         let (affected, obstacles, unmet, changes) = Default::default();
-        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet, changes }))
+        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet, changes, image: None }))
     }
 
-    fn container_facts(
+    pub(super) fn container_facts(
         &self,
         session: &Session,
         container: Container,
@@ -361,7 +375,8 @@ impl Engine {
             verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string);
         let obstacles = obstacles.chain(self.unfit_medium()).collect();
         let affected = Vec::new();
-        Ok(ContainerFacts { container, topology, affected, obstacles, unmet, changes: terms.changes })
+        let changes = terms.changes;
+        Ok(ContainerFacts { container, topology, affected, obstacles, unmet, changes, image: None })
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{GroupName, HostKernel, ModuleName, Sha256};
+use manifests::{GroupName, HostKernel, ImageDigest, ModuleName, Sha256};
 use workloads::model::{Container, Topology, Unreadable};
 use workloads::packages::{Described, Installed, PackageId};
 use workloads::services::Service;
@@ -27,8 +27,10 @@ pub struct HostFacts {
     pub livepatches: BTreeMap<usize, LivepatchFacts>,
     /// What there is to know of packages and services, if a component is about packages.
     pub packages: Option<PackageFacts>,
-    /// Every running container that a layer or package component affects.
+    /// Every running container that a layer, image or package component affects.
     pub containers: Vec<ContainerFacts>,
+    /// Preconditions of image components that do not hold, whichever container they are for.
+    pub images: Vec<Unmet>,
     /// Every running container, where a livepatch asks for what may be done to their stuck tasks.
     pub running: Vec<Container>,
     /// Containers, affected or not, that the runtime could not describe whole.
@@ -116,6 +118,17 @@ pub struct ContainerFacts {
     pub unmet: Vec<Unmet>,
     /// What differs after a restart, one sentence each, because its engine cannot do otherwise.
     pub changes: Vec<String>,
+    /// What it was made from, where it is to be made anew.
+    pub image: Option<ImageFacts>,
+}
+
+/// What a container was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// The image, by its configuration.
+    pub from: ImageDigest,
+    /// The container's restart policy in the words of `--restart`.
+    pub restart: String,
 }
 
 /// One reason why a container is affected.

@@ -3,13 +3,14 @@
 //! [`planner`] makes a [`Plan`] out of a verified manifest and [`HostFacts`](facts::HostFacts) and is pure: the
 //! same inputs give the same plan, and `update plan` prints exactly what `update apply` obeys. [`facts`] says
 //! what the planner needs to know of a host, [`kernel`] what stands in the way of another kernel. [`packages`] plans those
-//! of the host. [`reverse`] plans the rollback of a committed transaction with the
+//! of the host; `images` has the steps that make a container anew. [`reverse`] plans the rollback of a committed transaction with the
 //! same steps.
 //!
 //! A step names its action and its undo. Undo is data, chosen here and not at the time of trouble;
 //! [`Undo::Impossible`] is an honest value that a plan contains only after its commit step.
 
 pub mod facts;
+mod images;
 pub mod kernel;
 pub mod packages;
 pub mod planner;
@@ -20,13 +21,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use manifests::{
-    ContainerId, FailureScope, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile,
-    ServiceName, Sha256,
+    ContainerId, FailureScope, ImageDigest, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe,
+    ReplacedFile, ServiceName, Sha256,
 };
 use serde::{Deserialize, Serialize};
 use system::clock::millis;
 pub use workloads::model::ProbeSite;
-use workloads::model::{Container, FreshUpper, Topology, WorkloadId};
+use workloads::model::{Container, FreshUpper, Replacement, RuntimeName, Topology, WorkloadId};
 
 use crate::plan::packages::{PackageSwitch, PlannedPackage, PlannedService, ServiceFeels};
 
@@ -82,6 +83,7 @@ impl Plan {
                 Action::LoadLivepatch { .. }
                     | Action::RemoveLivepatch { .. }
                     | Action::SwitchRootfs { .. }
+                    | Action::ExchangeContainers { .. }
                     | Action::InstallPackages { .. }
                     | Action::RestartServices { .. }
             )
@@ -99,6 +101,26 @@ impl Plan {
             _ => None,
         });
         replaced.unwrap_or_default()
+    }
+
+    /// The image that a container is made anew from, after the one that it had.
+    pub fn exchanged(&self, container: &WorkloadId) -> Option<(&ImageDigest, &ImageDigest)> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::CreateReplacement { container: own, from, image, .. } if own == container => {
+                Some((from, image))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether it is a container that is exchanged for another one, and that its engine would have started at boot.
+    pub fn starts_by_policy(&self, container: &WorkloadId) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::ExchangeContainers { container: own, replacement } => {
+                own == container && matches!(&*replacement.restart, "always" | "unless-stopped")
+            }
+            _ => false,
+        })
     }
 
     /// The affected containers that the manifest leaves alone: they go on running what it replaces.
@@ -244,6 +266,48 @@ pub enum Action {
         /// How they are packed.
         format: LayerFormat,
     },
+    /// Give an engine an image out of a payload, every byte of which is held against its digest, and see that it has that.
+    LoadImage {
+        /// The engine.
+        runtime: RuntimeName,
+        /// The image, by its configuration.
+        image: ImageDigest,
+        /// The archive that it is in.
+        payload: Sha256,
+    },
+    /// Make a container anew from another image, beside it and under another name. It runs on; what its engine cannot be
+    /// asked to make again is found out here.
+    CreateReplacement {
+        /// Which.
+        container: WorkloadId,
+        /// The image that it was made from.
+        from: ImageDigest,
+        /// The other one.
+        image: ImageDigest,
+        /// What the two are called.
+        replacement: Replacement,
+    },
+    /// Set the container aside under another name, and put the one that was made anew in its place. Neither may run.
+    ExchangeContainers {
+        /// Which.
+        container: WorkloadId,
+        /// What the two are called.
+        replacement: Replacement,
+    },
+    /// See that what runs was made from this image. Seen once more after the settle time.
+    ConfirmImage {
+        /// Which.
+        container: WorkloadId,
+        /// The image.
+        image: ImageDigest,
+    },
+    /// Remove the container that was set aside. It has no name any more that anybody knows.
+    RemoveReplaced {
+        /// In whose place another one is.
+        container: WorkloadId,
+        /// What the old one is called.
+        aside: ContainerId,
+    },
     /// See that the layers fit over the container's files, and make the empty directories that the trial
     /// writes to, while the container still runs.
     PrepareRootfs {
@@ -362,6 +426,17 @@ impl Action {
             }
             Self::RemoveLivepatch { module, .. } => format!("disable and unload livepatch {module}"),
             Self::UnpackLayer { layer, .. } => format!("unpack layer {:.12}", layer.to_string()),
+            Self::LoadImage { runtime, image, .. } => {
+                format!("give {runtime} image {:.12}", image.sha256().to_string())
+            }
+            Self::CreateReplacement { container, image, .. } => {
+                format!("make {container} anew from image {:.12}", image.sha256().to_string())
+            }
+            Self::ExchangeContainers { container, .. } => format!("exchange {container} for the new one"),
+            Self::ConfirmImage { container, .. } => format!("see the image of {container}"),
+            Self::RemoveReplaced { container, aside } => {
+                format!("remove {aside}, in whose place {container} is")
+            }
             Self::PrepareRootfs { container, .. } => format!("prepare the root file system of {container}"),
             Self::PreDump { container } => format!("pre-dump {container}"),
             Self::HoldConnections { container } => format!("prepare to hold the connections of {container}"),
@@ -397,7 +472,11 @@ impl Action {
     /// The container that the action is about, if it is about one.
     pub fn container(&self) -> Option<&WorkloadId> {
         match self {
-            Self::PrepareRootfs { container, .. }
+            Self::CreateReplacement { container, .. }
+            | Self::ExchangeContainers { container, .. }
+            | Self::ConfirmImage { container, .. }
+            | Self::RemoveReplaced { container, .. }
+            | Self::PrepareRootfs { container, .. }
             | Self::PreDump { container }
             | Self::HoldConnections { container }
             | Self::Checkpoint { container }
@@ -473,6 +552,22 @@ pub enum Undo {
     StopTrial {
         /// Which.
         container: WorkloadId,
+    },
+    /// Remove the container that was made anew and did not come into place.
+    RemoveReplacement {
+        /// Of which.
+        container: WorkloadId,
+        /// What it is called.
+        trial: ContainerId,
+    },
+    /// Give the container that was set aside its name again.
+    PutReplacedBack {
+        /// Which.
+        container: WorkloadId,
+        /// The image of the one that is in its place, which ends if it runs.
+        image: ImageDigest,
+        /// What the two are called.
+        replacement: Replacement,
     },
     /// Start the container again on its old files.
     StartAgain {

@@ -83,6 +83,7 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
         obstacles: Vec::new(),
         unmet: Vec::new(),
         changes: Vec::new(),
+        image: None,
     }
 }
 
@@ -109,6 +110,7 @@ fn facts(containers: Vec<ContainerFacts>) -> HostFacts {
         livepatches: [(0, absent())].into(),
         packages: None,
         containers,
+        images: Vec::new(),
         running: Vec::new(),
         unreadable: Vec::new(),
         settings: Settings { crash_guard: Duration::from_secs(600), store: PathBuf::from("/store") },

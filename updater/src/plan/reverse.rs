@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{FailureScope, KernelRelease, ModuleName, ServiceName, Sha256};
+use manifests::{FailureScope, ImageDigest, KernelRelease, ModuleName, ServiceName, Sha256};
 use workloads::model::{Topology, WorkloadId};
 use workloads::packages::{Installed, PackageId};
 use workloads::services::Service;
 
-use crate::plan::facts::{ContainerFacts, Settings, Unmet};
+use crate::plan::facts::{ContainerFacts, ImageFacts, Settings, Unmet};
+use crate::plan::images::{Taken, exchange, removals, replacement};
 use crate::plan::packages::{self, Back};
 use crate::plan::planner::{Fresh, Refusal, layer_directory, take_down};
 use crate::plan::{Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
@@ -89,7 +90,17 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
             continue;
         };
         let runs = now.container.status.has_processes();
-        let steps = if on_host_files.contains(id) {
+        let steps = if let Some((from, image)) = facts.done.exchanged(id) {
+            match now.image.as_ref().filter(|known| known.from == *image) {
+                Some(known) => exchanged(facts, now, known, *from, name),
+                None => {
+                    plan.notes.push(format!(
+                        "container {id} is not made from {image} any more: somebody else has made it anew, and it is left alone"
+                    ));
+                    continue;
+                }
+            }
+        } else if on_host_files.contains(id) {
             // Its files are the host's, and come back with the packages.
             if runs {
                 unmet.extend(now.unmet.iter().cloned());
@@ -183,6 +194,8 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
     let release =
         held.into_iter().map(|container| (Action::ReleaseConnections { container }, impossible())).collect();
     push(&mut plan, &mut stage, release);
+    let removals = removals(&plan.steps, "the host was committed to the rollback");
+    push(&mut plan, &mut stage, removals);
     Ok(plan)
 }
 
@@ -236,6 +249,33 @@ fn start(facts: &ReverseFacts<'_>, id: &WorkloadId) -> Action {
             Action::RestoreRetained { container: id.clone(), of: facts.of.to_owned() }
         }
     }
+}
+
+/// The steps for a container that gets the image again that it had before.
+fn exchanged(
+    facts: &ReverseFacts<'_>,
+    now: &ContainerFacts,
+    known: &ImageFacts,
+    to: ImageDigest,
+    name: &str,
+) -> Result<Vec<(Action, Undo)>, Unmet> {
+    let id = &now.container.id;
+    if let Some(unmet) = now.unmet.first() {
+        return Err(unmet.clone());
+    }
+    if let Memory::FromCheckpoint { .. } = facts.memory {
+        return Err(Unmet {
+            subject: format!("container {id}"),
+            expected: "the container that its checkpoint is of".to_owned(),
+            found: "another one: it was made anew, and the old one removed at the commit".to_owned(),
+        });
+    }
+    let taken = match (now.container.status.has_processes(), now.obstacles.is_empty()) {
+        (false, _) => Taken::NotRunning,
+        (true, true) => Taken::WithCheckpoint,
+        (true, false) => Taken::WithoutCheckpoint,
+    };
+    Ok(exchange(id, known.from, to, &replacement(now, known, name)?, taken))
 }
 
 /// The steps for a container that does not run: its files are exchanged, here and for every later boot, and

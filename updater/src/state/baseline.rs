@@ -70,6 +70,8 @@ pub enum BaselineChange {
     RemoveLivepatch(ModuleName),
     /// The root file system should be mounted this way.
     SetRootfs(Rootfs),
+    /// Nothing is to be mounted for this container: it has other files, which its engine looks after.
+    ForgetRootfs(WorkloadId),
     /// The package should be installed in this version.
     SetPackage(Package),
 }
@@ -105,6 +107,9 @@ impl BaselineChange {
                         })
                     }));
                 }
+                (Action::ExchangeContainers { container, .. }, _) => {
+                    changes.push(Self::ForgetRootfs(container.clone()));
+                }
                 (Action::InstallPackages { packages }, _) => {
                     changes.extend(packages.iter().map(|switch| {
                         Self::SetPackage(Package {
@@ -135,6 +140,9 @@ impl BaselineChange {
             }
             Self::RemoveLivepatch(module) => {
                 db.execute("DELETE FROM baseline_livepatches WHERE module = ?1", params![module.as_str()])
+            }
+            Self::ForgetRootfs(container) => {
+                db.execute("DELETE FROM baseline_rootfs WHERE container = ?1", params![container.to_string()])
             }
             Self::SetRootfs(rootfs) => db.execute(
                 "INSERT OR REPLACE INTO baseline_rootfs (container, value, tx) VALUES (?1, ?2, ?3)",

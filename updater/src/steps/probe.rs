@@ -50,6 +50,7 @@ impl Performer<'_> {
             let left = watch.saturating_sub(self.clock.elapsed() - begun);
             if left.is_zero() {
                 self.confirm_effects(at, of)?;
+                self.confirm_images(at, of)?;
                 if of.is_none() {
                     self.confirm_services_once_more(at)?;
                 }

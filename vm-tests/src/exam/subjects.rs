@@ -8,6 +8,11 @@ use crate::demo::{self, Afterwards};
 use crate::engines::docker::{
     dockers_container_gets_a_fix_by_a_restart_and_stays_dockers, dockers_container_goes_back_to_its_old_files,
 };
+use crate::engines::images::{
+    dockers_container_is_made_anew_from_a_signed_image,
+    podmans_container_comes_back_where_its_new_image_fails,
+    podmans_container_is_made_anew_from_a_signed_image, podmans_container_is_one_after_a_power_cut,
+};
 use crate::engines::podman::{
     podmans_container_comes_back_after_a_power_cut, podmans_container_comes_back_with_memory_and_connection,
     podmans_container_gets_a_fix_and_stays_podmans,
@@ -87,7 +92,9 @@ pub const SUBJECTS: &[Subject] = &[
         name: "engines",
         units: "a container of podman's on Debian 13, with an open connection: an update and its rollback; a probe that \
             fails; the power cut while its memory is in a checkpoint alone; one of docker's: an update and its rollback; a \
-            probe that fails and a power cut",
+            probe that fails and a power cut; podman's made anew from another image: an update and its rollback; a probe that \
+            fails, and a container that podman could not make again; power cuts while the old one is set aside and after the \
+            commit; docker's: a power cut, an update and its rollback",
         reason: "every command of an engine takes an emulated machine five to twenty seconds, and each unit needs dozens",
         examine: engines,
     },
@@ -203,6 +210,14 @@ fn engines(lab: &Lab, share: Share) -> Result<String> {
             ("podman: update and rollback", &|| podmans_container_gets_a_fix_and_stays_podmans(lab)),
             ("podman: a failed probe", &|| podmans_container_comes_back_with_memory_and_connection(lab)),
             ("podman: a power cut", &|| podmans_container_comes_back_after_a_power_cut(lab)),
+            ("another image: update and rollback", &|| {
+                podmans_container_is_made_anew_from_a_signed_image(lab)
+            }),
+            ("another image: a failed probe", &|| {
+                podmans_container_comes_back_where_its_new_image_fails(lab)
+            }),
+            ("another image: power cuts", &|| podmans_container_is_one_after_a_power_cut(lab)),
+            ("another image: docker", &|| dockers_container_is_made_anew_from_a_signed_image(lab)),
         ],
         8,
         share,

@@ -112,7 +112,7 @@ fn judge(
     let components =
         selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
             Component::Livepatch(livepatch) => Some((livepatch, fit)),
-            Component::Layer(_) | Component::Package(_) => None,
+            _ => None,
         });
     let components: Vec<(&LivepatchComponent, &ComponentFit)> = components.collect();
     let fitting = components.iter().filter(|(_, fit)| **fit == ComponentFit::Fits);
@@ -131,7 +131,7 @@ fn judge(
     let mut words: Vec<String> = judged.into_iter().map(|(_, why)| why).collect();
     words.sort();
     words.dedup();
-    let has_files = manifest.components.iter().any(|component| !component.replaces().is_empty());
+    let has_files = manifest.components.iter().any(|component| !matches!(component, Component::Livepatch(_)));
     let said = format!("{name} version {version}: {}", words.join("; "));
     Some(match (has_files, status) {
         (true, Status::NotAffected | Status::Fixed) => {

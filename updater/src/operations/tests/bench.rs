@@ -212,6 +212,7 @@ impl Bench {
                     livepatch: machine.clone(),
                     lifecycle: containers.clone(),
                     checkpointer: containers.clone(),
+                    recreator: containers.clone(),
                     prober: containers.clone(),
                 })
             }),

@@ -13,6 +13,7 @@ mod evidence;
 mod foreign;
 mod holds;
 mod hostile;
+pub(crate) mod images;
 mod media;
 mod one_way_in;
 pub(crate) mod packages;

@@ -117,7 +117,7 @@ pub(super) fn components<'a>(
     let all = manifest.components.iter().enumerate().filter(|(index, _)| selection.taken.contains(index));
     all.filter_map(|(index, component)| match component {
         Component::Package(component) => Some((index, component)),
-        Component::Livepatch(_) | Component::Layer(_) => None,
+        Component::Livepatch(_) | Component::Layer(_) | Component::Image(_) => None,
     })
     .collect()
 }

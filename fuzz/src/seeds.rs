@@ -156,6 +156,49 @@ pub(crate) fn bundles() -> Vec<Vec<u8>> {
     vec![archive_of(&members[..1]), archive_of(&members), cut]
 }
 
+/// The archive of an image with a plain and a packed layer, each of its documents, and the archive cut short.
+pub(crate) fn image_archives() -> Vec<Vec<u8>> {
+    const LAYERS: [&[u8]; 2] = [b"lower", b"upper"];
+    let digest = |bytes: &[u8]| format!("sha256:{}", Sha256::of(bytes));
+    let described = |kind: &str, bytes: &[u8]| {
+        let (digest, size) = (digest(bytes), bytes.len());
+        format!(
+            r#"{{"mediaType": "application/vnd.oci.image.{kind}", "digest": "{digest}", "size": {size}}}"#
+        )
+    };
+    let packed = zstd::encode_all(LAYERS[1], 3).expect("memory");
+    let configuration = format!(
+        r#"{{"architecture": "amd64", "os": "linux", "rootfs": {{"type": "layers", "diff_ids": ["{}", "{}"]}}}}"#,
+        digest(LAYERS[0]),
+        digest(LAYERS[1])
+    );
+    let manifest = format!(
+        r#"{{"schemaVersion": 2, "config": {}, "layers": [{}, {}]}}"#,
+        described("config.v1+json", configuration.as_bytes()),
+        described("layer.v1.tar", LAYERS[0]),
+        described("layer.v1.tar+zstd", &packed)
+    );
+    let index = format!(
+        r#"{{"schemaVersion": 2, "manifests": [{}]}}"#,
+        described("manifest.v1+json", manifest.as_bytes())
+    );
+    let name = |bytes: &[u8]| format!("blobs/sha256/{}", Sha256::of(bytes));
+    let blobs = [configuration.as_bytes(), manifest.as_bytes(), LAYERS[0], &packed];
+    let names = blobs.map(name);
+    let mut members: Vec<(&str, &[u8])> =
+        vec![("oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#), ("index.json", index.as_bytes())];
+    members.extend(names.iter().map(String::as_str).zip(blobs));
+    let whole = archive_of(&members);
+    let cut = whole[..2000].to_vec();
+    vec![
+        whole,
+        cut,
+        index.clone().into_bytes(),
+        manifest.clone().into_bytes(),
+        configuration.clone().into_bytes(),
+    ]
+}
+
 /// Archives of one entry each, and one of all of them.
 pub(crate) fn layers() -> Vec<Vec<u8>> {
     const ENTRIES: [(&str, tar::EntryType, &str, &[u8]); 7] = [

@@ -144,6 +144,13 @@ pub const TARGETS: &[Target] = &[
         made: seeds::packed_layers,
         longest: TEXT,
     },
+    Target {
+        name: "image-archive",
+        run: workloads::fuzzing::image_archive,
+        folders: &[],
+        made: seeds::image_archives,
+        longest: 16 << 10,
+    },
     Target { name: "pax", run: workloads::fuzzing::pax, folders: &[], made: none, longest: TEXT },
     Target {
         name: "checkpoint-image",

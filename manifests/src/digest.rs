@@ -69,6 +69,52 @@ impl JsonSchema for Sha256 {
     }
 }
 
+/// The digest of an image's configuration or manifest, as container engines and OCI documents write it: `sha256:` and 64
+/// digits (OCI image-spec, `descriptor.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageDigest(Sha256);
+
+impl ImageDigest {
+    /// The digest itself.
+    pub const fn sha256(&self) -> &Sha256 {
+        &self.0
+    }
+}
+
+impl From<Sha256> for ImageDigest {
+    fn from(digest: Sha256) -> Self {
+        Self(digest)
+    }
+}
+
+as_string!(ImageDigest);
+
+impl FromStr for ImageDigest {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let digest = text.strip_prefix("sha256:").and_then(|digits| digits.parse().ok());
+        let rule = "sha256: and 64 digits of 0-9, a-f";
+        digest.map(Self).ok_or_else(|| NameError::new("digest of an image", rule, text))
+    }
+}
+
+impl fmt::Display for ImageDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("sha256:{}", self.0))
+    }
+}
+
+impl JsonSchema for ImageDigest {
+    fn schema_name() -> Cow<'static, str> {
+        "ImageDigest".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^sha256:[0-9a-f]{64}$", "description": "A digest of an image: sha256: and 64 digits of 0-9, a-f." })
+    }
+}
+
 /// The content of an ELF file's `NT_GNU_BUILD_ID` note: 8 to 32 bytes, usually 20.
 ///
 /// Linkers write 8 (`--build-id=fast`), 16, 20 or as many as the user gives.
@@ -139,6 +185,15 @@ mod tests {
         assert_eq!(digest.to_string().parse::<Sha256>(), Ok(digest));
         assert!(digest.to_string().to_uppercase().parse::<Sha256>().is_err());
         assert!(digest.to_string()[2..].parse::<Sha256>().is_err());
+    }
+
+    #[test]
+    fn a_digest_of_an_image_says_its_algorithm() {
+        let text = format!("sha256:{}", Sha256::of(b"abc"));
+        assert_eq!(text.parse::<ImageDigest>().unwrap().to_string(), text);
+        for bad in [&text[7..], "sha256:", "sha512:00", &text.to_uppercase(), &text[..70]] {
+            assert!(bad.parse::<ImageDigest>().is_err(), "{bad} was taken");
+        }
     }
 
     #[test]

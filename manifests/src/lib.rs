@@ -54,7 +54,7 @@ pub mod verify;
 pub mod vex;
 pub mod yaml;
 
-pub use digest::{BuildId, Sha256};
+pub use digest::{BuildId, ImageDigest, Sha256};
 pub use document::{Document, DocumentKind};
 pub use duration::{Period, Span};
 pub use envelope::{Envelope, EnvelopeError};
@@ -65,7 +65,8 @@ pub use key::{KeyId, KeyType, PublicKey, PublicKeyFile, SecretKey};
 pub use log::{LogEntry, LogPolicy, LogRefusal, Logged, Publication};
 pub use names::{
     ContainerId, CveId, Distribution, DomainName, FileName, GroupName, KernelRelease, KernelSeries, KeyName,
-    LabelName, ManifestName, ModuleName, NameError, ObjectName, RoleName, SymbolName, WorkloadName, ZoneName,
+    LabelName, ManifestName, ModuleName, NameError, ObjectName, PackageArch, PackageName, RoleName,
+    ServiceName, SymbolName, WorkloadName, ZoneName,
 };
 pub use order::{OrderError, Ordered, RolloutOrder};
 pub use package::{KernelPackage, PackageVersion};
@@ -73,6 +74,8 @@ pub use policy::succession::{PolicyDocument, SuccessionError};
 pub use policy::{Policy, PolicyError};
 pub use revocation::{Revocation, Revoked, Withdrawn};
 pub use rollout::{Asked, NotAllowed, Part, Profile, RollbackAllowed, Rollout, RolloutError, Schedule};
+pub use schema::handling::Handling;
+pub use schema::image::ImageComponent;
 pub use schema::layer::{
     ContainerSelector, FailureScope, FileIdentity, Label, LayerComponent, LayerFormat, Order, OrderBy,
     ReplacedFile, WithoutCheckpoint,
@@ -80,6 +83,7 @@ pub use schema::layer::{
 pub use schema::livepatch::{
     FixedIn, LivepatchComponent, PatchedFunction, PatchedObject, Replace, StuckAction, StuckRule, Transition,
 };
+pub use schema::package::{PackageBuild, PackageChange, PackageComponent, ServiceRules};
 pub use schema::payload::Payload;
 pub use schema::probe::{Check, HttpUrl, Probe};
 pub use schema::{Arch, Component, Manifest, OnFailure, Rollback, Severity, Targets};

@@ -161,6 +161,46 @@ word! {
 }
 
 word! {
+    /// A binary package's name (Debian Policy 5.6.1).
+    PackageName,
+    what: "package name",
+    rule: "2 to 128 characters of a-z, 0-9, '+', '-', '.', starting with a letter or digit",
+    schema: { "pattern": r"^[a-z0-9][a-z0-9+.-]{1,127}$" },
+    check: |s| {
+        let allowed = |c: u8| {
+            c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'+' | b'-' | b'.')
+        };
+        s.len() >= 2 && sized(s, 128, allowed) && first(s, |c| c.is_ascii_alphanumeric())
+    }
+}
+
+word! {
+    /// A package's architecture as the package manager calls it: `amd64`, `all`.
+    PackageArch,
+    what: "package architecture",
+    rule: "1 to 32 characters of a-z, 0-9, '-', starting with a letter",
+    schema: { "pattern": r"^[a-z][a-z0-9-]{0,31}$" },
+    check: |s| {
+        sized(s, 32, |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+            && first(s, |c| c.is_ascii_lowercase())
+    }
+}
+
+word! {
+    /// A systemd service by its whole name: `nginx.service`, `postgresql@15-main.service`.
+    ServiceName,
+    what: "service name",
+    rule: "at most 255 characters of A-Z, a-z, 0-9, ':', '-', '_', '.', '\\', '@', ending with .service",
+    schema: { "pattern": r"^[A-Za-z0-9_\\@][A-Za-z0-9:_.\\@-]*\.service$", "maxLength": 255 },
+    check: |s| {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b':' | b'-' | b'_' | b'.' | b'\\' | b'@');
+        let named = s.strip_suffix(".service").is_some_and(|name| !name.is_empty());
+        // One that begins with a dash would pass for an option.
+        named && sized(s, 255, allowed) && first(s, |c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'\\' | b'@'))
+    }
+}
+
+word! {
     /// A container's id; runc allows the same alphabet.
     ContainerId,
     what: "container id",

@@ -87,9 +87,9 @@ impl KernelSelection {
 impl Manifest {
     /// Which components a host with this kernel takes.
     ///
-    /// Livepatches that fit are taken, and every layer. When none fits, the manifest is not needed if some
-    /// component says that this kernel has the fix and none says that it does not; layers are then taken all
-    /// the same. Otherwise no component is, layers included: half of a fix would look like all of it.
+    /// Livepatches that fit are taken, and every layer, image and package. When none fits, the manifest is not needed if some
+    /// component says that this kernel has the fix and none says that it does not; the others are then taken
+    /// all the same. Otherwise no component is: half of a fix would look like all of it.
     pub fn for_kernel(&self, host: &HostKernel) -> KernelSelection {
         let livepatches: Vec<(usize, ComponentFit)> = self
             .components
@@ -97,7 +97,7 @@ impl Manifest {
             .enumerate()
             .filter_map(|(index, component)| match component {
                 Component::Livepatch(livepatch) => Some((index, livepatch.fit(host))),
-                Component::Layer(_) => None,
+                Component::Layer(_) | Component::Image(_) | Component::Package(_) => None,
             })
             .collect();
         let any = |wanted: fn(&ComponentFit) -> bool| livepatches.iter().any(|(_, fit)| wanted(fit));
@@ -113,7 +113,7 @@ impl Manifest {
             .iter()
             .enumerate()
             .filter(|(index, component)| match component {
-                Component::Layer(_) => reached,
+                Component::Layer(_) | Component::Image(_) | Component::Package(_) => reached,
                 Component::Livepatch(_) => livepatches.contains(&(*index, ComponentFit::Fits)),
             })
             .map(|(index, _)| index)

@@ -47,7 +47,7 @@ fn every_field_of_an_example_is_in_the_schema_and_in_the_reference() {
     let reference = fs::read_to_string(folder.join("../docs/manifest.md")).unwrap();
     let schema = json::manifest().to_string();
     let mut fields = Vec::new();
-    for example in ["greet", "many-kernels"] {
+    for example in ["greet", "many-kernels", "host-library", "image"] {
         let example = fs::read(folder.join(format!("examples/{example}.yaml"))).unwrap();
         keys(&serde_json::to_value(Manifest::parse(&example).unwrap()).unwrap(), &mut fields);
     }

@@ -10,7 +10,8 @@
 //! - A signal to this process's group, such as a Ctrl-C, does not reach the programs.
 //! - A program that must not be killed half-way ([`WhenLate::Leave`]) is left running and reported. Until then it is
 //!   known on disk ([`Invocation::known_at`]), so that whoever comes after this process can wait for it.
-//! - A program has ended when all of its process group has: what it started works on after a leader that dies.
+//! - A program has ended when all of its process group has: what it started works on after a leader that dies. The
+//!   exception is one that starts daemons ([`Invocation::may_leave_daemons`]).
 
 #![expect(clippy::disallowed_methods, reason = "programs are run here, and waited for in real time")]
 
@@ -148,12 +149,23 @@ pub struct Invocation<'a> {
     program: OsString,
     args: Vec<OsString>,
     input: Vec<u8>,
+    input_file: Option<File>,
     limit: Duration,
     late: WhenLate,
     lock: Option<&'a HeldLock>,
     environment: Vec<(&'static str, OsString)>,
     streams: Streams,
     record: Option<PathBuf>,
+    ends: Ends,
+}
+
+/// When a program that must not be killed has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// When everything in its process group has.
+    WithItsGroup,
+    /// When itself has.
+    Alone,
 }
 
 /// Where what a program says goes.
@@ -212,12 +224,14 @@ impl<'a> Invocation<'a> {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             input: Vec::new(),
+            input_file: None,
             limit: Duration::from_secs(30),
             late: WhenLate::Kill,
             lock: None,
             environment: Vec::new(),
             streams: Streams::Captured,
             record: None,
+            ends: Ends::WithItsGroup,
         }
     }
 
@@ -239,9 +253,21 @@ impl<'a> Invocation<'a> {
         self
     }
 
+    /// What it reads from its stdin, from where the file is.
+    pub fn input_file(mut self, file: File) -> Self {
+        self.input_file = Some(file);
+        self
+    }
+
     /// How long it may take, and what becomes of it then.
     pub fn limit(mut self, limit: Duration, late: WhenLate) -> Self {
         (self.limit, self.late) = (limit, late);
+        self
+    }
+
+    /// What it starts and does not wait for is to live on, and is not waited for here either.
+    pub fn may_leave_daemons(mut self) -> Self {
+        self.ends = Ends::Alone;
         self
     }
 
@@ -313,7 +339,9 @@ impl<'a> Invocation<'a> {
             .env("PATH", SEARCH_PATH)
             .env("LC_ALL", "C")
             .envs(self.environment.iter().cloned());
-        if self.input.is_empty() {
+        if let Some(file) = &self.input_file {
+            command.stdin(file.try_clone().map_err(failed)?);
+        } else if self.input.is_empty() {
             command.stdin(Stdio::null());
         } else {
             let mut input = memory_file("stdin").map_err(failed)?;
@@ -341,8 +369,8 @@ impl<'a> Invocation<'a> {
         }
 
         let captures = [&stdout, &stderr];
-        let waited =
-            wait(&mut child, &identity, self.limit, self.late, interrupt, captures).map_err(failed)?;
+        let ends = if self.late == WhenLate::Kill { Ends::Alone } else { self.ends };
+        let waited = wait(&mut child, &identity, self.limit, ends, interrupt, captures).map_err(failed)?;
         let status = match waited {
             Waited::Ended(status) => status,
             Waited::Late if self.late == WhenLate::Leave => {
@@ -406,14 +434,14 @@ fn wait(
     child: &mut Child,
     identity: &ProcessIdentity,
     limit: Duration,
-    late: WhenLate,
+    ends: Ends,
     interrupt: &dyn Interrupt,
     captures: [&Capture; 2],
 ) -> std::io::Result<Waited> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()?
-            && (late == WhenLate::Kill || !identity.group_lives()?)
+            && (ends == Ends::Alone || !identity.group_lives()?)
         {
             return Ok(Waited::Ended(status));
         }
@@ -502,6 +530,15 @@ mod tests {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_on_purpose_is_neither_waited_for_nor_ended() {
+        let patience = Duration::from_secs(30);
+        let run = shell("sleep 60 >/dev/null & echo $!").limit(patience, WhenLate::Leave).may_leave_daemons();
+        let said = run.output().unwrap();
+        let pid: i32 = String::from_utf8(said).unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     }
 
     #[test]
@@ -600,5 +637,9 @@ mod tests {
     #[test]
     fn input_reaches_the_program() {
         assert_eq!(Invocation::new("cat").input("one\ntwo\n").output().unwrap(), b"one\ntwo\n");
+        let mut file = memory_file("input").unwrap();
+        file.write_all(b"three\n").unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        assert_eq!(Invocation::new("cat").input_file(file).output().unwrap(), b"three\n");
     }
 }

@@ -20,6 +20,7 @@
 //! | [`newcomer`] | a machine on which the lab has never run |
 //! | [`bench`] | what `update` costs beside the commands by hand |
 //! | [`series`] | a livepatch for a kernel of each series that people run |
+//! | [`services`] | packages of the host, and the services that run what they bring |
 //! | [`soft_reboots`] | userspace is started anew on the running kernel, in the middle of an update and after it |
 //! | [`trials`] | what containers and their peers feel, on any Debian |
 //! | [`whole_kernels`] | what a host says of its kernels, and whether it can checkpoint |
@@ -83,6 +84,7 @@ pub mod publisher;
 pub mod scene;
 pub mod secure_boot;
 pub mod series;
+pub mod services;
 pub mod soft_reboots;
 pub mod stage;
 pub mod stepped;

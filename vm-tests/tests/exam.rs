@@ -44,6 +44,11 @@ fn containers_of_engines_stay_their_engines() -> Result<()> {
 }
 
 #[test]
+fn packages_of_the_host_and_its_services_are_all_new_or_all_old() -> Result<()> {
+    sample("services")
+}
+
+#[test]
 fn a_host_says_what_its_kernels_are_and_whether_it_can_checkpoint() -> Result<()> {
     sample("whole-kernels")
 }

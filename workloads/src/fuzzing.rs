@@ -6,12 +6,13 @@
 
 use std::io::Write as _;
 
-use manifests::LayerFormat;
+use manifests::{LayerFormat, Sha256};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::criu::images;
 use crate::files::layer::{self, Limits};
 use crate::files::{buildid, mountinfo};
+use crate::images::{Form, ImageArchive, ImageArchiveError};
 use crate::model::{Comm, Overlay};
 use crate::network::hold::leftover;
 use crate::processes::mapping;
@@ -45,6 +46,33 @@ pub fn pax(bytes: &[u8]) {
 /// An image file of CRIU, of whatever kind its magic says.
 pub fn checkpoint_image(bytes: &[u8]) {
     let _ = images::read_any(bytes).map_err(|error| error.to_string());
+}
+
+/// The archive of an image, or one of its documents.
+pub fn image_archive(bytes: &[u8]) {
+    crate::images::read_documents(bytes);
+    let limits = crate::images::Limits {
+        archive: LIMITS.bytes,
+        files: LIMITS.entries,
+        document: LIMITS.extension,
+        unpacked: LIMITS.bytes,
+        ratio_free: LIMITS.ratio_free,
+        ..crate::images::Limits::default()
+    };
+    let archive = file(bytes);
+    let open = |image| ImageArchive::open_within(&archive, &image, limits);
+    let Err(ImageArchiveError::Image { found, .. }) = open(Sha256::from_bytes([0; 32]).into()) else {
+        return;
+    };
+    for image in found {
+        let Ok(opened) = open(image) else { continue };
+        assert_eq!(opened.image(), image);
+        let Ok(unpacked) = opened.check_layers() else { continue };
+        assert!(unpacked <= LIMITS.bytes);
+        let alone = opened.pack(Form::Oci).expect("there is room for it");
+        let again = ImageArchive::open(&alone, &image).expect("what is written here can be read");
+        assert_eq!(again.manifest(), opened.manifest());
+    }
 }
 
 /// `/proc/pid/maps`.

@@ -6,7 +6,10 @@
 //! | [`lifecycle`] | list, dump, restore, start, stop, exec: one adapter for each runtime |
 //! | [`criu`] | CRIU's image files, and what keeps a container from being dumped |
 //! | [`files`] | fix layers, and which directories make up a root file system |
+//! | [`images`] | container images in OCI archives, verified by digest |
 //! | [`network`] | packets of checkpointed connections, network namespaces |
+//! | [`packages`] | what the package manager has installed, and installing it |
+//! | [`services`] | what systemd runs, and restarting it |
 //! | [`processes`] | who has which file mapped |
 //! | [`limits`] | control groups: resource limits, the freezer |
 //! | [`probes`] | is the new version any good |
@@ -20,9 +23,12 @@ pub mod criu;
 pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod images;
 pub mod lifecycle;
 pub mod limits;
 pub mod model;
 pub mod network;
+pub mod packages;
 pub mod probes;
 pub mod processes;
+pub mod services;

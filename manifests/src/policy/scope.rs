@@ -67,6 +67,10 @@ pub enum ComponentKind {
     Livepatch,
     /// A fix to files in containers.
     Layer,
+    /// Another image for containers.
+    Image,
+    /// A fix to files of the host, as packages.
+    Package,
 }
 
 impl ComponentKind {
@@ -74,6 +78,8 @@ impl ComponentKind {
         match component {
             Component::Livepatch(_) => Self::Livepatch,
             Component::Layer(_) => Self::Layer,
+            Component::Image(_) => Self::Image,
+            Component::Package(_) => Self::Package,
         }
     }
 }
@@ -210,6 +216,9 @@ fn reached(manifest: &Manifest) -> Vec<Option<&ContainerSelector>> {
     for component in &manifest.components {
         match component {
             Component::Layer(layer) => selectors.push(layer.containers.as_ref()),
+            Component::Image(image) => selectors.push(image.containers.as_ref()),
+            // It changes the host under all of them, whichever it restarts.
+            Component::Package(_) => selectors.push(None),
             Component::Livepatch(livepatch) => {
                 let killed =
                     livepatch.transition.stuck.iter().filter(|rule| rule.action == StuckAction::Kill);

@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::handling::Handling;
 use super::payload::Payload;
 use super::probe::Probe;
 use crate::digest::{BuildId, Sha256};
@@ -57,6 +58,20 @@ pub struct LayerComponent {
     #[serde(default)]
     #[schemars(default, length(max = 32))]
     pub probes: Vec<Probe>,
+}
+
+impl LayerComponent {
+    /// How its containers are to be treated.
+    pub fn handling(&self) -> Handling<'_> {
+        Handling {
+            without_checkpoint: self.without_checkpoint,
+            never_checkpoint: &self.never_checkpoint,
+            on_failure: self.on_failure,
+            order: self.order.as_ref(),
+            concurrency: self.concurrency,
+            probes: &self.probes,
+        }
+    }
 }
 
 /// How a layer is packed: the OCI image layer format (image-spec, layer.md), with its whiteouts.

@@ -6,14 +6,19 @@
 //!
 //! - [`livepatch`]: a kernel fix as a module
 //! - [`layer`]: a fix to files in containers
-//! - [`payload`]: the file that goes with a component
+//! - [`image`]: a whole image for containers; [`handling`]: what both say of how containers are treated
+//! - [`package`]: a fix to files of the host, as Debian packages
+//! - [`payload`]: the files that go with components
 //! - [`probe`]: how to see that something works
 //! - [`validate`]: rules that one field alone cannot state
 //! - [`json`]: the JSON Schema
 
+pub mod handling;
+pub mod image;
 pub mod json;
 pub mod layer;
 pub mod livepatch;
+pub mod package;
 pub mod payload;
 pub mod probe;
 pub(crate) mod validate;
@@ -30,8 +35,10 @@ use crate::names::{CveId, GroupName, KernelRelease, ManifestName};
 use crate::text::Summary;
 use crate::time::UtcTime;
 use crate::yaml;
-use layer::LayerComponent;
+use image::ImageComponent;
+use layer::{ContainerSelector, LayerComponent, ReplacedFile};
 use livepatch::LivepatchComponent;
+use package::PackageComponent;
 use payload::Payload;
 use probe::Probe;
 
@@ -90,9 +97,9 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The payload of each component, in order.
+    /// The payloads of all components, in order.
     pub fn payloads(&self) -> impl Iterator<Item = &Payload> {
-        self.components.iter().map(Component::payload)
+        self.components.iter().flat_map(Component::payloads)
     }
 }
 
@@ -230,14 +237,42 @@ pub enum Component {
     Livepatch(LivepatchComponent),
     /// A fix to files of containers, as a layer over their root.
     Layer(LayerComponent),
+    /// Another image for containers, which are made anew from it.
+    Image(ImageComponent),
+    /// A fix to files of the host, as Debian packages.
+    Package(PackageComponent),
 }
 
 impl Component {
-    /// The file that this component needs.
-    pub fn payload(&self) -> &Payload {
+    /// The files that this component needs, of a package the new one before the old one.
+    pub fn payloads(&self) -> Vec<&Payload> {
         match self {
-            Self::Livepatch(livepatch) => &livepatch.payload,
-            Self::Layer(layer) => &layer.payload,
+            Self::Livepatch(livepatch) => vec![&livepatch.payload],
+            Self::Layer(layer) => vec![&layer.payload],
+            Self::Image(image) => vec![&image.payload],
+            Self::Package(component) => {
+                let builds = component.packages.iter().flat_map(|change| [&change.new, &change.old]);
+                builds.map(|build| &build.payload).collect()
+            }
+        }
+    }
+
+    /// The files at fault that it replaces, wherever they are mapped; none of a livepatch.
+    pub fn replaces(&self) -> &[ReplacedFile] {
+        match self {
+            Self::Livepatch(_) | Self::Image(_) => &[],
+            Self::Layer(layer) => &layer.replaces,
+            Self::Package(component) => &component.replaces,
+        }
+    }
+
+    /// Which of the containers that map such a file it is for; nothing for every one.
+    pub fn containers(&self) -> Option<&ContainerSelector> {
+        match self {
+            Self::Livepatch(_) => None,
+            Self::Layer(layer) => layer.containers.as_ref(),
+            Self::Image(image) => image.containers.as_ref(),
+            Self::Package(component) => component.containers.as_ref(),
         }
     }
 
@@ -246,6 +281,8 @@ impl Component {
         match self {
             Self::Livepatch(_) => "livepatch",
             Self::Layer(_) => "layer",
+            Self::Image(_) => "image",
+            Self::Package(_) => "package",
         }
     }
 }
@@ -266,6 +303,8 @@ struct RawComponent {
     transition: Option<livepatch::Transition>,
     format: Option<layer::LayerFormat>,
     replaces: Option<Vec<layer::ReplacedFile>>,
+    image: Option<crate::digest::ImageDigest>,
+    instead_of: Option<Vec<crate::digest::ImageDigest>>,
     containers: Option<layer::ContainerSelector>,
     without_checkpoint: Option<layer::WithoutCheckpoint>,
     never_checkpoint: Option<Vec<layer::ContainerSelector>>,
@@ -273,6 +312,8 @@ struct RawComponent {
     order: Option<layer::Order>,
     concurrency: Option<u32>,
     probes: Option<Vec<Probe>>,
+    packages: Option<Vec<package::PackageChange>>,
+    services: Option<package::ServiceRules>,
 }
 
 #[derive(Deserialize)]
@@ -280,6 +321,8 @@ struct RawComponent {
 enum RawKind {
     Livepatch,
     Layer,
+    Image,
+    Package,
     Kernel,
 }
 
@@ -293,6 +336,8 @@ impl<'de> Deserialize<'de> for Component {
                     &[
                         ("format", raw.format.is_some()),
                         ("replaces", raw.replaces.is_some()),
+                        ("image", raw.image.is_some()),
+                        ("instead_of", raw.instead_of.is_some()),
                         ("containers", raw.containers.is_some()),
                         ("without_checkpoint", raw.without_checkpoint.is_some()),
                         ("never_checkpoint", raw.never_checkpoint.is_some()),
@@ -300,6 +345,8 @@ impl<'de> Deserialize<'de> for Component {
                         ("order", raw.order.is_some()),
                         ("concurrency", raw.concurrency.is_some()),
                         ("probes", raw.probes.is_some()),
+                        ("packages", raw.packages.is_some()),
+                        ("services", raw.services.is_some()),
                     ],
                 )?;
                 Ok(Self::Livepatch(LivepatchComponent {
@@ -324,6 +371,10 @@ impl<'de> Deserialize<'de> for Component {
                         ("patches", raw.patches.is_some()),
                         ("replace", raw.replace.is_some()),
                         ("transition", raw.transition.is_some()),
+                        ("image", raw.image.is_some()),
+                        ("instead_of", raw.instead_of.is_some()),
+                        ("packages", raw.packages.is_some()),
+                        ("services", raw.services.is_some()),
                     ],
                 )?;
                 Ok(Self::Layer(LayerComponent {
@@ -339,8 +390,68 @@ impl<'de> Deserialize<'de> for Component {
                     probes: raw.probes.unwrap_or_default(),
                 }))
             }
+            RawKind::Image => {
+                foreign(
+                    "image",
+                    &[
+                        ("module", raw.module.is_some()),
+                        ("kernel", raw.kernel.is_some()),
+                        ("kernel_build_id", raw.kernel_build_id.is_some()),
+                        ("fixed_in", raw.fixed_in.is_some()),
+                        ("patches", raw.patches.is_some()),
+                        ("replace", raw.replace.is_some()),
+                        ("transition", raw.transition.is_some()),
+                        ("format", raw.format.is_some()),
+                        ("replaces", raw.replaces.is_some()),
+                        ("packages", raw.packages.is_some()),
+                        ("services", raw.services.is_some()),
+                    ],
+                )?;
+                Ok(Self::Image(ImageComponent {
+                    payload: required(raw.payload, "payload")?,
+                    image: required(raw.image, "image")?,
+                    instead_of: required(raw.instead_of, "instead_of")?,
+                    containers: raw.containers,
+                    without_checkpoint: raw.without_checkpoint.unwrap_or_default(),
+                    never_checkpoint: raw.never_checkpoint.unwrap_or_default(),
+                    on_failure: raw.on_failure.unwrap_or_default(),
+                    order: raw.order,
+                    concurrency: raw.concurrency.unwrap_or(layer::DEFAULT_CONCURRENCY),
+                    probes: raw.probes.unwrap_or_default(),
+                }))
+            }
+            RawKind::Package => {
+                foreign(
+                    "package",
+                    &[
+                        ("payload", raw.payload.is_some()),
+                        ("image", raw.image.is_some()),
+                        ("instead_of", raw.instead_of.is_some()),
+                        ("module", raw.module.is_some()),
+                        ("kernel", raw.kernel.is_some()),
+                        ("kernel_build_id", raw.kernel_build_id.is_some()),
+                        ("fixed_in", raw.fixed_in.is_some()),
+                        ("patches", raw.patches.is_some()),
+                        ("replace", raw.replace.is_some()),
+                        ("transition", raw.transition.is_some()),
+                        ("format", raw.format.is_some()),
+                        ("on_failure", raw.on_failure.is_some()),
+                        ("order", raw.order.is_some()),
+                        ("concurrency", raw.concurrency.is_some()),
+                        ("probes", raw.probes.is_some()),
+                    ],
+                )?;
+                Ok(Self::Package(PackageComponent {
+                    packages: required(raw.packages, "packages")?,
+                    replaces: required(raw.replaces, "replaces")?,
+                    services: raw.services.unwrap_or_default(),
+                    containers: raw.containers,
+                    without_checkpoint: raw.without_checkpoint.unwrap_or_default(),
+                    never_checkpoint: raw.never_checkpoint.unwrap_or_default(),
+                }))
+            }
             RawKind::Kernel => Err(de::Error::custom(
-                "kind `kernel` is reserved for a later schema: expected `livepatch` or `layer`",
+                "kind `kernel` is reserved for a later schema: expected `livepatch`, `layer`, `image` or `package`",
             )),
         }
     }

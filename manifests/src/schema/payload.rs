@@ -1,4 +1,4 @@
-//! The file that goes with a component.
+//! The files that go with components.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ pub struct Payload {
     pub file: FileName,
     /// The digest of all of its bytes.
     pub sha256: Sha256,
-    /// Its size in bytes, 1 or more; at most 64 MiB for a livepatch and 16 GiB for a layer.
+    /// Its size in bytes, 1 or more; at most 64 MiB for a livepatch, 4 GiB for a package and 16 GiB for a layer or an image.
     #[schemars(range(min = 1))]
     pub size: u64,
 }

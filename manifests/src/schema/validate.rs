@@ -7,13 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::layer::{ContainerSelector, FileIdentity, LayerComponent};
+use super::image::ImageComponent;
+use super::layer::{ContainerSelector, FileIdentity, LayerComponent, ReplacedFile};
 use super::livepatch::{FixedIn, LivepatchComponent, Replace};
+use super::package::{PackageChange, PackageComponent};
 use super::payload::Payload;
 use super::probe::{Check, Probe};
 use super::{Arch, Component, Manifest};
+use crate::digest::ImageDigest;
 use crate::duration::Span;
-use crate::names::{Distribution, FileName, KernelRelease, KernelSeries, ModuleName, ObjectName, SymbolName};
+use crate::names::{
+    Distribution, FileName, KernelRelease, KernelSeries, ModuleName, ObjectName, ServiceName, SymbolName,
+};
+use crate::package::PackageVersion;
 use crate::text::Argument;
 use crate::time::UtcTime;
 
@@ -23,9 +29,11 @@ const MAX_LIFETIME: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// The highest version: what every JSON reader and a signed 64-bit column hold exactly (2^53 - 1).
 const MAX_VERSION: u64 = (1 << 53) - 1;
 
-/// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers stream.
+/// Largest payloads. Livepatch modules are some hundred KiB and are read into memory; layers and images stream.
 const MAX_LIVEPATCH_BYTES: u64 = 64 << 20;
 const MAX_LAYER_BYTES: u64 = 16 << 30;
+const MAX_IMAGE_BYTES: u64 = 16 << 30;
+const MAX_PACKAGE_BYTES: u64 = 4 << 30;
 
 /// Largest file that `replaces` can give a size for: the largest that Linux has (`MAX_LFS_FILESIZE`).
 const MAX_FILE_BYTES: u64 = i64::MAX as u64;
@@ -124,6 +132,28 @@ pub enum RuleError {
         /// The series.
         series: KernelSeries,
     },
+    /// A package is replaced twice.
+    #[error("components: expected each package once, found {package} twice")]
+    DuplicatePackage {
+        /// The package, with its architecture.
+        package: String,
+    },
+    /// A package is replaced by itself.
+    #[error("{field}: expected a new version other than the old one, found {version}")]
+    SamePackage {
+        /// The package.
+        field: String,
+        /// Both versions.
+        version: PackageVersion,
+    },
+    /// A service is both to be restarted and to be left.
+    #[error("{field}: expected each service to be restarted or left, found {service} in both lists")]
+    ServiceContradicts {
+        /// The field.
+        field: String,
+        /// The service.
+        service: ServiceName,
+    },
     /// Two components name one payload file and mean different bytes.
     #[error("components: expected one digest and size for {file}, found two")]
     PayloadConflict {
@@ -159,6 +189,14 @@ pub enum RuleError {
         object: ObjectName,
         /// The function.
         function: SymbolName,
+    },
+    /// An image in place of itself.
+    #[error("{field}: expected other images than the new one, found {image}")]
+    ImageInsteadOfItself {
+        /// The field.
+        field: String,
+        /// The image.
+        image: ImageDigest,
     },
     /// A selector that selects by nothing.
     #[error("{field}: expected ids or labels, found neither")]
@@ -231,11 +269,13 @@ fn components(manifest: &Manifest) -> Result<(), RuleError> {
     count("components", manifest.components.len(), 1, 64)?;
     let mut files: BTreeMap<&FileName, &Payload> = BTreeMap::new();
     let mut livepatches: Vec<&LivepatchComponent> = Vec::new();
+    let mut packages: BTreeSet<String> = BTreeSet::new();
     for (index, component) in manifest.components.iter().enumerate() {
         let field = format!("components[{index}]");
-        let payload = component.payload();
-        if files.insert(&payload.file, payload).is_some_and(|earlier| earlier != payload) {
-            return Err(RuleError::PayloadConflict { file: payload.file.clone() });
+        for payload in component.payloads() {
+            if files.insert(&payload.file, payload).is_some_and(|earlier| earlier != payload) {
+                return Err(RuleError::PayloadConflict { file: payload.file.clone() });
+            }
         }
         match component {
             Component::Livepatch(livepatch) => {
@@ -244,6 +284,16 @@ fn components(manifest: &Manifest) -> Result<(), RuleError> {
                 self::livepatch(&field, livepatch, manifest)?;
             }
             Component::Layer(layer) => self::layer(&field, layer)?,
+            Component::Image(image) => self::image(&field, image)?,
+            Component::Package(component) => {
+                for PackageChange { name, architecture, .. } in &component.packages {
+                    let package = format!("{name}:{architecture}");
+                    if !packages.insert(package.clone()) {
+                        return Err(RuleError::DuplicatePackage { package });
+                    }
+                }
+                package(&field, component)?;
+            }
         }
     }
     fixed_alike(&livepatches)
@@ -349,31 +399,83 @@ fn livepatch(field: &str, livepatch: &LivepatchComponent, manifest: &Manifest) -
 
 fn layer(field: &str, layer: &LayerComponent) -> Result<(), RuleError> {
     number(&format!("{field}.payload.size"), layer.payload.size, 1, MAX_LAYER_BYTES)?;
-    count(&format!("{field}.replaces"), layer.replaces.len(), 1, 256)?;
+    replaces(&format!("{field}.replaces"), &layer.replaces)?;
+    if let Some(containers) = &layer.containers {
+        selector(&format!("{field}.containers"), containers)?;
+    }
+    never_checkpoint(field, &layer.never_checkpoint)?;
+    number(&format!("{field}.concurrency"), layer.concurrency.into(), 1, 64)?;
+    probes(&format!("{field}.probes"), &layer.probes, Where::Container)
+}
+
+fn package(field: &str, component: &PackageComponent) -> Result<(), RuleError> {
+    count(&format!("{field}.packages"), component.packages.len(), 1, 32)?;
+    for (index, PackageChange { old, new, .. }) in component.packages.iter().enumerate() {
+        let field = format!("{field}.packages[{index}]");
+        number(&format!("{field}.old.payload.size"), old.payload.size, 1, MAX_PACKAGE_BYTES)?;
+        number(&format!("{field}.new.payload.size"), new.payload.size, 1, MAX_PACKAGE_BYTES)?;
+        if old.version.compare(&new.version).is_eq() {
+            return Err(RuleError::SamePackage { field, version: new.version.clone() });
+        }
+    }
+    replaces(&format!("{field}.replaces"), &component.replaces)?;
+    let rules = &component.services;
+    for (name, services) in [("restart", &rules.restart), ("leave", &rules.leave)] {
+        count(&format!("{field}.services.{name}"), services.len(), 0, 64)?;
+        distinct(&format!("{field}.services.{name}"), services)?;
+    }
+    if let Some(service) = rules.restart.iter().find(|service| rules.leave.contains(service)) {
+        let (field, service) = (format!("{field}.services"), service.clone());
+        return Err(RuleError::ServiceContradicts { field, service });
+    }
+    if let Some(containers) = &component.containers {
+        selector(&format!("{field}.containers"), containers)?;
+    }
+    never_checkpoint(field, &component.never_checkpoint)
+}
+
+fn replaces(field: &str, files: &[ReplacedFile]) -> Result<(), RuleError> {
+    count(field, files.len(), 1, 256)?;
     let mut identities = BTreeSet::new();
-    for file in &layer.replaces {
+    for file in files {
         if !identities.insert(&file.identity) {
             let entry = match &file.identity {
                 FileIdentity::BuildId(id) => format!("build_id {id}"),
                 FileIdentity::Sha256(digest) => format!("sha256 {digest}"),
             };
-            return Err(RuleError::Duplicate { field: format!("{field}.replaces"), entry });
+            return Err(RuleError::Duplicate { field: field.to_owned(), entry });
         }
     }
-    for (index, file) in layer.replaces.iter().enumerate() {
+    for (index, file) in files.iter().enumerate() {
         if let Some(size) = file.size {
-            number(&format!("{field}.replaces[{index}].size"), size, 1, MAX_FILE_BYTES)?;
+            number(&format!("{field}[{index}].size"), size, 1, MAX_FILE_BYTES)?;
         }
     }
-    if let Some(containers) = &layer.containers {
+    Ok(())
+}
+
+fn image(field: &str, image: &ImageComponent) -> Result<(), RuleError> {
+    number(&format!("{field}.payload.size"), image.payload.size, 1, MAX_IMAGE_BYTES)?;
+    let instead_of = format!("{field}.instead_of");
+    count(&instead_of, image.instead_of.len(), 1, 64)?;
+    distinct(&instead_of, &image.instead_of)?;
+    if image.instead_of.contains(&image.image) {
+        return Err(RuleError::ImageInsteadOfItself { field: instead_of, image: image.image });
+    }
+    if let Some(containers) = &image.containers {
         selector(&format!("{field}.containers"), containers)?;
     }
-    count(&format!("{field}.never_checkpoint"), layer.never_checkpoint.len(), 0, 16)?;
-    for (index, containers) in layer.never_checkpoint.iter().enumerate() {
+    never_checkpoint(field, &image.never_checkpoint)?;
+    number(&format!("{field}.concurrency"), image.concurrency.into(), 1, 64)?;
+    probes(&format!("{field}.probes"), &image.probes, Where::Container)
+}
+
+fn never_checkpoint(field: &str, selectors: &[ContainerSelector]) -> Result<(), RuleError> {
+    count(&format!("{field}.never_checkpoint"), selectors.len(), 0, 16)?;
+    for (index, containers) in selectors.iter().enumerate() {
         selector(&format!("{field}.never_checkpoint[{index}]"), containers)?;
     }
-    number(&format!("{field}.concurrency"), layer.concurrency.into(), 1, 64)?;
-    probes(&format!("{field}.probes"), &layer.probes, Where::Container)
+    Ok(())
 }
 
 /// A selector selects by something; leaving it out, where that may be, is how to select everything.

@@ -691,7 +691,7 @@ fn note(manifest: &Manifest) -> Note {
         .iter()
         .filter_map(|component| match component {
             Component::Livepatch(livepatch) => Some(livepatch.kernel.clone()),
-            Component::Layer(_) => None,
+            _ => None,
         })
         .collect();
     Note {
@@ -700,7 +700,7 @@ fn note(manifest: &Manifest) -> Note {
         expires: manifest.expires,
         fixes: manifest.fixes.clone(),
         kernels: kernels.into_iter().collect(),
-        layers: manifest.components.iter().any(|component| matches!(component, Component::Layer(_))),
+        layers: manifest.components.iter().any(|component| !matches!(component, Component::Livepatch(_))),
     }
 }
 

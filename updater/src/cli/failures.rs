@@ -11,6 +11,7 @@ use system::command::CommandError;
 use system::exit::{Exit, Failure, State};
 use system::lock::LockError;
 use workloads::lifecycle::error::RuntimeError;
+use workloads::packages::PackageError;
 use workloads::processes::LookError;
 
 use crate::config::ConfigError;
@@ -402,6 +403,12 @@ pub(crate) fn engine(error: EngineError) -> Failure {
         EngineError::Journal(_) => {
             Failure::new(Exit::Refused, error).next("see that the store is writable and its disk is not full")
         }
+        EngineError::Packages(PackageError::Busy { holder }) => {
+            let holder = holder.clone();
+            Failure::new(Exit::Busy, error)
+                .because("nobody holding the package manager", holder)
+                .next("wait until dpkg or apt has ended, and try again")
+        }
         EngineError::Runtime(RuntimeError::List { source: CommandError::Missing { .. } }) => {
             Failure::new(Exit::Refused, error)
                 .because("runc, whose containers the manifest may concern", "none")
@@ -411,6 +418,8 @@ pub(crate) fn engine(error: EngineError) -> Failure {
             Failure::new(Exit::FailedRestored, error).next("try again; nothing had begun")
         }
         EngineError::NothingToRollBack(_) => Failure::new(Exit::Refused, error).next("update history"),
+        EngineError::Image { .. } => Failure::new(Exit::Refused, error)
+            .next("tell who signed the manifest: its payload and its digest of the image do not go together"),
         EngineError::Module { .. } => Failure::new(Exit::Refused, error)
             .next("tell who signed the manifest: the payload is the signed one, and is no livepatch module"),
         EngineError::Host(KernelError::NoLivepatch { .. }) => Failure::new(Exit::Refused, error)

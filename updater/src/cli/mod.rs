@@ -44,7 +44,8 @@ use crate::operations::Engine;
 /// Fix a running Linux host without a reboot
 ///
 /// A signed manifest says what changes. update proves who signed it, loads kernel livepatches,
-/// restarts the affected containers under a checkpoint, and can undo all of it.
+/// installs packages, restarts the affected services, and containers under a checkpoint, and can undo
+/// all of it.
 ///
 /// Exit codes: 0 done, 1 failed and everything was restored, 2 usage, 3 refused with nothing
 /// touched, 4 not authentic, 5 busy, 6 needs an operator, 70 bug.

@@ -11,9 +11,10 @@ use crate::cli::{Global, failures};
 use crate::operations::apply::Quarantine;
 use crate::operations::hold::Heeding;
 use crate::operations::reports::Planned;
+use crate::plan::packages::{PackageSwitch, PlannedPackage, PlannedService, ServiceFeels};
 use crate::plan::{Action, Feels, Plan, PlannedContainer};
 
-/// Show what `apply` would do here, and what each container will feel
+/// Show what `apply` would do here, and what each service and container will feel
 ///
 /// Changes nothing but the store, into which the payloads are copied.
 #[derive(Debug, clap::Args)]
@@ -75,8 +76,17 @@ fn write_plan(text: &mut Page, plan: &Plan) -> fmt::Result {
     for note in &plan.notes {
         writeln!(text, "note: {note}")?;
     }
+    for planned in &plan.packages {
+        package(text, planned)?;
+    }
+    for planned in &plan.services {
+        service(text, planned)?;
+    }
     for planned in &plan.containers {
-        container(text, planned)?;
+        container(text, planned, plan)?;
+    }
+    if !plan.packages.is_empty() && plan.services.is_empty() {
+        writeln!(text, "no service is affected")?;
     }
     if plan.containers.is_empty() {
         writeln!(text, "no container is affected")?;
@@ -96,8 +106,67 @@ fn write_plan(text: &mut Page, plan: &Plan) -> fmt::Result {
     Ok(())
 }
 
-fn container(text: &mut Page, planned: &PlannedContainer) -> fmt::Result {
+fn package(text: &mut Page, planned: &PlannedPackage) -> fmt::Result {
+    let PlannedPackage { switch: PackageSwitch { package, from, to }, scripts } = planned;
+    writeln!(text, "package {package}: {} is installed in place of {}", to.version, from.version)?;
+    writeln!(text, "    on failure: {} is installed again", from.version)?;
+    if !scripts.is_empty() {
+        writeln!(
+            text,
+            "    no way back: what its scripts do beside its files, as root ({})",
+            scripts.join(", ")
+        )?;
+    }
+    Ok(())
+}
+
+fn service(text: &mut Page, PlannedService { service, files, feels }: &PlannedService) -> fmt::Result {
+    match feels {
+        ServiceFeels::Restart => {
+            writeln!(text, "service {}: is restarted by systemd on the new files", service.name)?;
+            let mut kept: Vec<String> = service.sockets.clone();
+            if service.kept_descriptors > 0 {
+                kept.push(format!("the {} descriptors that systemd keeps for it", service.kept_descriptors));
+            }
+            let kept = if kept.is_empty() { "nothing".to_owned() } else { kept.join(", ") };
+            writeln!(text, "    stays open meanwhile: {kept}")?;
+            writeln!(text, "    on failure: it is restarted once more, on the old files")?;
+        }
+        ServiceFeels::Left { why } => {
+            writeln!(text, "service {}: is left alone, and goes on running the files below", service.name)?;
+            writeln!(text, "    because: {why}")?;
+        }
+    }
+    for file in files {
+        writeln!(text, "    runs {}", file.display())?;
+    }
+    Ok(())
+}
+
+fn container(text: &mut Page, planned: &PlannedContainer, plan: &Plan) -> fmt::Result {
+    let exchanged = plan.exchanged(&planned.container.id);
     let (happens, connections, on_failure, obstacles): (_, _, _, &[String]) = match &planned.feels {
+        Feels::RestartWithCheckpoint if exchanged.is_some() => (
+            "is made anew from another image, with a checkpoint of the old one to go back to",
+            "held during the trial; at the commit their peers are reset, on failure they go on",
+            "the old one comes back with memory, files and connections",
+            &[],
+        ),
+        Feels::RestartWithoutCheckpoint { obstacles } if exchanged.is_some() => (
+            "is made anew from another image, without a checkpoint of the old one",
+            "end with the old one",
+            "the old one is started afresh on its own files, and its memory is lost",
+            obstacles,
+        ),
+        Feels::NotRunning if exchanged.is_some() => (
+            "does not run and is not started; it is made anew from another image",
+            "it has none",
+            "the old one stays as it is now",
+            &[],
+        ),
+        Feels::Skipped { obstacles } if planned.files.is_empty() => {
+            ("is left alone, and stays what it was made from", "feel nothing", "nothing", obstacles)
+        }
         Feels::RestartWithCheckpoint => (
             "is restarted on the fixed files, with a checkpoint to go back to",
             "held during the trial; at the commit their peers are reset, on failure they go on",
@@ -121,6 +190,9 @@ fn container(text: &mut Page, planned: &PlannedContainer) -> fmt::Result {
         }
     };
     writeln!(text, "container {}: {happens}", planned.container.id)?;
+    if let Some((from, image)) = exchanged {
+        writeln!(text, "    from {image}, instead of {from}")?;
+    }
     writeln!(text, "    its connections: {connections}")?;
     let scope = match planned.on_failure {
         FailureScope::Workload => "; the rest of the manifest goes on without it",

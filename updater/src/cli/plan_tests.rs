@@ -4,6 +4,7 @@ use workloads::model::ObstacleKind;
 
 use super::*;
 use crate::operations::tests::bench::{Bench, MANIFEST, livepatch_only};
+use crate::operations::tests::packages::{PACKAGES, host};
 use crate::simulated::machine::FakeMachine;
 
 #[test]
@@ -35,4 +36,20 @@ fn a_plan_without_containers_or_without_work_says_so() {
     let before = render(&bench.plan(&text).unwrap());
     bench.apply(&text).unwrap();
     insta::assert_snapshot!(format!("{before}\n# once more\n{}", render(&bench.plan(&text).unwrap())));
+}
+
+#[test]
+fn a_plan_says_which_container_is_made_anew_from_what() {
+    let (bench, text) = crate::operations::tests::images::host_and_manifest();
+    let page = render(&bench.plan(&text).unwrap()).to_string();
+    let steps = page.find("[ 1/").unwrap();
+    insta::assert_snapshot!(&page[..steps]);
+}
+
+#[test]
+fn a_plan_says_what_becomes_of_packages_and_services_and_what_is_left_alone() {
+    let bench = host();
+    bench.host.start(&["dbus.service"]);
+    bench.host.log_in();
+    insta::assert_snapshot!(render(&bench.plan(PACKAGES).unwrap()).to_string());
 }

@@ -120,7 +120,7 @@ fn outcome(engine: &Engine, resumed: &Resumed) -> Result<(), Failure> {
 }
 
 /// What to do about a container on other files.
-pub(super) const DISPLACED: &str = "where it is a container: stop the container, unmount what is on its root file system, update resume, start it; update rollback gives the fix up; where it is a livepatch: unload the other module of its name, update resume";
+pub(super) const DISPLACED: &str = "where it is a container: stop the container, unmount what is on its root file system, update resume, start it; update rollback gives the fix up; where it is a livepatch: unload the other module of its name, update resume; where it is a package: finish what dpkg has begun, or install the committed or a later version";
 
 /// What to do about a livepatch in quarantine.
 pub(super) const QUARANTINED: &str = "look into the crash; update apply --retry-quarantined loads the livepatch once more, update rollback gives it up";

@@ -13,8 +13,9 @@ use crate::operations::rollback::Back;
 
 /// Undo the last committed transaction, or the named one
 ///
-/// Livepatches are unloaded, containers are restarted on their old files and keep their data. The
-/// rollback is a transaction of its own: if it fails, the host goes back to where it was before it.
+/// Livepatches are unloaded, old packages are installed again and services restarted on them,
+/// containers are restarted on their old files and keep their data. The rollback is a transaction of
+/// its own: if it fails, the host goes back to where it was before it.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  update rollback\n  update rollback 20261122-091102 --restore-checkpoint\n\nExit codes are those of update apply."

@@ -131,18 +131,8 @@ fn replaced_by(manifest: &std::path::Path, settings: &Config) -> Result<Vec<Want
     };
     let manifest = trust::authenticate(manifest, &settings.policy, &floor, SystemClock.now())
         .map_err(failures::trust)?;
-    let layers = manifest.components.iter().filter_map(|component| match component {
-        Component::Layer(layer) => Some(layer),
-        Component::Livepatch(_) => None,
-    });
-    Ok(layers
-        .flat_map(|layer| {
-            layer
-                .replaces
-                .iter()
-                .map(|file| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) })
-        })
-        .collect())
+    let files = manifest.components.iter().flat_map(Component::replaces);
+    Ok(files.map(|file| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) }).collect())
 }
 
 /// What was found, by whose it is.

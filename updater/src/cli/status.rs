@@ -143,6 +143,28 @@ fn print(status: &Status) {
         let why = because(&rootfs.standing) + &revoked(rootfs.revoked);
         line(&format!("container {:<24} {running}, files {files}{why}", rootfs.container));
     }
+    for image in &status.images {
+        let made = match &image.standing {
+            Standing::InForce => "made from",
+            Standing::Unreadable { .. } => "UNKNOWN whether made from",
+            _ => "not made any more from",
+        };
+        let running = if image.running { "running" } else { "not running" };
+        let why = because(&image.standing) + &revoked(image.revoked);
+        let digest = image.image.sha256().to_string();
+        line(&format!("container {:<24} {running}, {made} image {digest:.12}{why}", image.container));
+    }
+    for package in &status.packages {
+        let state = match &package.standing {
+            Standing::InForce => "as committed",
+            Standing::Superseded { .. } => "later than committed",
+            Standing::Gone { .. } => "gone",
+            Standing::Unreadable { .. } => "UNKNOWN",
+            _ => "NOT AS COMMITTED",
+        };
+        let why = because(&package.standing) + &revoked(package.revoked);
+        line(&format!("package   {:<24} {} {state}{why}", package.package, package.version));
+    }
     for quarantined in &status.quarantined {
         line(&format!("QUARANTINED {}: {}", quarantined.module, quarantined.why));
     }

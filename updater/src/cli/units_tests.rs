@@ -105,6 +105,7 @@ fn units_are_as_little_exposed_as_their_work_allows() {
         ("update-agent.service", 1.5),
         // They mount for the host, load modules, and are the parents of containers, which inherit what restricts them.
         ("update-resume.service", 9.6),
+        ("update-resume-docker.service", 9.6),
         ("update-executor.service", 9.6),
     ] {
         let score = exposure(name);
@@ -114,7 +115,7 @@ fn units_are_as_little_exposed_as_their_work_allows() {
 
 #[test]
 fn what_restricts_containers_is_not_asked_of_the_unit_that_restores_them() {
-    for name in ["update-resume.service", "update-executor.service"] {
+    for name in ["update-resume.service", "update-resume-docker.service", "update-executor.service"] {
         let text = unit(name);
         for inherited in
             ["NoNewPrivileges", "SystemCall", "RestrictN", "RestrictA", "CapabilityB", "LockP", "MemoryDeny"]

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use manifests::log::Logged;
 use manifests::provenance::Origin;
 use manifests::verify::{Examination, RoleStanding, SignatureStanding, Signers};
-use manifests::{Component, FileName, Manifest, Policy, Sha256, TrustFloor, UtcTime, VerifyAt};
+use manifests::{Component, FileName, Manifest, Payload, Policy, Sha256, TrustFloor, UtcTime, VerifyAt};
 use patch_tools::check::{Finding, Severity};
 use repository::bundle::Bundle;
 use serde::Serialize;
@@ -21,7 +21,7 @@ use crate::cli::output::{object, page};
 use crate::cli::{Global, failures, verify_text};
 use crate::operations::along::{self, Taken};
 use crate::operations::carried::Carried;
-use crate::operations::inspection::{Inspection, OriginFound, inspect, origins};
+use crate::operations::inspection::{ImageFound, Inspection, OriginFound, inspect, inspect_image, origins};
 use crate::operations::publication::Beside;
 use crate::operations::trust;
 use crate::operations::trust::{PayloadState, TrustError};
@@ -32,10 +32,10 @@ use crate::state::floors::{FloorSeen, look_at_floor};
 /// Needs no root and changes nothing. Checks the signatures and roles against the policy, the
 /// times, what this host has accepted before (where the store can be read), and the payload files
 /// that are there: their digests, what a livepatch module really patches against what the manifest
-/// says, and the records of where they come from that lie beside them. Says what is not proven.
+/// says, an image's archive blob by blob, and the records of where they come from that lie beside them. Says what is not proven.
 /// Where the policy asks for it, the manifest also has to be in a log, by the proof that lies beside
 /// it. Of a bundle all of it is checked, and its payloads have to be in it. Exit code 4 when the
-/// manifest or a payload is not authentic, 3 when a module is not what the manifest says.
+/// manifest or a payload is not authentic, 3 when a module or an image is not what the manifest says.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  update verify greet-2026-001.manifest.json\n  update verify greet-2026-001.manifest.json --policy team.yaml --payloads . --json\n  update verify greet-2026-001.upd"
@@ -120,7 +120,7 @@ pub(super) struct Report {
     pub(super) refusal: Option<Refusal>,
     /// What it says; absent until its signatures satisfy the policy.
     pub(super) contents: Option<Manifest>,
-    /// The payload of each component, in order.
+    /// The payloads of each component, in order.
     pub(super) payloads: Vec<PayloadReport>,
     /// Where it is published; absent unless the policy asks for that.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,6 +167,9 @@ pub(super) struct PayloadReport {
     pub(super) state: PayloadState,
     /// What a livepatch's module really is; nothing unless its signed bytes are here.
     pub(super) inspected: Option<Inspection>,
+    /// The same of an image's archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<ImageFound>,
     /// What is said of where it comes from.
     pub(super) origins: Vec<OriginFound>,
 }
@@ -267,23 +270,27 @@ fn compare(
         _ => None,
     };
     let directory = args.payloads.as_deref().or(unpacked.as_deref()).unwrap_or(beside);
-    let compare = |component: &Component| {
-        let payload = component.payload();
+    let compare = |(component, payload): (&Component, &Payload)| {
         let state = trust::compare_payload(payload, directory);
-        let (inspected, origins) = match state {
+        let (inspected, image, origins) = match state {
             PayloadState::Matches => {
-                let inspected = match component {
-                    Component::Livepatch(livepatch) => Some(inspect(livepatch, directory)),
-                    Component::Layer(_) => None,
+                let (inspected, image) = match component {
+                    Component::Livepatch(livepatch) => (Some(inspect(livepatch, directory)), None),
+                    Component::Image(image) => (None, Some(inspect_image(image, directory))),
+                    Component::Layer(_) | Component::Package(_) => (None, None),
                 };
-                (inspected, origins(payload, directory, judge.policy, judge.floor, judge.now))
+                (inspected, image, origins(payload, directory, judge.policy, judge.floor, judge.now))
             }
-            _ => (None, Vec::new()),
+            _ => (None, None, Vec::new()),
         };
         let (file, size, sha256) = (payload.file.clone(), payload.size, payload.sha256);
-        PayloadReport { file, size, sha256, state, inspected, origins }
+        PayloadReport { file, size, sha256, state, inspected, image, origins }
     };
-    Ok(manifest.components.iter().map(compare).collect())
+    let payloads = manifest
+        .components
+        .iter()
+        .flat_map(|component| component.payloads().into_iter().map(move |payload| (component, payload)));
+    Ok(payloads.map(compare).collect())
 }
 
 /// A payload that is there must be the signed one; one that was asked for must be there.
@@ -311,6 +318,13 @@ fn wrong(wanted: bool, payload: &PayloadReport) -> Option<(Refusal, Failure)> {
 
 /// A module that is the signed one has to be what the manifest says that it is: a host refuses it otherwise.
 fn differs(payload: &PayloadReport) -> Option<(Refusal, Failure)> {
+    if let Some(ImageFound::Unreadable { why }) = &payload.image {
+        let expected = "the image that the manifest means, whole".to_owned();
+        let failure = Failure::new(Exit::Refused, format!("payload {} is not that image", payload.file))
+            .because(&expected, why)
+            .next("tell who signed it: the bytes are the signed ones, and no host takes them");
+        return Some((Refusal { kind: "image-differs", expected, found: why.clone() }, failure));
+    }
     let (what, expected, found) = match payload.inspected.as_ref()? {
         Inspection::Unreadable { why } => {
             ("is no livepatch module that can be read", "a livepatch module".to_owned(), why.clone())

@@ -313,6 +313,38 @@ fn what_a_module_really_patches_is_held_against_what_the_manifest_says() {
 }
 
 #[test]
+fn an_image_is_looked_through_blob_by_blob_and_has_to_be_the_one_that_is_meant() {
+    let (archive, image) = crate::operations::tests::images::image("amd64");
+    let transcript = |meant: &str| {
+        let desk = Desk::signed(&["forge", "alice", "bob"]);
+        let head = TRUTH.split_once("components:").unwrap().0;
+        let text = format!(
+            "{head}components:\n  - kind: image\n    payload: {{file: greet.oci.tar, sha256: {}, size: {}}}\n    \
+             image: \"{meant}\"\n    instead_of: [\"sha256:{}\"]\n",
+            Sha256::of(&archive),
+            archive.len(),
+            Sha256::of(b"old")
+        );
+        desk.sign(&text, &["forge", "alice", "bob"]);
+        desk.write("greet.oci.tar", &archive);
+        desk.verify()
+    };
+    let told = transcript(&image.to_string());
+    assert!(told.contains("make any container anew that was made from one of these images"), "{told}");
+    assert!(told.contains("in it     that image, for linux/amd64, manifest sha256:"), "{told}");
+    assert!(told.ends_with("authentic\n[exit 0]\n"), "{told}");
+    let told = transcript(&format!("sha256:{}", Sha256::of(b"another")));
+    assert!(
+        told.contains("in it     NOT that image: the archive has no image with the configuration"),
+        "{told}"
+    );
+    assert!(
+        told.contains("payload greet.oci.tar is not that image") && told.ends_with("[exit 3]\n"),
+        "{told}"
+    );
+}
+
+#[test]
 fn where_a_module_is_said_to_come_from_is_told_with_who_signed_that() {
     use manifests::DocumentKind;
     use manifests::provenance::{Patch, REBUILD, Rebuild};

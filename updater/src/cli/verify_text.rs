@@ -7,8 +7,8 @@ use std::fmt;
 use manifests::log::Logged;
 use manifests::verify::{RoleStanding, SignatureStanding, Standing};
 use manifests::{
-    Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, OnFailure, Probe, Replace,
-    WithoutCheckpoint,
+    Component, ContainerSelector, FileIdentity, ImageComponent, LayerComponent, LivepatchComponent, Manifest,
+    OnFailure, PackageChange, PackageComponent, Probe, Replace, ReplacedFile, WithoutCheckpoint,
 };
 
 use manifests::provenance::Origin;
@@ -16,14 +16,14 @@ use patch_tools::check::{Finding, Severity};
 
 use crate::cli::output::Page;
 use crate::cli::verify::{History, InBundle, PayloadReport, Report};
-use crate::operations::inspection::{Content, Inspection, OriginFound};
+use crate::operations::inspection::{Content, ImageFound, Inspection, OriginFound};
 use crate::operations::trust::PayloadState;
 
 /// The refusal of signed bytes that are no manifest, by its [`manifests::VerifyError::kind`].
 const MALFORMED: &str = "malformed-manifest";
 
-/// The refusal of a module that is the signed one, and not what is said of it.
-const MODULE_DIFFERS: &str = "module-differs";
+/// The refusals of a module and of an image that is the signed one, and not what is said of it.
+const DIFFERS: [&str; 2] = ["module-differs", "image-differs"];
 
 /// How many functions of an object are named.
 const NAMED_FUNCTIONS: usize = 8;
@@ -84,12 +84,16 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
     }
     if let Some(manifest) = &report.contents {
         writeln!(text, "changes")?;
-        for ((index, component), payload) in (1..).zip(&manifest.components).zip(&report.payloads) {
+        let mut payloads = report.payloads.iter();
+        for (index, component) in (1..).zip(&manifest.components) {
             match component {
                 Component::Livepatch(livepatch) => self::livepatch(text, index, livepatch)?,
                 Component::Layer(layer) => self::layer(text, index, layer)?,
+                Component::Image(image) => self::image(text, index, image)?,
+                Component::Package(component) => self::package(text, index, component)?,
             }
-            self::payload(text, payload)?;
+            let own = payloads.by_ref().take(component.payloads().len());
+            own.into_iter().try_for_each(|payload| self::payload(text, payload))?;
         }
         tail(text, manifest)?;
     }
@@ -97,7 +101,7 @@ fn write_report(text: &mut Page, report: &Report) -> fmt::Result {
         writeln!(text, "not proven")?;
         report.not_proven.iter().try_for_each(|words| writeln!(text, "  - {words}"))?;
     }
-    let differs = report.refusal.as_ref().is_some_and(|refusal| refusal.kind == MODULE_DIFFERS);
+    let differs = report.refusal.as_ref().is_some_and(|refusal| DIFFERS.contains(&refusal.kind));
     let verdict = match (report.authentic, report.complete) {
         (false, _) => "NOT authentic",
         (true, _) if differs => "authentic, and NOT what the manifest says",
@@ -168,32 +172,70 @@ fn livepatch(text: &mut Page, index: usize, livepatch: &LivepatchComponent) -> f
 }
 
 fn layer(text: &mut Page, index: usize, layer: &LayerComponent) -> fmt::Result {
-    let which = match &layer.containers {
-        None => "any container".to_owned(),
-        Some(selector) => {
-            let labels = selector.labels.iter().map(|label| format!("{}={}", label.name, label.value));
-            let ids = (!selector.ids.is_empty()).then(|| list(&selector.ids));
-            let parts: Vec<String> = ids.into_iter().chain(labels).collect();
-            format!("containers {}", parts.join(", "))
-        }
-    };
+    let which = selected(layer.containers.as_ref());
     writeln!(text, "  {index}. restart {which} that maps one of these files, on a fixed copy")?;
-    for file in &layer.replaces {
+    replaced(text, &layer.replaces)?;
+    let order = layer.order.as_ref().map_or_else(|| "id".to_owned(), |order| format!("label {}", order.name));
+    writeln!(text, "     order     by {order}, {} at a time", layer.concurrency)?;
+    without_checkpoint(text, layer.without_checkpoint)?;
+    probes(text, "     ", &layer.probes)
+}
+
+fn package(text: &mut Page, index: usize, component: &PackageComponent) -> fmt::Result {
+    writeln!(text, "  {index}. install packages on the host; their maintainer scripts run as root")?;
+    for PackageChange { name, architecture, old, new } in &component.packages {
+        writeln!(text, "     package   {name} {architecture}: {} in place of {}", new.version, old.version)?;
+    }
+    let which = selected(component.containers.as_ref());
+    writeln!(text, "     restart   every service, and {which}, that maps one of these files")?;
+    replaced(text, &component.replaces)?;
+    for (what, services) in [("restart", &component.services.restart), ("leave", &component.services.leave)] {
+        if !services.is_empty() {
+            writeln!(text, "     {what:<8}  {} in any case", list(services))?;
+        }
+    }
+    without_checkpoint(text, component.without_checkpoint)
+}
+
+fn selected(containers: Option<&ContainerSelector>) -> String {
+    let Some(selector) = containers else { return "any container".to_owned() };
+    let labels = selector.labels.iter().map(|label| format!("{}={}", label.name, label.value));
+    let ids = (!selector.ids.is_empty()).then(|| list(&selector.ids));
+    let parts: Vec<String> = ids.into_iter().chain(labels).collect();
+    format!("containers {}", parts.join(", "))
+}
+
+fn replaced(text: &mut Page, files: &[ReplacedFile]) -> fmt::Result {
+    for file in files {
         let identity = match &file.identity {
             FileIdentity::BuildId(id) => format!("build id {id}"),
             FileIdentity::Sha256(digest) => format!("sha256 {digest}"),
         };
         writeln!(text, "     file      {} ({identity})", file.path)?;
     }
-    let order = layer.order.as_ref().map_or_else(|| "id".to_owned(), |order| format!("label {}", order.name));
-    writeln!(text, "     order     by {order}, {} at a time", layer.concurrency)?;
-    let otherwise = match layer.without_checkpoint {
+    Ok(())
+}
+
+fn image(text: &mut Page, index: usize, image: &ImageComponent) -> fmt::Result {
+    let which = selected(image.containers.as_ref());
+    writeln!(text, "  {index}. make {which} anew that was made from one of these images")?;
+    for digest in &image.instead_of {
+        writeln!(text, "     image     {digest}")?;
+    }
+    writeln!(text, "     from      {}", image.image)?;
+    let order = image.order.as_ref().map_or_else(|| "id".to_owned(), |order| format!("label {}", order.name));
+    writeln!(text, "     order     by {order}, {} at a time", image.concurrency)?;
+    without_checkpoint(text, image.without_checkpoint)?;
+    probes(text, "     ", &image.probes)
+}
+
+fn without_checkpoint(text: &mut Page, without: WithoutCheckpoint) -> fmt::Result {
+    let otherwise = match without {
         WithoutCheckpoint::Fail => "refuse the manifest",
         WithoutCheckpoint::Skip => "leave the container as it is",
         WithoutCheckpoint::Restart => "restart it, and lose its memory when going back",
     };
-    writeln!(text, "     if a container cannot be checkpointed: {otherwise}")?;
-    probes(text, "     ", &layer.probes)
+    writeln!(text, "     if a container cannot be checkpointed: {otherwise}")
 }
 
 fn payload(text: &mut Page, payload: &PayloadReport) -> fmt::Result {
@@ -211,6 +253,14 @@ fn payload(text: &mut Page, payload: &PayloadReport) -> fmt::Result {
         Some(Inspection::Unreadable { why }) => {
             writeln!(text, "     in it     NO MODULE that can be read: {why}")?
         }
+        None => {}
+    }
+    match &payload.image {
+        Some(ImageFound::Read { manifest, platform, layers, unpacked }) => writeln!(
+            text,
+            "     in it     that image, for {platform}, manifest {manifest}; {layers} layers of {unpacked} bytes"
+        )?,
+        Some(ImageFound::Unreadable { why }) => writeln!(text, "     in it     NOT that image: {why}")?,
         None => {}
     }
     payload.origins.iter().try_for_each(|found| origin(text, found))

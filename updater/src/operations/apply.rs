@@ -237,7 +237,7 @@ impl Engine {
         // A host takes what fits its kernel, and needs no other's payloads.
         let taken = manifest.for_kernel(&self.host.kernel).taken;
         let payloads: Vec<&Payload> =
-            taken.into_iter().map(|index| manifest.components[index].payload()).collect();
+            taken.into_iter().flat_map(|index| manifest.components[index].payloads()).collect();
         self.expect_room(&payloads)?;
         for payload in payloads {
             self.payloads.add(payload, request.payloads)?;

@@ -50,6 +50,7 @@ impl Engine {
         let mut needed = Needed::default();
         needed.payloads.extend(baseline.livepatches.iter().map(|livepatch| livepatch.payload.to_string()));
         needed.replaced(&in_force(&all).collect::<Vec<_>>());
+        needed.packages(&in_force(&all).collect::<Vec<_>>());
         baseline.rootfs.iter().for_each(|rootfs| needed.topology(&rootfs.topology));
         for stored in &all {
             if stored.outcome().is_none() || !self.is_over(stored) {
@@ -205,6 +206,14 @@ impl Needed {
         }
     }
 
+    /// The packages that rollbacks of these would install again, and those that would come back if that failed.
+    fn packages(&mut self, in_force: &[&Stored]) {
+        let plans = in_force.iter().map(|stored| stored.progress.plan());
+        let switches = plans.flat_map(|plan| &plan.packages).map(|planned| &planned.switch);
+        let files = switches.flat_map(|switch| [&switch.from, &switch.to]);
+        self.payloads.extend(files.map(|file| file.payload.to_string()));
+    }
+
     fn plan(&mut self, stored: &Stored) {
         self.transactions.insert(stored.id.as_str().to_owned());
         let plan = stored.progress.plan();
@@ -214,8 +223,16 @@ impl Needed {
                 Action::LoadLivepatch { payload, .. } => {
                     self.payloads.insert(payload.to_string());
                 }
+                Action::InstallPackages { packages } => {
+                    let files = packages.iter().flat_map(|switch| [&switch.from, &switch.to]);
+                    self.payloads.extend(files.map(|file| file.payload.to_string()));
+                }
                 Action::UnpackLayer { layer, .. } => {
                     self.payloads.insert(layer.to_string());
+                }
+                // What has ended needs no archive: engines have their images.
+                Action::LoadImage { payload, .. } if stored.outcome().is_none() => {
+                    self.payloads.insert(payload.to_string());
                 }
                 Action::SwitchRootfs { container, to }
                     if stored.outcome() != Some(Outcome::RolledBack)

@@ -2,8 +2,8 @@
 //! build, and by what is patched. Changes nothing, and stages nothing.
 //!
 //! Only manifests that this host believes count, of each name the latest; one that has expired since still says what is at
-//! fault. What cannot be looked at is unknown, and hides nothing else. Processes outside of containers are not looked at:
-//! no layer reaches them (`update scan` does).
+//! fault. What cannot be looked at is unknown, and hides nothing else. For a layer, processes outside of containers are not
+//! looked at: it does not reach them (`update scan` does).
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -19,7 +19,8 @@ use workloads::processes::Onlooker;
 
 use crate::kernel::livepatch::{Enabled, LoadedPatch, PatchState};
 use crate::operations::standing::Standing as Has;
-use crate::operations::{Engine, EngineError, Session};
+use crate::operations::survey::Replacing;
+use crate::operations::{Engine, EngineError, Session, host_packages};
 use crate::state::baseline::Baseline;
 use crate::state::crash_guard::Quarantined;
 
@@ -114,7 +115,11 @@ impl Engine {
 
     fn exposure(&self, seen: &Seen, manifest: &Manifest) -> Result<Standing, EngineError> {
         let kernel = self.kernel_exposure(seen, manifest);
-        Ok(kernel.max(self.file_exposure(seen, manifest)?))
+        let mut standing = kernel.max(self.file_exposure(seen, manifest)?);
+        for component in host_packages::components(manifest) {
+            standing = standing.max(self.package_exposure(component)?);
+        }
+        Ok(standing)
     }
 
     fn kernel_exposure(&self, seen: &Seen, manifest: &Manifest) -> Standing {
@@ -159,16 +164,23 @@ impl Engine {
 
     fn file_exposure(&self, seen: &Seen, manifest: &Manifest) -> Result<Standing, EngineError> {
         let components = manifest.components.iter().enumerate();
-        let layers: Vec<_> = components
-            .filter_map(|(index, component)| match component {
-                Component::Layer(layer) => Some((index, layer)),
-                Component::Livepatch(_) => None,
-            })
-            .collect();
-        if layers.is_empty() || seen.nothing_runs()? {
+        let (mut layers, mut images) = (Vec::new(), Vec::new());
+        for (index, component) in components {
+            match component {
+                Component::Layer(layer) => layers.push((index, layer)),
+                Component::Image(image) => images.push((index, image)),
+                Component::Livepatch(_) | Component::Package(_) => {}
+            }
+        }
+        let replacing: Vec<Replacing<'_>> =
+            manifest.components.iter().enumerate().filter_map(Replacing::of).collect();
+        if layers.is_empty() && images.is_empty() || seen.nothing_runs()? {
             return Ok(Standing::Clear);
         }
-        let (found, unreadable) = self.survey_containers(&seen.session, &layers, Onlooker::NOBODY)?;
+        if !images.is_empty() && !self.survey_images(&seen.session, &images)?.0.is_empty() {
+            return Ok(Standing::Exposed);
+        }
+        let (found, unreadable) = self.survey_containers(&seen.session, &replacing, Onlooker::NOBODY)?;
         let maps = |container: &crate::plan::facts::ContainerFacts| {
             container.affected.iter().any(|by| !by.files.is_empty())
         };

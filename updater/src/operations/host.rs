@@ -17,7 +17,7 @@ use workloads::files::layer::LayerStore;
 use workloads::files::rootfs::OverlayMounts;
 use workloads::files::{Layers, RootfsMounts};
 use workloads::lifecycle::error::RuntimeError;
-use workloads::lifecycle::{Checkpointer, Lifecycle, Runtimes};
+use workloads::lifecycle::{Checkpointer, Lifecycle, Recreator, Runtimes};
 use workloads::limits::Limits;
 use workloads::limits::freezer::{CgroupFreezer, Freezer, LeaseStore};
 use workloads::limits::knobs::CgroupLimits;
@@ -25,9 +25,11 @@ use workloads::model::KnownContainer;
 use workloads::model::Listing;
 use workloads::network::ConnectionHold;
 use workloads::network::hold::NftHold;
+use workloads::packages::{Dpkg, Packages};
 use workloads::probes::{Prober, Probes};
-use workloads::processes::Observer;
 use workloads::processes::observe::Procfs;
+use workloads::processes::{Everywhere, Observer};
+use workloads::services::{Services, Systemd};
 
 use crate::config::Config;
 use crate::kernel::identity;
@@ -76,6 +78,12 @@ pub struct Host {
     pub layers: Arc<dyn Layers + Send + Sync>,
     /// What can be seen of containers from outside.
     pub observer: Arc<dyn Observer + Send + Sync>,
+    /// What can be seen of all processes.
+    pub everywhere: Arc<dyn Everywhere + Send + Sync>,
+    /// The package manager.
+    pub packages: Arc<dyn Packages + Send + Sync>,
+    /// The service manager.
+    pub services: Arc<dyn Services + Send + Sync>,
     /// Has somebody look, every minute, whether the host lives on after a load; or no more.
     pub watch: Box<dyn Fn(Trial) -> Result<Scheduled, CommandError> + Send + Sync>,
     /// Makes the adapters of one operation; its children keep the lock.
@@ -90,6 +98,8 @@ pub struct Adapters {
     pub lifecycle: Arc<dyn Lifecycle + Send + Sync>,
     /// Writes their memory to disk, and brings it back.
     pub checkpointer: Arc<dyn Checkpointer + Send + Sync>,
+    /// Makes them anew from other images.
+    pub recreator: Arc<dyn Recreator + Send + Sync>,
     /// Probes.
     pub prober: Arc<dyn Prober + Send + Sync>,
 }
@@ -126,6 +136,9 @@ impl Host {
             limits: Arc::new(CgroupLimits::default()),
             layers: Arc::new(LayerStore::new(config.store.join("layers"))),
             observer: Arc::new(Procfs),
+            everywhere: Arc::new(Procfs),
+            packages: Arc::new(Dpkg),
+            services: Arc::new(Systemd),
             watch: Box::new(survival::watch),
             connect: Box::new(move |lock| {
                 let runtimes = Runtimes::found(&runc_root);
@@ -141,6 +154,7 @@ impl Host {
                     livepatch: Arc::new(Sysfs::new(Roots::default(), known.containers)?),
                     prober: Arc::new(Probes::new(runtime.clone())),
                     lifecycle: runtime.clone(),
+                    recreator: runtime.clone(),
                     checkpointer: runtime,
                 })
             }),

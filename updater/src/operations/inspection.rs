@@ -5,17 +5,21 @@
 //! word of somebody who built it again, `patch-tools verify --statement`), and both in envelopes, as `patch-tools sign
 //! --type evidence` makes them (`NAME.intoto.evidence.json`).
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use manifests::bounded;
 use manifests::provenance::Origin;
 use manifests::{
-    Envelope, FileName, KeyId, KeyName, LivepatchComponent, Payload, Policy, Sha256, TrustFloor, UtcTime,
+    Envelope, FileName, ImageComponent, ImageDigest, KeyId, KeyName, LivepatchComponent, Payload, Policy,
+    Sha256, TrustFloor, UtcTime,
 };
 use patch_tools::check::{Finding, Severity};
 use patch_tools::module::{Module, Replace};
 use serde::Serialize;
+use system::error::with_causes;
+use workloads::images::ImageArchive;
 
 use crate::kernel::preflight::claims;
 
@@ -72,6 +76,28 @@ impl Content {
     }
 }
 
+/// What an image's payload is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "image", rename_all = "kebab-case")]
+pub enum ImageFound {
+    /// It has the image, and every byte of that is what its digests say.
+    Read {
+        /// The digest of its manifest.
+        manifest: ImageDigest,
+        /// What it runs on: `linux/amd64`.
+        platform: String,
+        /// How many layers it has.
+        layers: usize,
+        /// What they unpack to, in bytes.
+        unpacked: u64,
+    },
+    /// It has not, or something is amiss with it: no host takes it.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+}
+
 /// A record of where a payload comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OriginFound {
@@ -86,6 +112,21 @@ pub struct OriginFound {
     pub signed_by: Option<Vec<KeyName>>,
     /// Keys whose signatures do not count: not the policy's, or not holding.
     pub not_counting: Vec<KeyId>,
+}
+
+/// Reads the image of a component from a file that has its bytes, all of it.
+pub fn inspect_image(component: &ImageComponent, directory: &Path) -> ImageFound {
+    let read = || -> Result<ImageFound, Box<dyn std::error::Error>> {
+        let file = File::open(directory.join(component.payload.file.as_str()))?;
+        let archive = ImageArchive::open(&file, &component.image)?;
+        Ok(ImageFound::Read {
+            manifest: archive.manifest(),
+            platform: archive.platform().to_string(),
+            layers: archive.diff_ids().count(),
+            unpacked: archive.check_layers()?,
+        })
+    };
+    read().unwrap_or_else(|error| ImageFound::Unreadable { why: with_causes(&*error) })
 }
 
 /// Reads the module of a component from a file that has its bytes.

@@ -1,6 +1,7 @@
 //! Whole operations on this host: what the subcommands and the agent call.
 //!
 //! - [`host`]: the adapters that it works with
+//! - `host_packages`: what is installed, and which services run it
 //! - [`survey`]: fills the planner's facts from the running host
 //! - [`inspection`]: what a payload really is, and where it is said to come from
 //! - [`trust`]: whom this host believes: envelope, policy, floors, payload digests
@@ -15,6 +16,7 @@
 //! - [`hold`]: nothing of that for a while, because an operator says so
 //! - [`resume`]: finish or undo what the journal holds, then make the host agree with the baseline
 //! - [`standing`]: how the host stands to the baseline
+//! - `images`: what containers were made from
 //! - [`status`], [`story`]: what is, and what was
 //! - [`whole_kernel`]: which kernels there are, and whether another one can take over
 //! - [`removal`]: whether the host can do without this program
@@ -35,6 +37,8 @@ pub mod exposure;
 pub mod health;
 pub mod hold;
 pub mod host;
+mod host_packages;
+mod images;
 pub mod inspection;
 pub mod policy;
 pub mod publication;
@@ -61,10 +65,13 @@ use system::boot::BootError;
 use system::command::HeldLock;
 use system::lock::{HostLock, LockError, Turn};
 use workloads::files::rootfs::RootfsError;
+use workloads::images::ImageArchiveError;
 use workloads::lifecycle::error::RuntimeError;
 use workloads::model::{Container, Listing};
+use workloads::packages::PackageError;
 use workloads::probes::ProbeError;
 use workloads::processes::LookError;
+use workloads::services::ServiceError;
 
 use crate::config::Config;
 use crate::kernel::error::KernelError;
@@ -177,6 +184,14 @@ pub enum EngineError {
         /// Where and why.
         source: patch_tools::module::ParseError,
     },
+    /// A payload is authentic and not the image that it should be.
+    #[error("payload {file} is not the image that the manifest means")]
+    Image {
+        /// Its name in the manifest.
+        file: String,
+        /// What is wrong with it.
+        source: Box<ImageArchiveError>,
+    },
     /// The kernel cannot be asked.
     #[error("look at the kernel")]
     Host(#[from] KernelError),
@@ -192,8 +207,14 @@ pub enum EngineError {
     /// The containers cannot be asked.
     #[error("look at the containers")]
     Runtime(#[from] RuntimeError),
-    /// The processes of containers were not looked at to the end.
-    #[error("look at the processes of containers")]
+    /// The package manager cannot be asked, or somebody else has it.
+    #[error("look at the packages of this host")]
+    Packages(#[from] PackageError),
+    /// The service manager cannot be asked.
+    #[error("look at the services of this host")]
+    Services(#[from] ServiceError),
+    /// Processes were not looked at to the end.
+    #[error("look at the processes of this host")]
     Processes(#[from] LookError),
     /// A root file system cannot be looked at.
     #[error("look at the root file systems")]
@@ -450,10 +471,14 @@ impl Engine {
             leases: &self.host.leases,
             lifecycle: &*session.adapters.lifecycle,
             checkpointer: &*session.adapters.checkpointer,
+            recreator: &*session.adapters.recreator,
             mounts: &*self.host.mounts,
             hold: &*self.host.hold,
             limits: &*self.host.limits,
             observer: &*self.host.observer,
+            everywhere: &*self.host.everywhere,
+            packages: &*self.host.packages,
+            services: &*self.host.services,
             prober: &*session.adapters.prober,
             layers: &*self.host.layers,
             payloads: &self.payloads,

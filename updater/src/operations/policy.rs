@@ -194,6 +194,7 @@ fn brought(stored: &Stored) -> impl Iterator<Item = Sha256> {
     stored.progress.plan().steps.iter().filter_map(|step| match step.action {
         Action::LoadLivepatch { payload, .. } => Some(payload),
         Action::UnpackLayer { layer, .. } => Some(layer),
+        Action::LoadImage { payload, .. } => Some(payload),
         _ => None,
     })
 }

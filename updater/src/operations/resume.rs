@@ -65,7 +65,7 @@ impl Resumed {
 /// One thing that the host should have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reapplied {
-    /// `livepatch NAME` or `root file system of CONTAINER`.
+    /// `livepatch NAME`, `root file system of CONTAINER` or `package NAME:ARCHITECTURE`.
     pub what: String,
     /// What became of it.
     #[serde(flatten)]
@@ -113,7 +113,9 @@ impl Became {
         Some(match standing {
             Standing::Missing => return None,
             Standing::InForce => Self::Present,
-            Standing::OtherKernel { why } | Standing::Gone { why } => Self::LeftAlone { why },
+            Standing::OtherKernel { why } | Standing::Gone { why } | Standing::Superseded { why } => {
+                Self::LeftAlone { why }
+            }
             Standing::Quarantined { why } => Self::Quarantined { why },
             Standing::Displaced { why } => Self::Displaced { why },
             Standing::Unreadable { why } => Self::Failed { why },
@@ -252,6 +254,12 @@ impl Engine {
                     Err(error) => Became::Failed { why: error.to_string() },
                 });
             report.push(Reapplied { what: format!("root file system of {}", rootfs.container), became });
+        }
+        for package in &baseline.packages {
+            // Packages stay where they are over a boot: there is nothing to bring back.
+            if let Some(became) = Became::unless_missing(self.package_standing(package).0) {
+                report.push(Reapplied { what: format!("package {}", package.package), became });
+            }
         }
         Ok(())
     }

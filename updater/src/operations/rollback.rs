@@ -10,6 +10,7 @@ use crate::operations::apply::Beginning;
 use crate::operations::hold::Heeding;
 use crate::operations::{Driven, Engine, EngineError, Listeners, Session};
 use crate::plan::facts::{AffectedBy, ContainerFacts, Unmet};
+use crate::plan::packages::PackageSwitch;
 use crate::plan::planner::Refusal;
 use crate::plan::reverse;
 use crate::plan::reverse::{Memory, ReverseFacts};
@@ -37,6 +38,9 @@ fn is_undone(all: &[Stored], id: &TransactionId) -> bool {
             && other.outcome() == Some(Outcome::Committed)
     })
 }
+
+/// How a payload that was collected comes back.
+const PUT_BACK: &str = "`update plan` with the manifest that brought it puts it back";
 
 /// What containers get back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +114,12 @@ impl Engine {
         {
             let affected =
                 vec![AffectedBy { component: 0, files: planned.files.clone(), unknown: Vec::new() }];
-            let facts = match self.survey_container(session, &planned.container.id)? {
+            let id = &planned.container.id;
+            if let Some((before, _)) = done.exchanged(id) {
+                containers.extend(self.survey_exchanged(session, id, before)?);
+                continue;
+            }
+            let facts = match self.survey_container(session, id)? {
                 Some(facts) => Some(facts),
                 None => self.survey_stopped(&planned.container)?,
             };
@@ -125,7 +134,10 @@ impl Engine {
         let memory = match back {
             Back::Files => Memory::StartAfresh,
             Back::Checkpoint => {
-                for planned in containers.iter().filter(|planned| planned.container.status.has_processes()) {
+                let restored = |planned: &&ContainerFacts| {
+                    planned.container.status.has_processes() && planned.image.is_none()
+                };
+                for planned in containers.iter().filter(restored) {
                     let dossier = Dossier::new(&self.config.checkpoints(), &of.id, &planned.container.id);
                     if !matches!(dossier.after(), Ok(Some(_))) {
                         return Err(EngineError::NothingToRollBack(format!(
@@ -139,6 +151,8 @@ impl Engine {
                 Memory::FromCheckpoint { taken: of.began }
             }
         };
+        let installed = self.installed(done.packages.iter().map(|planned| planned.switch.package.clone()))?;
+        let services = self.services_of(done)?;
         let settings = self.settings();
         let quarantined: Vec<_> =
             self.guards().quarantined()?.into_iter().map(|entry| entry.digest).collect();
@@ -149,6 +163,8 @@ impl Engine {
             foreign: &foreign,
             quarantined: &quarantined,
             containers: &containers,
+            installed: &installed,
+            services: &services,
             committed: &baseline.rootfs,
             memory,
             settings: &settings,
@@ -173,6 +189,17 @@ impl Engine {
     /// What the plan, or its way back, loads is in the store: found out before a container is touched.
     fn expect_payloads(&self, plan: &Plan) -> Result<(), Refusal> {
         let mut unmet = Vec::new();
+        for PackageSwitch { package, from, to } in plan.packages.iter().map(|planned| &planned.switch) {
+            for file in [from, to] {
+                if let Err(error) = self.payloads.open(&file.payload) {
+                    unmet.push(Unmet {
+                        subject: format!("package {package}"),
+                        expected: format!("the file of {} in the store, to be installed again", file.version),
+                        found: format!("{} ({PUT_BACK})", with_causes(&error)),
+                    });
+                }
+            }
+        }
         for step in &plan.steps {
             let loads = match (&step.action, &step.undo) {
                 (Action::LoadLivepatch { module, payload, .. }, _) => Some((module, payload)),
@@ -184,10 +211,7 @@ impl Engine {
                 unmet.push(Unmet {
                     subject: format!("livepatch {module}"),
                     expected: "its module in the store, to be loaded again".to_owned(),
-                    found: format!(
-                        "{} (`update plan` with the manifest that brought it puts it back)",
-                        with_causes(&error)
-                    ),
+                    found: format!("{} ({PUT_BACK})", with_causes(&error)),
                 });
             }
         }

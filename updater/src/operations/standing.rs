@@ -4,14 +4,18 @@
 //! status, and what only an operator can decide is so for both. Nothing is changed here, and a thing that
 //! cannot be looked at is a standing of its own: it hides no other.
 
+use std::cmp::Ordering;
+
+use manifests::PackageVersion;
 use serde::Serialize;
 use system::error::with_causes;
 use workloads::model::{Container, Topology};
+use workloads::packages::PackageState;
 
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::operations::{Engine, Session};
 use crate::plan::LoadedPayload;
-use crate::state::baseline::{Livepatch, Rootfs};
+use crate::state::baseline::{Livepatch, Package, Rootfs};
 use crate::state::crash_guard::Quarantined;
 use crate::steps::ownership::{Ownership, Whose};
 
@@ -38,6 +42,11 @@ pub enum Standing {
         /// What happened.
         why: String,
     },
+    /// Somebody has put a later version in its place.
+    Superseded {
+        /// Which.
+        why: String,
+    },
     /// Something else is in its place, which is not for this program to take away.
     Displaced {
         /// What.
@@ -53,7 +62,7 @@ pub enum Standing {
 impl Standing {
     /// Whether nobody has to do anything about it.
     pub fn is_sound(&self) -> bool {
-        matches!(self, Self::InForce | Self::OtherKernel { .. } | Self::Gone { .. })
+        matches!(self, Self::InForce | Self::OtherKernel { .. } | Self::Gone { .. } | Self::Superseded { .. })
     }
 
     /// Whether what the host has under that name, if anything, is not it.
@@ -68,6 +77,7 @@ impl Standing {
             Self::OtherKernel { why }
             | Self::Gone { why }
             | Self::Quarantined { why }
+            | Self::Superseded { why }
             | Self::Displaced { why }
             | Self::Unreadable { why } => Some(why),
         }
@@ -104,6 +114,29 @@ impl Engine {
     /// Tells whose loaded modules are.
     pub(super) fn ownership<'a>(&'a self, session: &'a Session) -> Ownership<'a> {
         Ownership { livepatch: &*session.adapters.livepatch, payloads: &self.payloads }
+    }
+
+    /// The standing, and the version that is there, if one is.
+    pub(super) fn package_standing(&self, package: &Package) -> (Standing, Option<PackageVersion>) {
+        let found = match self.host.packages.installed(&package.package) {
+            Ok(found) => found,
+            Err(error) => return (Standing::Unreadable { why: with_causes(&error) }, None),
+        };
+        let Some(found) = found else {
+            return (Standing::Gone { why: "it is not installed any more".to_owned() }, None);
+        };
+        let other = format!("{} is installed, by somebody else", found.version);
+        let standing = match (found.state, found.version.compare(&package.version)) {
+            (PackageState::Broken(how), _) => Standing::Displaced {
+                why: format!("{} is {how}: dpkg --configure --pending goes on with it", found.version),
+            },
+            (PackageState::Whole, Ordering::Equal) => Standing::InForce,
+            (PackageState::Whole, Ordering::Greater) => Standing::Superseded { why: other },
+            (PackageState::Whole, Ordering::Less) => {
+                Standing::Displaced { why: format!("the earlier version {other}") }
+            }
+        };
+        (standing, Some(found.version))
     }
 
     /// The standing, and the container if the runtime knows it.

@@ -3,7 +3,7 @@
 //! A host in the middle of an operation is not out of order: what does not look sound is looked at once more
 //! while nobody can begin anything, or is said to be in progress.
 
-use manifests::UtcTime;
+use manifests::{ImageDigest, PackageVersion, UtcTime};
 use serde::Serialize;
 use system::lock::{HostLock, Looked};
 use workloads::model::Container;
@@ -11,6 +11,7 @@ use workloads::model::Container;
 use crate::kernel::KernelError;
 use crate::kernel::livepatch::{Enabled, LoadedPatch, PatchState};
 use crate::operations::hold::Held;
+use crate::operations::images;
 use crate::operations::standing::Standing;
 use crate::operations::{Engine, EngineError};
 use crate::state::baseline::Baseline;
@@ -33,6 +34,10 @@ pub struct Status {
     pub no_livepatch: Option<String>,
     /// Root file systems that it should have.
     pub rootfs: Vec<RootfsStatus>,
+    /// Images that containers were made anew from.
+    pub images: Vec<ImageStatus>,
+    /// Packages that it should have.
+    pub packages: Vec<PackageStatus>,
     /// Livepatches that it does not load again by itself.
     pub quarantined: Vec<Quarantined>,
     /// What holds this host as it is.
@@ -57,13 +62,20 @@ impl Status {
     /// Since when things that it has, or should have, are revoked.
     pub fn revoked(&self) -> impl Iterator<Item = UtcTime> {
         let livepatches = self.livepatches.iter().filter_map(|livepatch| livepatch.revoked);
-        livepatches.chain(self.rootfs.iter().filter_map(|rootfs| rootfs.revoked))
+        let packages = self.packages.iter().filter_map(|package| package.revoked);
+        let images = self.images.iter().filter_map(|image| image.revoked);
+        livepatches
+            .chain(self.rootfs.iter().filter_map(|rootfs| rootfs.revoked))
+            .chain(packages)
+            .chain(images)
     }
 
     /// How the host stands to everything that it should have.
     pub fn standings(&self) -> impl Iterator<Item = &Standing> {
         let livepatches = self.livepatches.iter().map(|livepatch| &livepatch.standing);
-        livepatches.chain(self.rootfs.iter().map(|rootfs| &rootfs.standing))
+        let packages = self.packages.iter().map(|package| &package.standing);
+        let images = self.images.iter().map(|image| &image.standing);
+        livepatches.chain(self.rootfs.iter().map(|rootfs| &rootfs.standing)).chain(packages).chain(images)
     }
 }
 
@@ -101,6 +113,38 @@ pub struct RootfsStatus {
     pub revoked: Option<UtcTime>,
 }
 
+/// An image that a container was made anew from.
+#[derive(Debug, Serialize)]
+pub struct ImageStatus {
+    /// The container.
+    pub container: String,
+    /// The image, by its configuration.
+    pub image: ImageDigest,
+    /// Whether it is made from it still.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// Whether the container runs.
+    pub running: bool,
+    /// Since when the image must not be in force any more; `null` if it may, or is not.
+    pub revoked: Option<UtcTime>,
+}
+
+/// A package that the host should have.
+#[derive(Debug, Serialize)]
+pub struct PackageStatus {
+    /// Its name and architecture.
+    pub package: String,
+    /// The version to which the host was committed.
+    pub version: PackageVersion,
+    /// The version that is installed; `null` if none is.
+    pub installed: Option<PackageVersion>,
+    /// Whether that is as it should be.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// Since when it must not be in force any more; `null` if it may, or is not.
+    pub revoked: Option<UtcTime>,
+}
+
 impl Engine {
     /// Look.
     ///
@@ -119,9 +163,9 @@ impl Engine {
     }
 
     fn look_around(&self) -> Result<Status, EngineError> {
-        let (baseline, unfinished) = {
+        let (baseline, unfinished, made_from) = {
             let journal = self.journal();
-            (Baseline::read(&journal)?, journal.unfinished()?)
+            (Baseline::read(&journal)?, journal.unfinished()?, images::committed(&journal.all()?))
         };
         let quarantined = self.guards().quarantined()?;
         let revoked = self.revoked_payloads()?;
@@ -162,6 +206,33 @@ impl Engine {
                 revoked: known.layers().find_map(|layer| revoked.get(&layer).copied()),
             });
         }
+        let mut images = Vec::new();
+        for (id, known) in &made_from {
+            let (standing, container) = self.image_standing(&session, id, &known.image);
+            let in_force = standing == Standing::InForce;
+            images.push(ImageStatus {
+                container: id.to_string(),
+                image: known.image,
+                standing,
+                running: container.is_some_and(|container| container.status.has_processes()),
+                revoked: known
+                    .payload
+                    .filter(|_| in_force)
+                    .and_then(|payload| revoked.get(&payload).copied()),
+            });
+        }
+        let packages = baseline.packages.iter().map(|known| {
+            let (standing, installed) = self.package_standing(known);
+            let in_force = standing == Standing::InForce;
+            PackageStatus {
+                package: known.package.to_string(),
+                version: known.version.clone(),
+                installed,
+                standing,
+                revoked: revoked.get(&known.payload).copied().filter(|_| in_force),
+            }
+        });
+        let packages = packages.collect();
         let unreadable = match session.adapters.lifecycle.list() {
             Ok(listing) => listing.unreadable.iter().map(ToString::to_string).collect(),
             Err(error) if error.is_absence() => Vec::new(),
@@ -175,6 +246,8 @@ impl Engine {
             foreign,
             no_livepatch,
             rootfs,
+            images,
+            packages,
             quarantined,
             held: self.held()?,
             unfinished: unfinished.into_iter().map(|stored| stored.id.to_string()).collect(),

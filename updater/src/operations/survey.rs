@@ -2,25 +2,80 @@
 
 use std::collections::BTreeMap;
 
-use manifests::{Component, FileIdentity, LayerComponent, LivepatchComponent, Manifest, ModuleName, Replace};
+use manifests::{
+    Component, ContainerSelector, FileIdentity, LivepatchComponent, Manifest, ModuleName, PackageComponent,
+    Replace, ReplacedFile, Sha256,
+};
 use patch_tools::check::{Finding, KernelFacts, Severity};
 use patch_tools::module::Module;
 use system::medium::Medium;
-use workloads::model::{Container, ContainerStatus, NetworkPlace, Unreadable, WorkloadId};
-use workloads::processes::{Mapped, Onlooker, Wanted};
+use workloads::model::{Container, ContainerStatus, NetworkPlace, Pid, Unreadable, WorkloadId};
+use workloads::packages::PackageId;
+use workloads::processes::{HostPaths, Mapped, Onlooker, Wanted};
 
 use crate::config::CheckpointMedium;
 use crate::kernel::livepatch::{Enabled, PatchState};
 use crate::kernel::preflight;
 use crate::kernel::preflight::Keeps;
 use crate::operations::apply::Quarantine;
+use crate::operations::images::merge;
 use crate::operations::{Engine, EngineError, Session};
 use crate::plan::facts::{
-    AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, Presence, ReplacedPatch, Unmet,
+    AffectedBy, ContainerFacts, HostFacts, LivepatchFacts, PackageFacts, Presence, ReplacedPatch, Unmet,
 };
 use crate::plan::planner::layer_directory;
 use crate::state::baseline::Baseline;
 use crate::steps::ownership::Whose;
+
+/// The files that a component replaces, and in which containers.
+#[derive(Clone, Copy)]
+pub(super) struct Replacing<'a> {
+    /// The component's index in the manifest.
+    component: usize,
+    replaces: &'a [ReplacedFile],
+    containers: Option<&'a ContainerSelector>,
+    /// The layer that brings the fixed ones; nothing where packages of the host do.
+    layer: Option<&'a Sha256>,
+}
+
+impl<'a> Replacing<'a> {
+    /// Nothing of a livepatch.
+    pub(super) fn of((index, component): (usize, &'a Component)) -> Option<Self> {
+        let layer = match component {
+            Component::Livepatch(_) | Component::Image(_) => return None,
+            Component::Layer(layer) => Some(&layer.payload.sha256),
+            Component::Package(_) => None,
+        };
+        let (replaces, containers) = (component.replaces(), component.containers());
+        Some(Self { component: index, replaces, containers, layer })
+    }
+
+    /// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
+    fn selects(&self, container: &Container) -> bool {
+        let label = |name: &str| container.annotations.get(name).map(String::as_str);
+        self.containers.is_none_or(|selector| selector.selects(&container.id.to_string(), label))
+    }
+
+    /// How it affects a container, if it does. One of which something could not be told is taken to be affected by a layer;
+    /// files of the host are in few containers.
+    fn affects(&self, mapped: &Mapped) -> Option<AffectedBy> {
+        let is_at_fault =
+            |identity: &FileIdentity| self.replaces.iter().any(|file| file.identity == *identity);
+        let matches = mapped.matches.iter().filter(|found| is_at_fault(&found.identity));
+        let files: Vec<_> = matches.map(|found| found.path.to_text()).collect();
+        let unknown: Vec<String> = match self.layer {
+            Some(_) => mapped.unknown.iter().map(ToString::to_string).collect(),
+            None => Vec::new(),
+        };
+        let component = self.component;
+        (!files.is_empty() || !unknown.is_empty()).then_some(AffectedBy { component, files, unknown })
+    }
+}
+
+pub(super) fn wanted<'a>(files: impl IntoIterator<Item = &'a ReplacedFile>) -> Vec<Wanted> {
+    let wanted = |file: &ReplacedFile| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) };
+    files.into_iter().map(wanted).collect()
+}
 
 impl Engine {
     /// Everything that planning this manifest needs to know.
@@ -37,7 +92,7 @@ impl Engine {
     ) -> Result<HostFacts, EngineError> {
         let baseline = Baseline::read(&self.journal())?;
         let mut livepatches = BTreeMap::new();
-        let mut layers = Vec::new();
+        let (mut replacing, mut packages, mut images) = (Vec::new(), Vec::new(), Vec::new());
         let mut stuck_tasks_matter = false;
         for index in manifest.for_kernel(&self.host.kernel).taken {
             match &manifest.components[index] {
@@ -46,13 +101,42 @@ impl Engine {
                     let facts = self.survey_livepatch(session, livepatch, &baseline, quarantine)?;
                     livepatches.insert(index, facts);
                 }
-                Component::Layer(layer) => layers.push((index, layer)),
+                Component::Layer(_) => {}
+                Component::Image(image) => images.push((index, image)),
+                Component::Package(component) => packages.push((index, component)),
             }
+            replacing.extend(Replacing::of((index, &manifest.components[index])));
         }
-        let (containers, unreadable) = if layers.is_empty() {
-            Default::default()
+        let known = match packages.is_empty() {
+            true => None,
+            false => Some(self.survey_packages(session, &packages, onlooker)?),
+        };
+        // Where nothing of a component is installed, what its files are called somewhere else is no matter.
+        let is_here = |component: usize| {
+            let of = packages.iter().find(|(index, _)| *index == component);
+            of.is_none_or(|(_, package)| known.as_ref().is_some_and(|known| has_any(known, package)))
+        };
+        replacing.retain(|replacing| is_here(replacing.component));
+        let layers = replacing.iter().any(|one| one.layer.is_some());
+        let found = match replacing.is_empty() {
+            true => Ok(Default::default()),
+            false => self.survey_containers(session, &replacing, onlooker),
+        };
+        let (mut containers, mut unreadable) = match found {
+            // A host without containers takes packages.
+            Err(EngineError::Runtime(error)) if error.is_absence() && !layers => Default::default(),
+            found => found?,
+        };
+        let unfit = if images.is_empty() {
+            Vec::new()
         } else {
-            self.survey_containers(session, &layers, onlooker)?
+            let (remade, untold) = self.survey_images(session, &images)?;
+            let unfit = self.unfit_images(&images, &remade)?;
+            merge(&mut containers, remade);
+            if replacing.is_empty() {
+                unreadable = untold;
+            }
+            unfit
         };
         let running = if stuck_tasks_matter { session.running()? } else { Vec::new() };
         Ok(HostFacts {
@@ -61,7 +145,9 @@ impl Engine {
             groups: self.config.groups.clone(),
             now: self.host.clock.now(),
             livepatches,
+            packages: known,
             containers,
+            images: unfit,
             running,
             unreadable,
             settings: self.settings(),
@@ -176,7 +262,7 @@ impl Engine {
     pub(super) fn survey_containers(
         &self,
         session: &Session,
-        layers: &[(usize, &LayerComponent)],
+        replacing: &[Replacing<'_>],
         onlooker: Onlooker<'_>,
     ) -> Result<(Vec<ContainerFacts>, Vec<Unreadable>), EngineError> {
         let listing = session.adapters.lifecycle.list()?;
@@ -185,40 +271,54 @@ impl Engine {
             .containers
             .into_iter()
             .filter(|container| container.status.has_processes())
-            .filter(|container| layers.iter().any(|(_, layer)| selects(layer, container)))
+            .filter(|container| replacing.iter().any(|one| one.selects(container)))
             .collect();
-        let wanted: Vec<Wanted> = layers
-            .iter()
-            .flat_map(|(_, layer)| {
-                layer
-                    .replaces
-                    .iter()
-                    .map(|file| Wanted { size: file.size, ..Wanted::from(file.identity.clone()) })
-            })
-            .collect();
+        let wanted = wanted(replacing.iter().flat_map(|one| one.replaces));
         let mapped = self.host.observer.mapped(&concerned, &wanted, onlooker)?;
         let mut found = Vec::new();
         for (container, mapped) in concerned.into_iter().zip(mapped) {
-            let selecting = layers.iter().filter(|(_, layer)| selects(layer, &container));
-            let by: Vec<(&LayerComponent, AffectedBy)> = selecting
-                .filter_map(|(component, layer)| Some((*layer, affected_by(*component, layer, &mapped)?)))
-                .collect();
+            let mut by: Vec<(&Replacing<'_>, AffectedBy)> = Vec::new();
+            for one in replacing.iter().filter(|one| one.selects(&container)) {
+                if let Some(affected) = one.affects(&mapped)
+                    && self.reaches(one, &mapped, onlooker)?
+                {
+                    by.push((one, affected));
+                }
+            }
             if by.is_empty() {
                 continue;
             }
             let mut facts = self.container_facts(session, container)?;
             // What runs on the fix already is not restarted time and again because something cannot be told.
-            let is_fixed = |layer: &LayerComponent| {
-                let directory = layer_directory(&self.config.store, &layer.payload.sha256);
-                facts.topology.overlay().is_some_and(|overlay| overlay.lower.contains(&directory))
+            let is_fixed = |one: &Replacing<'_>| {
+                let directory = one.layer.map(|layer| layer_directory(&self.config.store, layer));
+                let lower = facts.topology.overlay().map(|overlay| &overlay.lower);
+                directory.zip(lower).is_some_and(|(directory, lower)| lower.contains(&directory))
             };
-            let by = by.into_iter().filter(|(layer, by)| !by.files.is_empty() || !is_fixed(layer));
+            let by = by.into_iter().filter(|(one, by)| !by.files.is_empty() || !is_fixed(one));
             facts.affected = by.map(|(_, by)| by).collect();
             if !facts.affected.is_empty() {
                 found.push(facts);
             }
         }
         Ok((found, listing.unreadable))
+    }
+
+    /// Whether what was found is what the component replaces: a layer reaches every file of a container, a package those that
+    /// are the host's.
+    fn reaches(
+        &self,
+        one: &Replacing<'_>,
+        mapped: &Mapped,
+        onlooker: Onlooker<'_>,
+    ) -> Result<bool, EngineError> {
+        if one.layer.is_some() {
+            return Ok(true);
+        }
+        let pids: Vec<Pid> =
+            mapped.matches.iter().flat_map(|found| found.processes.iter().copied()).collect();
+        let on_host = self.host.observer.on_host_files(&pids, &host_paths(one.replaces), onlooker)?;
+        Ok(!on_host.is_empty())
     }
 
     /// The facts of one container, affected or not; `None` if it does not run.
@@ -241,10 +341,10 @@ impl Engine {
         let container =
             Container { status: ContainerStatus::Stopped, init: None, started: None, ..known.clone() };
         let (affected, obstacles, unmet, changes) = Default::default();
-        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet, changes }))
+        Ok(Some(ContainerFacts { container, topology, affected, obstacles, unmet, changes, image: None }))
     }
 
-    fn container_facts(
+    pub(super) fn container_facts(
         &self,
         session: &Session,
         container: Container,
@@ -275,7 +375,8 @@ impl Engine {
             verdict.iter().filter(|obstacle| !obstacle.forbids_restart()).map(ToString::to_string);
         let obstacles = obstacles.chain(self.unfit_medium()).collect();
         let affected = Vec::new();
-        Ok(ContainerFacts { container, topology, affected, obstacles, unmet, changes: terms.changes })
+        let changes = terms.changes;
+        Ok(ContainerFacts { container, topology, affected, obstacles, unmet, changes, image: None })
     }
 }
 
@@ -306,18 +407,16 @@ fn told(component: &LivepatchComponent, finding: Finding) -> Unmet {
     }
 }
 
-/// How a layer affects a container, if it does. One of which something could not be told is taken to be affected.
-fn affected_by(component: usize, layer: &LayerComponent, mapped: &Mapped) -> Option<AffectedBy> {
-    let is_at_fault = |identity: &FileIdentity| layer.replaces.iter().any(|file| file.identity == *identity);
-    let matches = mapped.matches.iter().filter(|found| is_at_fault(&found.identity));
-    let files: Vec<_> = matches.map(|found| found.path.to_text()).collect();
-    let unknown: Vec<String> = mapped.unknown.iter().map(ToString::to_string).collect();
-    (!files.is_empty() || !unknown.is_empty()).then_some(AffectedBy { component, files, unknown })
+/// Where the files lie that packages replace.
+pub(super) fn host_paths<'a>(files: impl IntoIterator<Item = &'a ReplacedFile>) -> HostPaths {
+    HostPaths::of(files.into_iter().map(|file| &file.path))
 }
 
-/// Whether the manifest's selector takes this container: it is named, if any is, and has every label.
-fn selects(layer: &LayerComponent, container: &Container) -> bool {
-    let label = |name: &str| container.annotations.get(name).map(String::as_str);
-    let named = layer.containers.as_ref();
-    named.is_none_or(|selector| selector.selects(&container.id.to_string(), label))
+/// Whether any package of the component is installed.
+fn has_any(known: &PackageFacts, component: &PackageComponent) -> bool {
+    component.packages.iter().any(|change| known.installed.contains_key(&package_of(change)))
+}
+
+pub(super) fn package_of(change: &manifests::PackageChange) -> PackageId {
+    PackageId { name: change.name.clone(), architecture: change.architecture.clone() }
 }

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{GroupName, HostKernel, ModuleName, Sha256};
+use manifests::{GroupName, HostKernel, ImageDigest, ModuleName, Sha256};
 use workloads::model::{Container, Topology, Unreadable};
+use workloads::packages::{Described, Installed, PackageId};
+use workloads::services::Service;
 
 /// A host as it is at one instant, seen with one manifest in mind.
 #[derive(Debug, Clone)]
@@ -23,8 +25,12 @@ pub struct HostFacts {
     pub now: Timestamp,
     /// One entry for each livepatch component that fits the running kernel, by its index in the manifest.
     pub livepatches: BTreeMap<usize, LivepatchFacts>,
-    /// Every running container that a layer component affects.
+    /// What there is to know of packages and services, if a component is about packages.
+    pub packages: Option<PackageFacts>,
+    /// Every running container that a layer, image or package component affects.
     pub containers: Vec<ContainerFacts>,
+    /// Preconditions of image components that do not hold, whichever container they are for.
+    pub images: Vec<Unmet>,
     /// Every running container, where a livepatch asks for what may be done to their stuck tasks.
     pub running: Vec<Container>,
     /// Containers, affected or not, that the runtime could not describe whole.
@@ -112,15 +118,50 @@ pub struct ContainerFacts {
     pub unmet: Vec<Unmet>,
     /// What differs after a restart, one sentence each, because its engine cannot do otherwise.
     pub changes: Vec<String>,
+    /// What it was made from, where it is to be made anew.
+    pub image: Option<ImageFacts>,
+}
+
+/// What a container was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// The image, by its configuration.
+    pub from: ImageDigest,
+    /// The container's restart policy in the words of `--restart`.
+    pub restart: String,
 }
 
 /// One reason why a container is affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AffectedBy {
-    /// Index of the layer component in the manifest.
+    /// Index of the component in the manifest.
     pub component: usize,
     /// The mapped files, as the container sees them.
     pub files: Vec<PathBuf>,
     /// What could not be told of its processes, one sentence each: it may be affected, and is taken to be.
     pub unknown: Vec<String>,
+}
+
+/// What is known of the packages of the host that a manifest names, and of who runs what they replace.
+#[derive(Debug, Clone, Default)]
+pub struct PackageFacts {
+    /// What the package manager has of each package; nothing of one that is not installed.
+    pub installed: BTreeMap<PackageId, Installed>,
+    /// What each payload says of itself.
+    pub described: BTreeMap<Sha256, Described>,
+    /// Why nothing can be installed now; empty if it can.
+    pub unmet: Vec<Unmet>,
+    /// Services with processes that map what a component replaces.
+    pub services: Vec<ServiceFacts>,
+    /// Processes outside of services and containers that do, and of which something could not be told: one sentence each.
+    pub others: Vec<String>,
+}
+
+/// A service that is affected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFacts {
+    /// How it stands.
+    pub service: Service,
+    /// The mapped files.
+    pub files: Vec<PathBuf>,
 }

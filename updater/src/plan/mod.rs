@@ -2,14 +2,17 @@
 //!
 //! [`planner`] makes a [`Plan`] out of a verified manifest and [`HostFacts`](facts::HostFacts) and is pure: the
 //! same inputs give the same plan, and `update plan` prints exactly what `update apply` obeys. [`facts`] says
-//! what the planner needs to know of a host, [`kernel`] what stands in the way of another kernel. [`reverse`] plans the rollback of a committed transaction with the
+//! what the planner needs to know of a host, [`kernel`] what stands in the way of another kernel. [`packages`] plans those
+//! of the host; `images` has the steps that make a container anew. [`reverse`] plans the rollback of a committed transaction with the
 //! same steps.
 //!
 //! A step names its action and its undo. Undo is data, chosen here and not at the time of trouble;
 //! [`Undo::Impossible`] is an honest value that a plan contains only after its commit step.
 
 pub mod facts;
+mod images;
 pub mod kernel;
+pub mod packages;
 pub mod planner;
 pub mod reverse;
 
@@ -18,19 +21,27 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use manifests::{
-    ContainerId, FailureScope, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe, ReplacedFile,
-    Sha256,
+    ContainerId, FailureScope, ImageDigest, KernelRelease, LayerFormat, ModuleName, PatchedObject, Probe,
+    ReplacedFile, ServiceName, Sha256,
 };
 use serde::{Deserialize, Serialize};
 use system::clock::millis;
 pub use workloads::model::ProbeSite;
-use workloads::model::{Container, FreshUpper, Topology, WorkloadId};
+use workloads::model::{Container, FreshUpper, Replacement, RuntimeName, Topology, WorkloadId};
+
+use crate::plan::packages::{PackageSwitch, PlannedPackage, PlannedService, ServiceFeels};
 
 /// The whole of what a transaction will do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The containers that the steps name, and what each of them will feel.
     pub containers: Vec<PlannedContainer>,
+    /// The packages of the host that the steps install.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PlannedPackage>,
+    /// The services of the host that run what these packages replace, and what each of them will feel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<PlannedService>,
     /// The steps. Stages run one after the other; the lanes of a stage run side by side.
     pub steps: Vec<Step>,
     /// What happens when a step before the commit fails.
@@ -69,7 +80,12 @@ impl Plan {
         self.steps.iter().any(|step| {
             matches!(
                 step.action,
-                Action::LoadLivepatch { .. } | Action::RemoveLivepatch { .. } | Action::SwitchRootfs { .. }
+                Action::LoadLivepatch { .. }
+                    | Action::RemoveLivepatch { .. }
+                    | Action::SwitchRootfs { .. }
+                    | Action::ExchangeContainers { .. }
+                    | Action::InstallPackages { .. }
+                    | Action::RestartServices { .. }
             )
         })
     }
@@ -87,10 +103,35 @@ impl Plan {
         replaced.unwrap_or_default()
     }
 
+    /// The image that a container is made anew from, after the one that it had.
+    pub fn exchanged(&self, container: &WorkloadId) -> Option<(&ImageDigest, &ImageDigest)> {
+        self.steps.iter().find_map(|step| match &step.action {
+            Action::CreateReplacement { container: own, from, image, .. } if own == container => {
+                Some((from, image))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether it is a container that is exchanged for another one, and that its engine would have started at boot.
+    pub fn starts_by_policy(&self, container: &WorkloadId) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::ExchangeContainers { container: own, replacement } => {
+                own == container && matches!(&*replacement.restart, "always" | "unless-stopped")
+            }
+            _ => false,
+        })
+    }
+
     /// The affected containers that the manifest leaves alone: they go on running what it replaces.
     pub fn skipped(&self) -> impl Iterator<Item = &WorkloadId> {
         let skipped = |planned: &&PlannedContainer| matches!(planned.feels, Feels::Skipped { .. });
         self.containers.iter().filter(skipped).map(|planned| &planned.container.id)
+    }
+
+    /// The services that the steps restart.
+    pub fn restarted_services(&self) -> impl Iterator<Item = &PlannedService> {
+        self.services.iter().filter(|planned| planned.feels == ServiceFeels::Restart)
     }
 
     /// Whether there is nothing to do: the host has what the manifest wants, but for what it skips.
@@ -225,6 +266,48 @@ pub enum Action {
         /// How they are packed.
         format: LayerFormat,
     },
+    /// Give an engine an image out of a payload, every byte of which is held against its digest, and see that it has that.
+    LoadImage {
+        /// The engine.
+        runtime: RuntimeName,
+        /// The image, by its configuration.
+        image: ImageDigest,
+        /// The archive that it is in.
+        payload: Sha256,
+    },
+    /// Make a container anew from another image, beside it and under another name. It runs on; what its engine cannot be
+    /// asked to make again is found out here.
+    CreateReplacement {
+        /// Which.
+        container: WorkloadId,
+        /// The image that it was made from.
+        from: ImageDigest,
+        /// The other one.
+        image: ImageDigest,
+        /// What the two are called.
+        replacement: Replacement,
+    },
+    /// Set the container aside under another name, and put the one that was made anew in its place. Neither may run.
+    ExchangeContainers {
+        /// Which.
+        container: WorkloadId,
+        /// What the two are called.
+        replacement: Replacement,
+    },
+    /// See that what runs was made from this image. Seen once more after the settle time.
+    ConfirmImage {
+        /// Which.
+        container: WorkloadId,
+        /// The image.
+        image: ImageDigest,
+    },
+    /// Remove the container that was set aside. It has no name any more that anybody knows.
+    RemoveReplaced {
+        /// In whose place another one is.
+        container: WorkloadId,
+        /// What the old one is called.
+        aside: ContainerId,
+    },
     /// See that the layers fit over the container's files, and make the empty directories that the trial
     /// writes to, while the container still runs.
     PrepareRootfs {
@@ -274,6 +357,28 @@ pub enum Action {
         /// The transaction whose checkpoint it is.
         of: String,
     },
+    /// See that the services run as when the plan was made.
+    ExpectServices {
+        /// Which.
+        services: Vec<ServiceName>,
+    },
+    /// Install other versions of packages of the host, all together.
+    InstallPackages {
+        /// Which.
+        packages: Vec<PackageSwitch>,
+    },
+    /// Have systemd restart services, all together, and see that they run.
+    RestartServices {
+        /// Which.
+        services: Vec<ServiceName>,
+    },
+    /// See that no process of the services maps a file that the fix replaces. Seen once more after the settle time.
+    ConfirmServices {
+        /// Which.
+        services: Vec<ServiceName>,
+        /// The files.
+        replaced: Vec<ReplacedFile>,
+    },
     /// Ask until the answer is right often enough, or fail.
     Probe(SitedProbe),
     /// See that no process of the container maps a file that the fix replaces. Seen once more after the settle time.
@@ -321,6 +426,17 @@ impl Action {
             }
             Self::RemoveLivepatch { module, .. } => format!("disable and unload livepatch {module}"),
             Self::UnpackLayer { layer, .. } => format!("unpack layer {:.12}", layer.to_string()),
+            Self::LoadImage { runtime, image, .. } => {
+                format!("give {runtime} image {:.12}", image.sha256().to_string())
+            }
+            Self::CreateReplacement { container, image, .. } => {
+                format!("make {container} anew from image {:.12}", image.sha256().to_string())
+            }
+            Self::ExchangeContainers { container, .. } => format!("exchange {container} for the new one"),
+            Self::ConfirmImage { container, .. } => format!("see the image of {container}"),
+            Self::RemoveReplaced { container, aside } => {
+                format!("remove {aside}, in whose place {container} is")
+            }
             Self::PrepareRootfs { container, .. } => format!("prepare the root file system of {container}"),
             Self::PreDump { container } => format!("pre-dump {container}"),
             Self::HoldConnections { container } => format!("prepare to hold the connections of {container}"),
@@ -330,6 +446,12 @@ impl Action {
             Self::Start { container } => format!("start {container}"),
             Self::RestoreRetained { container, of } => {
                 format!("restore {container} from the checkpoint of {of}")
+            }
+            Self::ExpectServices { services } => format!("see that {} run as planned", join(services)),
+            Self::InstallPackages { packages } => format!("install {}", join(packages)),
+            Self::RestartServices { services } => format!("restart {}", join(services)),
+            Self::ConfirmServices { services, .. } => {
+                format!("see the effect of the fix in {}", join(services))
             }
             Self::Probe(SitedProbe { site: ProbeSite::Host, .. }) => "probe the host".to_owned(),
             Self::Probe(SitedProbe { site: ProbeSite::Container { container }, .. }) => {
@@ -350,7 +472,11 @@ impl Action {
     /// The container that the action is about, if it is about one.
     pub fn container(&self) -> Option<&WorkloadId> {
         match self {
-            Self::PrepareRootfs { container, .. }
+            Self::CreateReplacement { container, .. }
+            | Self::ExchangeContainers { container, .. }
+            | Self::ConfirmImage { container, .. }
+            | Self::RemoveReplaced { container, .. }
+            | Self::PrepareRootfs { container, .. }
             | Self::PreDump { container }
             | Self::HoldConnections { container }
             | Self::Checkpoint { container }
@@ -365,6 +491,10 @@ impl Action {
             _ => None,
         }
     }
+}
+
+fn join<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// How a step is taken back. Every undo is safe to repeat and safe where the step never acted.
@@ -423,10 +553,36 @@ pub enum Undo {
         /// Which.
         container: WorkloadId,
     },
+    /// Remove the container that was made anew and did not come into place.
+    RemoveReplacement {
+        /// Of which.
+        container: WorkloadId,
+        /// What it is called.
+        trial: ContainerId,
+    },
+    /// Give the container that was set aside its name again.
+    PutReplacedBack {
+        /// Which.
+        container: WorkloadId,
+        /// The image of the one that is in its place, which ends if it runs.
+        image: ImageDigest,
+        /// What the two are called.
+        replacement: Replacement,
+    },
     /// Start the container again on its old files.
     StartAgain {
         /// Which.
         container: WorkloadId,
+    },
+    /// Restart the services that were restarted since, on the files that are there by then; leave those that were not.
+    RestartServices {
+        /// Which.
+        services: Vec<ServiceName>,
+    },
+    /// Install the packages again that were there before. What their maintainer scripts did besides may stay.
+    ReinstallPackages {
+        /// Which.
+        packages: Vec<PackageSwitch>,
     },
     /// There is no way back.
     Impossible {

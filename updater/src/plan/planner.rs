@@ -1,24 +1,28 @@
 //! From a verified manifest and the facts of a host to a plan. Pure.
 //!
 //! The order is the least disturbing first: layers are unpacked while nothing is touched, livepatches go
-//! live, then the affected containers are restarted, as many at a time as the manifest allows. Host probes
-//! and the settle time follow, then the commit.
+//! live, then packages of the host are installed and what runs on them is restarted, then the containers that get
+//! layers, as many at a time as the manifest allows. Host probes and the settle time follow, then the commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use manifests::{
-    Component, ComponentFit, ContainerId, FailureScope, KernelOutcome, KernelSelection, LayerComponent,
-    LivepatchComponent, Manifest, OnFailure as OnRollback, Probe, Replace, ReplacedFile, StuckAction,
-    StuckRule, WithoutCheckpoint,
+    Component, ComponentFit, ContainerId, ContainerSelector, FailureScope, Handling, KernelOutcome,
+    KernelSelection, LayerComponent, LivepatchComponent, Manifest, OnFailure as OnRollback, PackageComponent,
+    Probe, Replace, ReplacedFile, StuckAction, StuckRule, WithoutCheckpoint,
 };
 use workloads::model::{Container, FreshUpper, NetworkPlace, WorkloadId};
 
 use crate::plan::facts::{ContainerFacts, HostFacts, LivepatchFacts, Presence, Unmet};
+use crate::plan::images::removals;
+use crate::plan::packages::{self, PackagePlan, PlannedPackage, PlannedService};
 use crate::plan::{
     Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, ProbeSite, SitedProbe, Step, Undo,
 };
+
+mod images;
 
 /// Why this host cannot take this manifest. Nothing was touched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +49,9 @@ pub fn plan(manifest: &Manifest, facts: &HostFacts, name: &str) -> Result<Plan, 
             draft.livepatch(component, known);
         }
     }
+    draft.packages(manifest, &selection);
     draft.containers(manifest, &selection, name);
+    draft.images(manifest, &selection, name);
     draft.notes.extend(facts.unreadable.iter().map(ToString::to_string));
     draft.finish(manifest)
 }
@@ -56,9 +62,11 @@ struct Draft<'a> {
     steps: Vec<Step>,
     stage: u32,
     containers: Vec<PlannedContainer>,
+    packages: Vec<PlannedPackage>,
+    services: Vec<PlannedService>,
     unmet: Vec<Unmet>,
     notes: Vec<String>,
-    /// Livepatches that the kernel does not need.
+    /// Livepatches that the kernel does not need, and packages that the host does not have.
     fixed: Vec<String>,
 }
 
@@ -69,6 +77,8 @@ impl<'a> Draft<'a> {
             steps: Vec::new(),
             stage: 0,
             containers: Vec::new(),
+            packages: Vec::new(),
+            services: Vec::new(),
             unmet: Vec::new(),
             notes: Vec::new(),
             fixed: Vec::new(),
@@ -109,7 +119,7 @@ impl<'a> Draft<'a> {
         let fits =
             selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
                 Component::Livepatch(livepatch) => Some((livepatch, fit)),
-                Component::Layer(_) => None,
+                _ => None,
             });
         if selection.outcome == KernelOutcome::NoneFits {
             let builds: Vec<_> = fits.filter_map(|(livepatch, fit)| other_build(livepatch, fit)).collect();
@@ -137,7 +147,7 @@ impl<'a> Draft<'a> {
     fn kernels(&self, manifest: &Manifest, selection: &KernelSelection) -> String {
         let of = |index: &usize| match &manifest.components[*index] {
             Component::Livepatch(livepatch) => Some(livepatch.kernel.to_string()),
-            Component::Layer(_) => None,
+            _ => None,
         };
         let components: BTreeSet<String> =
             selection.livepatches.iter().filter_map(|(index, _)| of(index)).collect();
@@ -229,6 +239,41 @@ impl<'a> Draft<'a> {
         containers.map(|container| container.id.id.clone()).collect()
     }
 
+    fn packages(&mut self, manifest: &Manifest, selection: &KernelSelection) {
+        let components = packages::components(manifest, selection);
+        let Some(known) = &self.facts.packages else { return };
+        let mut affected = Vec::new();
+        for container in &self.facts.containers {
+            let of = |component: usize| components.iter().find(|(index, _)| *index == component);
+            let by: Vec<&PackageComponent> =
+                container.affected.iter().filter_map(|by| Some(of(by.component)?.1)).collect();
+            if by.is_empty() {
+                continue;
+            }
+            if by.len() < container.affected.len() {
+                self.miss(
+                    format!("container {}", container.container.id),
+                    "a container that runs what either a layer or a package replaces",
+                    "one that runs both",
+                );
+                continue;
+            }
+            self.unmet.extend(container.unmet.iter().cloned());
+            let without: Vec<_> = by.iter().map(|component| component.without_checkpoint).collect();
+            let never: Vec<_> = by.iter().flat_map(|component| &component.never_checkpoint).collect();
+            affected.push((container, self.feels(container, &without, &never)));
+        }
+        let PackagePlan { packages, services, containers, stages, unmet, notes, absent } =
+            packages::plan(&components, known, affected);
+        self.packages = packages;
+        self.services = services;
+        self.containers.extend(containers);
+        stages.into_iter().for_each(|steps| self.stage(steps));
+        self.unmet.extend(unmet);
+        self.notes.extend(notes);
+        self.fixed.extend(absent);
+    }
+
     fn containers(&mut self, manifest: &Manifest, selection: &KernelSelection, name: &str) {
         let layers: BTreeMap<usize, &LayerComponent> = manifest
             .components
@@ -237,7 +282,7 @@ impl<'a> Draft<'a> {
             .filter(|(index, _)| selection.taken.contains(index))
             .filter_map(|(index, component)| match component {
                 Component::Layer(layer) => Some((index, layer)),
-                Component::Livepatch(_) => None,
+                _ => None,
             })
             .collect();
         let mut work = Vec::new();
@@ -248,7 +293,7 @@ impl<'a> Draft<'a> {
                 .filter_map(|affected| layers.get(&affected.component).copied())
                 .collect();
             if let Some(first) = by.first() {
-                work.push((order_key(first, known), known, by));
+                work.push((order_key(&first.handling(), known), known, by));
             }
         }
         work.sort_by(|(a, ..), (b, ..)| a.cmp(b));
@@ -271,7 +316,16 @@ impl<'a> Draft<'a> {
         self.stage(unpack);
         let width =
             lanes.iter().flat_map(|(by, ..)| by.iter()).map(|layer| layer.concurrency).min().unwrap_or(1);
-        let mut lanes = lanes.into_iter().map(|(_, network, steps)| (network, steps)).peekable();
+        self.batches(width, lanes.into_iter().map(|(_, network, steps)| (network, steps)));
+    }
+
+    /// Stages of so many containers at once.
+    fn batches<'b>(
+        &mut self,
+        width: u32,
+        lanes: impl Iterator<Item = (&'b NetworkPlace, Vec<(Action, Undo)>)>,
+    ) {
+        let mut lanes = lanes.peekable();
         while lanes.peek().is_some() {
             self.lanes(one_lane_a_namespace(lanes.by_ref().take(width.max(1) as usize)));
         }
@@ -286,7 +340,10 @@ impl<'a> Draft<'a> {
     ) -> Option<Vec<(Action, Undo)>> {
         let id = &known.container.id;
         self.unmet.extend(known.unmet.iter().cloned());
-        let feels = self.feels(known, by);
+        let without: Vec<_> = by.iter().map(|layer| layer.without_checkpoint).collect();
+        let never: Vec<_> = by.iter().flat_map(|layer| &layer.never_checkpoint).collect();
+        let feels = self.feels(known, &without, &never);
+        let handling: Vec<Handling<'_>> = by.iter().map(|layer| layer.handling()).collect();
         let files = known.affected.iter().flat_map(|affected| affected.files.iter().cloned()).collect();
         for unknown in known.affected.iter().flat_map(|affected| &affected.unknown) {
             self.notes.push(format!(
@@ -297,7 +354,7 @@ impl<'a> Draft<'a> {
             container: known.container.clone(),
             topology: known.topology.clone(),
             files,
-            on_failure: together(by),
+            on_failure: together(&handling),
             feels: feels.clone(),
         });
         let checkpoint = match feels {
@@ -334,11 +391,7 @@ impl<'a> Draft<'a> {
             Undo::SwitchBack { container: id.clone(), to: known.topology.with_new_work(&fresh.back) },
         ));
         steps.push((Action::Start { container: id.clone() }, Undo::StopTrial { container: id.clone() }));
-        let probes = by.iter().flat_map(|layer| layer.probes.iter());
-        steps.extend(
-            sited(probes, &ProbeSite::Container { container: id.clone() })
-                .map(|probe| (Action::Probe(probe), Undo::Nothing)),
-        );
+        steps.extend(probes_of(id, &handling));
         // The start's undo ends what maps them.
         let mut replaced: Vec<ReplacedFile> = Vec::new();
         for file in by.iter().flat_map(|layer| &layer.replaces) {
@@ -350,17 +403,22 @@ impl<'a> Draft<'a> {
         Some(steps)
     }
 
-    fn feels(&mut self, known: &ContainerFacts, by: &[&LayerComponent]) -> Feels {
+    /// What a container feels, by what each of the components that affect it says.
+    fn feels(
+        &mut self,
+        known: &ContainerFacts,
+        without: &[WithoutCheckpoint],
+        never: &[&ContainerSelector],
+    ) -> Feels {
         let mut obstacles: Vec<String> = known.obstacles.clone();
         let label = |name: &str| known.container.annotations.get(name).map(String::as_str);
-        let mut never = by.iter().flat_map(|layer| &layer.never_checkpoint);
-        if never.any(|selector| selector.selects(&known.container.id.to_string(), label)) {
+        if never.iter().any(|selector| selector.selects(&known.container.id.to_string(), label)) {
             obstacles.push("the manifest forbids to write its memory down".to_owned());
         }
         if obstacles.is_empty() {
             return Feels::RestartWithCheckpoint;
         }
-        let any = |wanted| by.iter().any(|layer| layer.without_checkpoint == wanted);
+        let any = |wanted| without.contains(&wanted);
         if any(WithoutCheckpoint::Fail) {
             let subject = format!("container {}", known.container.id);
             for obstacle in &obstacles {
@@ -387,7 +445,11 @@ impl<'a> Draft<'a> {
             self.steps.iter().filter_map(probe).collect()
         };
         let updated = |id: &&&WorkloadId| {
-            let confirms = |step: &Step| matches!(&step.action, Action::ConfirmEffect { container, .. } if container == **id);
+            let confirms = |step: &Step| {
+                let confirms =
+                    matches!(step.action, Action::ConfirmEffect { .. } | Action::ConfirmImage { .. });
+                confirms && step.action.container() == Some(**id)
+            };
             self.steps.iter().any(confirms)
         };
         let of =
@@ -415,16 +477,31 @@ impl<'a> Draft<'a> {
                 _ => None,
             })
             .collect();
+        let removals = removals(&self.steps, &why);
         self.stage(held.into_iter().map(|container| {
             (Action::ReleaseConnections { container }, Undo::Impossible { why: why.clone() })
         }));
+        self.stage(removals);
         let on_failure = match manifest.rollback.on_failure {
             OnRollback::Automatic => OnFailure::RollBack,
             OnRollback::Hold => OnFailure::Hold,
         };
-        let Self { containers, steps, mut notes, fixed, .. } = self;
-        let mut plan = Plan { containers, steps, on_failure, notes: Vec::new(), not_needed: Vec::new() };
-        let nothing = self.facts.livepatches.is_empty() && plan.containers.is_empty() && plan.is_empty();
+        let Self { containers, packages, services, steps, mut notes, fixed, .. } = self;
+        let mut plan = Plan {
+            containers,
+            packages,
+            services,
+            steps,
+            on_failure,
+            notes: Vec::new(),
+            not_needed: Vec::new(),
+        };
+        let has_packages = self.facts.packages.as_ref().is_some_and(|known| !known.installed.is_empty());
+        let nothing = self.facts.livepatches.is_empty()
+            && plan.containers.is_empty()
+            && plan.services.is_empty()
+            && plan.is_empty()
+            && !has_packages;
         match nothing {
             true => plan.not_needed = fixed,
             false => notes.extend(fixed),
@@ -451,9 +528,9 @@ fn one_lane_a_namespace<'a>(
     lanes.into_iter().map(|(_, steps)| steps).collect()
 }
 
-/// A container goes back alone if every layer that affects it says so.
-fn together(by: &[&LayerComponent]) -> FailureScope {
-    match by.iter().all(|layer| layer.on_failure == FailureScope::Workload) {
+/// A container goes back alone if every component that affects it says so.
+fn together(by: &[Handling<'_>]) -> FailureScope {
+    match by.iter().all(|handling| handling.on_failure == FailureScope::Workload) {
         true => FailureScope::Workload,
         false => FailureScope::All,
     }
@@ -524,9 +601,17 @@ fn sited<'a>(
     probes.into_iter().map(move |probe| SitedProbe { site: site.clone(), probe: probe.clone() })
 }
 
+/// The probes that its components want of a container.
+fn probes_of(id: &WorkloadId, by: &[Handling<'_>]) -> Vec<(Action, Undo)> {
+    let probes = by.iter().flat_map(|handling| handling.probes);
+    sited(probes, &ProbeSite::Container { container: id.clone() })
+        .map(|probe| (Action::Probe(probe), Undo::Nothing))
+        .collect()
+}
+
 /// Containers sort by the ordering label's value (those without it last), then by name.
-fn order_key(layer: &LayerComponent, known: &ContainerFacts) -> (bool, String, WorkloadId) {
-    let value = layer.order.as_ref().and_then(|order| known.container.annotations.get(order.name.as_str()));
+fn order_key(handling: &Handling<'_>, known: &ContainerFacts) -> (bool, String, WorkloadId) {
+    let value = handling.order.and_then(|order| known.container.annotations.get(order.name.as_str()));
     (value.is_none(), value.cloned().unwrap_or_default(), known.container.id.clone())
 }
 

@@ -83,6 +83,7 @@ fn container(id: &str, tier: Option<&str>) -> ContainerFacts {
         obstacles: Vec::new(),
         unmet: Vec::new(),
         changes: Vec::new(),
+        image: None,
     }
 }
 
@@ -107,7 +108,9 @@ fn facts(containers: Vec<ContainerFacts>) -> HostFacts {
         groups: vec!["canary".parse().unwrap()],
         now: "2026-11-02T00:00:00Z".parse().unwrap(),
         livepatches: [(0, absent())].into(),
+        packages: None,
         containers,
+        images: Vec::new(),
         running: Vec::new(),
         unreadable: Vec::new(),
         settings: Settings { crash_guard: Duration::from_secs(600), store: PathBuf::from("/store") },

@@ -9,10 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use manifests::{FailureScope, KernelRelease, ModuleName, Sha256};
+use manifests::{FailureScope, ImageDigest, KernelRelease, ModuleName, ServiceName, Sha256};
 use workloads::model::{Topology, WorkloadId};
+use workloads::packages::{Installed, PackageId};
+use workloads::services::Service;
 
-use crate::plan::facts::{ContainerFacts, Settings, Unmet};
+use crate::plan::facts::{ContainerFacts, ImageFacts, Settings, Unmet};
+use crate::plan::images::{Taken, exchange, removals, replacement};
+use crate::plan::packages::{self, Back};
 use crate::plan::planner::{Fresh, Refusal, layer_directory, take_down};
 use crate::plan::{Action, Claim, Feels, LoadedPayload, OnFailure, Plan, PlannedContainer, Step, Undo};
 use crate::state::baseline::Rootfs;
@@ -44,6 +48,10 @@ pub struct ReverseFacts<'a> {
     pub quarantined: &'a [Sha256],
     /// The containers of the plan that are still there, running or not.
     pub containers: &'a [ContainerFacts],
+    /// What the package manager has of the packages that the plan installed.
+    pub installed: &'a BTreeMap<PackageId, Installed>,
+    /// How the services stand that the plan restarted.
+    pub services: &'a [Service],
     /// The root file systems that the host should have.
     pub committed: &'a [Rootfs],
     /// What each container gets back.
@@ -60,6 +68,8 @@ pub struct ReverseFacts<'a> {
 pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
     let mut plan = Plan {
         containers: Vec::new(),
+        packages: Vec::new(),
+        services: Vec::new(),
         steps: Vec::new(),
         on_failure: OnFailure::RollBack,
         notes: Vec::new(),
@@ -67,6 +77,8 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
     };
     let mut unmet = Vec::new();
     let mut stage = 0;
+    let on_host_files = packages::on_host_files(facts.done);
+    let (mut down, mut up) = (Vec::new(), Vec::new());
     for planned in
         facts.done.containers.iter().filter(|planned| !matches!(planned.feels, Feels::Skipped { .. }))
     {
@@ -77,7 +89,26 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
             ));
             continue;
         };
-        let steps = if now.container.status.has_processes() {
+        let runs = now.container.status.has_processes();
+        let steps = if let Some((from, image)) = facts.done.exchanged(id) {
+            match now.image.as_ref().filter(|known| known.from == *image) {
+                Some(known) => exchanged(facts, now, known, *from, name),
+                None => {
+                    plan.notes.push(format!(
+                        "container {id} is not made from {image} any more: somebody else has made it anew, and it is left alone"
+                    ));
+                    continue;
+                }
+            }
+        } else if on_host_files.contains(id) {
+            // Its files are the host's, and come back with the packages.
+            if runs {
+                unmet.extend(now.unmet.iter().cloned());
+                down.extend(take_down(id, now.obstacles.is_empty()));
+                up.push((start(facts, id), Undo::StopTrial { container: id.clone() }));
+            }
+            Ok(Vec::new())
+        } else if runs {
             container(facts, planned, now, name)
         } else {
             if let Memory::FromCheckpoint { .. } = facts.memory {
@@ -102,6 +133,20 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
             }
             Err(missing) => unmet.push(missing),
         }
+    }
+    let back = Back { done: facts.done, installed: facts.installed, services: facts.services };
+    let (switched, services, notes, missing) = back.plan();
+    plan.notes.extend(notes);
+    unmet.extend(missing);
+    // Where no package is put back, nobody has anything to come back to.
+    if !switched.is_empty() {
+        let restarted: Vec<ServiceName> =
+            services.iter().map(|planned| planned.service.name.clone()).collect();
+        let switches = switched.iter().map(|planned| planned.switch.clone()).collect();
+        for steps in packages::stages(down, &restarted, switches, up, Vec::new()) {
+            push(&mut plan, &mut stage, steps);
+        }
+        (plan.packages, plan.services) = (switched, services);
     }
     for step in facts.done.steps.iter().rev() {
         if let Action::LoadLivepatch { module, payload, kernel } = &step.action {
@@ -149,6 +194,8 @@ pub fn plan(facts: &ReverseFacts<'_>, name: &str) -> Result<Plan, Refusal> {
     let release =
         held.into_iter().map(|container| (Action::ReleaseConnections { container }, impossible())).collect();
     push(&mut plan, &mut stage, release);
+    let removals = removals(&plan.steps, "the host was committed to the rollback");
+    push(&mut plan, &mut stage, removals);
     Ok(plan)
 }
 
@@ -191,14 +238,44 @@ fn container(
         Action::SwitchRootfs { container: id.clone(), to },
         Undo::SwitchBack { container: id.clone(), to: now.topology.with_new_work(&fresh.back) },
     ));
-    let start = match facts.memory {
+    steps.push((start(facts, &id), Undo::StopTrial { container: id }));
+    Ok(steps)
+}
+
+fn start(facts: &ReverseFacts<'_>, id: &WorkloadId) -> Action {
+    match facts.memory {
         Memory::StartAfresh => Action::Start { container: id.clone() },
         Memory::FromCheckpoint { .. } => {
             Action::RestoreRetained { container: id.clone(), of: facts.of.to_owned() }
         }
+    }
+}
+
+/// The steps for a container that gets the image again that it had before.
+fn exchanged(
+    facts: &ReverseFacts<'_>,
+    now: &ContainerFacts,
+    known: &ImageFacts,
+    to: ImageDigest,
+    name: &str,
+) -> Result<Vec<(Action, Undo)>, Unmet> {
+    let id = &now.container.id;
+    if let Some(unmet) = now.unmet.first() {
+        return Err(unmet.clone());
+    }
+    if let Memory::FromCheckpoint { .. } = facts.memory {
+        return Err(Unmet {
+            subject: format!("container {id}"),
+            expected: "the container that its checkpoint is of".to_owned(),
+            found: "another one: it was made anew, and the old one removed at the commit".to_owned(),
+        });
+    }
+    let taken = match (now.container.status.has_processes(), now.obstacles.is_empty()) {
+        (false, _) => Taken::NotRunning,
+        (true, true) => Taken::WithCheckpoint,
+        (true, false) => Taken::WithoutCheckpoint,
     };
-    steps.push((start, Undo::StopTrial { container: id }));
-    Ok(steps)
+    Ok(exchange(id, known.from, to, &replacement(now, known, name)?, taken))
 }
 
 /// The steps for a container that does not run: its files are exchanged, here and for every later boot, and

@@ -17,12 +17,13 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use manifests::{FileIdentity, LayerFormat, Probe, Sha256};
+use manifests::{ContainerId, FileIdentity, ImageDigest, LayerFormat, Probe, Sha256};
 use serde::{Deserialize, Serialize};
 use system::clock::{Clock as _, Interrupt};
 use system::command::CommandError;
 use workloads::criu::*;
 use workloads::files::*;
+use workloads::images::ImageArchive;
 use workloads::lifecycle::error::AfterFailure;
 use workloads::lifecycle::*;
 use workloads::limits::*;
@@ -32,6 +33,7 @@ use workloads::probes::*;
 use workloads::processes::*;
 
 use crate::simulated::machine::FakeMachine;
+use crate::simulated::packages::FakeHost;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +68,10 @@ pub(crate) enum Trouble {
     Undying,
     /// Somebody has a file open on the mounted root file system.
     BusyRootfs,
+    /// The engine cannot be asked to make a container again.
+    NoRecipe,
+    /// What is made from the new image does not start.
+    NoStart,
 }
 
 /// What goes on with a container though nobody waits for it any more.
@@ -124,6 +130,8 @@ struct Fake {
     described: Container,
     process: Option<Process>,
     mounted: Topology,
+    /// Its processes map the library of the host, not one of their own.
+    on_host_files: bool,
     obstacles: Vec<Obstacle>,
     /// What cannot be told of its processes.
     unknown: Vec<Unknown>,
@@ -137,6 +145,10 @@ struct Fake {
     asked: u32,
     /// From which question on its fixed version does not pass its probes.
     fails_from: Option<u32>,
+    /// What an engine made it from.
+    image: Option<ImageDigest>,
+    /// Its restart policy.
+    policy: String,
 }
 
 #[derive(Debug, Default)]
@@ -146,6 +158,11 @@ struct State {
     layers: BTreeSet<Sha256>,
     /// Containers whose mapped files were asked for.
     looked_at: BTreeSet<WorkloadId>,
+    /// Images that the engine has, and those of them in which the fault is fixed.
+    images: BTreeSet<ImageDigest>,
+    fixed_images: BTreeSet<ImageDigest>,
+    /// What the peers of removed containers know.
+    left_behind: Vec<Peer>,
     unreadable: Vec<String>,
     trouble: BTreeSet<Trouble>,
     pids: u32,
@@ -156,6 +173,7 @@ struct State {
 pub(crate) struct FakeContainers {
     state: Mutex<State>,
     machine: Arc<FakeMachine>,
+    host: Arc<FakeHost>,
     directory: tempfile::TempDir,
 }
 
@@ -168,8 +186,14 @@ pub(crate) fn vulnerable() -> FileIdentity {
 pub(crate) const MEMORY: u64 = 42;
 
 impl FakeContainers {
-    pub(crate) fn new(machine: Arc<FakeMachine>) -> Self {
-        Self { state: Mutex::default(), machine, directory: tempfile::tempdir().unwrap() }
+    pub(crate) fn new(machine: Arc<FakeMachine>, host: Arc<FakeHost>) -> Self {
+        Self { state: Mutex::default(), machine, host, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Every container runs the library of the host.
+    pub(crate) fn on_host_files(self) -> Self {
+        self.lock().containers.values_mut().for_each(|one| one.on_host_files = true);
+        self
     }
 
     /// Adds a running container with one connection, on an overlay.
@@ -206,6 +230,7 @@ impl FakeContainers {
                 described,
                 process: Some(process),
                 mounted,
+                on_host_files: false,
                 obstacles: Vec::new(),
                 unknown: Vec::new(),
                 connections: [(connection, Peer::Established)].into(),
@@ -214,10 +239,51 @@ impl FakeContainers {
                 old_helper: false,
                 asked: 0,
                 fails_from: None,
+                image: None,
+                policy: recreate::NEVER.to_owned(),
             },
         );
         drop(state);
         self
+    }
+
+    /// An engine made every container from this image, and starts it again whenever it ends.
+    pub(crate) fn made_from(self, image: ImageDigest) -> Self {
+        let mut state = self.lock();
+        state.images.insert(image);
+        for one in state.containers.values_mut() {
+            (one.image, one.policy) = (Some(image), "always".to_owned());
+        }
+        drop(state);
+        self
+    }
+
+    /// What a container was made from, and its restart policy.
+    pub(crate) fn recipe(&self, id: &str) -> (Option<ImageDigest>, String) {
+        let state = self.lock();
+        let one = &state.containers[&id.parse::<WorkloadId>().unwrap()];
+        (one.image, one.policy.clone())
+    }
+
+    /// All containers, running or not, that are there, and which of them run.
+    pub(crate) fn names(&self) -> Vec<(String, bool)> {
+        let state = self.lock();
+        state.containers.iter().map(|(id, one)| (id.to_string(), one.process.is_some())).collect()
+    }
+
+    /// What the peers of containers know that were removed.
+    pub(crate) fn left_behind(&self) -> Vec<Peer> {
+        self.lock().left_behind.clone()
+    }
+
+    /// Somebody removes an image.
+    pub(crate) fn remove_image(&self, image: &ImageDigest) {
+        self.lock().images.remove(image);
+    }
+
+    /// Somebody makes a container anew, from another image.
+    pub(crate) fn remake(&self, id: &str, image: ImageDigest) {
+        self.lock().get(&id.parse().unwrap()).unwrap().image = Some(image);
     }
 
     /// Every container is in this network namespace.
@@ -359,7 +425,7 @@ impl FakeContainers {
         match one.under_way.clone() {
             Some(_) if hangs => return Err(still_running("dump or restore", id)),
             Some(UnderWay::Dump(dir)) => one.dump(&dir),
-            Some(UnderWay::Restore(dir)) => drop(state.restore(id, &dir)?),
+            Some(UnderWay::Restore(dir)) => drop(state.restore(id, &dir, self.host.is_fixed())?),
             None => return Ok(state),
         }
         state.get(id)?.under_way = None;
@@ -402,8 +468,15 @@ impl State {
     }
 
     /// What a restore does in the end.
-    fn restore(&mut self, id: &WorkloadId, dir: &CheckpointDir) -> Result<Pid, RuntimeError> {
+    fn restore(
+        &mut self,
+        id: &WorkloadId,
+        dir: &CheckpointDir,
+        host_is_fixed: bool,
+    ) -> Result<Pid, RuntimeError> {
         let image = image(id, dir)?;
+        let on_host_files = self.get(id)?.on_host_files;
+        assert!(!on_host_files || !host_is_fixed, "{id} was restored on the new files of the host");
         let process = self.process(image.memory, image.version, true);
         let one = self.get(id)?;
         assert!(one.mounted.shows_the_same_as(&image.mounted), "{id} restored on {:?}", one.mounted);
@@ -490,8 +563,15 @@ impl Lifecycle for FakeContainers {
             Topology::Overlay(overlay) | Topology::Stored(overlay) => overlay.lower.as_slice(),
             Topology::Plain => &[],
         };
-        let fixed =
-            lower.iter().any(|directory| directory.components().any(|part| part.as_os_str() == "layers"));
+        let layered = one.on_host_files && self.host.is_fixed()
+            || lower.iter().any(|directory| directory.components().any(|part| part.as_os_str() == "layers"));
+        let image = one.image;
+        let fixed = layered || image.is_some_and(|image| state.fixed_images.contains(&image));
+        if image.is_some() && fixed && state.trouble.contains(&Trouble::NoStart) {
+            let id = container.id.clone();
+            let (found, missing) = ("stopped".to_owned(), Vec::new());
+            return Err(RuntimeError::NotAlive { action: "start", id, found, missing });
+        }
         let effective = fixed && !state.trouble.contains(&Trouble::WrongPath);
         let process = state.process(0, if effective { Version::Fixed } else { Version::Old }, false);
         state.get(&container.id)?.process = Some(process);
@@ -520,6 +600,133 @@ impl Lifecycle for FakeContainers {
     ) -> Result<ExecOutcome, RuntimeError> {
         drop(self.life(id)?);
         Ok(ExecOutcome::Exited { status: 0, stderr_tail: String::new() })
+    }
+
+    fn image(&self, id: &WorkloadId) -> Result<Option<workloads::model::Image>, RuntimeError> {
+        let state = self.life(id)?;
+        let image = state.containers.get(id).and_then(|one| one.image);
+        let made_from = |image: ImageDigest| workloads::model::Image {
+            name: None,
+            id: image.to_string(),
+            digest: None,
+            layers: Vec::new(),
+        };
+        Ok(image.map(made_from))
+    }
+}
+
+/// The names of one runtime's containers; each change is a request, before which the program may die.
+struct Named<'a> {
+    containers: &'a FakeContainers,
+    runtime: &'a RuntimeName,
+}
+
+impl Named<'_> {
+    fn id(&self, name: &ContainerId) -> WorkloadId {
+        WorkloadId::new(self.runtime.clone(), name.clone())
+    }
+}
+
+impl recreate::Names for Named<'_> {
+    fn exists(&self, name: &ContainerId) -> Result<bool, RuntimeError> {
+        Ok(self.containers.life(&self.id(name))?.containers.contains_key(&self.id(name)))
+    }
+
+    fn rename(&self, from: &ContainerId, to: &ContainerId) -> Result<(), RuntimeError> {
+        let (from, to) = (self.id(from), self.id(to));
+        let mut state = self.containers.life(&from)?;
+        let mut one =
+            state.containers.remove(&from).ok_or_else(|| RuntimeError::Unknown { id: from.clone() })?;
+        assert!(one.process.is_none() && one.under_way.is_none(), "{from} was renamed while it ran");
+        one.described.id = to.clone();
+        assert!(state.containers.insert(to.clone(), one).is_none(), "{to} was there already");
+        Ok(())
+    }
+
+    fn set_restart(&self, name: &ContainerId, policy: &str) -> Result<(), RuntimeError> {
+        let id = self.id(name);
+        let mut state = self.containers.life(&id)?;
+        state.get(&id)?.policy = policy.to_owned();
+        Ok(())
+    }
+}
+
+impl Recreator for FakeContainers {
+    fn recreation(&self, id: &WorkloadId) -> Result<Recreation, RuntimeError> {
+        let image = self.image(id)?;
+        let mut state = self.life(id)?;
+        let unmet = state.trouble.contains(&Trouble::NoRecipe).then(|| "no recipe".to_owned());
+        let restart = state.get(id)?.policy.clone();
+        let changes = vec!["its address".to_owned()];
+        Ok(Recreation { image, restart, unmet: unmet.into_iter().collect(), changes })
+    }
+
+    fn has_image(&self, _: &RuntimeName, image: &ImageDigest) -> Result<bool, RuntimeError> {
+        Ok(self.lock().images.contains(image))
+    }
+
+    fn load(&self, runtime: &RuntimeName, image: &ImageArchive) -> Result<(), RuntimeError> {
+        let dead = || RuntimeError::NoImages { runtime: runtime.clone() };
+        let mut state = self.request().ok_or_else(dead)?;
+        state.images.insert(image.image());
+        state.fixed_images.insert(image.image());
+        Ok(())
+    }
+
+    fn create(
+        &self,
+        id: &WorkloadId,
+        image: &ImageDigest,
+        replacement: &Replacement,
+    ) -> Result<(), RuntimeError> {
+        let trial = WorkloadId::new(id.runtime.clone(), replacement.trial.clone());
+        Recreator::remove(self, &trial)?;
+        let mut state = self.life(id)?;
+        assert!(state.images.contains(image), "{id} is made from an image that is not there");
+        let at = self.directory.path().join(trial.to_string());
+        let old = state.get(id)?;
+        let described = Container {
+            id: trial.clone(),
+            bundle: at.clone(),
+            rootfs: at.join("rootfs"),
+            ..old.described.clone()
+        };
+        let mounted = old.mounted.clone();
+        let one = Fake {
+            described,
+            process: None,
+            mounted,
+            on_host_files: false,
+            obstacles: Vec::new(),
+            unknown: Vec::new(),
+            connections: BTreeMap::new(),
+            locked: false,
+            under_way: None,
+            old_helper: false,
+            asked: 0,
+            fails_from: None,
+            image: Some(*image),
+            policy: recreate::NEVER.to_owned(),
+        };
+        state.containers.insert(trial, one);
+        Ok(())
+    }
+
+    fn exchange(&self, id: &WorkloadId, replacement: &Replacement) -> Result<(), RuntimeError> {
+        recreate::exchange(&Named { containers: self, runtime: &id.runtime }, id, replacement)
+    }
+
+    fn put_back(&self, id: &WorkloadId, replacement: &Replacement) -> Result<(), RuntimeError> {
+        recreate::put_back(&Named { containers: self, runtime: &id.runtime }, id, replacement)
+    }
+
+    fn remove(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
+        let mut state = self.life(id)?;
+        if let Some(one) = state.containers.remove(id) {
+            assert!(one.process.is_none() && one.under_way.is_none(), "{id} was removed while it ran");
+            state.left_behind.extend(one.connections.into_values());
+        }
+        Ok(())
     }
 }
 
@@ -601,7 +808,7 @@ impl Checkpointer for FakeContainers {
         }
         let has = |trouble| state.trouble.contains(&trouble);
         let (lacking, short_lived) = (has(Trouble::Lacking), has(Trouble::ShortLived));
-        let init = state.restore(id, dir)?;
+        let init = state.restore(id, dir, self.host.is_fixed())?;
         let gone = vec![SLEEPER.to_owned()];
         if lacking {
             let (id, found) = (id.clone(), "running".to_owned());
@@ -788,6 +995,18 @@ impl Observer for FakeContainers {
             Mapped { matches: found.into_iter().collect(), unknown: one.unknown.clone() }
         };
         Ok(containers.iter().map(look).collect())
+    }
+
+    fn on_host_files(
+        &self,
+        processes: &[Pid],
+        _: &HostPaths,
+        _: Onlooker<'_>,
+    ) -> Result<Vec<Pid>, LookError> {
+        let state = self.lock();
+        let on_host = state.containers.values().filter(|one| one.on_host_files);
+        let pids: Vec<Pid> = on_host.filter_map(|one| Some(one.process?.pid)).collect();
+        Ok(processes.iter().copied().filter(|pid| pids.contains(pid)).collect())
     }
 
     fn obstacles(&self, container: &Container) -> Vec<Obstacle> {

@@ -2,3 +2,4 @@
 
 pub(crate) mod containers;
 pub(crate) mod machine;
+pub(crate) mod packages;

@@ -1,4 +1,4 @@
-//! What this host should have, now and after its next boot: livepatches and root file systems.
+//! What this host should have, now and after its next boot: livepatches, root file systems and packages.
 //!
 //! The rows change only together with a commit step (see [`crate::state::journal`]), so they always
 //! describe the state to which the last transaction was committed. `update resume` at boot makes the host
@@ -6,10 +6,11 @@
 
 use std::path::PathBuf;
 
-use manifests::{KernelRelease, ModuleName, Sha256};
+use manifests::{KernelRelease, ModuleName, PackageVersion, Sha256};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use workloads::model::{Topology, WorkloadId};
+use workloads::packages::PackageId;
 
 use crate::plan::{Action, Plan, Undo};
 use crate::state::journal::{Journal, JournalError, TransactionId, decode, encode};
@@ -48,6 +49,18 @@ impl Rootfs {
     }
 }
 
+/// A package that should be installed. A later version is somebody else's upgrade, and as good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// Which.
+    #[serde(flatten)]
+    pub package: PackageId,
+    /// The version that was installed.
+    pub version: PackageVersion,
+    /// Its file in the store.
+    pub payload: Sha256,
+}
+
 /// One change of the baseline, written with the commit event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BaselineChange {
@@ -57,6 +70,10 @@ pub enum BaselineChange {
     RemoveLivepatch(ModuleName),
     /// The root file system should be mounted this way.
     SetRootfs(Rootfs),
+    /// Nothing is to be mounted for this container: it has other files, which its engine looks after.
+    ForgetRootfs(WorkloadId),
+    /// The package should be installed in this version.
+    SetPackage(Package),
 }
 
 impl BaselineChange {
@@ -90,6 +107,18 @@ impl BaselineChange {
                         })
                     }));
                 }
+                (Action::ExchangeContainers { container, .. }, _) => {
+                    changes.push(Self::ForgetRootfs(container.clone()));
+                }
+                (Action::InstallPackages { packages }, _) => {
+                    changes.extend(packages.iter().map(|switch| {
+                        Self::SetPackage(Package {
+                            package: switch.package.clone(),
+                            version: switch.to.version.clone(),
+                            payload: switch.to.payload,
+                        })
+                    }));
+                }
                 _ => {}
             }
         }
@@ -112,9 +141,16 @@ impl BaselineChange {
             Self::RemoveLivepatch(module) => {
                 db.execute("DELETE FROM baseline_livepatches WHERE module = ?1", params![module.as_str()])
             }
+            Self::ForgetRootfs(container) => {
+                db.execute("DELETE FROM baseline_rootfs WHERE container = ?1", params![container.to_string()])
+            }
             Self::SetRootfs(rootfs) => db.execute(
                 "INSERT OR REPLACE INTO baseline_rootfs (container, value, tx) VALUES (?1, ?2, ?3)",
                 params![rootfs.container.to_string(), encode(rootfs), tx.as_str()],
+            ),
+            Self::SetPackage(package) => db.execute(
+                "INSERT OR REPLACE INTO baseline_packages (package, value, tx) VALUES (?1, ?2, ?3)",
+                params![package.package.to_string(), encode(package), tx.as_str()],
             ),
         }
         .map(drop)
@@ -128,6 +164,8 @@ pub struct Baseline {
     pub livepatches: Vec<Livepatch>,
     /// By container.
     pub rootfs: Vec<Rootfs>,
+    /// By package.
+    pub packages: Vec<Package>,
 }
 
 impl Baseline {
@@ -145,6 +183,7 @@ impl Baseline {
         };
         let livepatches = rows("baseline_livepatches", "rowid")?;
         let rootfs = rows("baseline_rootfs", "container")?;
+        let packages = rows("baseline_packages", "package")?;
         Ok(Self {
             livepatches: livepatches
                 .iter()
@@ -153,6 +192,10 @@ impl Baseline {
             rootfs: rootfs
                 .iter()
                 .map(|text| decode("baseline root file system", text))
+                .collect::<Result<_, _>>()?,
+            packages: packages
+                .iter()
+                .map(|text| decode("baseline package", text))
                 .collect::<Result<_, _>>()?,
         })
     }

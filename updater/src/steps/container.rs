@@ -160,7 +160,8 @@ impl Performer<'_> {
     }
 
     pub(super) fn start_again(&self, at: &Place<'_>, id: &WorkloadId) -> Result<Value, StepError> {
-        if at.since.userspace_is_gone() {
+        // One that was set aside had no policy when its engine started the others.
+        if at.since.userspace_is_gone() && !at.plan.starts_by_policy(id) {
             return Ok(json!({ "note": "whoever starts it at boot does so" }));
         }
         let running = match self.running(id)? {
@@ -261,7 +262,7 @@ impl Performer<'_> {
     }
 
     /// The container that the plan was made for still runs, with the same first process.
-    fn expect_unchanged(&self, planned: &PlannedContainer) -> Result<Container, StepError> {
+    pub(super) fn expect_unchanged(&self, planned: &PlannedContainer) -> Result<Container, StepError> {
         let id = &planned.container.id;
         match self.running(id)? {
             Some(now) if self.is_planned(planned, &now) => Ok(now),

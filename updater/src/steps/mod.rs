@@ -2,7 +2,9 @@
 //!
 //! - [`livepatch`]: load, wait, remove; `ownership`: whose a loaded module is
 //! - [`container`]: pre-dump, hold, checkpoint, switch, start, and how each is taken back
+//! - `image`: a container is exchanged for one that was made from another image
 //! - `restore`: a container's way back from its checkpoint
+//! - [`packages`]: packages of the host, and the services that run on them
 //! - [`probe`]: probes and the settle time
 //! - `effect`: nobody maps what the fix replaces
 //! - [`dossier`]: what a container's checkpoint directory says about it, for the undo and for `update show`
@@ -14,8 +16,10 @@
 pub mod container;
 pub mod dossier;
 mod effect;
+mod image;
 pub mod livepatch;
 pub(crate) mod ownership;
+pub mod packages;
 pub mod probe;
 mod restore;
 
@@ -28,12 +32,14 @@ use system::boot::Incarnation;
 use system::clock::Clock;
 use system::clock::{Interrupt, Uninterrupted};
 use workloads::files::{Layers, RootfsMounts};
-use workloads::lifecycle::{Checkpointer, Lifecycle};
+use workloads::lifecycle::{Checkpointer, Lifecycle, Recreator};
 use workloads::limits::Limits;
 use workloads::limits::freezer::{Freezer, LeaseStore};
 use workloads::network::ConnectionHold;
+use workloads::packages::Packages;
 use workloads::probes::Prober;
-use workloads::processes::Observer;
+use workloads::processes::{Everywhere, Observer};
+use workloads::services::Services;
 
 use crate::kernel::livepatch::Livepatch;
 use crate::kernel::transition::TransitionEvent;
@@ -61,6 +67,8 @@ pub struct Performer<'a> {
     pub leases: &'a LeaseStore,
     /// Starts and stops containers.
     pub lifecycle: &'a (dyn Lifecycle + Sync),
+    /// Makes containers anew from other images.
+    pub recreator: &'a (dyn Recreator + Sync),
     /// Writes their memory to disk, and brings it back.
     pub checkpointer: &'a (dyn Checkpointer + Sync),
     /// Root file systems.
@@ -71,6 +79,12 @@ pub struct Performer<'a> {
     pub limits: &'a (dyn Limits + Sync),
     /// What can be seen of containers from outside.
     pub observer: &'a (dyn Observer + Sync),
+    /// What can be seen of all processes.
+    pub everywhere: &'a (dyn Everywhere + Sync),
+    /// The package manager.
+    pub packages: &'a (dyn Packages + Sync),
+    /// The service manager.
+    pub services: &'a (dyn Services + Sync),
     /// Probes.
     pub prober: &'a (dyn Prober + Sync),
     /// Unpacked layers.
@@ -141,6 +155,15 @@ impl Hands for Performer<'_> {
                 self.remove_livepatch(self.forward_watcher(), &patch, *deadline)
             }
             Action::UnpackLayer { layer, format } => self.unpack_layer(layer, *format),
+            Action::LoadImage { runtime, image, payload } => self.load_image(runtime, image, payload),
+            Action::CreateReplacement { container, from, image, replacement } => {
+                self.create_replacement(at, container, from, image, replacement)
+            }
+            Action::ExchangeContainers { container, replacement } => {
+                self.exchange_containers(container, replacement)
+            }
+            Action::ConfirmImage { container, image } => self.confirm_image(container, image),
+            Action::RemoveReplaced { container, aside } => self.remove_replaced(at, container, aside),
             Action::PrepareRootfs { container, layers, fresh } => {
                 self.prepare_rootfs(at, container, layers, fresh)
             }
@@ -151,6 +174,10 @@ impl Hands for Performer<'_> {
             Action::SwitchRootfs { container, to } => self.switch_rootfs(at, container, to),
             Action::Start { container } => self.start(at, container),
             Action::RestoreRetained { container, of } => self.restore_retained(at, container, of),
+            Action::ExpectServices { services } => self.expect_services(at, services),
+            Action::InstallPackages { packages } => self.install_packages(packages),
+            Action::RestartServices { services } => self.restart_services(services),
+            Action::ConfirmServices { services, replaced } => self.confirm_services(services, replaced),
             Action::Probe(probe) => self.probe(probe),
             Action::ConfirmEffect { container, replaced } => self.confirm_effect(container, replaced),
             Action::Settle { container, watch, probes } => {
@@ -175,7 +202,13 @@ impl Hands for Performer<'_> {
             Undo::RestoreCheckpoint { container } => self.restore_checkpoint(at, container),
             Undo::SwitchBack { container, to } => self.switch_back(at, container, to),
             Undo::StopTrial { container } => self.stop_trial(at, container),
+            Undo::RemoveReplacement { container, trial } => self.remove_replacement(container, trial),
+            Undo::PutReplacedBack { container, image, replacement } => {
+                self.put_replaced_back(container, image, replacement)
+            }
             Undo::StartAgain { container } => self.start_again(at, container),
+            Undo::RestartServices { services } => self.restart_services_again(at, services),
+            Undo::ReinstallPackages { packages } => self.reinstall_packages(packages),
             Undo::Impossible { why } => {
                 Err(StepError::doing(format!("undo: {}", at.step.action.title()))(why.clone()))
             }

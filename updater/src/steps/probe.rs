@@ -23,7 +23,8 @@ impl Performer<'_> {
             .map_err(StepError::doing("see the probe hold"))
     }
 
-    /// Every probe must hold, once a round, until the time is over; and then nobody may map what was replaced.
+    /// Every probe and every restarted service must hold, once a round, until the time is over; and then nobody may map
+    /// what was replaced.
     pub(super) fn settle(
         &self,
         at: &Place<'_>,
@@ -39,6 +40,9 @@ impl Performer<'_> {
                     .once(&probe.site, &probe.probe, self.interrupt)
                     .map_err(StepError::doing("see the probe hold during the settle time"))?;
             }
+            if of.is_none() {
+                self.services_hold(at)?;
+            }
             if self.interrupt.asked() {
                 return Err(StepError::doing("watch for the settle time")("the operator asked to stop"));
             }
@@ -46,6 +50,10 @@ impl Performer<'_> {
             let left = watch.saturating_sub(self.clock.elapsed() - begun);
             if left.is_zero() {
                 self.confirm_effects(at, of)?;
+                self.confirm_images(at, of)?;
+                if of.is_none() {
+                    self.confirm_services_once_more(at)?;
+                }
                 return Ok(json!({ "rounds": rounds }));
             }
             self.clock.sleep(left.min(ROUND));

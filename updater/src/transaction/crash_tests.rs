@@ -123,6 +123,8 @@ fn plan() -> Plan {
     after.action = Action::Settle { container: None, watch: Duration::ZERO, probes: Vec::new() };
     Plan {
         containers: Vec::new(),
+        packages: Vec::new(),
+        services: Vec::new(),
         steps: vec![
             load(0, 0, "one"),
             load(1, 0, "two"),

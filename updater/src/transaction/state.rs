@@ -10,7 +10,8 @@
 //!   committed;
 //! - a step is undone if it was *intended*, whether or not its outcome was recorded, because an intended step
 //!   may have acted; undos are therefore safe to repeat and safe on untouched things;
-//! - the steps of one container are undone strictly last to first: an undo that fails bars those below it;
+//! - the steps of one container are undone strictly last to first: an undo that fails bars those below it; one of the
+//!   host's packages bars those of services and of every container that was taken down before them;
 //! - a container whose plan says so goes back alone when one of its steps fails before the commit: from then on its
 //!   steps are undone and no more of them run, and the commit makes true what is left. If nothing is left, all goes
 //!   back; if its undo fails, the rest goes on, and the transaction stays open at its end;
@@ -481,10 +482,14 @@ impl Progress {
     /// are not restored under a version on trial that does not end, and a memory that did not come back is not
     /// thrown away.
     fn is_barred(&self, step: StepIndex) -> bool {
-        let Some(container) = self.plan.steps[step].action.container() else { return false };
+        let action = &self.plan.steps[step].action;
+        let container = action.container();
+        let on_packages = container.is_some() || matches!(action, Action::ExpectServices { .. });
         (step + 1..self.steps.len()).any(|later| {
+            let above = &self.plan.steps[later].action;
             matches!(self.steps[later], StepStatus::UndoFailed(..))
-                && self.plan.steps[later].action.container() == Some(container)
+                && (container.is_some() && above.container() == container
+                    || on_packages && matches!(above, Action::InstallPackages { .. }))
         })
     }
 

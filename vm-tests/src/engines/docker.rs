@@ -14,7 +14,7 @@ const DOCKER: &str = include_str!("../../guest/docker.sh");
 
 /// What docker must say otherwise of a container that it stopped and started: times and numbers, where its names lead, and
 /// which directories its files are in.
-const ANEW: &[&str] = &[
+pub(super) const ANEW: &[&str] = &[
     "State.Pid",
     "State.StartedAt",
     "State.FinishedAt",
@@ -31,7 +31,7 @@ const ANEW: &[&str] = &[
 
 /// A host with the container `web` of a compose project, vulnerable, which restarts always, has a volume and a health
 /// check.
-fn stage(lab: &Lab) -> Result<Stage> {
+pub(super) fn stage(lab: &Lab) -> Result<Stage> {
     super::stage(lab, "docker", DOCKER)
 }
 
@@ -41,7 +41,7 @@ fn for_web(draft: Draft, without_checkpoint: &str) -> Draft {
     Draft { containers, livepatch: None, without_checkpoint: without_checkpoint.to_owned(), ..draft }
 }
 
-fn peek(machine: &Machine) -> Result<String> {
+pub(super) fn peek(machine: &Machine) -> Result<String> {
     let address = "docker inspect -f '{{.NetworkSettings.Networks.shop_default.IPAddress}}' web";
     shell(machine, &format!("echo peek | timeout 60 greetc $({address}) 7000 | tail -n 1"))
 }

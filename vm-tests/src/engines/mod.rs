@@ -1,6 +1,7 @@
 //! Containers of engines, in machines with the engine that Debian has.
 
 pub mod docker;
+pub mod images;
 pub mod podman;
 
 use std::collections::{BTreeMap, BTreeSet};

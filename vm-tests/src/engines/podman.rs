@@ -13,10 +13,10 @@ use crate::stage::Stage;
 use crate::stepped::Stepped;
 
 const PODMAN: &str = include_str!("../../guest/podman.sh");
-const EVERY: Duration = Duration::from_millis(500);
+pub(super) const EVERY: Duration = Duration::from_millis(500);
 
 /// What podman must say otherwise of a container that was away for a moment.
-const AWAY: &[&str] = &[
+pub(super) const AWAY: &[&str] = &[
     "State.Pid",
     "State.ConmonPid",
     "State.StartedAt",
@@ -38,10 +38,10 @@ const ANEW: &[&str] = &[
 ];
 
 /// And of one that runs already when podman's own unit starts all of them at boot.
-const ASKED_TO_START: &[&str] = &["State.Error"];
+pub(super) const ASKED_TO_START: &[&str] = &["State.Error"];
 
 /// A host with a container `web` of podman's, vulnerable, which restarts always, has a volume and a health check.
-fn stage(lab: &Lab) -> Result<Stage> {
+pub(super) fn stage(lab: &Lab) -> Result<Stage> {
     super::stage(lab, "podman", PODMAN)
 }
 
@@ -50,23 +50,23 @@ fn for_web(draft: Draft) -> Draft {
     Draft { containers: "\n    containers: {ids: [\"podman:web\"]}".to_owned(), livepatch: None, ..draft }
 }
 
-fn address(machine: &Machine) -> Result<String> {
+pub(super) fn address(machine: &Machine) -> Result<String> {
     shell(machine, "podman inspect -f '{{.NetworkSettings.IPAddress}}' web")
 }
 
-fn peek(machine: &Machine) -> Result<String> {
+pub(super) fn peek(machine: &Machine) -> Result<String> {
     let address = address(machine)?;
     shell(machine, &format!("echo peek | timeout 60 greetc {address} 7000 | tail -n 1"))
 }
 
-fn client(machine: &Machine) -> Result<Client> {
+pub(super) fn client(machine: &Machine) -> Result<Client> {
     let client = Client::connect_and_hit(machine.guest(), "held", &address(machine)?, EVERY)?;
     client.wait_for_replies(2, PATIENCE)?;
     Ok(client)
 }
 
 /// Podman looks after the container, and its timer after its health.
-fn expect_supervised(machine: &Machine) -> Result<()> {
+pub(super) fn expect_supervised(machine: &Machine) -> Result<()> {
     shell(machine, "systemctl list-timers --all | grep -q \"$(podman inspect -f '{{.Id}}' web)\"")
         .context("the timer of its health check")?;
     super::expect_supervised(machine, "podman")

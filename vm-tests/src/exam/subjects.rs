@@ -8,6 +8,11 @@ use crate::demo::{self, Afterwards};
 use crate::engines::docker::{
     dockers_container_gets_a_fix_by_a_restart_and_stays_dockers, dockers_container_goes_back_to_its_old_files,
 };
+use crate::engines::images::{
+    dockers_container_is_made_anew_from_a_signed_image,
+    podmans_container_comes_back_where_its_new_image_fails,
+    podmans_container_is_made_anew_from_a_signed_image, podmans_container_is_one_after_a_power_cut,
+};
 use crate::engines::podman::{
     podmans_container_comes_back_after_a_power_cut, podmans_container_comes_back_with_memory_and_connection,
     podmans_container_gets_a_fix_and_stays_podmans,
@@ -21,6 +26,10 @@ use crate::product::{Build, Product};
 use crate::prove::{self, Beginning, Change};
 use crate::secure_boot::a_locked_down_kernel_takes_what_its_owner_signed;
 use crate::series::takes_a_livepatch;
+use crate::services::{
+    a_bad_library_of_the_host_goes_back, a_dpkg_that_outlives_update_is_waited_for,
+    a_library_of_the_host_is_fixed_and_given_back, a_power_cut_in_dpkg_leaves_the_old_package,
+};
 use crate::soft_reboots::{
     a_soft_reboot_before_the_commit_brings_the_memory_back, soft_reboots_keep_what_is_committed,
 };
@@ -84,9 +93,19 @@ pub const SUBJECTS: &[Subject] = &[
         name: "engines",
         units: "a container of podman's on Debian 13, with an open connection: an update and its rollback; a probe that \
             fails; the power cut while its memory is in a checkpoint alone; one of docker's: an update and its rollback; a \
-            probe that fails and a power cut",
+            probe that fails and a power cut; podman's made anew from another image: an update and its rollback; a probe that \
+            fails, and a container that podman could not make again; power cuts while the old one is set aside and after the \
+            commit; docker's: a power cut, an update and its rollback",
         reason: "every command of an engine takes an emulated machine five to twenty seconds, and each unit needs dozens",
         examine: engines,
+    },
+    Subject {
+        name: "services",
+        units: "a library of the host in a package, and services with socket activation and kept descriptors: fixed and \
+            rolled back on Debian 12, and on 13; a probe that fails, and a library that does not work; the power cut while \
+            dpkg unpacks and configures; `update` killed while dpkg works",
+        reason: "dpkg and systemd take an emulated machine many seconds each time, and some units boot it",
+        examine: services,
     },
     Subject {
         name: "whole-kernels",
@@ -200,6 +219,14 @@ fn engines(lab: &Lab, share: Share) -> Result<String> {
             ("podman: update and rollback", &|| podmans_container_gets_a_fix_and_stays_podmans(lab)),
             ("podman: a failed probe", &|| podmans_container_comes_back_with_memory_and_connection(lab)),
             ("podman: a power cut", &|| podmans_container_comes_back_after_a_power_cut(lab)),
+            ("another image: update and rollback", &|| {
+                podmans_container_is_made_anew_from_a_signed_image(lab)
+            }),
+            ("another image: a failed probe", &|| {
+                podmans_container_comes_back_where_its_new_image_fails(lab)
+            }),
+            ("another image: power cuts", &|| podmans_container_is_one_after_a_power_cut(lab)),
+            ("another image: docker", &|| dockers_container_is_made_anew_from_a_signed_image(lab)),
         ],
         8,
         share,
@@ -215,6 +242,21 @@ fn the_page(lab: &Lab, share: Share) -> Result<String> {
             ("for everybody", &|| page::the_page_is_for_everybody(cache)),
         ],
         7,
+        share,
+    )
+}
+
+fn services(lab: &Lab, share: Share) -> Result<String> {
+    use Distribution::{Debian12, Debian13};
+    some_of(
+        &[
+            ("fixed and rolled back", &|| a_library_of_the_host_is_fixed_and_given_back(lab, Debian12)),
+            ("a bad library", &|| a_bad_library_of_the_host_goes_back(lab, Debian12)),
+            ("a power cut in dpkg", &|| a_power_cut_in_dpkg_leaves_the_old_package(lab, Debian12)),
+            ("a dpkg that outlives update", &|| a_dpkg_that_outlives_update_is_waited_for(lab, Debian12)),
+            ("on Debian 13", &|| a_library_of_the_host_is_fixed_and_given_back(lab, Debian13)),
+        ],
+        2,
         share,
     )
 }

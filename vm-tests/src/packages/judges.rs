@@ -72,6 +72,7 @@ fn installed(host: &Bare, debs: &[PathBuf]) -> Result<()> {
     host.sh("apparmor_parser -Q -K -M /usr/share/apparmor-features/features /etc/apparmor.d/update-agent")?;
     for (unit, expected) in [
         ("update-resume.service", "enabled"),
+        ("update-resume-docker.service", "enabled"),
         ("update-guard.service", "enabled"),
         ("update-collect.timer", "enabled"),
         ("update-executor.socket", "enabled"),

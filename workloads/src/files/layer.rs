@@ -10,6 +10,7 @@
 //! | `archive` | headers, extensions and contents put together to entries |
 //! | `path` | which names are allowed, and what they ask for (entry, whiteout, opaque marker) |
 //! | `tree` | writes entries below one directory descriptor, never through a link |
+//! | `members` | the files of an archive that is not unpacked |
 //! | `home` | `layers/` in the store: lock, leftovers of a crash, rename into place, records |
 //! | `error` | what can be wrong, and the rules |
 //!
@@ -38,6 +39,7 @@ mod archive;
 mod error;
 mod header;
 mod home;
+mod members;
 mod path;
 mod pax;
 mod source;
@@ -54,6 +56,7 @@ use manifests::{LayerFormat, Sha256};
 use serde::{Deserialize, Serialize};
 
 pub use error::{Bound, EntryName, Fault, FileKind, LayerError, Rule};
+pub(crate) use members::Members;
 
 use crate::files::Layers;
 use crate::files::inventory::Inventory;

@@ -12,6 +12,9 @@
 //! - It is never woken: where it does not run none of its containers was started since the boot, and at boot it waits
 //!   for the command that would wait for it.
 
+mod api;
+mod recipe;
+mod recreate;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,7 @@ use std::time::Duration;
 use system::clock::Interrupt;
 use system::command::{self, CommandError, Invocation, WhenLate};
 
+pub use self::api::ApiError;
 use crate::criu::images::CheckpointContent;
 use crate::lifecycle::containerd;
 use crate::lifecycle::error::RuntimeError;
@@ -40,7 +44,7 @@ use crate::processes::procfs;
 pub const NAME: RuntimeName = RuntimeName::literal("docker");
 
 /// Where the daemon listens, and says which process it is.
-const SOCKET: &str = "unix:///run/docker.sock";
+const SOCKET: &str = "/run/docker.sock";
 const PID_FILE: &str = "/run/docker.pid";
 const DAEMON: &str = "dockerd";
 
@@ -48,6 +52,7 @@ const DAEMON: &str = "dockerd";
 #[derive(Debug)]
 pub struct Docker {
     program: PathBuf,
+    socket: PathBuf,
     pid_file: PathBuf,
     daemon: &'static str,
     patience: Patience,
@@ -58,7 +63,8 @@ impl Docker {
     pub fn found() -> Option<Self> {
         command::find(DAEMON)?;
         let program = command::find("docker")?;
-        Some(Self { program, pid_file: PID_FILE.into(), daemon: DAEMON, patience: Patience::default() })
+        let (socket, pid_file) = (SOCKET.into(), PID_FILE.into());
+        Some(Self { program, socket, pid_file, daemon: DAEMON, patience: Patience::default() })
     }
 
     /// Whether the daemon runs. It starts when its socket is connected to, so that is not how to ask.
@@ -69,7 +75,7 @@ impl Docker {
 
     fn command(&self) -> Invocation<'_> {
         let command = Invocation::new(&self.program).limit(self.patience.short, WhenLate::Kill);
-        command.args(["--host", SOCKET])
+        command.args(["--host", &format!("unix://{}", self.socket.display())])
     }
 
     /// The ids of all containers, or of those that a filter takes.

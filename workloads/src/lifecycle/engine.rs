@@ -103,6 +103,12 @@ pub(super) fn removed_when_ended(engine: &RuntimeName, found: &Inspected) -> Opt
     found.host_config.auto_remove.then(obstacle)
 }
 
+/// What is not kept when a container is made anew.
+pub(super) fn own_files() -> String {
+    "what it wrote outside of its volumes: that is the old container's, and goes with it at the commit"
+        .to_owned()
+}
+
 /// What the engine's commands about changes show once there is a fix below a container.
 pub(super) fn hidden_changes(engine: &RuntimeName, found: &Inspected) -> String {
     format!(

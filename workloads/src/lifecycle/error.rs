@@ -6,10 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use manifests::ImageDigest;
 use system::command::CommandError;
 
 use crate::criu::images::{ImageError, last_errors};
-use crate::model::{Container, ContainerStatus, Obstacle, WorkloadId};
+use crate::images::ImageArchiveError;
+use crate::lifecycle::docker::ApiError;
+use crate::model::{Container, ContainerStatus, Obstacle, Replacement, RuntimeName, WorkloadId};
 
 /// How many of CRIU's error lines an error carries: the cause and its consequences up the stack.
 const CRIU_LINES: usize = 6;
@@ -163,6 +166,77 @@ pub enum RuntimeError {
     NoCheckpoints {
         /// The container.
         id: WorkloadId,
+    },
+    /// An engine did not answer, or said no to what is about no container.
+    #[error("could not ask {runtime}")]
+    Engine {
+        /// The engine.
+        runtime: RuntimeName,
+        /// What the command said.
+        source: CommandError,
+    },
+    /// An engine whose daemon does not run, and is not woken to be asked.
+    #[error("{runtime}'s daemon does not run: its containers can be put in order when it does")]
+    EngineDown {
+        /// The engine.
+        runtime: RuntimeName,
+    },
+    /// An engine's interface said no.
+    #[error("could not {action} container {id}")]
+    Api {
+        /// What was asked.
+        action: &'static str,
+        /// The container.
+        id: WorkloadId,
+        /// What it said.
+        source: ApiError,
+    },
+    /// A runtime that makes no containers from images.
+    #[error("{runtime} makes no containers from images, expected nobody to ask for one")]
+    NoImages {
+        /// The runtime.
+        runtime: RuntimeName,
+    },
+    /// The archive that an engine is to read could not be written.
+    #[error("could not make an archive of image {image}")]
+    Pack {
+        /// The image.
+        image: ImageDigest,
+        /// The reason.
+        source: Box<ImageArchiveError>,
+    },
+    /// What an engine took in is not what it was given.
+    #[error("{runtime} has another image as {image}: expected the layers {}, found {}", list(.expected), list(.found))]
+    NotTheImage {
+        /// The engine.
+        runtime: RuntimeName,
+        /// The image.
+        image: ImageDigest,
+        /// The layers of its configuration, lowest first.
+        expected: Vec<String>,
+        /// Those that the engine shows.
+        found: Vec<String>,
+    },
+    /// A container that its engine cannot be asked to make again; nothing of it was touched.
+    #[error("container {id} cannot be made anew as it is, and was not touched: {}", .why.join("; "))]
+    CannotRecreate {
+        /// The container.
+        id: WorkloadId,
+        /// What would be lost, a sentence each.
+        why: Vec<String>,
+    },
+    /// Containers have other names than an exchange leaves behind, cut or not.
+    #[error(
+        "expected container {id} beside {} (to take its place) or {} (set aside), found {}: somebody else has \
+         renamed or removed one", .replacement.trial, .replacement.aside, list(.found)
+    )]
+    Names {
+        /// The container.
+        id: WorkloadId,
+        /// The other two names.
+        replacement: Box<Replacement>,
+        /// Which of the three are there.
+        found: Vec<String>,
     },
     /// The storage driver is not one whose layers this program knows.
     #[error("its files are kept by the storage driver {driver}, expected overlay")]

@@ -79,6 +79,9 @@ struct Config {
     annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
     healthcheck: Option<Healthcheck>,
+    /// The command line that made it; podman's.
+    #[serde(default)]
+    create_command: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -106,6 +109,8 @@ pub(crate) struct HostConfig {
 struct RestartPolicy {
     #[serde(default)]
     name: String,
+    #[serde(default)]
+    maximum_retry_count: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -191,6 +196,25 @@ impl Inspected {
 
     pub(crate) fn restart_policy(&self) -> &str {
         &self.host_config.restart_policy.name
+    }
+
+    /// The same in the words of `--restart`.
+    pub(crate) fn restart_words(&self) -> String {
+        match (self.restart_policy(), self.host_config.restart_policy.maximum_retry_count) {
+            ("", _) => "no".to_owned(),
+            ("on-failure", tries @ 1..) => format!("on-failure:{tries}"),
+            (policy, _) => policy.to_owned(),
+        }
+    }
+
+    /// The words of `podman run` that made it; none where podman has not kept them.
+    pub(crate) fn create_command(&self) -> &[String] {
+        self.config.create_command.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it was made and never started.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self.state.status.as_str(), "created" | "configured")
     }
 
     /// How often podman looks after its health, in nanoseconds; `None` if it does not.

@@ -13,6 +13,8 @@
 //! What this does not do: rootless containers (their podman is another's), pods, quadlets; [`Lifecycle::terms`] says so.
 
 mod describe;
+mod recipe;
+mod recreate;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -305,7 +307,8 @@ impl Lifecycle for Podman {
 
     fn stop(&self, id: &WorkloadId, patience: Duration) -> Result<(), RuntimeError> {
         self.settled(id)?;
-        if self.inspected(id)?.is_none() {
+        // podman does not stop what was never started.
+        if self.inspected(id)?.is_none_or(|found| found.is_new()) {
             return Ok(());
         }
         let limit = self.patience.kill + patience + self.patience.short;

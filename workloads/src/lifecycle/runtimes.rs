@@ -3,24 +3,27 @@
 use std::path::Path;
 use std::time::Duration;
 
+use manifests::ImageDigest;
 use system::clock::Interrupt;
 use system::command::HeldLock;
 
 use crate::criu::images::CheckpointContent;
+use crate::images::ImageArchive;
 use crate::lifecycle::error::RuntimeError;
 use crate::lifecycle::{
-    Checkpointer, Docker, Lifecycle, Podman, Runc, Terms, containerd, docker, podman, rootless,
+    Checkpointer, Docker, Lifecycle, Podman, Recreation, Recreator, Runc, Terms, containerd, docker, podman,
+    rootless,
 };
 use crate::model::{
-    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Restored,
-    RuntimeName, Unreadable, WorkloadId,
+    CheckpointDir, CheckpointStats, Container, DumpBase, ExecOutcome, Image, Listing, Pid, Replacement,
+    Restored, RuntimeName, Unreadable, WorkloadId,
 };
 
 /// The annotation by which an engine marks the containers that it has a runtime run.
 const MANAGER: &str = "io.container.manager";
 
-/// What starts and stops containers and writes their memory down.
-trait Runtime: Lifecycle + Checkpointer {}
+/// What starts and stops containers, writes their memory down, and makes them anew.
+trait Runtime: Lifecycle + Checkpointer + Recreator {}
 
 impl Runtime for Runc {}
 impl Runtime for Podman {}
@@ -56,13 +59,18 @@ impl Runtimes {
 
     /// The one that a workload belongs to.
     fn of(&self, id: &WorkloadId) -> Result<&dyn Runtime, RuntimeError> {
-        if id.runtime == RuntimeName::DEFAULT {
-            return Ok(&self.runc);
+        self.named(&id.runtime).ok_or_else(|| RuntimeError::NoRuntime { id: id.clone() })
+    }
+
+    fn named(&self, runtime: &RuntimeName) -> Option<&dyn Runtime> {
+        if *runtime == RuntimeName::DEFAULT {
+            return Some(&self.runc);
         }
-        let found = self.engines().find(|(name, _)| *name == id.runtime);
-        found.map(|(_, engine)| engine).ok_or_else(|| RuntimeError::NoRuntime { id: id.clone() })
+        self.engines().find(|(name, _)| name == runtime).map(|(_, engine)| engine)
     }
 }
+
+impl Recreator for Runc {}
 
 impl Lifecycle for Runtimes {
     /// A host without runc has none of its containers; an engine that does not answer is told beside the others.
@@ -145,5 +153,41 @@ impl Checkpointer for Runtimes {
 
     fn restore(&self, container: &Container, dir: &CheckpointDir) -> Result<Restored, RuntimeError> {
         self.of(&container.id)?.restore(container, dir)
+    }
+}
+
+impl Recreator for Runtimes {
+    fn recreation(&self, id: &WorkloadId) -> Result<Recreation, RuntimeError> {
+        self.of(id)?.recreation(id)
+    }
+
+    fn has_image(&self, runtime: &RuntimeName, image: &ImageDigest) -> Result<bool, RuntimeError> {
+        self.named(runtime).map_or(Ok(false), |engine| engine.has_image(runtime, image))
+    }
+
+    fn load(&self, runtime: &RuntimeName, image: &ImageArchive) -> Result<(), RuntimeError> {
+        let none = || RuntimeError::NoImages { runtime: runtime.clone() };
+        self.named(runtime).ok_or_else(none)?.load(runtime, image)
+    }
+
+    fn create(
+        &self,
+        id: &WorkloadId,
+        image: &ImageDigest,
+        replacement: &Replacement,
+    ) -> Result<(), RuntimeError> {
+        self.of(id)?.create(id, image, replacement)
+    }
+
+    fn exchange(&self, id: &WorkloadId, replacement: &Replacement) -> Result<(), RuntimeError> {
+        self.of(id)?.exchange(id, replacement)
+    }
+
+    fn put_back(&self, id: &WorkloadId, replacement: &Replacement) -> Result<(), RuntimeError> {
+        self.of(id)?.put_back(id, replacement)
+    }
+
+    fn remove(&self, id: &WorkloadId) -> Result<(), RuntimeError> {
+        self.of(id)?.remove(id)
     }
 }

@@ -6,6 +6,7 @@ pub mod comm;
 pub mod container;
 pub mod obstacle;
 pub mod probe_site;
+pub mod replacement;
 pub mod topology;
 pub mod workload_id;
 
@@ -18,5 +19,6 @@ pub use container::{
 };
 pub use obstacle::{Effect, Obstacle, ObstacleKind, ObstacleProcess};
 pub use probe_site::ProbeSite;
+pub use replacement::Replacement;
 pub use topology::{FreshUpper, Overlay, Topology, TopologyError, trial_of};
 pub use workload_id::{RuntimeName, WorkloadId, WorkloadIdError};

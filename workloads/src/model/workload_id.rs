@@ -12,7 +12,8 @@ use manifests::{ContainerId, NameError};
 use serde::{Deserialize, Serialize};
 
 /// A runtime's name: `runc`, `podman`, …
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct RuntimeName(Cow<'static, str>);
 
 impl RuntimeName {
@@ -49,6 +50,20 @@ impl FromStr for RuntimeName {
         } else {
             Err(WorkloadIdError::Runtime { found: text.chars().take(80).collect() })
         }
+    }
+}
+
+impl TryFrom<String> for RuntimeName {
+    type Error = WorkloadIdError;
+
+    fn try_from(text: String) -> Result<Self, WorkloadIdError> {
+        text.parse()
+    }
+}
+
+impl From<RuntimeName> for String {
+    fn from(name: RuntimeName) -> Self {
+        name.to_string()
     }
 }
 

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use manifests::schema::Component;
 use manifests::schema::livepatch::LivepatchComponent;
 use manifests::verify::{SignatureStanding, Standing};
-use manifests::{Envelope, Manifest, Sha256, TrustFloor, VerifyAt};
+use manifests::{Envelope, Manifest, Payload, Sha256, TrustFloor, VerifyAt};
 use patch_tools::module::Module;
 
 use super::session::Seen;
@@ -42,9 +42,7 @@ struct Role {
 struct Part {
     kind: &'static str,
     name: String,
-    file: String,
-    size: u64,
-    digest: String,
+    files: Vec<Payload>,
     /// What it says that it changes.
     claim: Vec<String>,
     /// Whether what hosts get is that.
@@ -161,50 +159,60 @@ fn compare(component: &LivepatchComponent, module: &[u8]) -> Vec<Judged> {
     }
 }
 
-/// What is known of a component's file.
+/// What is known of a component's files.
 fn content(content: &Content, component: &Component) -> Result<Vec<Judged>, Refusal> {
-    let payload = component.payload();
-    let Some((file, size)) = content.get(payload.sha256)? else {
-        return Ok(vec![Judged {
-            words: "the file is not here: hosts cannot fetch it".to_owned(),
-            good: false,
-        }]);
-    };
-    // It was hashed when it came, and is named by its digest.
-    let mut all = vec![match size == payload.size {
-        true => Judged { words: "the file is here, under its digest".to_owned(), good: true },
-        false => {
-            Judged { words: format!("expected a file of {} bytes, found {size}", payload.size), good: false }
+    let mut all = Vec::new();
+    for payload in component.payloads() {
+        let Payload { file: name, sha256, size } = payload;
+        let Some((file, found)) = content.get(*sha256)? else {
+            all.push(Judged { words: format!("{name} is not here: hosts cannot fetch it"), good: false });
+            continue;
+        };
+        // It was hashed when it came, and is named by its digest.
+        let words = match found == *size {
+            true => format!("{name} is here, under its digest"),
+            false => format!("{name}: expected {size} bytes, found {found}"),
+        };
+        all.push(Judged { words, good: found == *size });
+        if let Component::Livepatch(livepatch) = component {
+            let mut module = Vec::new();
+            let read = file.take(MAX_MODULE).read_to_end(&mut module);
+            read.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error))?;
+            all.extend(compare(livepatch, &module));
         }
-    }];
-    if let Component::Livepatch(livepatch) = component {
-        let mut module = Vec::new();
-        let read = file.take(MAX_MODULE).read_to_end(&mut module);
-        read.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error))?;
-        all.extend(compare(livepatch, &module));
     }
     Ok(all)
 }
 
-fn part(kept: &Content, component: &Component) -> Result<Part, Refusal> {
-    let (name, claim) = match component {
-        Component::Livepatch(livepatch) => {
-            let name = format!("{} for kernel {}", livepatch.module, livepatch.kernel);
-            (name, claimed(livepatch).iter().map(told).collect())
+/// What a component says that it changes.
+fn claim(component: &Component) -> Vec<String> {
+    let files = component.replaces().iter().map(|file| file.path.to_string());
+    let own: Vec<String> = match component {
+        Component::Livepatch(livepatch) => claimed(livepatch).iter().map(told).collect(),
+        Component::Layer(_) => Vec::new(),
+        Component::Image(image) => image.instead_of.iter().map(|image| format!("image {image}")).collect(),
+        Component::Package(package) => {
+            let change = |change: &manifests::schema::package::PackageChange| {
+                format!("{}: {} to {}", change.name, change.old.version, change.new.version)
+            };
+            package.packages.iter().map(change).collect()
         }
-        Component::Layer(layer) => (
-            "files of containers".to_owned(),
-            layer.replaces.iter().map(|file| file.path.to_string()).collect(),
-        ),
     };
-    let payload = component.payload();
+    own.into_iter().chain(files).collect()
+}
+
+fn part(kept: &Content, component: &Component) -> Result<Part, Refusal> {
+    let name = match component {
+        Component::Livepatch(livepatch) => format!("{} for kernel {}", livepatch.module, livepatch.kernel),
+        Component::Layer(_) => "files of containers".to_owned(),
+        Component::Image(image) => format!("another image for containers, {}", image.image),
+        Component::Package(_) => "packages of the host".to_owned(),
+    };
     Ok(Part {
         kind: component.kind(),
         name,
-        file: payload.file.to_string(),
-        size: payload.size,
-        digest: payload.sha256.to_string(),
-        claim,
+        files: component.payloads().into_iter().cloned().collect(),
+        claim: claim(component),
         content: content(kept, component)?,
     })
 }

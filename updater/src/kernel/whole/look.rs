@@ -113,7 +113,7 @@ fn kexec(root: &Path, running: &KernelRelease) -> Kexec {
         program: PROGRAM
             .into_iter()
             .map(PathBuf::from)
-            .find(|path| root.join(&path.strip_prefix("/").unwrap_or(path)).exists()),
+            .find(|path| root.join(path.strip_prefix("/").unwrap_or(path)).exists()),
         systemd: root.join("run/systemd/system").is_dir(),
         panic_s: switch("proc/sys/kernel/panic"),
     }

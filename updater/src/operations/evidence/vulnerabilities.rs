@@ -112,7 +112,7 @@ fn judge(
     let components =
         selection.livepatches.iter().filter_map(|(index, fit)| match &manifest.components[*index] {
             Component::Livepatch(livepatch) => Some((livepatch, fit)),
-            Component::Layer(_) => None,
+            _ => None,
         });
     let components: Vec<(&LivepatchComponent, &ComponentFit)> = components.collect();
     let fitting = components.iter().filter(|(_, fit)| **fit == ComponentFit::Fits);
@@ -131,11 +131,11 @@ fn judge(
     let mut words: Vec<String> = judged.into_iter().map(|(_, why)| why).collect();
     words.sort();
     words.dedup();
-    let has_layers = manifest.components.iter().any(|component| matches!(component, Component::Layer(_)));
+    let has_files = manifest.components.iter().any(|component| !matches!(component, Component::Livepatch(_)));
     let said = format!("{name} version {version}: {}", words.join("; "));
-    Some(match (has_layers, status) {
+    Some(match (has_files, status) {
         (true, Status::NotAffected | Status::Fixed) => {
-            let open = "; it also fixes files of containers, and does not say which vulnerability is whose";
+            let open = "; it also fixes files, and does not say which vulnerability is whose";
             (Status::UnderInvestigation, said + open)
         }
         _ => (status, said),

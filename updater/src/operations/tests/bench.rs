@@ -23,12 +23,13 @@ use crate::operations::*;
 use crate::plan::Plan;
 use crate::simulated::containers::{FakeContainers, vulnerable};
 use crate::simulated::machine::{FakeMachine, FakeModule, Replace};
+use crate::simulated::packages::FakeHost;
 use crate::state::payloads::PayloadDirectory;
 use crate::transaction::driver::{Boundary, Onward};
 
 pub(crate) const KERNEL: &str = "6.1.0-50-amd64";
 
-/// What is signed. `MODULE` and `LAYER` stand for name, digest and size of the payload files.
+/// What is signed. `MODULE`, `LAYER`, `OLD_DEB` and `NEW_DEB` stand for name, digest and size of the payload files.
 pub(crate) const MANIFEST: &str = r#"
 schema: 1
 name: greet
@@ -66,6 +67,8 @@ pub(crate) struct Bench {
     files: tempfile::TempDir,
     pub(crate) machine: Arc<FakeMachine>,
     pub(crate) containers: Arc<FakeContainers>,
+    /// Packages and services.
+    pub(crate) host: Arc<FakeHost>,
     kernel: Mutex<&'static str>,
     /// Whether somebody looks, every minute, whether the host lives on.
     watched: Arc<AtomicBool>,
@@ -89,12 +92,14 @@ impl Bench {
 
     pub(crate) fn with(machine: FakeMachine, add: impl FnOnce(FakeContainers) -> FakeContainers) -> Self {
         let machine = Arc::new(machine.with_module("one_function", FakeModule::default()));
-        let containers = Arc::new(add(FakeContainers::new(Arc::clone(&machine))));
+        let host = Arc::new(FakeHost::new(Arc::clone(&machine)));
+        let containers = Arc::new(add(FakeContainers::new(Arc::clone(&machine), Arc::clone(&host))));
         let bench = Self {
             store: memory_directory(),
             files: memory_directory(),
             machine,
             containers,
+            host,
             kernel: Mutex::new(KERNEL),
             watched: Arc::default(),
             despite_hold: AtomicBool::new(false),
@@ -105,6 +110,8 @@ impl Bench {
         };
         bench.write("one-function.ko", &module("one-function"));
         bench.write("fix.tar", &[0; 1024]);
+        bench.write("old.deb", b"libgreet1 1.0-1 amd64\n");
+        bench.write("new.deb", b"libgreet1 1.0-2 amd64\n");
         for (path, text) in [
             ("proc/sys/kernel/osrelease", "6.1.0-50-amd64\n"),
             (
@@ -193,6 +200,9 @@ impl Bench {
             limits: self.containers.clone(),
             layers: self.containers.clone(),
             observer: self.containers.clone(),
+            everywhere: self.host.clone(),
+            packages: self.host.clone(),
+            services: self.host.clone(),
             watch: Box::new(move |trial| {
                 watched.store(trial == Trial::Runs, Ordering::SeqCst);
                 Ok(Scheduled::BySystemd)
@@ -202,6 +212,7 @@ impl Bench {
                     livepatch: machine.clone(),
                     lifecycle: containers.clone(),
                     checkpointer: containers.clone(),
+                    recreator: containers.clone(),
                     prober: containers.clone(),
                 })
             }),
@@ -218,6 +229,8 @@ impl Bench {
         let manifests::FileIdentity::Sha256(vulnerable) = vulnerable() else { unreachable!() };
         text.replace("MODULE", &payload("one-function.ko"))
             .replace("LAYER", &payload("fix.tar"))
+            .replace("OLD_DEB", &payload("old.deb"))
+            .replace("NEW_DEB", &payload("new.deb"))
             .replace("VULNERABLE", &vulnerable.to_string())
     }
 
@@ -374,6 +387,7 @@ impl Bench {
         self.watched.store(false, Ordering::SeqCst);
         self.machine.reboot();
         self.containers.reboot();
+        self.host.reboot();
     }
 
     /// `systemctl soft-reboot`.
@@ -381,6 +395,7 @@ impl Bench {
         self.watched.store(false, Ordering::SeqCst);
         self.machine.soft_reboot();
         self.containers.soft_reboot();
+        self.host.reboot();
     }
 
     pub(crate) fn reboot_into(&self, kernel: &'static str) {

@@ -30,6 +30,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration::sql(include_str!("0004-grants.sql")),
     Migration::sql(include_str!("0005-hold.sql")),
     Migration { sql: include_str!("0006-chain.sql"), then: chain::begin },
+    Migration::sql(include_str!("0007-packages.sql")),
 ];
 
 /// The layout that this program writes.

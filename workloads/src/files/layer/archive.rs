@@ -106,6 +106,11 @@ impl Archive {
         Self { source, limits, headers: 0, unread: 0, padding: 0 }
     }
 
+    /// Bytes of archive read so far.
+    pub(super) fn offset(&self) -> u64 {
+        self.source.offset()
+    }
+
     /// The next entry; `None` after the end marker. What is left of the content before is skipped.
     pub(super) fn next_entry(&mut self) -> Result<Option<Entry>, LayerError> {
         self.skip_content()?;

@@ -26,6 +26,13 @@ fn obstacles(found: &Inspected) -> Vec<Obstacle> {
 }
 
 fn changes(found: &Inspected, all: &[Inspected]) -> Vec<String> {
+    let mut changes = of_a_start(found, all);
+    changes.push(engine::hidden_changes(&NAME, found));
+    changes
+}
+
+/// What becomes of its addresses, and of who shares its network, when docker starts it.
+pub(super) fn of_a_start(found: &Inspected, all: &[Inspected]) -> Vec<String> {
     let address = |(name, now): (&str, String)| {
         format!(
             "its address in the network {name}, now {now}: docker may give another at a start, unless `--ip` fixes it"
@@ -42,6 +49,5 @@ fn changes(found: &Inspected, all: &[Inspected]) -> Vec<String> {
                 .to_owned(),
         );
     }
-    changes.push(engine::hidden_changes(&NAME, found));
     changes
 }

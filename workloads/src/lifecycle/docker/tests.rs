@@ -18,7 +18,7 @@ const ID: &str = "b76e8104af1cb71acb5dba93b72818b50ed3065e33cd3d30be103c7cfc0c60
 /// A docker with one container, whose first process is a `sleep`.
 const DOCKER: &str = r#"#!/bin/sh
 here=$(dirname "$0")
-[ "$1 $2" = "--host unix:///run/docker.sock" ] || exit 125
+[ "$1 $2" = "--host unix://$here/docker.sock" ] || exit 125
 shift 2
 [ "$1" = image ] && { echo '["sha256:aa"]'; exit; }
 [ "$1" = container ] && shift
@@ -68,6 +68,7 @@ impl Place {
     fn docker(&self) -> Docker {
         Docker {
             program: self.path("docker"),
+            socket: self.path("docker.sock"),
             pid_file: self.path("docker.pid"),
             daemon: "sleep",
             patience: Patience::default(),

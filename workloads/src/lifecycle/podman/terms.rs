@@ -87,13 +87,18 @@ fn networks(podman: &Path, names: &[&str]) -> Vec<Network> {
 }
 
 fn changes(found: &Inspected) -> Vec<String> {
+    let mut changes = addresses(found);
+    changes.push(engine::hidden_changes(&NAME, found));
+    changes
+}
+
+/// What becomes of its addresses when podman starts it.
+pub(super) fn addresses(found: &Inspected) -> Vec<String> {
     let address = |(name, now): (&str, String)| {
         format!(
             "its address in the network {name}, now {now}: podman gives another at every start, unless `--ip` fixes it; \
              a checkpoint comes back with its own"
         )
     };
-    let mut changes: Vec<String> = found.moving_addresses().map(address).collect();
-    changes.push(engine::hidden_changes(&NAME, found));
-    changes
+    found.moving_addresses().map(address).collect()
 }

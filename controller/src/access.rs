@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::facts::{Fact, decode, encode, of_hosts};
 use crate::authority::{Authority, Denied};
-use crate::store::{Expect, Key, Put, StoreError};
+use crate::store::{Expect, Key, Put, Record, StoreError};
 
 /// What a person may do; each may do what those before it may.
 #[derive(
@@ -62,8 +62,13 @@ pub struct Person {
     pub role: Role,
 }
 
-fn key(token: &str) -> Key {
-    Key::new("person", Sha256::of(token.as_bytes()))
+/// The hash by which a token is known.
+pub fn hash(token: &str) -> Sha256 {
+    Sha256::of(token.as_bytes())
+}
+
+fn key(token: Sha256) -> Key {
+    Key::new("person", token)
 }
 
 /// Whether nobody may talk to this controller yet.
@@ -83,13 +88,23 @@ pub fn admit(authority: &Authority, person: &Person, by: Option<&KeyName>) -> Re
     getrandom::fill(&mut bytes).map_err(|_| Denied::Token(crate::enrolment::TokenError::NoRandomNumbers))?;
     let token = Sha256::of(&bytes).to_string();
     authority.settle(|decision| {
-        decision.batch.expects.push(Expect { key: key(&token), revision: 0 });
-        decision.batch.puts.push(Put { key: key(&token), value: encode(person) });
+        let key = key(hash(&token));
+        decision.batch.expects.push(Expect { key: key.clone(), revision: 0 });
+        decision.batch.puts.push(Put { key, value: encode(person) });
         let Person { name, role } = person.clone();
         decision.say(&Fact::Admitted { at: decision.now, name, role, by: by.cloned() }, of_hosts());
         Ok(())
     })?;
     Ok(token)
+}
+
+/// Everybody who may ask.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn everybody(authority: &Authority) -> Result<Vec<Person>, StoreError> {
+    let read = |(_, record): (Key, Record)| decode("a person", &record.value);
+    authority.store().room("person")?.into_iter().map(read).collect()
 }
 
 /// Who has this token.
@@ -98,6 +113,14 @@ pub fn admit(authority: &Authority, person: &Person, by: Option<&KeyName>) -> Re
 /// [`StoreError`].
 pub fn who(authority: &Authority, token: &str) -> Result<Option<Person>, StoreError> {
     // Looked up by its hash: how long that takes tells nothing of the token.
+    whose(authority, hash(token))
+}
+
+/// Who has the token with this hash.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn whose(authority: &Authority, token: Sha256) -> Result<Option<Person>, StoreError> {
     match authority.store().record(&key(token))? {
         Some(record) => Ok(Some(decode("a person", &record.value)?)),
         None => Ok(None),

@@ -20,7 +20,7 @@ use system::durable;
 pub const HOST_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long the server's does; the program is started anew more often.
-const SERVER_LIFE: Duration = Duration::from_secs(397 * 24 * 3600);
+pub(crate) const SERVER_LIFE: Duration = Duration::from_secs(397 * 24 * 3600);
 
 /// How long the authority's own does.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -92,6 +92,15 @@ impl CertificateAuthority {
     /// By which people tell hosts whom to believe: the SHA-256 digest of its certificate.
     pub fn fingerprint(&self) -> Sha256 {
         Sha256::of(&self.der)
+    }
+
+    /// Until when it counts; nothing if its certificate does not say so in a way that can be read.
+    pub fn until(&self) -> Option<UtcTime> {
+        use x509_cert::der::Decode as _;
+        let certificate = x509_cert::Certificate::from_der(&self.der).ok()?;
+        let seconds = certificate.tbs_certificate.validity.not_after.to_unix_duration().as_secs();
+        let until = jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
+        Some(UtcTime::floor(until))
     }
 
     /// Its certificate.

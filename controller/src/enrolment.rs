@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::facts::{Departure, Fact, decode, encode, of_hosts};
 use crate::authority::{Authority, Denied};
-use crate::store::{Expect, Key, Put};
+use crate::store::{Expect, Key, Put, Record, StoreError};
 
 /// Why a token lets nobody in. Deliberately the same words for one that never was and one that was used up: whoever
 /// guesses learns nothing.
@@ -62,6 +62,32 @@ struct TokenRecord {
     terms: Terms,
     by: KeyName,
     used_by: Vec<HostId>,
+}
+
+/// A token that was made, without what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenStanding {
+    /// What it is worth.
+    pub terms: Terms,
+    /// Who made it.
+    pub by: KeyName,
+    /// How many hosts came in by it.
+    pub used: usize,
+}
+
+/// Every token that was ever made, the one that counts longest first.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn tokens(authority: &Authority) -> Result<Vec<TokenStanding>, StoreError> {
+    let read = |(_, record): (Key, Record)| {
+        let TokenRecord { terms, by, used_by } = decode("a token", &record.value)?;
+        Ok(TokenStanding { terms, by, used: used_by.len() })
+    };
+    let all = authority.store().room("token")?.into_iter().map(read);
+    let mut all = all.collect::<Result<Vec<_>, StoreError>>()?;
+    all.sort_by_key(|token| std::cmp::Reverse(token.terms.expires));
+    Ok(all)
 }
 
 /// What a host says of itself when it comes in.

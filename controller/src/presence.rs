@@ -25,6 +25,10 @@ const BOOTS: usize = 8;
 /// How often it is written down who was heard of.
 const WRITTEN: Duration = Duration::from_secs(60);
 
+/// Whoever says nothing for so many seconds is silent for people: the longest time between polls is ten minutes. Rollouts
+/// have deadlines of their own.
+const SILENT: i64 = 15 * 60;
+
 /// See [the module](self).
 #[derive(Debug)]
 pub struct Presence(Mutex<Inner>);
@@ -177,6 +181,12 @@ impl Presence {
     /// From when on its silence counts.
     pub fn silent_since(&self, host: HostId) -> Option<UtcTime> {
         self.inner().hosts.get(&host).map(|heard| heard.counts)
+    }
+
+    /// Whether somebody may want to look why it says nothing: not since somebody listens, or for long.
+    pub fn is_silent(&self, host: HostId, now: UtcTime) -> bool {
+        let heard = self.last(host).unwrap_or_else(|| self.since());
+        now.timestamp().as_second() - heard.timestamp().as_second() > SILENT
     }
 
     /// Whether two machines seem to have its key.

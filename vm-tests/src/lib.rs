@@ -16,6 +16,7 @@
 //! | [`engines`] | containers of an engine, and what the engine says of them |
 //! | [`exam`] | what is too much for every run of the tests, and a rotating share of it that is not |
 //! | [`fuzzing`] | the readers of what others wrote, under a fuzzer |
+//! | [`page`] | the controller's page in a browser |
 //! | [`newcomer`] | a machine on which the lab has never run |
 //! | [`bench`] | what `update` costs beside the commands by hand |
 //! | [`series`] | a livepatch for a kernel of each series that people run |
@@ -76,6 +77,7 @@ pub mod fuzzing;
 pub mod lab;
 pub mod newcomer;
 pub mod packages;
+pub mod page;
 pub mod product;
 pub mod prove;
 pub mod publisher;

@@ -59,6 +59,11 @@ fn a_newcomer_gets_there_whatever_is_installed() -> Result<()> {
 }
 
 #[test]
+fn the_page_does_in_a_browser_what_it_says() -> Result<()> {
+    sample("page")
+}
+
+#[test]
 fn readers_survive_inputs_that_nobody_meant() -> Result<()> {
     sample("fuzzing")
 }

@@ -13,6 +13,7 @@ use fleet::rollout::{
 use manifests::{Envelope, HostId, Profile, Rollout, Sha256};
 
 use super::facts::{Fact, PlanRecord, decode, of_retries, of_rollout};
+use super::trace::Trace;
 use crate::ledger::Frontier;
 use crate::store::{Key, Store, StoreError, Which};
 
@@ -25,6 +26,8 @@ pub(super) struct Running {
     pub(super) claim: Claim,
     /// Rollouts that end when it begins.
     pub(super) supersedes: Vec<Sha256>,
+    /// What people see of its way.
+    pub(super) trace: Trace,
     places: BTreeMap<HostId, Place>,
 }
 
@@ -60,7 +63,7 @@ impl Running {
         let places =
             plan.layout.members.iter().enumerate().map(|(at, member)| (member.host.id, at)).collect();
         let (progress, supersedes) = (Progress::new(&plan), record.supersedes.clone());
-        Ok(Self { document, plan, progress, claim, supersedes, places })
+        Ok(Self { document, plan, progress, claim, supersedes, trace: Trace::default(), places })
     }
 
     /// Where a host stands in the order.
@@ -172,6 +175,7 @@ impl Known {
         };
         let before = is_open(running);
         running.progress.apply(&running.plan, entry)?;
+        running.trace.see(&running.plan, &running.progress, entry, number);
         let after = is_open(running);
         if let Event::Joined { host } = &entry.event {
             running.places.insert(host.id, running.progress.hosts().len() - 1);

@@ -4,17 +4,15 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use fleet::facts::{Exposed, FleetExposure, HostFacts};
+use fleet::facts::{Change, Exposed, FleetExposure, HostFacts};
 use fleet::host::Host;
 use fleet::protocol::{Hint, Offer};
-use fleet::rollout::{Action, Claim, Comparison, Count, HostState, Place, Stage, Waiting, waiting};
-use fleet::test::{Tally, Verdict};
-use manifests::{
-    CveId, DomainName, GroupName, HostId, KeyName, LabelValue, ManifestName, Profile, Sha256, UtcTime,
-};
+use fleet::rollout::{Action, Claim, HostState, Place, Stage};
+use manifests::{CveId, DomainName, GroupName, HostId, KeyName, LabelValue, ManifestName, Sha256, UtcTime};
 use serde::Serialize;
 
 use super::facts::{Departure, Fact, FactsRecord, decode, encode, of_hosts};
+use super::standing::word;
 use super::{Authority, Denied, known_rollout};
 use crate::store::{Expect, Key, Put, Record};
 
@@ -54,79 +52,41 @@ pub struct Known {
     pub name: LabelValue,
 }
 
-/// A rollout, as people see it.
-#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
-pub struct Standing {
-    /// Its document's digest.
-    pub rollout: Sha256,
-    /// Its manifest's name.
-    pub name: ManifestName,
-    /// Its manifest's digest.
-    pub manifest: Sha256,
-    /// Its manifest's version.
-    pub version: u64,
-    /// Rollouts that end, or ended, when it begins.
-    pub supersedes: Vec<Sha256>,
-    /// Which profile of its policy it goes by.
-    pub profile: Profile,
-    /// From when on nobody begins.
-    pub expires: UtcTime,
-    /// Where it stands.
-    #[serde(flatten)]
-    pub stage: Stage,
-    /// The same in words.
-    pub words: String,
-    /// Why it does not go on at this moment.
-    pub waiting: Vec<Reason>,
-    /// What came out of its health queries.
-    pub health: Vec<HealthStanding>,
-    /// Its waves.
-    pub waves: Vec<WaveStanding>,
-    /// Hosts, by where they stand.
-    pub hosts: BTreeMap<String, u32>,
-    /// Hosts that were hurt so far.
-    pub hurt: u32,
+/// The fleet at one time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Census {
+    /// A line for each host.
+    pub lines: Vec<HostLine>,
+    /// How it stands to each vulnerability that a host has named.
+    pub exposures: Vec<FleetExposure>,
 }
 
-/// What came out of a health query, as it is written down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-pub struct HealthStanding {
-    /// Which.
-    pub query: GroupName,
-    /// What came out; nothing before the first host was changed and somebody asked.
-    #[serde(flatten)]
-    pub comparison: Option<Comparison>,
-    /// Since when it is so.
-    pub since: Option<UtcTime>,
-    /// The same in words.
-    pub words: String,
+/// A host, in a list of all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostLine {
+    /// What rollouts know of it.
+    pub host: Host,
+    /// What it calls itself.
+    pub name: LabelValue,
+    /// What it is exposed to.
+    pub exposed: Vec<CveId>,
+    /// Whether something was wrong with it after the fleet changed it: complaints of its kernel, failed probes, restarts.
+    pub ails: bool,
 }
 
-/// A reason, and the same in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-pub struct Reason {
-    /// What it waits for.
-    #[serde(flatten)]
-    pub waiting: Waiting,
-    /// The same in words.
-    pub words: String,
-}
-
-/// A wave, as people see it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, schemars::JsonSchema)]
-pub struct WaveStanding {
-    /// How many hosts it has.
-    pub hosts: usize,
-    /// Whether it was opened.
-    pub opened: bool,
-    /// Whether it passed.
-    pub passed: bool,
-    /// Its hosts, by where they stand.
-    pub count: Count,
-    /// What the test is told.
-    pub tally: Tally,
-    /// What it says.
-    pub verdict: Verdict,
+impl HostLine {
+    fn of(host: Host, record: Option<FactsRecord>) -> Self {
+        let Some(FactsRecord { facts, exposed }) = record else {
+            return Self { name: host.role.clone(), host, exposed: Vec::new(), ails: false };
+        };
+        let ill = |change: &Change| {
+            change.splats > 0 || change.taints > 0 || change.probes.failed > 0 || !change.restarted.is_empty()
+        };
+        let exposed = exposed.into_iter().filter(|(_, exposed)| exposed.since.is_some()).map(|(cve, _)| cve);
+        // The last one: what was before it is over.
+        let ails = facts.changes.first().is_some_and(ill);
+        Self { host, name: facts.name, exposed: exposed.collect(), ails }
+    }
 }
 
 /// What a host is moved to; nothing stays as it is.
@@ -193,18 +153,47 @@ impl Authority {
         self.turn()?.known.hosts.get(&host).cloned().ok_or(Denied::NoSuchHost { host })
     }
 
+    /// Who is in the fleet.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn members(&self) -> Result<Vec<HostId>, Denied> {
+        Ok(self.turn()?.known.hosts.keys().copied().collect())
+    }
+
     /// The fleet.
     ///
     /// # Errors
     /// [`Denied`].
     pub fn hosts(&self) -> Result<Vec<Known>, Denied> {
-        let turn = self.turn()?;
-        let facts = self.all_facts()?;
-        let named = |host: &Host| {
-            let name = facts.get(&facts_key(host.id)).map(|record| record.facts.name.clone());
-            Known { host: host.clone(), name: name.unwrap_or_else(|| host.role.clone()) }
+        let facts_too = |(host, record): (Host, Option<FactsRecord>)| {
+            let name = record.map_or_else(|| host.role.clone(), |record| record.facts.name);
+            Known { host, name }
         };
-        Ok(turn.known.hosts.values().map(named).collect())
+        Ok(self.roster()?.into_iter().map(facts_too).collect())
+    }
+
+    /// The fleet, with what each host says of itself.
+    fn roster(&self) -> Result<Vec<(Host, Option<FactsRecord>)>, Denied> {
+        // Nobody who is about to begin waits while so much is read.
+        let hosts: Vec<Host> = self.turn()?.known.hosts.values().cloned().collect();
+        let mut facts = self.all_facts()?;
+        let with_facts = |host: Host| {
+            let record = facts.remove(&facts_key(host.id));
+            (host, record)
+        };
+        Ok(hosts.into_iter().map(with_facts).collect())
+    }
+
+    /// The fleet, a line for each host, and what it is exposed to.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn census(&self) -> Result<Census, Denied> {
+        let (roster, now) = (self.roster()?, self.now());
+        let exposures = exposures(&roster, None, now);
+        let lines = roster.into_iter().map(|(host, record)| HostLine::of(host, record)).collect();
+        Ok(Census { lines, exposures })
     }
 
     fn all_facts(&self) -> Result<BTreeMap<Key, FactsRecord>, Denied> {
@@ -228,7 +217,7 @@ impl Authority {
         let now = self.now();
         let rollouts = turn.known.rollouts.iter().filter_map(|(rollout, running)| {
             let state = running.place(host).and_then(|place| running.progress.host(place))?;
-            Some((*rollout, word(state)))
+            Some((*rollout, word(state).to_owned()))
         });
         let rollouts = rollouts.collect();
         let (facts, exposed) =
@@ -243,21 +232,7 @@ impl Authority {
     /// # Errors
     /// [`Denied`].
     pub fn exposures(&self, wanted: Option<&CveId>) -> Result<Vec<FleetExposure>, Denied> {
-        let turn = self.turn()?;
-        let (facts, now) = (self.all_facts()?, self.now());
-        let mut all: BTreeMap<CveId, (FleetExposure, u64)> = BTreeMap::new();
-        for host in turn.known.hosts.keys() {
-            let Some(record) = facts.get(&facts_key(*host)) else { continue };
-            for (cve, exposed) in record.exposed.iter().filter(|(cve, _)| wanted.is_none_or(|w| w == *cve)) {
-                let (fleet, seconds) =
-                    all.entry(cve.clone()).or_insert_with(|| (FleetExposure::none(cve), 0));
-                *seconds += exposed.until(now);
-                fleet.count(*host, record.facts.standing(cve));
-            }
-        }
-        let in_hours =
-            |(fleet, seconds): (FleetExposure, u64)| FleetExposure { host_hours: seconds / 3600, ..fleet };
-        Ok(all.into_values().map(in_hours).collect())
+        Ok(exposures(&self.roster()?, wanted, self.now()))
     }
 
     /// The digest of what a host last said of itself; nothing if it never did.
@@ -355,62 +330,26 @@ impl Authority {
             Ok(())
         })
     }
+}
 
-    /// All rollouts.
-    ///
-    /// # Errors
-    /// [`Denied`].
-    pub fn standings(&self) -> Result<Vec<Standing>, Denied> {
-        let turn = self.turn()?;
-        let now = self.now();
-        Ok(turn
-            .known
-            .rollouts
-            .iter()
-            .map(|(rollout, running)| {
-                let (plan, progress) = (&running.plan, &running.progress);
-                let reasons = waiting(plan, progress, &turn.known.book, now);
-                let wave = |wave: usize| WaveStanding {
-                    hosts: progress.places(wave).len(),
-                    opened: wave < progress.opened(),
-                    passed: wave < progress.passed(),
-                    count: progress.count(wave),
-                    tally: progress.tally(plan, wave, None),
-                    verdict: progress.verdict(plan, wave).0,
-                };
-                let health = plan.policy.health.iter().map(|query| {
-                    let known = progress.compared().get(&query.name);
-                    let (since, comparison) = known.copied().unzip();
-                    let words = comparison
-                        .map_or_else(|| "nothing was compared yet".to_owned(), |known| known.to_string());
-                    HealthStanding { query: query.name.clone(), comparison, since, words }
-                });
-                let mut hosts = BTreeMap::new();
-                for state in progress.hosts() {
-                    *hosts.entry(word(state)).or_default() += 1;
-                }
-                Standing {
-                    rollout: *rollout,
-                    name: running.document.name.clone(),
-                    manifest: running.document.manifest,
-                    version: running.claim.version,
-                    supersedes: running.supersedes.clone(),
-                    profile: running.document.profile,
-                    expires: running.document.expires,
-                    stage: progress.stage().clone(),
-                    words: progress.stage().to_string(),
-                    waiting: reasons
-                        .into_iter()
-                        .map(|waiting| Reason { words: waiting.to_string(), waiting })
-                        .collect(),
-                    health: health.collect(),
-                    waves: (0..progress.waves()).map(wave).collect(),
-                    hosts,
-                    hurt: progress.failures().len() as u32,
-                }
-            })
-            .collect())
+/// How these hosts stand to each vulnerability that one has named, or to this one.
+fn exposures(
+    roster: &[(Host, Option<FactsRecord>)],
+    wanted: Option<&CveId>,
+    now: UtcTime,
+) -> Vec<FleetExposure> {
+    let mut all: BTreeMap<CveId, (FleetExposure, u64)> = BTreeMap::new();
+    for (host, record) in roster {
+        let Some(record) = record else { continue };
+        for (cve, exposed) in record.exposed.iter().filter(|(cve, _)| wanted.is_none_or(|w| w == *cve)) {
+            let (fleet, seconds) = all.entry(cve.clone()).or_insert_with(|| (FleetExposure::none(cve), 0));
+            *seconds += exposed.until(now);
+            fleet.count(host.id, record.facts.standing(cve));
+        }
     }
+    let in_hours =
+        |(fleet, seconds): (FleetExposure, u64)| FleetExposure { host_hours: seconds / 3600, ..fleet };
+    all.into_values().map(in_hours).collect()
 }
 
 /// The latest version of each manifest that is for this host, by rollouts that count. The latest first, as far as a hint
@@ -431,10 +370,4 @@ fn manifests_for(known: &super::Known, host: HostId) -> Vec<Sha256> {
 
 fn facts_key(host: HostId) -> Key {
     Key::new("facts", host)
-}
-
-/// A host's state in one word.
-fn word(state: &HostState) -> String {
-    let value = serde_json::to_value(state).unwrap_or_default();
-    value["state"].as_str().unwrap_or_default().to_owned()
 }

@@ -8,13 +8,20 @@
 //! - A holder that could not renew its lease for [`HELD`] stops by itself.
 //! - After an error of the store nothing in memory is believed: it is made again from the ledger.
 //!
-//! Rooms: [`facts`] what the ledger says, `members` the hosts and what people see, `known` what follows from it, `grant` the document, `error` the refusals.
+//! Rooms: [`facts`] what the ledger says, `known` what follows from it, `members` the hosts, `grant` the document, `error` the
+//! refusals; what people see: `standing`, `view`, `trace` and `calendar` of rollouts, `told` of the ledger, `failures`.
 
+mod calendar;
 mod error;
 pub mod facts;
+mod failures;
 mod grant;
 mod known;
 mod members;
+mod standing;
+mod told;
+mod trace;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -34,9 +41,13 @@ use manifests::{
 };
 use system::clock::Clock;
 
-pub use self::members::{
-    HealthStanding, Known as KnownHost, Move, Outlook, Portrait, Reason, Standing, WaveStanding,
-};
+pub use self::calendar::RolloutCalendar;
+pub use self::failures::{Cause, FailedHost, Wrong};
+pub use self::members::{Census, HostLine, Known as KnownHost, Move, Outlook, Portrait};
+pub use self::standing::{HealthStanding, Reason, Standing, WaveStanding};
+pub use self::told::Told;
+pub use self::trace::Point;
+pub use self::view::{Reach, TestView, View, fault};
 pub use error::Denied;
 
 use self::facts::{Fact, PlanRecord, of_retries, of_rollout, of_store};
@@ -484,9 +495,10 @@ impl Authority {
                 let AttemptReport { rollout, nonce, said, .. } = *report;
                 let running = known_rollout(&turn.known, rollout)?;
                 let place = running.place(asked.host).ok_or(Denied::Stale(Stale::NoSuchHost))?;
-                let report = Report { host: place, nonce, said };
-                let event = hear(&running.progress, &report).map_err(Denied::Stale)?;
+                let heard = Report { host: place, nonce, said };
+                let event = hear(&running.progress, &heard).map_err(Denied::Stale)?;
                 let mut batch = follow(turn);
+                batch.puts.extend(failures::record(asked.host, report, &event, now));
                 self.write(turn, &mut batch, rollout, Entry { at: now, event: event.clone() })?;
                 Ok((batch, turn.known.frontier.head(), Answer::Heard(event)))
             }

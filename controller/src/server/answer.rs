@@ -64,6 +64,11 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, error)
     }
 
+    /// Its status, its words, and who would answer instead.
+    pub(super) fn parts(&self) -> (StatusCode, &str, Option<&str>) {
+        (self.status, &self.error, self.leader.as_deref())
+    }
+
     /// For whoever is known and may not.
     pub(super) fn forbidden(error: impl ToString) -> Self {
         Self::new(StatusCode::FORBIDDEN, error)

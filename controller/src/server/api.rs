@@ -1,7 +1,7 @@
 //! The table of routes, and its description as OpenAPI: both are made of the handlers.
 //!
 //! A route comes in through [`Api`] alone, which asks the types of its handler what it takes and what it gives. So what
-//! is served is described, and what is described is what `serde` reads and writes.
+//! is served is described, and what is described is what `serde` reads and writes. Only pages for browsers are not.
 
 use axum::Router;
 use axum::handler::Handler;
@@ -217,6 +217,17 @@ impl Api {
         handler: impl Handler<T, Shared> + Described<A>,
     ) -> Self {
         self.route((HttpMethod::Put, MethodFilter::PUT), path, [name, summary], handler)
+    }
+
+    /// A page for people with a browser: no part of what is described.
+    pub(super) fn page<T: 'static>(
+        mut self,
+        filter: MethodFilter,
+        path: &str,
+        handler: impl Handler<T, Shared>,
+    ) -> Self {
+        self.router = self.router.route(path, on(filter, handler));
+        self
     }
 
     fn route<T: 'static, A, H: Handler<T, Shared> + Described<A>>(

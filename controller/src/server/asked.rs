@@ -73,6 +73,15 @@ impl Least for Admin {
     const ROLE: Role = Role::Admin;
 }
 
+/// Refuses whoever is less than `R`.
+pub(super) fn at_least<R: Least>(person: &Person) -> Result<(), Refusal> {
+    let Person { name, role } = person;
+    match *role < R::ROLE {
+        true => Err(Refusal::forbidden(format_args!("{name} is {role}: expected at least {}", R::ROLE))),
+        false => Ok(()),
+    }
+}
+
 /// Who asks, by their token, if they are at least `R`.
 pub(super) struct By<R> {
     /// Who.
@@ -100,14 +109,7 @@ impl<R: Least + Send> FromRequestParts<Shared> for By<R> {
             Refusal::wrong_token(StatusCode::UNAUTHORIZED, error)
         })?;
         controller.gate.person(&person.name)?;
-        if person.role < R::ROLE {
-            return Err(Refusal::forbidden(format_args!(
-                "{} is {}: expected at least {}",
-                person.name,
-                person.role,
-                R::ROLE
-            )));
-        }
+        at_least::<R>(&person)?;
         Ok(Self { person, role: PhantomData })
     }
 }
@@ -207,7 +209,7 @@ impl<Q: Question> Takes for Asked<Q> {
 }
 
 /// The bytes of a small body.
-async fn small(body: Body, limit: usize, patience: Duration) -> Result<Bytes, Refusal> {
+pub(super) async fn small(body: Body, limit: usize, patience: Duration) -> Result<Bytes, Refusal> {
     match timeout(patience, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => Err(Refusal::new(

@@ -59,6 +59,13 @@ pub(super) struct Latest {
     words: String,
 }
 
+impl Latest {
+    /// In words.
+    pub(super) fn words(&self) -> &str {
+        &self.words
+    }
+}
+
 impl Asked {
     /// What counts now.
     fn counts(&self, now: Duration) -> Comparison {

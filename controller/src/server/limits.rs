@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use fleet::protocol::paths;
@@ -30,6 +30,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 use super::answer::{Refusal, WrongToken};
+use super::page::{Failed, SIGN_IN, is_page};
 use super::tls::Peer;
 
 /// Connections of one address come at most so many times as often as requests: most have one request each.
@@ -143,6 +144,17 @@ pub(super) enum By {
 }
 
 impl By {
+    const ALL: [Self; 8] = [
+        Self::Connections,
+        Self::Handshake,
+        Self::Head,
+        Self::Body,
+        Self::Address,
+        Self::Host,
+        Self::Person,
+        Self::WrongTokens,
+    ];
+
     fn label(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -246,6 +258,12 @@ impl Gate {
         self.turned_away.get_or_create(&[("by", by.label())]).inc();
     }
 
+    /// How often somebody was turned away, by what.
+    pub(super) fn turned_away(&self) -> Vec<(&'static str, u64)> {
+        let of = |by: By| (by.label(), self.turned_away.get_or_create(&[("by", by.label())]).get());
+        By::ALL.map(of).to_vec()
+    }
+
     /// A connection of this address, for as long as what is given is kept; nothing if it has too many.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entered> {
         let address = network(address);
@@ -331,14 +349,19 @@ pub(super) async fn around(
     request: Request,
     next: Next,
 ) -> Response {
-    let shows_a_token =
-        request.uri().path() == paths::ENROL || request.headers().contains_key(header::AUTHORIZATION);
+    let path = request.uri().path();
+    let shows_a_token = path == paths::ENROL
+        || request.headers().contains_key(header::AUTHORIZATION)
+        || (path == SIGN_IN && request.method() == Method::POST);
     let may = gate.request(&peer).and_then(|()| match shows_a_token {
         true => gate.may_show_a_token(&peer),
         false => Ok(()),
     });
     if let Err(refusal) = may {
-        return refusal.into_response();
+        return match is_page(path) {
+            true => Failed::from(refusal).into_response(),
+            false => refusal.into_response(),
+        };
     }
     let response = next.run(request).await;
     if response.extensions().get::<WrongToken>().is_some() {

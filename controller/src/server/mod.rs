@@ -8,6 +8,7 @@
 //! - [`limits`]: what one peer may take
 //! - `hosts`: what hosts ask
 //! - `people`: what people ask, with a token
+//! - `page`: what they look at in a browser
 //! - `asked`, `answer`: how questions are read and answers written
 //! - `api`: the table of routes, and its description
 //! - `health`: how hosts with the change do beside the others, asked aside
@@ -22,6 +23,7 @@ mod health;
 mod hosts;
 pub mod limits;
 mod metrics;
+mod page;
 pub mod people;
 pub mod repository;
 mod standby;
@@ -38,9 +40,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use fleet::protocol::paths;
+use jiff::SignedDuration;
 use manifests::{Policy, UtcTime};
 use system::clock::Clock;
 use tokio::net::TcpListener;
@@ -55,7 +58,7 @@ use self::repository::Repository;
 pub(crate) use self::standby::holder;
 use self::watch::Watch;
 use crate::authority::{Authority, Denied, Surroundings};
-use crate::certificates::{CertificateAuthority, CertificateError};
+use crate::certificates::{CertificateAuthority, CertificateError, SERVER_LIFE};
 use crate::content::Content;
 use crate::presence::Presence;
 use crate::prometheus::Prometheus;
@@ -109,6 +112,11 @@ pub struct Controller {
     leader: standby::Leader,
     gate: Arc<Gate>,
     watch: Watch,
+    sessions: page::Sessions,
+    roster: page::Roster,
+    live: page::Live,
+    /// Until when its own certificate counts, once it listens.
+    certified: OnceLock<UtcTime>,
     /// When the clockwork last came round.
     round: AtomicU64,
 }
@@ -162,6 +170,10 @@ impl Controller {
             gate,
             leader: standby::Leader::default(),
             watch: Watch::default(),
+            sessions: page::Sessions::default(),
+            roster: page::Roster::default(),
+            live: page::Live::default(),
+            certified: OnceLock::new(),
             round: AtomicU64::default(),
         };
         this.count_lead();
@@ -219,6 +231,11 @@ impl Controller {
                 tracing::warn!(error = words, "what was due is not done");
             }
             complained = words;
+            if self.live.is_heard()
+                && let Ok(size) = self.authority.store().size()
+            {
+                self.live.tell(size);
+            }
             // Also without a lease: another controller may have it.
             let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
             self.clock.sleep(TICK);
@@ -242,7 +259,10 @@ impl Listening {
     /// [`ServeError`].
     pub fn by(controller: Arc<Controller>, listener: std::net::TcpListener) -> Result<Self, ServeError> {
         let (listener, address) = listened(listener)?;
-        let (chain, key) = controller.certificates.server(&controller.settings.names, controller.now())?;
+        let now = controller.now();
+        let (chain, key) = controller.certificates.server(&controller.settings.names, now)?;
+        let life = SignedDuration::try_from(SERVER_LIFE).unwrap_or(SignedDuration::MAX);
+        let _ = controller.certified.set(now.timestamp().saturating_add(life).map_or(now, UtcTime::floor));
         let tls = tls::config(controller.certificates.der(), chain, key)?;
         Ok(Self { controller, listener, tls, address })
     }
@@ -258,6 +278,11 @@ impl Listening {
         let threads = [aside(Controller::keep_going), aside(Controller::keep_looking)];
         let asking = tokio::spawn(controller.clone().keep_asking());
         let gate = controller.gate.clone();
+        let told = controller.clone();
+        let end = async move {
+            end.await;
+            told.live.end();
+        };
         tls::serve(listener, tls, &gate, router(controller.clone()), end).await;
         over.store(true, Ordering::Relaxed);
         // Nothing hangs on an answer that is on its way.
@@ -289,7 +314,7 @@ fn listened(listener: std::net::TcpListener) -> Result<(TcpListener, SocketAddr)
     Ok((TcpListener::from_std(listener).map_err(failed)?, address))
 }
 
-/// Every route. What is not here is not served.
+/// Every route that is not the [page](page::routes)'s. What is not here is not served.
 fn api() -> Api {
     Api::new()
         .post(paths::ENROL, "enrol", "Let a host in by a token", hosts::enrol)
@@ -349,13 +374,14 @@ pub fn description() -> &'static str {
 
 fn router(controller: Shared) -> Router {
     let gate = controller.gate.clone();
-    api()
+    page::routes(api())
         .router
         .fallback(nothing_there)
         // Each question has its own bound.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(controller.clone(), standby::only_who_leads))
         .layer(from_fn_with_state(gate, limits::around))
+        .layer(map_response(page::strict))
         .with_state(controller)
 }
 
@@ -425,13 +451,19 @@ async fn health(State(controller): State<Shared>) -> Result<String, Refusal> {
 
 async fn metrics(State(controller): State<Shared>, _: By<Viewer>) -> Result<Metrics, Refusal> {
     let page = blocking(move || {
-        let hosts = controller.authority.hosts()?.len();
+        let (hosts, presence, now) =
+            (controller.authority.members()?, &controller.presence, controller.now());
+        let fleet = metrics::Fleet {
+            hosts: hosts.len(),
+            silent: hosts.iter().filter(|host| presence.is_silent(**host, now)).count(),
+            cloned: hosts.iter().filter(|host| presence.is_cloned(**host)).count(),
+        };
         let ledger = controller
             .authority
             .store()
             .size()
             .map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error))?;
-        Ok(controller.counters.page(hosts, ledger, &controller.authority.standings()?))
+        Ok(controller.counters.page(fleet, ledger, &controller.authority.standings()?))
     });
     page.await.map(Metrics)
 }

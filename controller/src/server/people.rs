@@ -247,11 +247,7 @@ pub(super) async fn rollout(
 ) -> Result<Answer<RolloutShown>, Refusal> {
     let standing = blocking(move || {
         controller.unedited()?;
-        let all = controller.authority.standings()?;
-        all.into_iter()
-            .find(|standing| standing.rollout == rollout)
-            .map(|standing| RolloutShown::of(&controller, standing))
-            .ok_or_else(|| crate::authority::Denied::NoSuchRollout { rollout }.into())
+        Ok(RolloutShown::of(&controller, controller.authority.shown(rollout)?))
     });
     standing.await.map(Answer)
 }
@@ -311,10 +307,7 @@ pub(super) async fn order(
 ) -> Result<Answer<OrderTaken>, Refusal> {
     let done = blocking(move || {
         match word {
-            Word::Token(order) => {
-                let author = Author { name: by.name.clone(), proof: Proof::Token };
-                controller.authority.order(rollout, &Order::of(order, &[]), &author)?;
-            }
+            Word::Token(order) => by_token(&controller, rollout, order, &by)?,
             Word::Signed(envelope) => {
                 let (_, document) = verify::<RolloutOrder>(&controller, &envelope)?;
                 if document.rollout != rollout {
@@ -336,6 +329,17 @@ pub(super) async fn order(
         Ok(OrderTaken { rollout })
     });
     done.await.map(Answer)
+}
+
+/// Tells a rollout what somebody wants, with nothing to show but who they are: whether that is enough, `fleet` says.
+pub(super) fn by_token(
+    controller: &Controller,
+    rollout: Sha256,
+    order: Ordered,
+    by: &Person,
+) -> Result<(), Refusal> {
+    let author = Author { name: by.name.clone(), proof: Proof::Token };
+    Ok(controller.authority.order(rollout, &Order::of(order, &[]), &author)?)
 }
 
 /// Everybody who signed.

@@ -15,6 +15,7 @@ use axum::extract::FromRequestParts;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use manifests::UtcTime;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
@@ -59,6 +60,16 @@ impl Repository {
             .into_iter()
             .find(|directory| directory.join("metadata/timestamp.json").is_file());
         found.map(Self).ok_or_else(|| NoRepository::Nothing { directory: directory.to_owned() })
+    }
+
+    /// Until when its timestamp counts, which moves most: it is made anew again and again, or hosts learn of nothing new.
+    pub(super) fn timestamp_until(&self) -> Option<UtcTime> {
+        // Timestamps have a few hundred bytes.
+        const MOST: usize = 64 << 10;
+        let (file, _) = self.file("metadata", "timestamp.json").ok().flatten()?;
+        let bytes = manifests::bounded::read(file, MOST).ok()?;
+        let metadata: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        metadata["signed"]["expires"].as_str()?.parse().ok()
     }
 
     /// A file of it; nothing if there is none of that name.

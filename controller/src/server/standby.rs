@@ -13,7 +13,7 @@ use url::Url;
 
 use super::answer::Refusal;
 use super::repository::PLACE;
-use super::{Controller, Shared};
+use super::{Controller, Shared, page};
 use crate::authority::Denied;
 use crate::store::{LeaseAnswer, LeaseRequest};
 
@@ -108,10 +108,13 @@ pub(super) async fn only_who_leads(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    if controller.leads() || ITS_OWN.contains(&path) || path.starts_with(PLACE) {
+    if controller.leads() || ITS_OWN.contains(&path) || path.starts_with(PLACE) || page::is_asset(path) {
         return next.run(request).await;
     }
-    controller.refer().into_response()
+    match page::is_page(path) {
+        true => page::Failed::from(controller.refer()).into_response(),
+        false => controller.refer().into_response(),
+    }
 }
 
 #[cfg(test)]

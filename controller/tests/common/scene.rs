@@ -72,7 +72,7 @@ pub(crate) fn issued(
     let first: Vec<String> = (0..hosts).map(|number| host(number).to_string()).collect();
     let text = format!(
         "schema: 1\nname: {name}\nmanifest: {}\npolicy: {}\nissued: {at}\n\
-         expires: 2026-12-31T00:00:00Z\nsummary: A fix\ngroups: [fleet]\nschedule:\n  \
+         expires: 2027-10-31T00:00:00Z\nsummary: A fix\ngroups: [fleet]\nschedule:\n  \
          not_before: 2026-11-02T00:00:00Z\n  first: [{}]\n  then: [{{millionths: 1000000, not_before: 2026-11-05T00:00:00Z}}]\n\
          rollback: {{within: 7d}}\n",
         Sha256::of(manifest.as_bytes()),
@@ -104,7 +104,7 @@ pub(crate) fn enrol(authority: &Authority, number: usize) -> Result<Host, Denied
         domain: format!("rack-{}", number % 5).parse().unwrap(),
         role: "db".parse().unwrap(),
         hosts: 1,
-        expires: "2026-12-01T00:00:00Z".parse().unwrap(),
+        expires: "2126-12-01T00:00:00Z".parse().unwrap(),
     };
     let token = enrolment::make(authority, &terms, &"anna".parse().unwrap()).unwrap();
     enrolment::enrol(authority, &token, &newcomer(number))

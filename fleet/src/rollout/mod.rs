@@ -19,13 +19,15 @@
 //!
 //! Rooms: [`event`] what can happen, [`state`] what is, `apply` the transition function, [`begin`](mod@begin) the one
 //! authority, [`report`] what hosts say, [`health`] how the changed do beside the others, `decide` what is due,
-//! [`succession`] which rollout takes whose place, [`waiting`](mod@waiting), [`explain`](mod@explain) and `words` for people.
+//! [`succession`] which rollout takes whose place, [`waiting`](mod@waiting), [`explain`](mod@explain),
+//! [`guarantee`](mod@guarantee) and `words` for people.
 
 mod apply;
 pub mod begin;
 mod decide;
 pub mod event;
 pub mod explain;
+pub mod guarantee;
 pub mod health;
 pub mod report;
 pub mod state;
@@ -42,6 +44,7 @@ pub use event::{
     Author, Entry, Event, Fault, Halt, Limit, Outcome, Pause, Place, Proof, Successor, Wave, verdict_of_exit,
 };
 pub use explain::{Explanation, Line, explain};
+pub use guarantee::guarantee;
 pub use health::{Comparison, Figure, Side, Sides, Unanswered};
 pub use report::{Report, Said, Stale, hear};
 pub use state::{Count, Failure, HostState, Plan, Progress, Stage};

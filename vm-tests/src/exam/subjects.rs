@@ -21,6 +21,7 @@ use crate::fuzzing;
 use crate::lab::Lab;
 use crate::lab::distribution::Distribution;
 use crate::newcomer::stories;
+use crate::page;
 use crate::product::{Build, Product};
 use crate::prove::{self, Beginning, Change};
 use crate::secure_boot::a_locked_down_kernel_takes_what_its_owner_signed;
@@ -118,6 +119,14 @@ pub const SUBJECTS: &[Subject] = &[
             from the clone to the end of the demo; with all tests that need no virtual machine",
         reason: "installing, compiling and making images takes minutes each time",
         examine: newcomers,
+    },
+    Subject {
+        name: "page",
+        units: "the controller's page in a headless Chromium, against a real controller: a rollout that halts, seen as it happens; \
+            a viewer who may not pause, and a host whose name is markup; every view at 360 pixels, in the dark, by the \
+            keyboard, for who does not see it, and without script",
+        reason: "a browser is a hundred megabytes to fetch and takes half a minute each time",
+        examine: the_page,
     },
     Subject {
         name: "fuzzing",
@@ -220,6 +229,19 @@ fn engines(lab: &Lab, share: Share) -> Result<String> {
             ("another image: docker", &|| dockers_container_is_made_anew_from_a_signed_image(lab)),
         ],
         8,
+        share,
+    )
+}
+
+fn the_page(lab: &Lab, share: Share) -> Result<String> {
+    let cache = lab.cache();
+    some_of(
+        &[
+            ("a rollout that halts", &|| page::a_rollout_that_halts_is_seen_as_it_happens(cache)),
+            ("a viewer, and a name", &|| page::a_viewer_may_not_pause_and_a_name_runs_nothing(cache)),
+            ("for everybody", &|| page::the_page_is_for_everybody(cache)),
+        ],
+        7,
         share,
     )
 }

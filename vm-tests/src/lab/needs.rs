@@ -118,6 +118,8 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("/usr/lib/postgresql/*/bin/initdb", "postgresql"),
     // The server of metrics that they start.
     need("prometheus", "prometheus"),
+    // What judges the alerts that come with the controller.
+    need("promtool", "prometheus"),
     // What hosts of a fleet in namespaces of their own look for containers with.
     need("runc", "runc"),
     need("nsenter", "util-linux"),
@@ -133,6 +135,15 @@ pub const NEEDS_OF_TESTS: &[Need] = &[
     need("iptables-nft", "iptables"),
     need("iptables-legacy", "iptables"),
     need("systemd-analyze", "systemd"),
+];
+
+/// What looking at the controller's page takes.
+pub const OF_THE_PAGE: &[Need] = &[
+    need("chromium-headless-shell", "chromium-headless-shell"),
+    need("curl", "curl"),
+    need("openssl", "openssl"),
+    need("base64", "coreutils"),
+    need("timeout", "coreutils"),
 ];
 
 /// What building the root image takes besides, when not root.
@@ -155,13 +166,19 @@ const ASIDES: &[Aside] = &[
 /// Packages that are never installed, since that would make a service of this machine; tests start their programs by themselves.
 const ALONE: &[Alone] = &[
     Alone { package: "prometheus", program: "usr/bin/prometheus", proof: "--version" },
+    Alone { package: "prometheus", program: "usr/bin/promtool", proof: "--version" },
     Alone { package: "runc", program: "usr/sbin/runc", proof: "--version" },
 ];
 
 /// True for a program that may be started by name.
 pub fn is_declared(name: &str) -> bool {
     GIVEN.contains(&name)
-        || NEEDS.iter().chain(NEEDS_OF_TESTS).chain(NEEDS_WITHOUT_ROOT).any(|need| need.probe == name)
+        || NEEDS
+            .iter()
+            .chain(NEEDS_OF_TESTS)
+            .chain(NEEDS_WITHOUT_ROOT)
+            .chain(OF_THE_PAGE)
+            .any(|need| need.probe == name)
 }
 
 /// What this user needs for machines and the demo.

@@ -62,11 +62,13 @@ impl Hosts {
         let times = machine.sh("date -u -d yesterday +%FT%TZ; date -u -d '+30 days' +%FT%TZ")?;
         let (issued, expires) = times.trim().split_once('\n').context("two times")?;
         let yaml = format!(
-            "schema: 1\nname: libgreet\nversion: 1\nissued: {issued}\nexpires: {expires}\nseverity: high\n\
+            "schema: 1\nname: libgreet\nversion: {number}\nissued: {issued}\nexpires: {expires}\nseverity: high\n\
             summary: A library of the host\ntargets: {{arch: [x86_64]}}\ncomponents:\n\
             {i}- kind: package\n{i}  packages:\n{i}    - name: {PACKAGE}\n{i}      architecture: amd64\n\
             {i}      old: {old}\n{i}      new: {new}\n\
             {i}  replaces: [{{path: {LIBRARY}, build_id: {id}}}]\nsettle: 2s\n{more}",
+            // Each library is a fix of its own.
+            number = library.number(),
             i = "  ",
             old = build(Library::Vulnerable)?,
             new = build(library)?,

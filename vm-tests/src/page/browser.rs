@@ -175,10 +175,11 @@ impl Browser {
         Ok(())
     }
 
-    /// Presses a key.
-    pub(super) fn key(&mut self, key: &str, code: u32) -> Result<()> {
-        for kind in ["rawKeyDown", "keyUp"] {
-            let event = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code});
+    /// Presses a key. One that says nothing (`text`) presses no button either.
+    pub(super) fn key(&mut self, key: &str, code: u32, text: &str) -> Result<()> {
+        for kind in ["keyDown", "keyUp"] {
+            let event =
+                json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
             self.tell("Input.dispatchKeyEvent", event)?;
         }
         Ok(())

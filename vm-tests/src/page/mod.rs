@@ -111,7 +111,7 @@ pub fn a_viewer_may_not_pause_and_a_name_runs_nothing(cache: &Cache) -> Result<(
     ensure!(asked.contains("2 hosts that have not begun may not begin"), "{asked}");
     operator.value("document.querySelector('main form button').focus()")?;
     operator.value("window.old = true")?;
-    operator.key("Enter", 13)?;
+    operator.key("Enter", 13, "\r")?;
     operator.until("window.old !== true && document.readyState === 'complete'")?;
     ensure!(operator.text()?.contains("operator paused it"), "{}", operator.text()?);
     operator.content()
@@ -175,7 +175,7 @@ pub fn the_page_is_for_everybody(cache: &Cache) -> Result<()> {
     }
     // By the keyboard, the first thing is a way past the navigation.
     browser.go("/hosts")?;
-    browser.key("Tab", 9)?;
+    browser.key("Tab", 9, "")?;
     let first = browser.value("document.activeElement.getAttribute('href')")?;
     ensure!(first == "#main", "the first thing that the keyboard comes to is {first}");
     browser.content()?;

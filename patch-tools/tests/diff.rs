@@ -43,6 +43,7 @@ cases! {
     jump_behind_the_start labels_table_carried_along labels_table_moves_with_the_code labels_table_used_by_others
     labels_table_writable runtime_constant runtime_constant_elsewhere runtime_constant_of_the_file runtime_constant_added runtime_shift place_kept_by_a_table
     jump_label_in_vmlinux line_and_code_changed line_argument_on_branches line_argument_only
+    line_in_a_text_only line_in_a_text_that_is_not_printed
     lines_moved_only made_static module_text_changed moved_to_unlikely_section new_data new_function
     new_function_without_fentry new_global new_percpu_data new_table_of_patched_functions no_change
     no_fentry not_exported_to_modules once_flags_are_duplicated once_state_is_kept parameter_table_changed

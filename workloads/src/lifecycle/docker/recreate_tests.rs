@@ -164,7 +164,8 @@ fn a_copy_from_its_own_image_comes_first_and_then_the_new_one_by_dockers_interfa
 
 #[test]
 fn what_a_copy_would_lose_is_named_and_nothing_stays() {
-    let drifts: [(fn(&mut Value), &str); 4] = [
+    type Drift = fn(&mut Value);
+    let drifts: [(Drift, &str); 4] = [
         (|made| made["HostConfig"]["Memory"] = 0.into(), "HostConfig.Memory"),
         (|made| made["Config"]["Labels"]["tier"] = "db".into(), "Config.Labels.tier"),
         (|made| made["Mounts"][0]["RW"] = false.into(), "Mounts./data.RW"),

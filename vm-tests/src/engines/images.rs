@@ -218,10 +218,7 @@ pub fn podmans_container_is_made_anew_from_a_signed_image(lab: &Lab) -> Result<(
     ensure!(update(machine, &["plan", &manifest], 0)?.contains("nothing to do"));
 
     update(machine, &["rollback"], 0)?;
-    ensure!(
-        shell(machine, "podman inspect -f '{{.Image}}' web")? == old,
-        "it is not made from its old image"
-    );
+    ensure!(made_from(machine, "podman")? == old, "it is not made from its old image");
     ensure!(peek(machine)?.contains("version=1"), "{}", peek(machine)?);
     expect_same(&before, &view(machine, "podman")?, &[AWAY, REMADE])?;
     ensure!(shell(machine, "podman exec web cat /data/kept")? == "kept");
